@@ -1,0 +1,273 @@
+"""Pruning: weights are taken away, at once or gradually, and never come back."""
+
+from collections.abc import Sequence
+from math import ceil
+
+import numpy as np
+import torch as th
+
+from sb3_sparse.callbacks.base import SparsityCallback
+from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, Cubic, Distribution, Saliency, prune_to
+
+
+def _check_sparsity(sparsity: float) -> float:
+    if not 0.0 <= sparsity < 1.0:
+        raise ValueError(f"sparsity is the share of zeros and must lie in [0, 1), got {sparsity}")
+    return float(sparsity)
+
+
+def _name(chosen: str | Saliency | Distribution) -> str:
+    return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", type(chosen).__name__)
+
+
+class PruningCallback(SparsityCallback):
+    """
+    Base class of the pruning callbacks: a saliency, a distribution, and a source of draws that can be resumed.
+
+    :param network: See :class:`SparsityCallback`.
+    :param saliency: Which weights to keep: a name in ``SALIENCIES``, or a function.
+    :param distribution: How many each layer keeps: a name in ``DISTRIBUTIONS``, or a function. Each network has its own
+        budget.
+    :param exclude: See :class:`SparsityCallback`.
+    :param targets: See :class:`SparsityCallback`.
+    :param seed: Seed of the saliencies that draw; the model's seed by default.
+    :param verbose: See :class:`SparsityCallback`.
+    :raises ValueError: on an unknown saliency or distribution
+    """
+
+    def __init__(
+        self,
+        network: str | Sequence[str],
+        *,
+        saliency: str | Saliency,
+        distribution: str | Distribution,
+        exclude: Sequence[str],
+        targets: str,
+        seed: int | None,
+        verbose: int,
+    ) -> None:
+        super().__init__(network, exclude=exclude, targets=targets, verbose=verbose)
+        if isinstance(saliency, str) and saliency not in SALIENCIES:
+            raise ValueError(f"unknown saliency '{saliency}': use one of {', '.join(SALIENCIES)}")
+        if isinstance(distribution, str) and distribution not in DISTRIBUTIONS:
+            raise ValueError(f"unknown distribution '{distribution}': use one of {', '.join(DISTRIBUTIONS)}")
+        self.saliency = SALIENCIES[saliency] if isinstance(saliency, str) else saliency
+        self.distribution = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution
+        self.seed = seed
+
+    def _arguments(self) -> dict[str, object]:
+        return {"saliency": _name(self.saliency), "distribution": _name(self.distribution), "seed": self.seed}
+
+    def _start(self, clock: dict[str, int]) -> None:
+        if "seed" not in clock:
+            seed = self.seed if self.seed is not None else self.model.seed
+            clock["seed"] = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+
+    def _check_feasible(self, sparsity: float) -> None:
+        """
+        :param sparsity: The highest sparsity of the run.
+        :raises ValueError: if the distribution cannot meet it in some network
+        """
+        for network, layers in self.layers.items():
+            # 0 where a weight exists, -inf where it does not.
+            scores = {name: layer.multiplier.log() for name, layer in layers.items()}
+            try:
+                self.distribution(scores, sparsity)
+            except ValueError as error:
+                raise ValueError(f"network '{network}': {error}") from error
+
+    def _prune(self, sparsity: float, draw: int) -> None:
+        """
+        :param sparsity: Share of zeros that each network is to have.
+        :param draw: Number of this update: together with the seed it fixes what is drawn, so no generator has to be saved.
+        """
+        words = np.random.SeedSequence([self._clock["seed"], draw]).generate_state(1, np.uint64)
+        generator = th.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        for network, layers in self.layers.items():
+            masks = prune_to(
+                {name: layer.weight.detach() for name, layer in layers.items()},
+                {name: layer.mask for name, layer in layers.items()},
+                sparsity,
+                saliency=self.saliency,
+                distribution=self.distribution,
+                generator=generator,
+            )
+            self._apply(network, masks)
+        if self.verbose > 0:
+            done = ", ".join(f"{network} {self._log[f'sparsity/{network}']:.4f}" for network in self.layers)
+            print(f"{type(self).__name__}: step {self.timestep}, sparsity of {done}")
+
+
+class OneShotPruningCallback(PruningCallback):
+    """
+    Prune once, and train what is left.
+
+    With ``at=0`` the networks are sparse before the first step: static sparse training if the saliency is "random".
+
+        model.learn(100_000, callback=OneShotPruningCallback("actor", 0.9, saliency="random"))
+
+    :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
+        or "all".
+    :param sparsity: Share of zeros that each network is to have, in [0, 1).
+    :param at: When: a share of the run if a float, environment steps if an int.
+    :param saliency: Which weights to keep: "magnitude", "random", or a function.
+    :param distribution: How many each layer keeps: "uniform", "erdos_renyi", "erk", "global_", or a function.
+    :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
+    :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
+    :param n_samples: Size of the batch for saliencies that need data; none of the present ones does.
+    :param seed: Seed of the saliencies that draw; the model's seed by default.
+    :param verbose: Verbosity level: 0 for no output, 1 for a line when it prunes.
+    :raises ValueError: on a sparsity outside [0, 1), an unknown name, or ``n_samples`` for a saliency without data; at
+        the start of training on an unknown network, or a sparsity that leaves a layer without weights
+    """
+
+    def __init__(
+        self,
+        network: str | Sequence[str],
+        sparsity: float,
+        at: float | int = 0,
+        saliency: str | Saliency = "magnitude",
+        distribution: str | Distribution = "erk",
+        exclude: Sequence[str] = (),
+        targets: str = "mask",
+        n_samples: int | None = None,
+        seed: int | None = None,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            network,
+            saliency=saliency,
+            distribution=distribution,
+            exclude=exclude,
+            targets=targets,
+            seed=seed,
+            verbose=verbose,
+        )
+        if n_samples is not None:
+            raise ValueError(
+                f"saliency '{_name(saliency)}' needs no data, so there is nothing to take n_samples={n_samples} of"
+            )
+        if at < 0:
+            raise ValueError(f"at={at} lies before the run")
+        self.sparsity = _check_sparsity(sparsity)
+        self.at = at
+
+    def _arguments(self) -> dict[str, object]:
+        return {"sparsity": self.sparsity, "at": self.at, **super()._arguments()}
+
+    def _start(self, clock: dict[str, int]) -> None:
+        super()._start(clock)
+        self._check_feasible(self.sparsity)
+        clock.setdefault("at", self._resolve(self.at))
+        clock.setdefault("updates", 0)
+
+    def _update(self) -> None:
+        if self._clock["updates"] == 0 and self.timestep >= self._clock["at"]:
+            self._prune(self.sparsity, draw=0)
+            self._clock["updates"] = 1
+
+
+class GradualPruningCallback(PruningCallback):
+    """
+    Gradual pruning: sparsity follows a cubic schedule during training (Zhu & Gupta 2017; Graesser et al. 2022 and
+    Ivanov et al. 2024 for reinforcement learning, where pruning runs from 20 % to 80 % of the run). At the steps
+    t in {start, start + update_freq, ..., end}:
+
+        sparsity(t) = final + (initial - final) * (1 - (t - start) / (end - start))**3
+
+    A complete example:
+
+        model = SAC("MlpPolicy", "Pendulum-v1")
+        model.learn(10_000, callback=GradualPruningCallback("actor", final_sparsity=0.9))
+        model.save("sparse_agent")  # a plain SB3 zip
+
+    Until the first weight is pruned, training is bit-identical to a run without the callback.
+
+    :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
+        or "all".
+    :param final_sparsity: Share of zeros that each network has in the end, in [0, 1).
+    :param start: When pruning begins: a share of the run if a float, environment steps if an int.
+    :param end: When the final sparsity is reached: likewise.
+    :param update_freq: Environment steps between two prunings.
+    :param saliency: Which weights to keep: "magnitude", "random", or a function.
+    :param distribution: How many each layer keeps: "uniform", "erdos_renyi", "erk", "global_", or a function.
+    :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
+    :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
+    :param initial_sparsity: Share of zeros from the first step until ``start``, in [0, final_sparsity].
+    :param verbose: Verbosity level: 0 for no output, 1 for a line at every pruning.
+    :raises ValueError: on a sparsity outside [0, 1), an ``end`` before the ``start`` or an unknown name; at the start of
+        training on an unknown network, or a sparsity that leaves a layer without weights
+    """
+
+    def __init__(
+        self,
+        network: str | Sequence[str],
+        final_sparsity: float,
+        start: float | int = 0.2,
+        end: float | int = 0.8,
+        update_freq: int = 1000,
+        saliency: str | Saliency = "magnitude",
+        distribution: str | Distribution = "erk",
+        exclude: Sequence[str] = (),
+        targets: str = "mask",
+        initial_sparsity: float = 0.0,
+        verbose: int = 0,
+    ) -> None:
+        super().__init__(
+            network,
+            saliency=saliency,
+            distribution=distribution,
+            exclude=exclude,
+            targets=targets,
+            seed=None,
+            verbose=verbose,
+        )
+        self.final_sparsity = _check_sparsity(final_sparsity)
+        self.initial_sparsity = _check_sparsity(initial_sparsity)
+        if self.initial_sparsity > self.final_sparsity:
+            raise ValueError(f"initial_sparsity={initial_sparsity} is more than final_sparsity={final_sparsity}")
+        if update_freq < 1:
+            raise ValueError(f"update_freq counts environment steps and must be at least 1, got {update_freq}")
+        if start < 0:
+            raise ValueError(f"start={start} lies before the run")
+        if isinstance(start, float) == isinstance(end, float):
+            _check_order(start, end)
+        self.start = start
+        self.end = end
+        self.update_freq = update_freq
+
+    def _arguments(self) -> dict[str, object]:
+        own = ("final_sparsity", "start", "end", "update_freq", "initial_sparsity")
+        return {name: getattr(self, name) for name in own} | super()._arguments()
+
+    def _start(self, clock: dict[str, int]) -> None:
+        super()._start(clock)
+        self._check_feasible(self.final_sparsity)
+        clock.setdefault("start", self._resolve(self.start))
+        clock.setdefault("end", self._resolve(self.end))
+        _check_order(clock["start"], clock["end"])
+        clock.setdefault("updates", 0)
+        self._schedule = Cubic(self.final_sparsity, self.initial_sparsity, start=clock["start"], end=clock["end"])
+
+    def _update(self) -> None:
+        start, end = self._clock["start"], self._clock["end"]
+        # Update 1 is due at the start, update 1 + n at the end; several environments may step over the exact moment.
+        if self.timestep < start:
+            due = int(self.initial_sparsity > 0)
+        elif self.timestep < end:
+            due = 1 + (self.timestep - start) // self.update_freq
+        else:
+            due = 1 + ceil((end - start) / self.update_freq)
+        if due > self._clock["updates"]:
+            self._prune(self._schedule(min(start + (due - 1) * self.update_freq, end)), draw=due)
+            self._clock["updates"] = due
+
+    def _on_rollout_end(self) -> None:
+        super()._on_rollout_end()
+        for network in self.layers:
+            self.logger.record(f"sparsity/{network}_schedule", self._schedule(self.timestep))
+
+
+def _check_order(start: float | int, end: float | int) -> None:
+    if end < start:
+        raise ValueError(f"pruning would end before it starts: start={start}, end={end}")

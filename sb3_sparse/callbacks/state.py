@@ -1,0 +1,77 @@
+"""
+What a run must remember to be resumed: the attribute ``sparsity_state`` of the model.
+
+SB3 saves every attribute of a model, so CheckpointCallback, EvalCallback, rl-zoo3 and ``model.save`` all carry it. It
+holds strings, integers and dicts alone, so SB3 writes it as JSON, and a zip loads where this package is not installed:
+
+    {"masks": {"actor.latent_pi.0": <packed bits>, ...}, "callbacks": {<callback and its arguments>: {"timestep": 1200,
+    ...}}}
+
+Masks are kept because they do not follow from the zeros of the weights: a weight that has just been regrown is zero too.
+"""
+
+import base64
+import binascii
+import zlib
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch as th
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+_ATTRIBUTE = "sparsity_state"
+
+
+class SparsityState:
+    """
+    View of a model's ``sparsity_state``, which is made when it is missing. Changes go straight to the model.
+
+    :param model: The model.
+    """
+
+    def __init__(self, model: "BaseAlgorithm") -> None:
+        state = model.__dict__.setdefault(_ATTRIBUTE, {})
+        self._masks: dict[str, str] = state.setdefault("masks", {})
+        self._callbacks: dict[str, dict[str, int]] = state.setdefault("callbacks", {})
+
+    def clock(self, key: str) -> dict[str, int]:
+        """
+        :param key: Name of a callback with its arguments.
+        :return: The integers that this callback keeps, empty at first
+        """
+        return self._callbacks.setdefault(key, {})
+
+    def forget(self) -> None:
+        """Drop everything, as for a model that was never pruned."""
+        self._masks.clear()
+        self._callbacks.clear()
+
+    def save_mask(self, layer: str, mask: th.Tensor) -> None:
+        """
+        :param layer: Full name of the layer.
+        :param mask: Its boolean mask.
+        """
+        bits = np.packbits(mask.cpu().numpy().reshape(-1))
+        self._masks[layer] = base64.b85encode(zlib.compress(bits.tobytes())).decode()
+
+    def load_mask(self, layer: str, shape: th.Size) -> th.Tensor | None:
+        """
+        :param layer: Full name of the layer.
+        :param shape: Shape of its weight.
+        :return: The saved mask, or None if there is none
+        :raises ValueError: if what was saved is damaged, or does not fit the shape
+        """
+        if layer not in self._masks:
+            return None
+        try:
+            # At most the bytes that the mask can have, and one to notice more.
+            size = (shape.numel() + 7) // 8
+            data = zlib.decompressobj().decompress(base64.b85decode(self._masks[layer]), size + 1)
+        except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+            raise ValueError(f"the saved mask of layer '{layer}' is damaged: {error}") from error
+        if len(data) != size:
+            raise ValueError(f"the saved mask of layer '{layer}' does not fit its weight of shape {tuple(shape)}")
+        bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
+        return th.from_numpy(bits.astype(bool)).view(shape)

@@ -1,0 +1,176 @@
+"""What a policy costs: connections, neurons and bytes, per layer and per network."""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch as th
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """
+    One linear or convolutional layer.
+
+    :param shape: Shape of the weight, ``(out, in)`` or ``(out, in / groups, height, width)``.
+    :param nonzero: Number of weights that are not zero.
+    :param active_neurons: Number of outputs (units or channels) with at least one nonzero weight.
+    """
+
+    shape: tuple[int, ...]
+    nonzero: int
+    active_neurons: int
+
+    @property
+    def total(self) -> int:
+        """Number of weights, zeros included; biases are not counted."""
+        return int(np.prod(self.shape))
+
+    @property
+    def neurons(self) -> int:
+        """Number of outputs."""
+        return self.shape[0]
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros."""
+        return 1.0 - self.nonzero / self.total
+
+
+@dataclass(frozen=True)
+class NetworkSummary:
+    """
+    One network: the sums over its layers.
+
+    :param layers: Its layers by name.
+    :param nbytes: Bytes of all its parameters, biases included, in the archive that ``numpy.savez_compressed`` writes.
+    """
+
+    layers: dict[str, LayerSummary]
+    nbytes: int
+
+    @property
+    def nonzero(self) -> int:
+        """Number of weights that are not zero."""
+        return sum(layer.nonzero for layer in self.layers.values())
+
+    @property
+    def total(self) -> int:
+        """Number of weights, zeros included; biases are not counted."""
+        return sum(layer.total for layer in self.layers.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros."""
+        return 1.0 - self.nonzero / self.total
+
+    @property
+    def active_neurons(self) -> int:
+        """Number of outputs of its layers with at least one nonzero weight."""
+        return sum(layer.active_neurons for layer in self.layers.values())
+
+    @property
+    def neurons(self) -> int:
+        """Number of outputs of its layers."""
+        return sum(layer.neurons for layer in self.layers.values())
+
+
+@dataclass(frozen=True)
+class Summary:
+    """
+    What :func:`summarize` has counted; printing it shows a table.
+
+    :param networks: The networks by name, without target networks.
+    """
+
+    networks: dict[str, NetworkSummary]
+
+    @property
+    def nonzero(self) -> int:
+        """Number of weights that are not zero."""
+        return sum(network.nonzero for network in self.networks.values())
+
+    @property
+    def total(self) -> int:
+        """Number of weights, zeros included; biases are not counted."""
+        return sum(network.total for network in self.networks.values())
+
+    @property
+    def sparsity(self) -> float:
+        """Share of zeros."""
+        return 1.0 - self.nonzero / self.total
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all parameters; see :class:`NetworkSummary`."""
+        return sum(network.nbytes for network in self.networks.values())
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [("layer", "shape", "nonzero", "total", "sparsity", "active neurons", "npz bytes")]
+        for name, network in self.networks.items():
+            for path, layer in network.layers.items():
+                rows.append((path, "x".join(map(str, layer.shape)), *_cells(layer), ""))
+            if list(network.layers) != [name]:
+                rows.append((name, "", *_cells(network), f"{network.nbytes:,}"))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+        return "\n".join(line.rstrip() for line in lines)
+
+
+def _cells(part: LayerSummary | NetworkSummary) -> tuple[str, ...]:
+    neurons = f"{part.active_neurons:,}/{part.neurons:,}"
+    return f"{part.nonzero:,}", f"{part.total:,}", f"{part.sparsity:.4f}", neurons
+
+
+def summarize(model: "BaseAlgorithm") -> Summary:
+    """
+    Count the connections, neurons and bytes of a model, dense or sparse, whatever made it sparse.
+
+        summary = summarize(model)
+        print(summary)
+        summary.networks["actor"].sparsity
+
+    :param model: Any SB3 model.
+    :return: Counts per layer and network; target networks are left out, a layer that networks share counts for the first
+    :raises ValueError: if the policy has no linear or convolutional layer
+    """
+    return summarize_parameters(model.policy.state_dict())
+
+
+def summarize_parameters(state_dict: Mapping[str, th.Tensor]) -> Summary:
+    """
+    Like :func:`summarize`, for the state dict of a policy: the file ``policy.pth`` in an SB3 zip.
+
+    :param state_dict: Tensors by name; those named "<network>....weight" with two or four dimensions are the layers.
+    :return: Counts per layer and network
+    :raises ValueError: if there is no such layer
+    """
+    layers: dict[str, dict[str, LayerSummary]] = {}
+    parameters: dict[str, dict[str, np.ndarray]] = {}
+    seen: set[int] = set()
+    for name, tensor in state_dict.items():
+        network, _, path = name.partition(".")
+        if network.endswith("_target") or tensor.data_ptr() in seen or path.endswith("mask"):
+            continue
+        seen.add(tensor.data_ptr())
+        parameters.setdefault(network, {})[path] = tensor.detach().cpu().numpy()
+        if path.endswith("weight") and tensor.dim() in (2, 4):
+            exists = tensor != 0
+            active = int(exists.flatten(1).any(dim=1).sum())
+            layer = LayerSummary(tuple(tensor.shape), int(exists.sum()), active)
+            layers.setdefault(network, {})[name.removesuffix(".weight")] = layer
+    if not layers:
+        raise ValueError("this policy has no linear or convolutional layer")
+    return Summary({name: NetworkSummary(part, _npz_bytes(parameters[name])) for name, part in layers.items()})
+
+
+def _npz_bytes(arrays: dict[str, np.ndarray]) -> int:
+    """Size of the archive that ``numpy.savez_compressed`` writes."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return file.getbuffer().nbytes

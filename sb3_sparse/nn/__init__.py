@@ -1,0 +1,21 @@
+"""Masked layers, and what they ask of the modules and optimizers around them. Imports torch alone."""
+
+from sb3_sparse.nn.layers import Layer, MaskedConv2d, MaskedLayer, MaskedLinear, mask_layers, prunable_layers, unmask_layers
+from sb3_sparse.nn.networks import find_networks, find_optimizers, find_twins, select_networks
+from sb3_sparse.nn.optim import apply_mask, fuse_adam
+
+__all__ = [
+    "Layer",
+    "MaskedConv2d",
+    "MaskedLayer",
+    "MaskedLinear",
+    "apply_mask",
+    "find_networks",
+    "find_optimizers",
+    "find_twins",
+    "fuse_adam",
+    "mask_layers",
+    "prunable_layers",
+    "select_networks",
+    "unmask_layers",
+]

@@ -1,0 +1,190 @@
+"""
+Layers with a mask.
+
+The forward pass of a masked layer is that of the plain layer: the weight itself is zero wherever the mask is. It stays
+zero because the gradient is multiplied by the mask before anything reads it (clipping, conjugate gradients, the
+optimizer), so the optimizer's moments are zero too, and a step of zero moves nothing. There is nothing to do after a
+step, and no product in the forward pass.
+
+Layers are converted in place (:func:`mask_layers`) and stripped back (:func:`unmask_layers`) with the same
+``Parameter`` objects, so optimizers, shared modules and the names of a state dict stay valid.
+"""
+
+from typing import Any, TypeVar
+
+import torch as th
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+#: What can be pruned, masked or not.
+Layer = nn.Linear | nn.Conv2d
+
+SelfMasked = TypeVar("SelfMasked", bound="MaskedLayer")
+AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+
+class MaskedLayer(nn.Module):
+    """
+    What masked layers share: the buffer ``mask`` and the hook that masks the gradient of ``weight``. Biases are never
+    masked.
+
+    ``mask`` is a boolean tensor of the weight's shape, True where a weight exists. It is changed by :meth:`set_mask`
+    and by loading a state dict, never in place. ``multiplier`` is the same mask in the weight's dtype, five times
+    faster to multiply with.
+    """
+
+    weight: Tensor
+    mask: Tensor
+    multiplier: Tensor
+    _hook: RemovableHandle | None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # The arguments are those of the plain layer, next in line.
+        super().__init__(*args, **kwargs)
+        self._init_mask(persistent=True)
+
+    def _init_mask(self, persistent: bool) -> None:
+        self.register_buffer("mask", th.ones_like(self.weight, dtype=th.bool), persistent=persistent)
+        self.register_buffer("multiplier", th.ones_like(self.weight, requires_grad=False), persistent=False)
+        self._hook = None
+        self._hook_gradient()
+
+    def _hook_gradient(self) -> None:
+        if self.weight.requires_grad and self._hook is None:
+            # A tensor hook, not a post-accumulate hook: torch.autograd.grad has to see it too (TRPO's natural gradient).
+            self._hook = self.weight.register_hook(lambda grad: grad * self.multiplier)  # type: ignore[no-untyped-call]
+
+    @th.no_grad()
+    def set_mask(self, mask: Tensor) -> None:
+        """
+        Replace the mask and zero the weights that it takes away.
+
+        Same as: ``layer.mask = mask; layer.weight *= mask``. The memory of an optimizer is not touched; see
+        :func:`sb3_sparse.nn.optim.apply_mask`.
+
+        :param mask: Boolean tensor of the weight's shape.
+        :raises ValueError: if the shape does not fit
+        """
+        if mask.shape != self.weight.shape:
+            raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit a weight of shape {tuple(self.weight.shape)}")
+        self.mask.copy_(mask)
+        self.multiplier.copy_(self.mask)
+        self.weight.masked_fill_(~self.mask, 0.0)
+        self._hook_gradient()
+
+    @classmethod
+    def from_dense(cls: type[SelfMasked], layer: Layer) -> SelfMasked:
+        """
+        Same as: ``mask_layers(layer)``, but on a second module with the same ``Parameter`` objects; ``layer`` stays as
+        it is.
+
+        :param layer: The plain layer whose parameters to take.
+        :return: The masked layer, with a mask of ones
+        :raises TypeError: if the layer is not of exactly the plain type
+        """
+        if MASKED.get(type(layer)) is not cls:
+            raise TypeError(f"{cls.__name__} cannot be made from {type(layer).__name__}")
+        masked = _second_module(layer)
+        mask_layers(masked)
+        assert isinstance(masked, cls)
+        return masked
+
+    def to_dense(self) -> Layer:
+        """
+        Same as: ``unmask_layers(layer)``, but on a second module with the same ``Parameter`` objects; this one stays as
+        it is.
+
+        :return: The plain layer, with zeros where the mask is
+        """
+        dense: nn.Module = _second_module(self)
+        unmask_layers(dense)
+        assert isinstance(dense, Layer)
+        return dense
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        self.multiplier.copy_(self.mask)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_hook": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Copies and pickles of a Parameter come without its hooks.
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._hook_gradient()
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, kept={int(self.mask.sum())}/{self.mask.numel()}"
+
+
+class MaskedLinear(MaskedLayer, nn.Linear):
+    """
+    ``nn.Linear`` with a mask on its weight, of shape ``[out, in]``. It takes the arguments of ``nn.Linear``.
+
+    >>> layer = MaskedLinear(3, 2)
+    >>> layer.set_mask(th.tensor([[True, False, False], [True, True, False]]))
+    >>> layer
+    MaskedLinear(in_features=3, out_features=2, bias=True, kept=3/6)
+    """
+
+
+class MaskedConv2d(MaskedLayer, nn.Conv2d):
+    """
+    ``nn.Conv2d`` with a mask on its weight, of shape ``[out, in / groups, height, width]``. It takes the arguments of
+    ``nn.Conv2d``.
+    """
+
+
+#: Plain type -> masked type. A layer that is not of exactly one of these types is not pruned.
+MASKED: dict[type[nn.Module], type[MaskedLayer]] = {nn.Linear: MaskedLinear, nn.Conv2d: MaskedConv2d}
+DENSE: dict[type[nn.Module], type[nn.Module]] = {masked: dense for dense, masked in MASKED.items()}
+
+
+def prunable_layers(module: nn.Module, prefix: str = "") -> dict[str, Layer]:
+    """
+    :param module: Root of the search.
+    :param prefix: Name of the root, to begin the names with.
+    :return: The linear and convolutional layers from there down, masked or not; subclasses with ideas of their own are
+        left out
+    """
+    named = module.named_modules(prefix=prefix)
+    return {name: layer for name, layer in named if isinstance(layer, Layer) and type(layer) in {*MASKED, *DENSE}}
+
+
+def mask_layers(module: nn.Module, *, persistent: bool = True) -> None:
+    """
+    Turn every ``nn.Linear`` and ``nn.Conv2d`` of a module into its masked twin, in place, with a mask of ones.
+
+    :param module: Root of the modules to convert; it may be such a layer itself.
+    :param persistent: Whether state dicts hold the masks. If not, they are those of the plain layers.
+    """
+    for layer in module.modules():
+        if type(layer) in MASKED:
+            layer.__class__ = MASKED[type(layer)]
+            assert isinstance(layer, MaskedLayer)
+            layer._init_mask(persistent)
+
+
+def unmask_layers(module: nn.Module) -> None:
+    """
+    The inverse of :func:`mask_layers`: plain layers, the same ``Parameter`` objects, zeros where the mask was.
+
+    :param module: Root of the modules to convert.
+    """
+    for layer in module.modules():
+        if isinstance(layer, MaskedLayer):
+            if layer._hook is not None:
+                layer._hook.remove()
+            del layer.mask, layer.multiplier, layer._hook
+            layer.__class__ = DENSE[type(layer)]  # type: ignore[assignment]
+
+
+def _second_module(layer: AnyModule) -> AnyModule:
+    """A module of its own around the same parameters and buffers."""
+    second = layer.__class__.__new__(layer.__class__)
+    second.__dict__.update(
+        {name: value.copy() if isinstance(value, dict) else value for name, value in layer.__dict__.items()}
+    )
+    if isinstance(second, MaskedLayer):
+        second._hook = None  # It is the first module's, and stays.
+    return second

@@ -1,0 +1,96 @@
+"""
+Where the prunable layers of a policy are.
+
+A network is a child of ``model.policy`` that holds linear or convolutional layers: "actor", "critic", "q_net",
+"mlp_extractor", ... A child named ``<network>_target`` is that network's target twin; twins follow and are never pruned
+for themselves. A layer that two networks share (a features extractor) belongs to the first of them.
+"""
+
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from torch import nn
+from torch.optim import Optimizer
+
+from sb3_sparse.nn.layers import Layer, prunable_layers
+
+_TARGET = "_target"
+
+
+def find_networks(policy: nn.Module) -> dict[str, dict[str, Layer]]:
+    """
+    :param policy: The policy of an SB3 model.
+    :return: By network, in the policy's order: the prunable layers by full name, such as "actor.latent_pi.0"
+    """
+    networks: dict[str, dict[str, Layer]] = {}
+    owned: set[Layer] = set()
+    for name, child in policy.named_children():
+        layers = {path: layer for path, layer in prunable_layers(child, prefix=name).items() if layer not in owned}
+        if layers and not name.endswith(_TARGET):
+            networks[name] = layers
+            owned.update(layers.values())
+    return networks
+
+
+def select_networks(
+    policy: nn.Module, network: str | Sequence[str], exclude: Iterable[str] = ()
+) -> dict[str, dict[str, Layer]]:
+    """
+    :param policy: The policy of an SB3 model.
+    :param network: Name of a network, a list of them, or "all".
+    :param exclude: Names of layers to leave out, full ("actor.mu") or without the network ("mu"), as shell patterns
+        ("qf*.4").
+    :return: The chosen part of :func:`find_networks`
+    :raises ValueError: if a network or a layer to leave out does not exist, or if nothing is left
+    """
+    networks = find_networks(policy)
+    everything = network == "all" or list(network) == ["all"]
+    names = list(networks) if everything else [network] if isinstance(network, str) else list(network)
+    unknown = [name for name in names if name not in networks]
+    if unknown or not names:
+        raise ValueError(
+            f"{type(policy).__name__} has no network {', '.join(map(repr, unknown or names))} with linear or convolutional "
+            f"layers; it has: {', '.join(networks) or 'none'}"
+        )
+    selected = {}
+    unused = set(exclude)
+    for name in dict.fromkeys(names):
+        selected[name] = dict(networks[name])
+        for layer in networks[name]:
+            matching = {p for p in exclude if fnmatchcase(layer, p) or fnmatchcase(layer, f"{name}.{p}")}
+            if matching:
+                del selected[name][layer]
+                unused -= matching
+        if not selected[name] and everything:
+            del selected[name]
+    if not all(selected.values()) or not selected:
+        raise ValueError(f"exclude={list(exclude)} leaves no layer of {', '.join(names)}")
+    if unused:
+        layers = [layer for name in names for layer in networks[name]]
+        raise ValueError(f"exclude={sorted(unused)} matches none of the layers: {', '.join(layers)}")
+    return selected
+
+
+def find_twins(policy: nn.Module) -> dict[nn.Module, list[Layer]]:
+    """
+    :param policy: The policy of an SB3 model.
+    :return: By layer, the layers of target networks that follow it; layers without one are left out
+    """
+    children = dict(policy.named_children())
+    twins: dict[nn.Module, list[Layer]] = {}
+    for name, target in children.items():
+        if not name.endswith(_TARGET) or name.removesuffix(_TARGET) not in children:
+            continue
+        online = dict(children[name.removesuffix(_TARGET)].named_modules(remove_duplicate=False))
+        for path, twin in prunable_layers(target).items():
+            twins.setdefault(online[path], []).append(twin)
+    return twins
+
+
+def find_optimizers(policy: nn.Module) -> list[Optimizer]:
+    """
+    :param policy: The policy of an SB3 model.
+    :return: The optimizers of the policy and of its networks
+    """
+    optimizers = (getattr(module, "optimizer", None) for module in policy.modules())
+    return list(dict.fromkeys(optimizer for optimizer in optimizers if isinstance(optimizer, Optimizer)))

@@ -1,0 +1,70 @@
+"""One mixin makes any SB3 policy sparse from its first step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sb3_sparse.nn import MaskedLayer, apply_mask, find_optimizers, find_twins, mask_layers, select_networks
+from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to
+
+
+class SparsePolicyMixin:
+    """
+    Masked layers in place of the linear and convolutional ones, with masks that are saved in the policy's state dict.
+
+    The networks are built by SB3 as ever; then their layers are converted, pruned, and copied to the target networks. With
+    ``sparsity=0`` a model trains bit-identically to one with the stock policy. The masks stay as they are unless a
+    callback of ``sb3_sparse.callbacks`` changes them.
+
+        class SparseSACPolicy(SparsePolicyMixin, SACPolicy): ...
+        SAC(SparseSACPolicy, env, policy_kwargs=dict(sparsity={"actor": 0.9, "critic": 0.5}))
+
+    :param sparsity: Share of zeros of each network, in [0, 1): one number for all, or one per network (others stay dense).
+    :param distribution: How many weights each layer keeps: a name in ``DISTRIBUTIONS``.
+    :param saliency: Which weights each layer keeps: a name in ``SALIENCIES``.
+    :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4".
+    :raises ValueError: on an unknown name, network or layer, or a sparsity outside [0, 1) or too high for the layers
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        sparsity: float | Mapping[str, float] = 0.0,
+        distribution: str = "erk",
+        saliency: str = "random",
+        exclude: Sequence[str] = (),
+        **kwargs: Any,
+    ) -> None:
+        # The rest is the stock policy's business: its parameters differ from policy to policy.
+        super().__init__(*args, **kwargs)
+        self._sparse_kwargs = {"sparsity": sparsity, "distribution": distribution, "saliency": saliency, "exclude": exclude}
+        mask_layers(self)  # type: ignore[arg-type]
+        self._prune(sparsity, distribution, saliency, exclude)
+
+    def _prune(self, sparsity: float | Mapping[str, float], distribution: str, saliency: str, exclude: Sequence[str]) -> None:
+        for name, table in ((distribution, DISTRIBUTIONS), (saliency, SALIENCIES)):
+            if name not in table:
+                raise ValueError(f"unknown name '{name}': use one of {', '.join(table)}")
+        chosen = list(sparsity) if isinstance(sparsity, Mapping) else "all"
+        networks = select_networks(self, chosen, exclude)  # type: ignore[arg-type]
+        optimizers, twins = find_optimizers(self), find_twins(self)  # type: ignore[arg-type]
+        for network, modules in networks.items():
+            share = sparsity[network] if isinstance(sparsity, Mapping) else sparsity
+            if share == 0.0:
+                continue  # Draw nothing: the random numbers of a dense run stay what they were.
+            layers = {name: layer for name, layer in modules.items() if isinstance(layer, MaskedLayer)}
+            masks = prune_to(
+                {name: layer.weight for name, layer in layers.items()},
+                {name: layer.mask for name, layer in layers.items()},
+                share,
+                saliency=SALIENCIES[saliency],
+                distribution=DISTRIBUTIONS[distribution],
+            )
+            for name, layer in layers.items():
+                apply_mask(layer, masks[name], optimizers)
+                for twin in twins.get(layer, ()):
+                    assert isinstance(twin, MaskedLayer)
+                    twin.set_mask(masks[name])
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        parameters: dict[str, Any] = super()._get_constructor_parameters()  # type: ignore[misc]
+        return parameters | self._sparse_kwargs

@@ -1,0 +1,36 @@
+"""
+The mathematics of sparsity: pure functions on ``dict[str, Tensor]``, without SB3, input, output or state.
+
+A pruning method is a choice on four axes, each a family of functions with one signature and a table of names: when
+(:mod:`schedules`), which weights (:mod:`saliency`), how many per layer (:mod:`distributions`), and the making of the mask
+(:mod:`masks`). Adding a member touches its family's file alone.
+"""
+
+from sb3_sparse.sparsity.distributions import DISTRIBUTIONS, erdos_renyi, erk, global_, uniform
+from sb3_sparse.sparsity.masks import prune, prune_to, rewire
+from sb3_sparse.sparsity.saliency import SALIENCIES, magnitude, random
+from sb3_sparse.sparsity.schedules import SCHEDULES, Constant, Cosine, Cubic
+from sb3_sparse.sparsity.types import Distribution, Loss, Named, Saliency, Schedule
+
+__all__ = [
+    "DISTRIBUTIONS",
+    "SALIENCIES",
+    "SCHEDULES",
+    "Constant",
+    "Cosine",
+    "Cubic",
+    "Distribution",
+    "Loss",
+    "Named",
+    "Saliency",
+    "Schedule",
+    "erdos_renyi",
+    "erk",
+    "global_",
+    "magnitude",
+    "prune",
+    "prune_to",
+    "random",
+    "rewire",
+    "uniform",
+]
