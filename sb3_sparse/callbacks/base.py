@@ -15,7 +15,7 @@ import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_sparse.callbacks.state import SparsityState
-from sb3_sparse.nn import Layer, MaskedLayer, apply_mask, find_optimizers, find_twins, mask_layers, select_networks
+from sb3_sparse.nn import Layer, MaskedLayer, apply_mask, find_optimizers, find_twins, hold_masks, mask_layers, select_networks
 from sb3_sparse.sparsity import Named
 
 #: What becomes of the target network: it gets the online mask, or forgets pruned weights by averaging alone.
@@ -102,6 +102,7 @@ class SparsityCallback(BaseCallback):
             )
         state = self._state = SparsityState(self.model)
         self._convert(selected)
+        hold_masks(policy)
         self._twins = find_twins(policy) if self.targets == "mask" else {}
         self._log: dict[str, float] = {}
         arguments = {"network": self.network, "exclude": list(self.exclude), "targets": self.targets, **self._arguments()}
@@ -156,33 +157,13 @@ class SparsityCallback(BaseCallback):
                     twin.weight.data.mul_(layer.multiplier)
             self._state.save_mask(name, layer.mask)
             active += int(layer.mask.flatten(1).any(dim=1).sum())
-        self._cache_products()
         total = sum(layer.mask.numel() for layer in layers.values())
         kept = sum(int(layer.mask.sum()) for layer in layers.values())
         self._log[f"sparsity/{network}"] = 1.0 - kept / total
         self._log[f"sparsity/{network}_active_neurons"] = active
 
-    def _cache_products(self) -> None:
-        """What :meth:`_enforce` multiplies: weights, and the masks that they must obey."""
-        layers = [layer for layers in self.layers.values() for layer in layers.values()]
-        pairs = [(weight, layer.multiplier) for layer in layers for weight in self._governed(layer)]
-        self._weights = [weight for weight, _ in pairs]
-        self._multipliers = [multiplier for _, multiplier in pairs]
-
-    def _governed(self, layer: MaskedLayer) -> list[th.Tensor]:
-        return [layer.weight, *(twin.weight for twin in self._twins.get(layer, ()))]
-
-    def _enforce(self) -> None:
-        """Zero what came back by a way around the gradient, such as ``model.set_parameters`` with dense weights."""
-        with th.no_grad():
-            th._foreach_mul_(self._weights, self._multipliers)
-
     def _on_training_start(self) -> None:
         self._update()
-
-    def _on_rollout_start(self) -> None:
-        # Just after the previous train().
-        self._enforce()
 
     def _on_step(self) -> bool:
         self._clock["timestep"] = self.timestep
@@ -193,7 +174,3 @@ class SparsityCallback(BaseCallback):
         # SB3 clears its record at every dump, so it is filled again for the next one.
         for key, value in self._log.items():
             self.logger.record(key, value)
-
-    def _on_training_end(self) -> None:
-        # Just after the last train(); rl-zoo3 calls it twice.
-        self._enforce()

@@ -10,7 +10,6 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from torch import nn
-from torch.optim import Optimizer
 
 from sb3_sparse.nn.layers import Layer, prunable_layers
 
@@ -85,12 +84,3 @@ def find_twins(policy: nn.Module) -> dict[nn.Module, list[Layer]]:
         for path, twin in prunable_layers(target).items():
             twins.setdefault(online[path], []).append(twin)
     return twins
-
-
-def find_optimizers(policy: nn.Module) -> list[Optimizer]:
-    """
-    :param policy: The policy of an SB3 model.
-    :return: The optimizers of the policy and of its networks
-    """
-    optimizers = (getattr(module, "optimizer", None) for module in policy.modules())
-    return list(dict.fromkeys(optimizer for optimizer in optimizers if isinstance(optimizer, Optimizer)))

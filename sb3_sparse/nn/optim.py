@@ -1,12 +1,50 @@
-"""What a change of mask means for an optimizer: what it remembers of a changed weight is forgotten, and Adam runs fused."""
+"""What masks mean for optimizers: they hold pruned weights at zero, forget those that change sides, and Adam runs fused."""
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch as th
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
 from sb3_sparse.nn.layers import MaskedLayer
+
+# Where an optimizer keeps the handle of its hook, so that there is one at most. It is neither copied nor saved.
+_HOOK = "_mask_hook"
+
+
+def find_optimizers(policy: nn.Module) -> list[Optimizer]:
+    """
+    :param policy: The policy of an SB3 model.
+    :return: The optimizers of the policy and of its networks
+    """
+    optimizers = (getattr(module, "optimizer", None) for module in policy.modules())
+    return list(dict.fromkeys(optimizer for optimizer in optimizers if isinstance(optimizer, Optimizer)))
+
+
+def hold_masks(policy: nn.Module) -> None:
+    """
+    After every step of the policy's optimizers, multiply the weights by their masks.
+
+    Masked gradients alone keep pruned weights at zero as long as an optimizer moves them. This catches what goes
+    another way: the line search of TRPO, whose conjugate gradients start from noise, and dense weights loaded into a
+    masked model. An optimizer's hook touches its own weights only: others may be part of a graph that is still to be used.
+
+    :param policy: The policy of an SB3 model, with masked layers. To be called again when more layers are masked.
+    """
+    layers = [layer for layer in policy.modules() if isinstance(layer, MaskedLayer)]
+    for optimizer in find_optimizers(policy):
+        weights = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        own = [layer for layer in layers if id(layer.weight) in weights]
+        if (previous := getattr(optimizer, _HOOK, None)) is not None:
+            previous.remove()
+        if own:
+            setattr(optimizer, _HOOK, optimizer.register_step_post_hook(partial(_multiply, own)))
+
+
+def _multiply(layers: list[MaskedLayer], *_: object) -> None:
+    with th.no_grad():
+        th._foreach_mul_([layer.weight for layer in layers], [layer.multiplier for layer in layers])
 
 
 @th.no_grad()

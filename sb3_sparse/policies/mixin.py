@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sb3_sparse.nn import MaskedLayer, apply_mask, find_optimizers, find_twins, mask_layers, select_networks
+from sb3_sparse.nn import MaskedLayer, apply_mask, find_optimizers, find_twins, hold_masks, mask_layers, select_networks
 from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to
 
 
@@ -38,6 +38,7 @@ class SparsePolicyMixin:
         super().__init__(*args, **kwargs)
         self._sparse_kwargs = {"sparsity": sparsity, "distribution": distribution, "saliency": saliency, "exclude": exclude}
         mask_layers(self)  # type: ignore[arg-type]
+        hold_masks(self)  # type: ignore[arg-type]
         self._prune(sparsity, distribution, saliency, exclude)
 
     def _prune(self, sparsity: float | Mapping[str, float], distribution: str, saliency: str, exclude: Sequence[str]) -> None:
