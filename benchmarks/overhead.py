@@ -1,0 +1,143 @@
+"""
+What masking costs: the time of a training step with pruning over that of stock SB3.
+
+    python benchmarks/overhead.py --json benchmarks/results/overhead.json
+
+SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the actor pruned, and with actor and critics pruned.
+All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in every round, so
+that a busy machine slows all alike; a ratio is the median over the rounds of pruned / stock. The pruned variants stand at 90 %,
+with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps).
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from report import describe_machine, describe_versions
+from rich.progress import track
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.logger import Logger
+
+from sb3_sparse import GradualPruningCallback
+
+ALGORITHMS = {"sac": SAC, "td3": TD3}
+VARIANTS = {"stock": None, "actor/prune": "actor", "all/prune": "all"}
+UPDATE_FREQ = 1000
+
+
+class HalfCheetahSpaces(gym.Env):
+    """The spaces of HalfCheetah without its physics: what is timed is the training step."""
+
+    observation_space = gym.spaces.Box(-np.inf, np.inf, (17,))
+    action_space = gym.spaces.Box(-1, 1, (6,))
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._observe(), {}
+
+    def step(self, action):
+        return self._observe(), 0.0, False, False, {}
+
+    def _observe(self):
+        return self.np_random.normal(size=17).astype(np.float32)
+
+
+def make(algorithm: type[BaseAlgorithm], network: str | None) -> tuple[BaseAlgorithm, GradualPruningCallback | None]:
+    """
+    :param algorithm: SAC or TD3.
+    :param network: What is pruned.
+    :return: A model with a filled buffer and, if it is pruned, the callback that has brought it to 90 %
+    """
+    model = algorithm(
+        "MlpPolicy", HalfCheetahSpaces(), policy_kwargs={"net_arch": [256, 256]}, batch_size=256, learning_starts=900, seed=0
+    )
+    callback = network and GradualPruningCallback(network, 0.9, start=905, end=1000, update_freq=5)
+    model.learn(1000, callback=callback)
+    model.set_logger(Logger(folder=None, output_formats=[]))
+    return model, callback
+
+
+def seconds(model: BaseAlgorithm, updates: int) -> float:
+    """
+    :param model: The model.
+    :param updates: Number of gradient steps.
+    :return: Time of one of them
+    """
+    begin = time.perf_counter()
+    for _ in range(updates):
+        model.train(gradient_steps=1, batch_size=256)
+    return (time.perf_counter() - begin) / updates
+
+
+def pruning_seconds(callback: GradualPruningCallback) -> float:
+    """
+    :param callback: A callback whose networks stand at 90 %.
+    :return: Time of one more pruning to 90 %
+    """
+    begin = time.perf_counter()
+    callback._prune(0.9, draw=0)
+    return time.perf_counter() - begin
+
+
+def measure(name: str, rounds: int, updates: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """
+    :param name: "sac" or "td3".
+    :param rounds: Number of rounds in which every variant has its turn.
+    :param updates: Gradient steps per turn.
+    :param rng: Source of the order of turns.
+    :return: By variant, time of a training step over stock in each round
+    """
+    models = {variant: make(ALGORITHMS[name], network) for variant, network in VARIANTS.items()}
+    ratios = {variant: [] for variant in VARIANTS if variant != "stock"}
+    for _ in track(range(rounds), description=name):
+        took = {}
+        for variant in rng.permutation(list(VARIANTS)):
+            model, callback = models[variant]
+            took[variant] = seconds(model, updates)
+            if callback is not None:
+                took[variant] += pruning_seconds(callback) / UPDATE_FREQ
+        for variant, values in ratios.items():
+            values.append(took[variant] / took["stock"])
+    return {variant: np.array(values) for variant, values in ratios.items()}
+
+
+def interval(values: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """
+    :param values: One ratio per round.
+    :param rng: Source of the bootstrap.
+    :return: 95 % percentile bootstrap interval of the median
+    """
+    medians = np.median(rng.choice(values, size=(2000, len(values))), axis=1)
+    return [round(float(q), 4) for q in np.quantile(medians, [0.025, 0.975])]
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, for a check")
+    parser.add_argument("--json", type=Path, help="where to store the result")
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    rng = np.random.default_rng(0)
+    rounds, updates = (20, 10) if args.quick else (200, 10)
+    result = {"ratios": {}, "intervals": {}, "rounds": rounds, "updates_per_round": updates}
+    for name in ALGORITHMS:
+        for variant, values in measure(name, rounds, updates, rng).items():
+            result["ratios"][f"{name}/{variant}"] = round(float(np.median(values)), 4)
+            result["intervals"][f"{name}/{variant}"] = interval(values, rng)
+    for name, ratio in result["ratios"].items():
+        low, high = result["intervals"][name]
+        print(f"{name:16} {ratio:.4f} of stock   [{low:.4f}, {high:.4f}]")
+    result |= {"versions": describe_versions(), "machine": describe_machine()}
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
