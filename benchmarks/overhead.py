@@ -3,10 +3,10 @@ What masking costs: the time of a training step with pruning over that of stock 
 
     python benchmarks/overhead.py --json benchmarks/results/overhead.json
 
-SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the actor pruned, and with actor and critics pruned.
-All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in every round, so
-that a busy machine slows all alike; a ratio is the median over the rounds of pruned / stock. The pruned variants stand at 90 %,
-with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps).
+SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the actor pruned, and with actor and critics
+pruned. All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in
+every round, so that a busy machine slows all alike; a ratio is the median over the rounds of pruned / stock. The pruned
+variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps).
 """
 
 import argparse

@@ -94,7 +94,7 @@ def read_policy(agent: Path) -> dict[str, th.Tensor]:
             if (damaged := archive.testzip()) is not None:
                 raise ValueError(f"{agent} is damaged: its part '{damaged}' fails the checksum; save or copy the agent again")
             if "policy.pth" not in archive.namelist():
-                raise ValueError(f"{agent} holds no 'policy.pth': it was not saved by Stable-Baselines3")
+                raise ValueError(f"{agent} holds no 'policy.pth': it is damaged, or was not saved by Stable-Baselines3")
             with archive.open("policy.pth") as file:
                 state_dict: dict[str, th.Tensor] = th.load(file, map_location="cpu", weights_only=True)
     except zipfile.BadZipFile as error:

@@ -36,6 +36,15 @@ def find_recipe(algo: str, name: str) -> Path:
     return path
 
 
+def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
+    """
+    :param path: A hyperparameter file.
+    :return: Hyperparameters by environment
+    """
+    recipe: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())
+    return recipe
+
+
 @contextmanager
 def with_sparsity(conf: Path, sparsity: float) -> Iterator[Path]:
     """
@@ -46,7 +55,7 @@ def with_sparsity(conf: Path, sparsity: float) -> Iterator[Path]:
     :return: Path of the copy
     :raises ValueError: if the file has no callback with a sparsity
     """
-    recipe = yaml.safe_load(conf.read_text())
+    recipe = read_recipe(conf)
     found = False
     for hyperparams in recipe.values():
         for arguments in _callback_arguments(hyperparams):

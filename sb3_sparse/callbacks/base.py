@@ -22,6 +22,20 @@ from sb3_sparse.sparsity import Named
 TARGETS = ("mask", "polyak")
 
 
+def check_moment(name: str, when: float | int) -> float | int:
+    """
+    :param name: Name of an argument.
+    :param when: Its value: a share of the run if a float, a number of environment steps if an int.
+    :return: The same value
+    :raises ValueError: if it lies before the run, or is a float that is no share
+    """
+    if when < 0:
+        raise ValueError(f"{name}={when} lies before the run")
+    if isinstance(when, float) and not when <= 1.0:
+        raise ValueError(f"{name}={when} is no share of a run: a float lies in [0, 1], steps are given as an int")
+    return when
+
+
 class SparsityCallback(BaseCallback):
     """
     Base class of callbacks that change the masks of a model.
@@ -68,9 +82,17 @@ class SparsityCallback(BaseCallback):
     def _update(self) -> None:
         """Change the masks if it is time to; called before training and after every step, so it must be cheap."""
 
+    def _check(self, selected: dict[str, dict[str, Layer]]) -> None:
+        """
+        Check the arguments against the model, before anything is changed.
+
+        :param selected: The layers, masked or not, by network and full name.
+        :raises ValueError: if they do not fit
+        """
+
     def _start(self, clock: dict[str, int]) -> None:
         """
-        Check the arguments against the model, and resolve what is relative to this run. A resumed clock is filled already.
+        Resolve what is relative to this run. A resumed clock is filled already.
 
         :param clock: Integers that are saved with the model.
         """
@@ -86,8 +108,6 @@ class SparsityCallback(BaseCallback):
         :return: The same moment on the clock of :attr:`timestep`
         """
         if isinstance(when, float):
-            if not 0.0 <= when <= 1.0:
-                raise ValueError(f"{when} is no share of a run: a float lies in [0, 1], steps are given as an int")
             begin = self.model._num_timesteps_at_start
             return begin + round(when * (self.model._total_timesteps - begin))
         return when
@@ -100,6 +120,7 @@ class SparsityCallback(BaseCallback):
             raise ValueError(
                 f"{type(self.model).__name__} trains without gradients, so pruned weights could not be held at zero"
             )
+        self._check(selected)
         state = self._state = SparsityState(self.model)
         self._convert(selected)
         hold_masks(policy)

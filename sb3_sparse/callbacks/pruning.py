@@ -3,99 +3,10 @@
 from collections.abc import Sequence
 from math import ceil
 
-import numpy as np
-import torch as th
-
-from sb3_sparse.callbacks.base import SparsityCallback
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, Cubic, Distribution, Saliency, prune_to
-
-
-def _check_sparsity(sparsity: float) -> float:
-    if not 0.0 <= sparsity < 1.0:
-        raise ValueError(f"sparsity is the share of zeros and must lie in [0, 1), got {sparsity}")
-    return float(sparsity)
-
-
-def _name(chosen: str | Saliency | Distribution) -> str:
-    return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", type(chosen).__name__)
-
-
-class PruningCallback(SparsityCallback):
-    """
-    Base class of the pruning callbacks: a saliency, a distribution, and a source of draws that can be resumed.
-
-    :param network: See :class:`SparsityCallback`.
-    :param saliency: Which weights to keep: a name in ``SALIENCIES``, or a function.
-    :param distribution: How many each layer keeps: a name in ``DISTRIBUTIONS``, or a function. Each network has its own
-        budget.
-    :param exclude: See :class:`SparsityCallback`.
-    :param targets: See :class:`SparsityCallback`.
-    :param seed: Seed of the saliencies that draw; the model's seed by default.
-    :param verbose: See :class:`SparsityCallback`.
-    :raises ValueError: on an unknown saliency or distribution
-    """
-
-    def __init__(
-        self,
-        network: str | Sequence[str],
-        *,
-        saliency: str | Saliency,
-        distribution: str | Distribution,
-        exclude: Sequence[str],
-        targets: str,
-        seed: int | None,
-        verbose: int,
-    ) -> None:
-        super().__init__(network, exclude=exclude, targets=targets, verbose=verbose)
-        if isinstance(saliency, str) and saliency not in SALIENCIES:
-            raise ValueError(f"unknown saliency '{saliency}': use one of {', '.join(SALIENCIES)}")
-        if isinstance(distribution, str) and distribution not in DISTRIBUTIONS:
-            raise ValueError(f"unknown distribution '{distribution}': use one of {', '.join(DISTRIBUTIONS)}")
-        self.saliency = SALIENCIES[saliency] if isinstance(saliency, str) else saliency
-        self.distribution = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution
-        self.seed = seed
-
-    def _arguments(self) -> dict[str, object]:
-        return {"saliency": _name(self.saliency), "distribution": _name(self.distribution), "seed": self.seed}
-
-    def _start(self, clock: dict[str, int]) -> None:
-        if "seed" not in clock:
-            seed = self.seed if self.seed is not None else self.model.seed
-            clock["seed"] = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
-
-    def _check_feasible(self, sparsity: float) -> None:
-        """
-        :param sparsity: The highest sparsity of the run.
-        :raises ValueError: if the distribution cannot meet it in some network
-        """
-        for network, layers in self.layers.items():
-            # 0 where a weight exists, -inf where it does not.
-            scores = {name: layer.multiplier.log() for name, layer in layers.items()}
-            try:
-                self.distribution(scores, sparsity)
-            except ValueError as error:
-                raise ValueError(f"network '{network}': {error}") from error
-
-    def _prune(self, sparsity: float, draw: int) -> None:
-        """
-        :param sparsity: Share of zeros that each network is to have.
-        :param draw: Number of this update: together with the seed it fixes what is drawn, so no generator has to be saved.
-        """
-        words = np.random.SeedSequence([self._clock["seed"], draw]).generate_state(1, np.uint64)
-        generator = th.Generator().manual_seed(int(words[0] >> np.uint64(1)))
-        for network, layers in self.layers.items():
-            masks = prune_to(
-                {name: layer.weight.detach() for name, layer in layers.items()},
-                {name: layer.mask for name, layer in layers.items()},
-                sparsity,
-                saliency=self.saliency,
-                distribution=self.distribution,
-                generator=generator,
-            )
-            self._apply(network, masks)
-        if self.verbose > 0:
-            done = ", ".join(f"{network} {self._log[f'sparsity/{network}']:.4f}" for network in self.layers)
-            print(f"{type(self).__name__}: step {self.timestep}, sparsity of {done}")
+from sb3_sparse.callbacks.base import check_moment
+from sb3_sparse.callbacks.pruner import PruningCallback, check_sparsity, name_of
+from sb3_sparse.nn import Layer
+from sb3_sparse.sparsity import Cubic, Distribution, Saliency
 
 
 class OneShotPruningCallback(PruningCallback):
@@ -145,19 +56,20 @@ class OneShotPruningCallback(PruningCallback):
         )
         if n_samples is not None:
             raise ValueError(
-                f"saliency '{_name(saliency)}' needs no data, so there is nothing to take n_samples={n_samples} of"
+                f"saliency '{name_of(saliency)}' needs no data, so there is nothing to take n_samples={n_samples} of"
             )
-        if at < 0:
-            raise ValueError(f"at={at} lies before the run")
-        self.sparsity = _check_sparsity(sparsity)
-        self.at = at
+        self.sparsity = check_sparsity(sparsity)
+        self.at = check_moment("at", at)
 
     def _arguments(self) -> dict[str, object]:
         return {"sparsity": self.sparsity, "at": self.at, **super()._arguments()}
 
+    @property
+    def _highest_sparsity(self) -> float:
+        return self.sparsity
+
     def _start(self, clock: dict[str, int]) -> None:
         super()._start(clock)
-        self._check_feasible(self.sparsity)
         clock.setdefault("at", self._resolve(self.at))
         clock.setdefault("updates", 0)
 
@@ -222,30 +134,34 @@ class GradualPruningCallback(PruningCallback):
             seed=None,
             verbose=verbose,
         )
-        self.final_sparsity = _check_sparsity(final_sparsity)
-        self.initial_sparsity = _check_sparsity(initial_sparsity)
+        self.final_sparsity = check_sparsity(final_sparsity)
+        self.initial_sparsity = check_sparsity(initial_sparsity)
         if self.initial_sparsity > self.final_sparsity:
             raise ValueError(f"initial_sparsity={initial_sparsity} is more than final_sparsity={final_sparsity}")
         if update_freq < 1:
             raise ValueError(f"update_freq counts environment steps and must be at least 1, got {update_freq}")
-        if start < 0:
-            raise ValueError(f"start={start} lies before the run")
+        self.start = check_moment("start", start)
+        self.end = check_moment("end", end)
         if isinstance(start, float) == isinstance(end, float):
             _check_order(start, end)
-        self.start = start
-        self.end = end
         self.update_freq = update_freq
 
     def _arguments(self) -> dict[str, object]:
         own = ("final_sparsity", "start", "end", "update_freq", "initial_sparsity")
         return {name: getattr(self, name) for name in own} | super()._arguments()
 
+    @property
+    def _highest_sparsity(self) -> float:
+        return self.final_sparsity
+
+    def _check(self, selected: dict[str, dict[str, Layer]]) -> None:
+        super()._check(selected)
+        _check_order(self._resolve(self.start), self._resolve(self.end))
+
     def _start(self, clock: dict[str, int]) -> None:
         super()._start(clock)
-        self._check_feasible(self.final_sparsity)
         clock.setdefault("start", self._resolve(self.start))
         clock.setdefault("end", self._resolve(self.end))
-        _check_order(clock["start"], clock["end"])
         clock.setdefault("updates", 0)
         self._schedule = Cubic(self.final_sparsity, self.initial_sparsity, start=clock["start"], end=clock["end"])
 

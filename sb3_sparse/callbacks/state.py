@@ -68,10 +68,11 @@ class SparsityState:
         try:
             # At most the bytes that the mask can have, and one to notice more.
             size = (shape.numel() + 7) // 8
-            data = zlib.decompressobj().decompress(base64.b85decode(self._masks[layer]), size + 1)
+            decompressor = zlib.decompressobj()
+            data = decompressor.decompress(base64.b85decode(self._masks[layer]), size + 1)
         except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
             raise ValueError(f"the saved mask of layer '{layer}' is damaged: {error}") from error
-        if len(data) != size:
+        if len(data) != size or not decompressor.eof:
             raise ValueError(f"the saved mask of layer '{layer}' does not fit its weight of shape {tuple(shape)}")
         bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
         return th.from_numpy(bits.astype(bool)).view(shape)

@@ -1,0 +1,296 @@
+"""
+A sparse agent beside its dense twin: both are trained with rl-zoo3 from one recipe, then evaluated on the same episodes.
+
+    python benchmarks/twins.py                       # one seed: what `make demo` runs
+    python benchmarks/twins.py --seeds 5 --json benchmarks/results/twins_sac_pendulum.json \\
+        --png benchmarks/results/twins_sac_pendulum.png
+
+The twin is the same recipe at sparsity 0, which trains bit-identically to the algorithm without a callback. Runs go to
+a folder and are kept: a second call trains only what is missing. Two runs at a time, one thread each.
+"""
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from report import describe_machine, describe_versions
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rl_zoo3 import ALGOS
+from rl_zoo3.utils import create_test_env, get_saved_hyperparams
+from stable_baselines3.common.evaluation import evaluate_policy
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from sb3_sparse import summarize
+from sb3_sparse.zoo import find_recipe, read_recipe
+
+#: Seeds of the evaluation episodes begin here, the same for every agent.
+EVALUATION_SEED = 10_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run of rl-zoo3 and where its files are."""
+
+    algo: str
+    env: str
+    recipe: str
+    sparsity: float
+    seed: int
+    steps: int
+    root: Path
+
+    @property
+    def folder(self) -> Path:
+        """The folder of this run, under rl-zoo3's own naming."""
+        return self.logs / self.algo / f"{self.env}_1"
+
+    @property
+    def logs(self) -> Path:
+        """The log folder that rl-zoo3 is given, one for each run."""
+        return self.root / f"{self.algo}_{self.env}_{self.recipe}_{self.steps}" / f"sparsity{self.sparsity}_seed{self.seed}"
+
+    @property
+    def zip(self) -> Path:
+        """The trained agent."""
+        return self.folder / f"{self.env}.zip"
+
+    @property
+    def name(self) -> str:
+        """How it is called in tables and bars."""
+        return f"{'dense' if self.sparsity == 0 else f'{self.sparsity:.0%} sparse'}, seed {self.seed}"
+
+    def command(self) -> list[str]:
+        """The command that trains it."""
+        return [
+            *("sb3-sparse", "train", "--algo", self.algo, "--env", self.env, "--recipe", self.recipe),
+            *("--sparsity", str(self.sparsity), "--seed", str(self.seed), "-n", str(self.steps)),
+            *("--eval-freq", str(max(1, self.steps // 20)), "--eval-episodes", "10", "--num-threads", "1", "--device", "cpu"),
+            *("-f", str(self.logs), "-tb", str(self.logs / "tensorboard"), "--verbose", "0"),
+        ]
+
+    def start(self) -> subprocess.Popen:
+        """Start to train it, in the background."""
+        self.logs.mkdir(parents=True, exist_ok=True)
+        program, *arguments = self.command()
+        with open(self.logs / "output.txt", "w") as output:
+            return subprocess.Popen(
+                [str(Path(sys.executable).with_name(program)), *arguments], stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def steps_done(self) -> int:
+        """Environment steps in finished episodes."""
+        try:
+            rows = (self.folder / "0.monitor.csv").read_text().splitlines()[2:]
+            return sum(int(row.split(",")[1]) for row in rows)
+        except (OSError, IndexError, ValueError):
+            return 0
+
+
+def train(runs: list[Run], jobs: int) -> None:
+    """
+    Train what is not there yet.
+
+    :param runs: The runs.
+    :param jobs: How many at a time.
+    :raises RuntimeError: if one of them fails
+    """
+    waiting = [run for run in runs if not run.zip.is_file()]
+    for run in waiting:
+        print("$", shlex.join(run.command()))
+    running: dict[Run, subprocess.Popen] = {}
+    with Progress() as progress:
+        bars = {run: progress.add_task(run.name, total=run.steps, start=False) for run in waiting}
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run = waiting.pop(0)
+                running[run] = run.start()
+                progress.start_task(bars[run])
+            time.sleep(0.5)
+            for run, process in list(running.items()):
+                progress.update(bars[run], completed=run.steps_done())
+                if process.poll() is None:
+                    continue
+                if process.returncode != 0 or not run.zip.is_file():
+                    for other in running.values():
+                        other.kill()
+                    raise RuntimeError(f"training failed: {run.name}\n{(run.logs / 'output.txt').read_text()[-3000:]}")
+                progress.update(bars[run], completed=run.steps)
+                del running[run]
+
+
+def evaluate(run: Run, network: str, episodes: int) -> dict[str, object]:
+    """
+    :param run: A finished run.
+    :param network: The pruned network.
+    :param episodes: Number of evaluation episodes, each with its own seed.
+    :return: Returns of the agent, and what its network costs; its parameters are written to a file to weigh it
+    """
+    model = ALGOS[run.algo].load(run.zip, device="cpu")
+    hyperparams, stats_path = get_saved_hyperparams(str(run.folder / run.env), test_mode=True)
+    env = create_test_env(run.env, stats_path=stats_path, hyperparams=hyperparams, should_render=False)
+    returns = []
+    for episode in range(episodes):
+        env.seed(EVALUATION_SEED + episode)
+        returns.append(evaluate_policy(model, env, n_eval_episodes=1, warn=False)[0])
+    env.close()
+    cost = summarize(model).networks[network]
+    file = run.folder / f"{network}.npz"
+    np.savez_compressed(
+        file, **{name: value.numpy() for name, value in model.policy.get_submodule(network).state_dict().items()}
+    )
+    return {
+        "seed": run.seed,
+        "sparsity": cost.sparsity,
+        "returns": [round(float(value), 3) for value in returns],
+        "nonzero": cost.nonzero,
+        "total": cost.total,
+        "active_neurons": cost.active_neurons,
+        "neurons": cost.neurons,
+        "bytes": file.stat().st_size,
+    }
+
+
+def bootstrap(dense: np.ndarray, sparse: np.ndarray) -> tuple[float, list[float]]:
+    """
+    :param dense: Mean return of each dense seed.
+    :param sparse: Mean return of each sparse seed.
+    :return: Difference of the means, sparse - dense, and its 95 % percentile bootstrap interval over seeds
+    """
+    rng = np.random.default_rng(0)
+    draws = [rng.choice(values, size=(10_000, len(values))).mean(axis=1) for values in (sparse, dense)]
+    return float(sparse.mean() - dense.mean()), [round(float(q), 3) for q in np.quantile(draws[0] - draws[1], [0.025, 0.975])]
+
+
+def print_table(results: dict[str, list[dict]], network: str) -> None:
+    """
+    :param results: What :func:`evaluate` found, for "dense" and "sparse".
+    :param network: The pruned network.
+    """
+    table = Table(title=f"{len(results['dense'])} seed(s), {len(results['dense'][0]['returns'])} episodes each, same seeds")
+    for column in ("agent", "return", f"nonzero weights ({network})", "sparsity", "active neurons", "bytes on disk"):
+        table.add_column(column, justify="right")
+    for name, agents in results.items():
+        returns = np.concatenate([agent["returns"] for agent in agents])
+        first = agents[0]
+        table.add_row(
+            name,
+            f"{returns.mean():.1f} ± {returns.std():.1f}",
+            f"{first['nonzero']:,} of {first['total']:,}",
+            f"{first['sparsity']:.4f}",
+            f"{np.mean([agent['active_neurons'] for agent in agents]):.0f} of {first['neurons']}",
+            f"{np.mean([agent['bytes'] for agent in agents]):,.0f}",
+        )
+    Console(width=120).print(table)
+
+
+def draw(runs: list[Run], network: str, png: Path) -> None:
+    """
+    Draw the learning curves of the twins, and the sparsity that was logged while they learnt.
+
+    :param runs: Finished runs.
+    :param network: The pruned network.
+    :param png: Where to write the figure.
+    """
+    figure, (curves, sparsities) = plt.subplots(2, 1, sharex=True, figsize=(7, 6), height_ratios=(2, 1))
+    for name, color in (("dense", "tab:gray"), ("sparse", "tab:blue")):
+        group = [run for run in runs if (run.sparsity == 0) == (name == "dense")]
+        evaluations = [np.load(run.folder / "evaluations.npz") for run in group]
+        steps = evaluations[0]["timesteps"]
+        means = np.array([evaluation["results"].mean(axis=1) for evaluation in evaluations])
+        spread = means.std(axis=0) if len(group) > 1 else evaluations[0]["results"].std(axis=1)
+        curves.plot(steps, means.mean(axis=0), color=color, label=name)
+        curves.fill_between(steps, means.mean(axis=0) - spread, means.mean(axis=0) + spread, color=color, alpha=0.2)
+        log = EventAccumulator(str(next((group[0].logs / "tensorboard").rglob("events.out.*")).parent)).Reload()
+        points = log.Scalars(f"sparsity/{network}")
+        sparsities.plot([point.step for point in points], [point.value for point in points], color=color)
+    over = f"{len(runs) // 2} seeds" if len(runs) > 2 else "the 10 evaluation episodes of one seed"
+    curves.set(title=f"{runs[0].algo} on {runs[0].env}\nmean ± std over {over}", ylabel="evaluation return")
+    curves.legend()
+    sparsities.set(xlabel="environment steps", ylabel=f"sparsity of the {network}", ylim=(0, 1))
+    figure.tight_layout()
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, dpi=120)
+
+
+def recipe_defaults(algo: str, recipe: str, env: str) -> tuple[str, float, int]:
+    """
+    :param algo: rl-zoo3's name of the algorithm.
+    :param recipe: Name of the recipe.
+    :param env: Environment.
+    :return: What the recipe prunes, how far, and how many steps it trains
+    """
+    hyperparams = read_recipe(find_recipe(algo, recipe))[env]
+    arguments = next(iter(hyperparams["callback"][0].values()))
+    return arguments["network"], arguments["final_sparsity"], int(hyperparams["n_timesteps"])
+
+
+def main() -> None:
+    """Train, evaluate, print, draw and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algo", default="sac", help="rl-zoo3's name of the algorithm")
+    parser.add_argument("--env", default="Pendulum-v1", help="environment, one of the recipe's")
+    parser.add_argument("--recipe", default="gmp", help="name of the recipe; it must prune one network")
+    parser.add_argument("--sparsity", type=float, help="share of zeros; that of the recipe by default")
+    parser.add_argument("--steps", type=int, help="environment steps; those of the recipe by default")
+    parser.add_argument("--seeds", type=int, default=1, help="number of training seeds, from 1 on")
+    parser.add_argument("--episodes", type=int, default=30, help="evaluation episodes per agent")
+    parser.add_argument("--jobs", type=int, default=2, help="training runs at a time")
+    parser.add_argument("--folder", type=Path, default=Path("logs/twins"), help="where the runs are kept")
+    parser.add_argument("--png", type=Path, help="where to draw the figure; in the folder by default")
+    parser.add_argument("--json", type=Path, help="where to store the result")
+    parser.add_argument("--quick", action="store_true", help="1,500 steps, one seed: a check that it works, not a result")
+    args = parser.parse_args()
+    network, sparsity, steps = recipe_defaults(args.algo, args.recipe, args.env)
+    sparsity = sparsity if args.sparsity is None else args.sparsity
+    steps = 1500 if args.quick else args.steps or steps
+    seeds = range(1, 2 if args.quick else args.seeds + 1)
+    runs = [
+        Run(args.algo, args.env, args.recipe, share, seed, steps, args.folder) for seed in seeds for share in (0.0, sparsity)
+    ]
+    train(runs, args.jobs)
+    results = {
+        name: [evaluate(run, network, args.episodes) for run in runs if (run.sparsity == 0) == (name == "dense")]
+        for name in ("dense", "sparse")
+    }
+    print_table(results, network)
+    png = args.png or args.folder / f"{args.algo}_{args.env}_{args.recipe}.png"
+    draw(runs, network, png)
+    print(f"learning curves and sparsity: {png}")
+    means = {name: np.array([np.mean(agent["returns"]) for agent in agents]) for name, agents in results.items()}
+    difference, interval = bootstrap(means["dense"], means["sparse"])
+    if len(seeds) > 1:
+        print(
+            f"difference of the mean returns over {len(seeds)} seeds, sparse - dense: {difference:.1f}, "
+            f"95 % interval {interval}; spread of the dense seeds (std): {means['dense'].std(ddof=1):.1f}"
+        )
+    if args.json:
+        first = {name: agents[0] for name, agents in results.items()}
+        stored = {
+            "ratios": {key: round(first["dense"][key] / first["sparse"][key], 2) for key in ("nonzero", "bytes")},
+            "intervals": {"return_difference": interval},
+            "return_difference": round(difference, 3),
+            "mean_returns": {name: [round(float(value), 3) for value in values] for name, values in means.items()},
+            "commands": [shlex.join(run.command()) for run in runs],
+            "steps": steps,
+            "agents": results,
+            "versions": describe_versions(),
+            "machine": describe_machine(),
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(stored, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

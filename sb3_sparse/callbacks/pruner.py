@@ -1,0 +1,109 @@
+"""What the pruning callbacks share: a saliency, a distribution, and draws that can be resumed."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import torch as th
+
+from sb3_sparse.callbacks.base import SparsityCallback
+from sb3_sparse.nn import Layer
+from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, Distribution, Saliency, prune_to
+
+
+def check_sparsity(sparsity: float) -> float:
+    """
+    :param sparsity: What a user gave.
+    :return: The same as a float
+    :raises ValueError: if it lies outside [0, 1)
+    """
+    if not 0.0 <= sparsity < 1.0:
+        raise ValueError(f"sparsity is the share of zeros and must lie in [0, 1), got {sparsity}")
+    return float(sparsity)
+
+
+def name_of(chosen: str | Saliency | Distribution) -> str:
+    """
+    :param chosen: A function or its name.
+    :return: The name
+    """
+    return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", type(chosen).__name__)
+
+
+class PruningCallback(SparsityCallback):
+    """
+    Base class of the pruning callbacks: a saliency, a distribution, and a source of draws that can be resumed.
+
+    :param network: See :class:`SparsityCallback`.
+    :param saliency: Which weights to keep: a name in ``SALIENCIES``, or a function.
+    :param distribution: How many each layer keeps: a name in ``DISTRIBUTIONS``, or a function. Each network has its own
+        budget.
+    :param exclude: See :class:`SparsityCallback`.
+    :param targets: See :class:`SparsityCallback`.
+    :param seed: Seed of the saliencies that draw; the model's seed by default.
+    :param verbose: See :class:`SparsityCallback`.
+    :raises ValueError: on an unknown saliency or distribution
+    """
+
+    def __init__(
+        self,
+        network: str | Sequence[str],
+        *,
+        saliency: str | Saliency,
+        distribution: str | Distribution,
+        exclude: Sequence[str],
+        targets: str,
+        seed: int | None,
+        verbose: int,
+    ) -> None:
+        super().__init__(network, exclude=exclude, targets=targets, verbose=verbose)
+        if isinstance(saliency, str) and saliency not in SALIENCIES:
+            raise ValueError(f"unknown saliency '{saliency}': use one of {', '.join(SALIENCIES)}")
+        if isinstance(distribution, str) and distribution not in DISTRIBUTIONS:
+            raise ValueError(f"unknown distribution '{distribution}': use one of {', '.join(DISTRIBUTIONS)}")
+        self.saliency = SALIENCIES[saliency] if isinstance(saliency, str) else saliency
+        self.distribution = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution
+        self.seed = seed
+
+    def _arguments(self) -> dict[str, object]:
+        return {"saliency": name_of(self.saliency), "distribution": name_of(self.distribution), "seed": self.seed}
+
+    def _start(self, clock: dict[str, int]) -> None:
+        if "seed" not in clock:
+            seed = self.seed if self.seed is not None else self.model.seed
+            clock["seed"] = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+
+    @property
+    @abstractmethod
+    def _highest_sparsity(self) -> float:
+        """The highest sparsity of the run."""
+
+    def _check(self, selected: dict[str, dict[str, Layer]]) -> None:
+        for network, layers in selected.items():
+            try:
+                self.distribution(
+                    {name: th.zeros_like(layer.weight) for name, layer in layers.items()}, self._highest_sparsity
+                )
+            except ValueError as error:
+                raise ValueError(f"network '{network}': {error}") from error
+
+    def _prune(self, sparsity: float, draw: int) -> None:
+        """
+        :param sparsity: Share of zeros that each network is to have.
+        :param draw: Number of this update: together with the seed it fixes what is drawn, so no generator has to be saved.
+        """
+        words = np.random.SeedSequence([self._clock["seed"], draw]).generate_state(1, np.uint64)
+        generator = th.Generator().manual_seed(int(words[0] >> np.uint64(1)))
+        for network, layers in self.layers.items():
+            masks = prune_to(
+                {name: layer.weight.detach() for name, layer in layers.items()},
+                {name: layer.mask for name, layer in layers.items()},
+                sparsity,
+                saliency=self.saliency,
+                distribution=self.distribution,
+                generator=generator,
+            )
+            self._apply(network, masks)
+        if self.verbose > 0:
+            done = ", ".join(f"{network} {self._log[f'sparsity/{network}']:.4f}" for network in self.layers)
+            print(f"{type(self).__name__}: step {self.timestep}, sparsity of {done}")

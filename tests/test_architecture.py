@@ -1,0 +1,64 @@
+"""The house: imports run downward only, and the wheel holds every package."""
+
+import ast
+import configparser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "sb3_sparse"
+
+#: What each room may import of this package. A name that is missing here is a room without a place in the house.
+ALLOWED = {
+    "sparsity": set(),
+    "nn": set(),
+    "cost": set(),
+    "policies": {"nn", "sparsity"},
+    "callbacks": {"nn", "sparsity"},
+    "zoo": set(),
+    "cli": {"cost", "zoo"},
+    "__init__": {"callbacks", "cost"},
+}
+#: The ground floor imports torch and the standard library alone.
+TORCH_ONLY = {"sparsity", "nn"}
+
+
+def imports(path):
+    """Dotted names that a file imports, those for type checkers included."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_downward(path):
+    here = room(path)
+    for name in imports(path):
+        top, *rest = name.split(".")
+        if top == "sb3_sparse":
+            assert rest[0] == here or rest[0] in ALLOWED[here], f"{here} must not import {name}"
+        elif here in TORCH_ONLY:
+            import sys
+
+            assert top == "torch" or top in sys.stdlib_module_names, f"{here} must not import {name}"
+
+
+def test_setup_cfg_lists_every_package():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    listed = set(config["options"]["packages"].split())
+    found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
+    assert listed == found | {"sb3_sparse.hyperparams"}
+
+
+def test_files_hold_one_idea():
+    long = {path.name: count for path in PACKAGE.rglob("*.py") if (count := len(path.read_text().splitlines())) > 260}
+    assert not long

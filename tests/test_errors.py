@@ -1,0 +1,143 @@
+"""Bad input fails at once, and the sentence says what to do."""
+
+import re
+import zipfile
+
+import pytest
+from sb3_contrib import ARS
+from stable_baselines3 import SAC
+
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback
+from sb3_sparse.cli import main, read_policy
+from sb3_sparse.zoo import find_recipe
+from tests.algorithms import CASES
+
+
+@pytest.mark.parametrize(
+    ("callback", "kwargs", "message"),
+    [
+        (GradualPruningCallback, {"final_sparsity": 1.0}, "must lie in [0, 1), got 1.0"),
+        (GradualPruningCallback, {"final_sparsity": -0.1}, "must lie in [0, 1), got -0.1"),
+        (GradualPruningCallback, {"final_sparsity": float("nan")}, "must lie in [0, 1), got nan"),
+        (OneShotPruningCallback, {"sparsity": 1.0}, "must lie in [0, 1), got 1.0"),
+        (OneShotPruningCallback, {"sparsity": -1}, "must lie in [0, 1), got -1"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "start": 0.8, "end": 0.2}, "would end before it starts: start=0.8, end=0.2"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "start": 800, "end": 200}, "would end before it starts: start=800, end=200"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "start": -0.1}, "start=-0.1 lies before the run"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": 0}, "update_freq counts environment steps"),
+        (GradualPruningCallback, {"final_sparsity": 0.5, "initial_sparsity": 0.9}, "initial_sparsity=0.9 is more than"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "end": 1.5}, "a float lies in [0, 1], steps are given as an int"),
+        (OneShotPruningCallback, {"sparsity": 0.9, "at": -5}, "at=-5 lies before the run"),
+        (OneShotPruningCallback, {"sparsity": 0.9, "saliency": "magic"}, "unknown saliency 'magic': use one of magnitude, random"),
+        (OneShotPruningCallback, {"sparsity": 0.9, "distribution": "x"}, "unknown distribution 'x': use one of uniform, erdos_renyi, erk"),
+        (OneShotPruningCallback, {"sparsity": 0.9, "targets": "x"}, "unknown targets='x': use one of mask, polyak"),
+        (OneShotPruningCallback, {"sparsity": 0.9, "n_samples": 100}, "saliency 'magnitude' needs no data"),
+    ],
+)  # fmt: skip
+def test_arguments(callback, kwargs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        callback("actor", **kwargs)
+
+
+def start(name, callback, **kwargs):
+    """The error comes before the first step, and nothing is changed."""
+    model = CASES[name].make(**kwargs)
+    before = repr(model.policy)
+    with pytest.raises(ValueError) as error:
+        model.learn(50, callback=callback)
+    assert model.num_timesteps == 0
+    assert repr(model.policy) == before
+    return str(error.value)
+
+
+def test_unknown_network():
+    message = "SACPolicy has no network 'q_net' with linear or convolutional layers; it has: actor, critic"
+    assert start("sac", GradualPruningCallback("q_net", 0.9)) == message
+    assert start("sac", GradualPruningCallback("critic_target", 0.9)).endswith("it has: actor, critic")
+
+
+def test_network_that_the_algorithm_does_not_have():
+    assert start("dqn", GradualPruningCallback(["q_net", "actor"], 0.9)).endswith("it has: q_net")
+    assert start("ppo", OneShotPruningCallback("actor", 0.9)).endswith("it has: mlp_extractor, action_net, value_net")
+
+
+def test_infeasible_sparsity_names_the_largest():
+    message = start("sac", GradualPruningCallback("actor", 0.999))
+    assert message.startswith("network 'actor': sparsity 0.999 leaves 0 of 336 weights for 4 layers")
+    largest = float(message.rsplit(" ", 1)[1])
+    CASES["sac"].make().learn(20, callback=OneShotPruningCallback("actor", largest))
+
+
+def test_end_before_start_in_mixed_units():
+    assert "would end before it starts: start=40, end=25" in start(
+        "sac", GradualPruningCallback("actor", 0.9, start=40, end=0.5)
+    )
+
+
+def test_excluded_layer_that_does_not_exist():
+    assert "matches none of the layers: actor.latent_pi.0" in start(
+        "sac", GradualPruningCallback("actor", 0.9, exclude=["mean"])
+    )
+
+
+def test_algorithm_without_gradients():
+    model = ARS("MlpPolicy", "Pendulum-v1", n_delta=1, device="cpu")
+    with pytest.raises(ValueError, match="ARS trains without gradients"):
+        model.learn(1000, callback=OneShotPruningCallback("all", 0.9))
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"sparsity": 1.0}, "must lie in [0, 1), got 1.0"),
+        ({"sparsity": -0.5}, "must lie in [0, 1), got -0.5"),
+        ({"sparsity": 0.9999}, "largest feasible sparsity"),
+        ({"sparsity": {"q_net": 0.5}}, "it has: actor, critic"),
+        ({"sparsity": 0.5, "distribution": "x"}, "unknown name 'x': use one of uniform"),
+        ({"sparsity": 0.5, "saliency": "x"}, "unknown name 'x': use one of magnitude, random"),
+        ({"sparsity": 0.5, "exclude": ["x"]}, "matches none of the layers"),
+    ],
+)
+def test_sparse_policy(kwargs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        CASES["sac"].make(True, policy_kwargs=kwargs)
+
+
+def expect_cli_error(capsys, arguments, message):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_command_line(capsys, tmp_path):
+    recipe = ["train", "--algo", "sac", "--env", "Pendulum-v1"]
+    expect_cli_error(capsys, [*recipe, "--recipe", "nope"], "there are (algorithm recipe): dqn gmp")
+    expect_cli_error(capsys, [*recipe, "--sparsity", "0.5"], "give --recipe or --conf-file")
+    expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--sparsity", "1.0"], "must lie in [0, 1), got 1.0")
+    expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--conf-file", "x.yml"], "give one of them")
+    expect_cli_error(capsys, ["summary", str(tmp_path / "missing.zip")], "No such file")
+    expect_cli_error(capsys, ["summary", "x.zip", "--sparsity", "0.5"], "unknown arguments: --sparsity 0.5")
+    expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "-i", str(tmp_path / "missing.zip")], "No such file")
+    dense = tmp_path / "dense.yml"
+    dense.write_text("Pendulum-v1: {policy: MlpPolicy}\n")
+    expect_cli_error(capsys, [*recipe, "--conf-file", str(dense), "--sparsity", "0.5"], "no callback with a sparsity to set")
+
+
+def test_damaged_zip(capsys, tmp_path):
+    agent = tmp_path / "agent.zip"
+    SAC("MlpPolicy", "Pendulum-v1", buffer_size=10).save(agent)
+    whole = agent.read_bytes()
+    assert read_policy(agent)
+    with zipfile.ZipFile(agent) as archive:
+        middle = archive.getinfo("policy.pth").header_offset + 5000
+    for damaged in (whole[: len(whole) // 2], whole[:middle] + b"damage" + whole[middle + 6 :], b"", b"no zip"):
+        agent.write_bytes(damaged)
+        expect_cli_error(capsys, ["summary", str(agent)], "damaged")
+        resume = ["train", "--algo", "sac", "--env", "Pendulum-v1", "--recipe", "gmp", "-i", str(agent)]
+        expect_cli_error(capsys, resume, "damaged")
+
+
+def test_recipe_names_are_no_paths():
+    with pytest.raises(ValueError, match="there is no recipe"):
+        find_recipe("sac", "../gmp")

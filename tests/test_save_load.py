@@ -1,0 +1,242 @@
+"""Saving and resuming: a run that was interrupted ends as one that never was."""
+
+import random
+import warnings
+import zlib
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
+from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
+from sb3_sparse.callbacks.state import SparsityState
+from sb3_sparse.nn import MaskedLayer, find_networks
+from tests.algorithms import CASES
+from tests.invariants import Watch, check, check_targets
+
+#: The algorithms whose whole training state SB3 can save: the others lose the rollout that is being collected.
+RESUMABLE = ("sac", "td3", "ddpg", "dqn", "tqc", "qrdqn", "crossq")
+
+
+def seed_everything(model, seed):
+    """As if both runs came to this point with the same random numbers and a new episode."""
+    random.seed(seed)
+    np.random.seed(seed)
+    th.manual_seed(seed)
+    model.action_space.seed(seed)
+    model.get_env().seed(seed)
+    model._last_obs = None
+
+
+def masks_of(model):
+    return {
+        name: layer.mask.clone()
+        for layers in find_networks(model.policy).values()
+        for name, layer in layers.items()
+        if isinstance(layer, MaskedLayer)
+    }
+
+
+@pytest.mark.parametrize("saliency", ["magnitude", "random"])
+@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+@pytest.mark.parametrize("name", RESUMABLE)
+def test_resumed_equals_uninterrupted(name, sparse, saliency, tmp_path):
+    """Interrupted anywhere, saved, loaded and resumed: the same masks, clock and weights, bit for bit."""
+    cut = int(np.random.default_rng(zlib.crc32(f"{name}{sparse}{saliency}".encode())).integers(30, 190))
+
+    def callback():
+        return GradualPruningCallback("all", 0.9, start=40, end=160, update_freq=7, saliency=saliency)
+
+    through = CASES[name].make(sparse)
+    through.learn(cut, callback=callback())
+    through.save(tmp_path / "agent.zip")
+    through.save_replay_buffer(tmp_path / "buffer.pkl")
+    seed_everything(through, 1)
+    through.learn(200 - cut, callback=callback(), reset_num_timesteps=False)
+
+    resumed = CASES[name].algorithm.load(tmp_path / "agent.zip", env=CASES[name].make().get_env(), device="cpu")
+    resumed.load_replay_buffer(tmp_path / "buffer.pkl")
+    seed_everything(resumed, 1)
+    resumed.learn(200 - cut, callback=[callback(), Watch()], reset_num_timesteps=False)
+
+    assert resumed.sparsity_state == through.sparsity_state
+    for layer, mask in masks_of(through).items():
+        assert th.equal(mask, masks_of(resumed)[layer]), layer
+    theirs = resumed.policy.state_dict()
+    for key, value in through.policy.state_dict().items():
+        assert th.equal(value, theirs[key]), key
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(RESUMABLE)))
+def test_on_policy_resumes_masks_and_clock(name, tmp_path):
+    """The schedule goes on; the weights cannot be compared, since SB3 does not save a rollout."""
+    case = CASES[name]
+    model = case.make()
+    model.learn(96, callback=GradualPruningCallback("mlp_extractor", 0.9, start=40, end=160, update_freq=7))
+    model.save(tmp_path / "agent.zip")
+    resumed = case.algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
+    callback = GradualPruningCallback("mlp_extractor", 0.9, start=40, end=160, update_freq=7)
+    before = masks_of(model)
+    resumed.learn(96, callback=[callback, Watch()], reset_num_timesteps=False)
+    assert callback.timestep == resumed.num_timesteps
+    assert summarize(resumed).networks["mlp_extractor"].sparsity == pytest.approx(0.9, abs=0.01)
+    assert all(not (mask & ~before[layer]).any() for layer, mask in masks_of(resumed).items())
+
+
+def test_the_clock_survives_a_reset_counter(tmp_path):
+    """rl-zoo3's `-i` sets num_timesteps back to zero; the schedule goes on all the same."""
+    model = CASES["sac"].make()
+    model.learn(100, callback=GradualPruningCallback("actor", 0.9, start=0.2, end=0.8, update_freq=10))
+    model.save(tmp_path / "agent.zip")
+    resumed = CASES["sac"].algorithm.load(tmp_path / "agent.zip", env=model.get_env())
+    callback = GradualPruningCallback("actor", 0.9, start=0.2, end=0.8, update_freq=10)
+    resumed.learn(50, callback=callback)
+    assert resumed.num_timesteps == 50 and callback.timestep == 150
+    (clock,) = resumed.sparsity_state["callbacks"].values()
+    assert (clock["start"], clock["end"]) == (20, 80)
+
+
+def test_stopped_early_then_resumed_keeps_the_window_of_the_first_run(tmp_path):
+    """Shares are resolved once: the resumed run has fewer steps left, and the window does not move."""
+    model = CASES["td3"].make()
+    model.learn(200, callback=[GradualPruningCallback("actor", 0.9), StopAt(90)])
+    model.save(tmp_path / "agent.zip")
+    resumed = CASES["td3"].algorithm.load(tmp_path / "agent.zip", env=model.get_env())
+    resumed.learn(110, callback=GradualPruningCallback("actor", 0.9), reset_num_timesteps=False)
+    (clock,) = resumed.sparsity_state["callbacks"].values()
+    assert (clock["start"], clock["end"], clock["timestep"]) == (40, 160, 200)
+    assert summarize(resumed).networks["actor"].sparsity == pytest.approx(0.9, abs=0.01)
+
+
+class StopAt(Watch):
+    """Stops the training at a step."""
+
+    def __init__(self, step):
+        super().__init__()
+        self.step = step
+
+    def _on_step(self):
+        return super()._on_step() and self.num_timesteps < self.step
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+def test_every_zip_is_masked(sparse, tmp_path):
+    """Checkpoints, the best model and the final save: in each, what is pruned is zero."""
+    case = CASES["sac"]
+    model = case.make(sparse)
+    env = DummyVecEnv([lambda: Monitor(gym.make(case.env))])
+    callbacks = [
+        GradualPruningCallback("all", 0.9, start=30, end=90, update_freq=1),
+        CheckpointCallback(10, str(tmp_path), name_prefix="step"),
+        EvalCallback(env, best_model_save_path=str(tmp_path), eval_freq=60, n_eval_episodes=1, verbose=0, warn=False),
+    ]
+    model.learn(120, callback=callbacks)
+    model.save(tmp_path / "final.zip")
+    zips = sorted(tmp_path.glob("*.zip"))
+    assert len(zips) == 14
+    for path in zips:
+        loaded = case.algorithm.load(path, device="cpu")
+        state = SparsityState(loaded)
+        seen = 0
+        for layers in find_networks(loaded.policy).values():
+            for name, layer in layers.items():
+                mask = state.load_mask(name, layer.weight.shape)
+                assert not layer.weight[~mask].any(), (path.name, name)
+                seen += int((~mask).sum())
+        assert (seen > 0) == (not path.name.startswith(("step_10_", "step_20_", "step_30_"))), path.name
+
+
+def test_sparse_policy_round_trip(tmp_path):
+    model = CASES["dqn"].make(True, policy_kwargs={"sparsity": {"q_net": 0.75}, "distribution": "uniform"})
+    model.learn(60)
+    model.save(tmp_path / "agent.zip")
+    loaded = CASES["dqn"].algorithm.load(tmp_path / "agent.zip", device="cpu")
+    assert masks_of(loaded).keys() == masks_of(model).keys()
+    assert all(th.equal(mask, masks_of(loaded)[name]) for name, mask in masks_of(model).items())
+    check(loaded)
+    check_targets(loaded)
+    loaded.policy.save(tmp_path / "policy.pth")
+    policy = type(loaded.policy).load(tmp_path / "policy.pth")
+    obs = model.observation_space.sample()
+    assert policy.predict(obs, deterministic=True)[0] == model.predict(obs, deterministic=True)[0]
+
+
+def test_nothing_of_ours_is_pickled(tmp_path):
+    """The zip of a stock policy names this package nowhere but in its own JSON state."""
+    import zipfile
+
+    model = CASES["sac"].make()
+    model.learn(60, callback=GradualPruningCallback("all", 0.9, update_freq=10))
+    model.save(tmp_path / "agent.zip")
+    with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
+        for name in archive.namelist():
+            assert b"sb3_sparse" not in archive.read(name), name
+        assert b'"sparsity_state": {' in archive.read("data"), "plain JSON, not a pickle"
+
+
+def test_trained_dense_in_between_starts_anew(tmp_path):
+    """Masks that no longer fit the weights are not used to kill them."""
+    case = CASES["sac"]
+    model = case.make()
+    model.learn(60, callback=OneShotPruningCallback("all", 0.9))
+    model.save(tmp_path / "agent.zip")
+    dense = case.algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
+    dense.learn(60)
+    dense.save(tmp_path / "dense.zip")
+    again = case.algorithm.load(tmp_path / "dense.zip", env=model.get_env(), device="cpu")
+    callback = OneShotPruningCallback("all", 0.9, at=30)
+    with pytest.warns(UserWarning, match="pruned weights have come back"):
+        again._setup_learn(60, callback)
+        callback.init_callback(again)
+    assert masks_of(again) and all(mask.all() for mask in masks_of(again).values())
+
+
+def test_another_callback_prunes_what_is_left(tmp_path):
+    """A callback with other arguments starts on the present masks, and only takes away."""
+    case = CASES["sac"]
+    model = case.make()
+    model.learn(60, callback=OneShotPruningCallback("all", 0.5))
+    before = masks_of(model)
+    model.save(tmp_path / "agent.zip")
+    loaded = case.algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loaded.learn(60, callback=[OneShotPruningCallback("all", 0.9, saliency="random"), Watch()])
+    after = masks_of(loaded)
+    assert all(not (mask & ~before[name]).any() for name, mask in after.items())
+    assert summarize(loaded).sparsity == pytest.approx(0.9, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda text: text[:-3], "does not fit"),
+        (lambda text: "!" + text[1:], "is damaged"),
+        (lambda text: 7, "is damaged"),
+        (lambda text: SparsityStateText.of(th.ones(5, dtype=th.bool)), "does not fit"),
+        (lambda text: SparsityStateText.of(th.ones(10**6, dtype=th.bool)), "does not fit"),
+    ],
+)
+def test_damaged_state(damage, message):
+    model = CASES["dqn"].make()
+    model.learn(40, callback=OneShotPruningCallback("q_net", 0.9))
+    fresh = CASES["dqn"].make()
+    fresh.sparsity_state = model.sparsity_state
+    masks = fresh.sparsity_state["masks"]
+    masks["q_net.q_net.2"] = damage(masks["q_net.q_net.2"])
+    with pytest.raises(ValueError, match=f"the saved mask of layer 'q_net.q_net.2' {message}"):
+        fresh.learn(40, callback=OneShotPruningCallback("q_net", 0.9))
+
+
+class SparsityStateText:
+    """How a mask is written."""
+
+    @staticmethod
+    def of(mask):
+        model = CASES["dqn"].make()
+        SparsityState(model).save_mask("layer", mask)
+        return model.sparsity_state["masks"]["layer"]

@@ -1,0 +1,153 @@
+"""rl-zoo3: its own command on our recipes, ours around it, resuming, and an installed wheel."""
+
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import yaml
+from stable_baselines3 import SAC
+
+from sb3_sparse import summarize
+from sb3_sparse.cli import main, read_policy
+from sb3_sparse.cost import summarize_parameters
+from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
+
+ROOT = Path(__file__).parent.parent
+CASES = [(path, env) for path in sorted(RECIPES.glob("*.yml")) for env in read_recipe(path) if not env.startswith("_")]
+#: Small enough for a test; the rest of a recipe is as it is.
+SHORT = "-n 60 --eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
+SMALL = {
+    "sac": "buffer_size:1000 learning_starts:30 batch_size:16",
+    "td3": "buffer_size:1000 learning_starts:30 batch_size:16",
+    "tqc": "buffer_size:1000 learning_starts:30 batch_size:16",
+    "dqn": "buffer_size:1000 learning_starts:30 batch_size:16 train_freq:4 gradient_steps:1",
+    "ppo": "n_envs:1 n_steps:32 batch_size:16 n_epochs:2",
+}
+
+
+def zoo(module, *arguments, cwd):
+    """Run a command of rl-zoo3 or ours in a process of its own."""
+    command = (
+        [sys.executable, "-m", module, *arguments]
+        if module.startswith("rl_zoo3")
+        else [str(Path(sys.executable).with_name(module)), *arguments]
+    )
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("path", "env"), CASES, ids=[f"{path.stem}-{env}" for path, env in CASES])
+def test_every_recipe_trains(path, env, tmp_path, monkeypatch):
+    """Sixty steps of every entry of every recipe, through rl-zoo3 itself."""
+    algo, recipe = path.stem.split("_", 1)
+    if env.startswith("LunarLander"):
+        pytest.importorskip("Box2D", reason="LunarLander needs the package box2d")
+    arguments = (
+        f"train --algo {algo} --env {env} --recipe {recipe} --sparsity 0.75 -f {tmp_path} {SHORT} -params {SMALL[algo]}"
+    )
+    main(arguments.split())
+    agent = tmp_path / algo / f"{env}_1" / f"{env}.zip"
+    (callback,) = read_recipe(path)[env]["callback"]
+    networks = next(iter(callback.values()))["network"]
+    summary = summarize_parameters(read_policy(agent))
+    for network in [networks] if isinstance(networks, str) else networks:
+        assert summary.networks[network].sparsity == pytest.approx(0.75, abs=0.002)
+
+
+def test_rl_zoo3_runs_our_recipe_unmodified(tmp_path):
+    arguments = (
+        f"--algo sac --env Pendulum-v1 -conf {find_recipe('sac', 'gmp')} -f {tmp_path} -n 120 --eval-freq -1 --device cpu"
+    )
+    zoo("rl_zoo3.train", *arguments.split(), cwd=tmp_path)
+    summary = summarize(SAC.load(tmp_path / "sac/Pendulum-v1_1/Pendulum-v1.zip"))
+    assert summary.networks["actor"].nonzero == round(0.1 * 66_816)
+
+
+def test_train_resume_enjoy_summary(tmp_path):
+    """The whole way through the command: train, stop, go on with `-i`, watch, count."""
+    train = f"train --algo sac --env Pendulum-v1 --recipe gmp --sparsity 0.95 --eval-freq -1 --device cpu --num-threads 1 -f {tmp_path}"
+    small = "-params learning_starts:20 batch_size:16"
+    zoo("sb3-sparse", *f"{train} -n 400 --save-freq 200 {small}".split(), cwd=tmp_path)
+    first = tmp_path / "sac/Pendulum-v1_1"
+    zoo("sb3-sparse", *f"{train} -n 100 -i {first}/rl_model_200_steps.zip {small}".split(), cwd=tmp_path)
+    resumed = SAC.load(tmp_path / "sac/Pendulum-v1_2/Pendulum-v1.zip")
+    (clock,) = resumed.sparsity_state["callbacks"].values()
+    assert (clock["timestep"], clock["start"], clock["end"]) == (300, 80, 320)
+    assert 0.8 < summarize(resumed).networks["actor"].sparsity < 0.95
+    output = zoo(
+        "sb3-sparse",
+        *f"enjoy --algo sac --env Pendulum-v1 -f {tmp_path} -n 200 --no-render --device cpu".split(),
+        cwd=tmp_path,
+    )
+    assert "Mean reward" in output
+    output = zoo("sb3-sparse", "summary", str(first / "Pendulum-v1.zip"), cwd=tmp_path)
+    assert output == f"{summarize(SAC.load(first / 'Pendulum-v1.zip'))}\n"
+
+
+def test_the_papers_setting():
+    """Ivanov et al. 2025, Table 3, and 600 prunings between 20 % and 80 % of 1M steps, on six tasks in v4 and v5."""
+    recipe = read_recipe(find_recipe("sac", "gmp"))
+    for task in ("HalfCheetah", "Hopper", "Walker2d", "Ant", "Humanoid", "Swimmer"):
+        for version in ("v4", "v5"):
+            entry = recipe[f"{task}-{version}"]
+            assert entry["policy_kwargs"] == "dict(net_arch=[256, 256], optimizer_kwargs=dict(weight_decay=1e-4))"
+            expected = {"n_timesteps": 1e6, "learning_rate": 3e-4, "gamma": 0.99, "buffer_size": 1_000_000, "batch_size": 256}
+            expected |= {"tau": 0.005, "train_freq": 1, "gradient_steps": 1, "target_update_interval": 1}
+            assert {key: entry[key] for key in expected} == expected
+            (arguments,) = (next(iter(callback.values())) for callback in entry["callback"])
+            assert (arguments["network"], arguments["start"], arguments["end"]) == ("actor", 0.2, 0.8)
+            assert (arguments["end"] - arguments["start"]) * entry["n_timesteps"] / arguments["update_freq"] == pytest.approx(
+                600
+            )
+
+
+def test_with_sparsity_changes_our_callbacks_alone(tmp_path):
+    conf = tmp_path / "mine.yml"
+    callbacks = [
+        "rl_zoo3.callbacks.X",
+        {"other.Callback": {"sparsity": 0.1}},
+        {"sb3_sparse.OneShotPruningCallback": {"network": "all", "sparsity": 0.5}},
+    ]
+    conf.write_text(yaml.safe_dump({"a": {"callback": callbacks}, "b": {"policy": "MlpPolicy"}}))
+    with with_sparsity(conf, 0.7) as copy:
+        changed = read_recipe(copy)
+    callbacks[2]["sb3_sparse.OneShotPruningCallback"]["sparsity"] = 0.7
+    assert changed == {"a": {"callback": callbacks}, "b": {"policy": "MlpPolicy"}}
+
+
+@pytest.mark.slow
+def test_wheel(tmp_path):
+    """A wheel in an environment of its own, outside the checkout: the command finds its recipes and trains."""
+    source = tmp_path / "source"
+    ignore = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "logs", "__pycache__")
+    shutil.copytree(ROOT, source, ignore=ignore)
+    wheels = tmp_path / "wheels"
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
+    environment = tmp_path / "environment"
+    # The dependencies are those of this environment, seen through a .pth file; sb3_sparse itself comes from the wheel.
+    venv.create(environment, with_pip=False)
+    site = next(environment.glob("lib/python*/site-packages"))
+    subprocess.run(
+        [*pip, "install", "--no-deps", "--prefix", str(environment), "--ignore-installed", *map(str, wheels.glob("*.whl"))],
+        check=True,
+    )
+    packages = next(path for path in sys.path if path.endswith("site-packages"))
+    (site / "dependencies.pth").write_text(packages + "\n")
+    assert (site / "sb3_sparse/hyperparams/sac_gmp.yml").is_file()
+    script = environment / "bin" / "sb3-sparse"
+    arguments = f"train --algo sac --env Pendulum-v1 --recipe gmp -f {tmp_path / 'logs'} -n 120 --eval-freq -1 --device cpu"
+    clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    python = environment / "bin" / "python"
+    done = subprocess.run([python, script, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, env=clean)
+    assert done.returncode == 0, done.stdout + done.stderr
+    where = [python, "-c", "import sb3_sparse; print(sb3_sparse.__file__)"]
+    assert subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, env=clean).stdout.startswith(str(environment))
+    summary = summarize_parameters(read_policy(tmp_path / "logs/sac/Pendulum-v1_1/Pendulum-v1.zip"))
+    assert summary.networks["actor"].nonzero == round(0.1 * 66_816)
