@@ -1,8 +1,8 @@
 """
 The way into rl-zoo3: our recipes by name, and its own commands around them.
 
-A recipe is an rl-zoo3 hyperparameter file ``<algo>_<name>.yml``, so ``python -m rl_zoo3.train -conf hyperparams/sac_gmp.yml`` runs
-it unmodified. This module saves the path, and sets the sparsity from the command line.
+A recipe is an rl-zoo3 hyperparameter file ``<algo>_<name>.yml``, so ``python -m rl_zoo3.train -conf
+hyperparams/sac_gmp.yml`` runs it unmodified. This module saves the path, and sets the sparsity from the command line.
 """
 
 import sys
@@ -48,7 +48,8 @@ def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
 @contextmanager
 def with_sparsity(conf: Path, sparsity: float) -> Iterator[Path]:
     """
-    A copy of a hyperparameter file in which every callback of this package has another sparsity, for as long as the context lasts.
+    A copy of a hyperparameter file in which every callback of this package has another sparsity, for as long as the
+    context lasts.
 
     :param conf: The hyperparameter file.
     :param sparsity: Share of zeros, in [0, 1); 0 trains the dense twin.
@@ -72,7 +73,7 @@ def with_sparsity(conf: Path, sparsity: float) -> Iterator[Path]:
 
 
 def _callback_arguments(hyperparams: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The arguments of our callbacks in one environment's hyperparameters; rl-zoo3 takes a name, a dict, or a list of either."""
+    """The arguments of our callbacks in one environment's hyperparameters: a name, a dict, or a list of either."""
     callbacks = hyperparams.get("callback") or []
     for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
         if isinstance(callback, dict):

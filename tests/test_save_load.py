@@ -195,6 +195,27 @@ def test_trained_dense_in_between_starts_anew(tmp_path):
     assert masks_of(again) and all(mask.all() for mask in masks_of(again).values())
 
 
+def test_one_network_trained_dense_in_between(tmp_path):
+    """The network whose callback was left out starts anew; the other goes on."""
+    case = CASES["sac"]
+    callbacks = {
+        name: lambda name=name: GradualPruningCallback(name, 0.9, start=10, end=50, update_freq=5) for name in case.networks
+    }
+    model = case.make()
+    model.learn(60, callback=[callback() for callback in callbacks.values()])
+    model.save(tmp_path / "agent.zip")
+    model = case.algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
+    model.learn(60, callback=callbacks["actor"]())
+    model.save(tmp_path / "agent.zip")
+    model = case.algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
+    both = [callback() for callback in callbacks.values()]
+    with pytest.warns(UserWarning, match="pruned weights have come back"):
+        model.learn(60, callback=both)
+    assert [callback.timestep for callback in both] == [180, 60]
+    assert [clock["timestep"] for clock in model.sparsity_state["callbacks"].values()] == [180, 60]
+    assert all(network.sparsity == pytest.approx(0.9, abs=0.01) for network in summarize(model).networks.values())
+
+
 def test_another_callback_prunes_what_is_left(tmp_path):
     """A callback with other arguments starts on the present masks, and only takes away."""
     case = CASES["sac"]

@@ -71,7 +71,7 @@ def test_rl_zoo3_runs_our_recipe_unmodified(tmp_path):
 
 def test_train_resume_enjoy_summary(tmp_path):
     """The whole way through the command: train, stop, go on with `-i`, watch, count."""
-    train = f"train --algo sac --env Pendulum-v1 --recipe gmp --sparsity 0.95 --eval-freq -1 --device cpu --num-threads 1 -f {tmp_path}"
+    train = f"train --algo sac --env Pendulum-v1 --recipe gmp --sparsity 0.95 --eval-freq -1 --device cpu -f {tmp_path}"
     small = "-params learning_starts:20 batch_size:16"
     zoo("sb3-sparse", *f"{train} -n 400 --save-freq 200 {small}".split(), cwd=tmp_path)
     first = tmp_path / "sac/Pendulum-v1_1"

@@ -121,13 +121,13 @@ class SparsityCallback(BaseCallback):
                 f"{type(self.model).__name__} trains without gradients, so pruned weights could not be held at zero"
             )
         self._check(selected)
-        state = self._state = SparsityState(self.model)
+        self._state = SparsityState(self.model)
+        arguments = {"network": self.network, "exclude": list(self.exclude), "targets": self.targets, **self._arguments()}
+        self._clock = self._state.clock(f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})")
         self._convert(selected)
         hold_masks(policy)
         self._twins = find_twins(policy) if self.targets == "mask" else {}
         self._log: dict[str, float] = {}
-        arguments = {"network": self.network, "exclude": list(self.exclude), "targets": self.targets, **self._arguments()}
-        self._clock = state.clock(f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})")
         self._offset = max(0, self._clock.get("timestep", 0) - self.model.num_timesteps)
         self._start(self._clock)
         for network in self.layers:
@@ -151,7 +151,7 @@ class SparsityCallback(BaseCallback):
                 "come back; the saved masks are dropped and the run starts anew on the weights as they are",
                 stacklevel=2,
             )
-            self._state.forget()
+            self._clock.clear()
             saved = {}
         for masked, mask in saved.items():
             masked.set_mask(mask)

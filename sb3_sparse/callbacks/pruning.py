@@ -22,7 +22,8 @@ class OneShotPruningCallback(PruningCallback):
     :param sparsity: Share of zeros that each network is to have, in [0, 1).
     :param at: When: a share of the run if a float, environment steps if an int.
     :param saliency: Which weights to keep: "magnitude", "random", or a function.
-    :param distribution: How many each layer keeps: "uniform", "erdos_renyi", "erk", "global_", or a function.
+    :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, or a
+        function.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
     :param n_samples: Size of the batch for saliencies that need data; none of the present ones does.
@@ -82,7 +83,7 @@ class OneShotPruningCallback(PruningCallback):
 class GradualPruningCallback(PruningCallback):
     """
     Gradual pruning: sparsity follows a cubic schedule during training (Zhu & Gupta 2017; Graesser et al. 2022 and
-    Ivanov et al. 2024 for reinforcement learning, where pruning runs from 20 % to 80 % of the run). At the steps
+    Ivanov et al. 2025 for reinforcement learning, where pruning runs from 20 % to 80 % of the run). At the steps
     t in {start, start + update_freq, ..., end}:
 
         sparsity(t) = final + (initial - final) * (1 - (t - start) / (end - start))**3
@@ -102,7 +103,8 @@ class GradualPruningCallback(PruningCallback):
     :param end: When the final sparsity is reached: likewise.
     :param update_freq: Environment steps between two prunings.
     :param saliency: Which weights to keep: "magnitude", "random", or a function.
-    :param distribution: How many each layer keeps: "uniform", "erdos_renyi", "erk", "global_", or a function.
+    :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, or a
+        function.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
     :param initial_sparsity: Share of zeros from the first step until ``start``, in [0, final_sparsity].

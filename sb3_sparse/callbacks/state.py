@@ -43,11 +43,6 @@ class SparsityState:
         """
         return self._callbacks.setdefault(key, {})
 
-    def forget(self) -> None:
-        """Drop everything, as for a model that was never pruned."""
-        self._masks.clear()
-        self._callbacks.clear()
-
     def save_mask(self, layer: str, mask: th.Tensor) -> None:
         """
         :param layer: Full name of the layer.

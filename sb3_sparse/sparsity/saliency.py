@@ -22,7 +22,7 @@ def magnitude(weights: Named, loss: Loss | None = None, *, generator: Generator 
     :param weights: Weights by layer, of any shape.
     :param loss: Not used.
     :param generator: Not used.
-    :return: |w|, in the units of the weights
+    :return: ``|w|``, in the units of the weights
     """
     return {name: weight.detach().abs() for name, weight in weights.items()}
 

@@ -1,0 +1,46 @@
+# `make demo` and `make test` need Python 3.11 and nothing else: each makes the virtual environment that it runs in.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed
+CODE := sb3_sparse tests benchmarks
+
+.PHONY: demo test pytest type lint format check-codestyle commit-checks doc clean
+
+# A dense agent and its 90 % sparse twin, trained from a recipe and compared.
+demo: $(READY)
+	$(BIN)/python benchmarks/twins.py
+
+test: pytest
+
+# torch comes first and by version: anything else would bring gigabytes of CUDA.
+$(READY): setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .[zoo,dev,docs]
+	touch $(READY)
+
+pytest: $(READY)
+	$(BIN)/python -m pytest -q -n auto --durations 10
+
+type: $(READY)
+	$(BIN)/mypy
+
+lint: $(READY)
+	$(BIN)/ruff check $(CODE)
+
+format: $(READY)
+	$(BIN)/ruff check --select I --fix $(CODE)
+	$(BIN)/black -q $(CODE)
+
+check-codestyle: $(READY)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/black --check -q $(CODE)
+
+commit-checks: format type lint
+
+doc: $(READY)
+	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html
+
+clean:
+	rm -rf $(VENV) docs/_build build dist logs

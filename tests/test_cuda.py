@@ -1,0 +1,88 @@
+"""The invariants again on a GPU, saving and loading across devices, and no wait for the host in a gradient step."""
+
+import pytest
+import torch as th
+from torch import nn
+
+from sb3_sparse import GradualPruningCallback, summarize
+from sb3_sparse.nn import MaskedLinear, apply_mask, fuse_adam, hold_masks, mask_layers, prunable_layers
+from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to, rewire
+from tests.algorithms import CASES
+from tests.invariants import Watch, check, check_targets
+
+pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU, and there is none")]
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
+@pytest.mark.parametrize("saliency", SALIENCIES.values(), ids=SALIENCIES)
+def test_same_masks_on_both_devices(distribution, saliency):
+    weights = {"a": th.randn(64, 64).round(decimals=1), "b": th.randn(8, 4, 3, 3).round(decimals=1)}
+    masks = {name: th.ones_like(weight, dtype=th.bool) for name, weight in weights.items()}
+    results = []
+    for device in ("cpu", "cuda"):
+        there = ({name: tensor.to(device) for name, tensor in named.items()} for named in (weights, masks))
+        generator = th.Generator().manual_seed(0)
+        results.append(prune_to(*there, 0.9, saliency=saliency, distribution=distribution, generator=generator))
+    assert all(th.equal(mask, results[1][name].cpu()) for name, mask in results[0].items())
+
+
+def test_same_rewiring_on_both_devices():
+    mask, weight, grow = th.rand(64, 64) < 0.5, th.randn(64, 64).round(decimals=1), th.rand(64, 64).round(decimals=2)
+    on_cpu, on_gpu = (
+        rewire({"a": mask.to(d)}, {"a": weight.to(d)}, {"a": grow.to(d)}, 0.3)["a"].cpu() for d in ("cpu", "cuda")
+    )
+    assert th.equal(on_cpu, on_gpu)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_algorithm(name, sparse, tmp_path):
+    model = CASES[name].make(sparse, device="cuda")
+    model.learn(200, callback=[GradualPruningCallback("all", 0.8, update_freq=10), Watch()])
+    assert summarize(model).sparsity == pytest.approx(0.8, abs=0.02)
+    model.save(tmp_path / "agent.zip")
+    for device in ("cpu", "cuda"):
+        loaded = CASES[name].algorithm.load(tmp_path / "agent.zip", device=device, env=model.get_env())
+        check(loaded)
+        check_targets(loaded)
+        loaded.learn(50, callback=[GradualPruningCallback("all", 0.8, update_freq=10), Watch()], reset_num_timesteps=False)
+        assert summarize(loaded).nonzero <= summarize(model).nonzero
+
+
+def test_fused_after_steps_on_the_gpu():
+    """Adam keeps its step count on the host until it is fused."""
+    layer = nn.Linear(8, 8, device="cuda")
+    optimizer = th.optim.Adam(layer.parameters())
+    for _ in range(2):
+        layer(th.randn(4, 8, device="cuda")).sum().backward()
+        optimizer.step()
+        fuse_adam(optimizer)
+    assert optimizer.state[layer.weight]["step"].device.type == "cuda"
+
+
+def test_a_gradient_step_does_not_wait_for_the_host():
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 1)).cuda()
+    optimizer = net.optimizer = th.optim.Adam(net.parameters())
+    mask_layers(net)
+    hold_masks(net)
+    batch = th.randn(32, 8, device="cuda")
+
+    def step():
+        optimizer.zero_grad()
+        net(batch).pow(2).mean().backward()
+        nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+        optimizer.step()
+
+    for layer in prunable_layers(net).values():
+        assert isinstance(layer, MaskedLinear)
+        apply_mask(layer, th.rand_like(layer.weight) < 0.5, [optimizer])
+    step()
+    previous = th.cuda.get_sync_debug_mode()
+    th.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            step()
+    finally:
+        th.cuda.set_sync_debug_mode(previous)
+    for layer in prunable_layers(net).values():
+        assert not layer.weight[~layer.mask].any()
