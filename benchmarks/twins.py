@@ -282,8 +282,10 @@ def main() -> None:
             "intervals": {"return_difference": interval},
             "return_difference": round(difference, 3),
             "mean_returns": {name: [round(float(value), 3) for value in values] for name, values in means.items()},
-            "commands": [shlex.join(run.command()) for run in runs],
+            "command": f"python benchmarks/twins.py --algo {args.algo} --env {args.env} --recipe {args.recipe} "
+            f"--sparsity {sparsity} --steps {steps} --seeds {len(seeds)} --episodes {args.episodes}",
             "steps": steps,
+            "seeds": list(seeds),
             "agents": results,
             "versions": describe_versions(),
             "machine": describe_machine(),
