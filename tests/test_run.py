@@ -202,7 +202,7 @@ def test_set_parameters_with_dense_weights_is_masked_again():
     check_targets(model)
 
 
-def test_two_callbacks_on_two_networks(tmp_path):
+def test_two_callbacks_on_two_networks():
     model = CASES["sac"].make()
     model.learn(
         STEPS, callback=[OneShotPruningCallback("critic", 0.5), GradualPruningCallback("actor", 0.9, update_freq=10), Watch()]
@@ -218,6 +218,7 @@ def test_logs(tmp_path):
     model = CASES["sac"].make()
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(450, log_interval=1, callback=GradualPruningCallback("actor", 0.9, update_freq=10))
+    model.logger.close()
     header = Path(tmp_path / "progress.csv").read_text().splitlines()[0].split(",")
     assert {"sparsity/actor", "sparsity/actor_active_neurons", "sparsity/actor_schedule"} <= set(header)
 
