@@ -25,8 +25,10 @@ from stable_baselines3.common.logger import Logger
 
 from sb3_sparse import GradualPruningCallback
 
-ALGORITHMS = {"sac": SAC, "td3": TD3}
-VARIANTS = {"stock": None, "actor/prune": "actor", "all/prune": "all"}
+#: By name: the algorithm and its optimizer. RMSprop has no fused form, and pays for the square roots of zeros.
+ALGORITHMS = {"sac": (SAC, th.optim.Adam), "td3": (TD3, th.optim.Adam), "td3_rmsprop": (TD3, th.optim.RMSprop)}
+#: By name: what is pruned, and how far; at 0 the networks are in the hands of the callback, but all their weights are there.
+VARIANTS = {"stock": None, "actor/prune": ("actor", 0.9), "all/prune": ("all", 0.9), "all/before": ("all", 0.0)}
 UPDATE_FREQ = 1000
 
 
@@ -47,16 +49,18 @@ class HalfCheetahSpaces(gym.Env):
         return self.np_random.normal(size=17).astype(np.float32)
 
 
-def make(algorithm: type[BaseAlgorithm], network: str | None) -> tuple[BaseAlgorithm, GradualPruningCallback | None]:
+def make(
+    algorithm: type[BaseAlgorithm], optimizer: type[th.optim.Optimizer], pruned: tuple[str, float] | None
+) -> tuple[BaseAlgorithm, GradualPruningCallback | None]:
     """
     :param algorithm: SAC or TD3.
-    :param network: What is pruned.
-    :return: A model with a filled buffer and, if it is pruned, the callback that has brought it to 90 %
+    :param optimizer: Its optimizer.
+    :param pruned: The network and its sparsity.
+    :return: A model with a filled buffer and, if it is pruned, the callback that has brought it to its sparsity
     """
-    model = algorithm(
-        "MlpPolicy", HalfCheetahSpaces(), policy_kwargs={"net_arch": [256, 256]}, batch_size=256, learning_starts=900, seed=0
-    )
-    callback = network and GradualPruningCallback(network, 0.9, start=905, end=1000, update_freq=5)
+    kwargs = {"net_arch": [256, 256], "optimizer_class": optimizer}
+    model = algorithm("MlpPolicy", HalfCheetahSpaces(), policy_kwargs=kwargs, batch_size=256, learning_starts=900, seed=0)
+    callback = pruned and GradualPruningCallback(*pruned, start=905, end=1000, update_freq=5)
     model.learn(1000, callback=callback)
     model.set_logger(Logger(folder=None, output_formats=[]))
     return model, callback
@@ -76,23 +80,23 @@ def seconds(model: BaseAlgorithm, updates: int) -> float:
 
 def pruning_seconds(callback: GradualPruningCallback) -> float:
     """
-    :param callback: A callback whose networks stand at 90 %.
-    :return: Time of one more pruning to 90 %
+    :param callback: A callback whose networks have their final sparsity.
+    :return: Time of one more pruning to it
     """
     begin = time.perf_counter()
-    callback._prune(0.9, draw=0)
+    callback._prune(callback.final_sparsity, draw=0)
     return time.perf_counter() - begin
 
 
 def measure(name: str, rounds: int, updates: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """
-    :param name: "sac" or "td3".
+    :param name: A name in ``ALGORITHMS``.
     :param rounds: Number of rounds in which every variant has its turn.
     :param updates: Gradient steps per turn.
     :param rng: Source of the order of turns.
     :return: By variant, time of a training step over stock in each round
     """
-    models = {variant: make(ALGORITHMS[name], network) for variant, network in VARIANTS.items()}
+    models = {variant: make(*ALGORITHMS[name], pruned) for variant, pruned in VARIANTS.items()}
     ratios = {variant: [] for variant in VARIANTS if variant != "stock"}
     for _ in track(range(rounds), description=name):
         took = {}

@@ -6,15 +6,19 @@ A sparse agent beside its dense twin: both are trained with rl-zoo3 from one rec
         --png benchmarks/results/twins_sac_pendulum.png
 
 The twin is the same recipe at sparsity 0, which trains bit-identically to the algorithm without a callback. Runs go to
-a folder and are kept: a second call trains only what is missing. Two runs at a time, one thread each.
+a folder and are kept: a second call trains only what is missing, or was made by other code. Two runs at a
+time, one thread each.
 """
 
 import argparse
+import hashlib
 import json
 import shlex
+import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +27,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+import torch as th
 from report import describe_machine, describe_versions
 from rich.console import Console
 from rich.progress import Progress
@@ -32,6 +37,7 @@ from rl_zoo3.utils import create_test_env, get_saved_hyperparams
 from stable_baselines3.common.evaluation import evaluate_policy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+import sb3_sparse
 from sb3_sparse import summarize
 from sb3_sparse.zoo import find_recipe, read_recipe
 
@@ -67,6 +73,21 @@ class Run:
         return self.folder / f"{self.env}.zip"
 
     @property
+    def mark(self) -> Path:
+        """Written when the run has finished; holds what it was made by."""
+        return self.logs / "finished.txt"
+
+    def maker(self) -> str:
+        """What a finished run depends on: the command, the code and the versions."""
+        sources = [*Path(sb3_sparse.__file__).parent.rglob("*.py"), find_recipe(self.algo, self.recipe)]
+        code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
+        return f"{shlex.join(self.command())}\n{code}\n{describe_versions()}\n"
+
+    def is_finished(self) -> bool:
+        """Whether it was trained to its end by this command, this code and these versions."""
+        return self.mark.is_file() and self.mark.read_text() == self.maker()
+
+    @property
     def name(self) -> str:
         """How it is called in tables and bars."""
         return f"{'dense' if self.sparsity == 0 else f'{self.sparsity:.0%} sparse'}, seed {self.seed}"
@@ -81,8 +102,9 @@ class Run:
         ]
 
     def start(self) -> subprocess.Popen:
-        """Start to train it, in the background."""
-        self.logs.mkdir(parents=True, exist_ok=True)
+        """Start to train it, in the background and from the beginning."""
+        shutil.rmtree(self.logs, ignore_errors=True)
+        self.logs.mkdir(parents=True)
         program, *arguments = self.command()
         with open(self.logs / "output.txt", "w") as output:
             return subprocess.Popen(
@@ -106,11 +128,13 @@ def train(runs: list[Run], jobs: int) -> None:
     :param jobs: How many at a time.
     :raises RuntimeError: if one of them fails
     """
-    waiting = [run for run in runs if not run.zip.is_file()]
+    waiting = [run for run in runs if not run.is_finished()]
     for run in waiting:
         print("$", shlex.join(run.command()))
     running: dict[Run, subprocess.Popen] = {}
-    with Progress() as progress:
+    with ExitStack() as stack:
+        stack.callback(lambda: [process.kill() for process in running.values()])
+        progress = stack.enter_context(Progress())
         bars = {run: progress.add_task(run.name, total=run.steps, start=False) for run in waiting}
         while waiting or running:
             while waiting and len(running) < jobs:
@@ -122,10 +146,9 @@ def train(runs: list[Run], jobs: int) -> None:
                 progress.update(bars[run], completed=run.steps_done())
                 if process.poll() is None:
                     continue
-                if process.returncode != 0 or not run.zip.is_file():
-                    for other in running.values():
-                        other.kill()
+                if process.returncode != 0:
                     raise RuntimeError(f"training failed: {run.name}\n{(run.logs / 'output.txt').read_text()[-3000:]}")
+                run.mark.write_text(run.maker())
                 progress.update(bars[run], completed=run.steps)
                 del running[run]
 
@@ -146,6 +169,8 @@ def evaluate(run: Run, network: str, episodes: int) -> dict[str, object]:
         returns.append(evaluate_policy(model, env, n_eval_episodes=1, warn=False)[0])
     env.close()
     cost = summarize(model).networks[network]
+    if abs(cost.sparsity - run.sparsity) > 1e-3:
+        raise RuntimeError(f"{run.name}: the {network} ends at a sparsity of {cost.sparsity}")
     file = run.folder / f"{network}.npz"
     np.savez_compressed(
         file, **{name: value.numpy() for name, value in model.policy.get_submodule(network).state_dict().items()}
@@ -252,6 +277,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to store the result")
     parser.add_argument("--quick", action="store_true", help="1,500 steps, one seed: a check that it works, not a result")
     args = parser.parse_args()
+    th.set_num_threads(1)
     network, sparsity, steps = recipe_defaults(args.algo, args.recipe, args.env)
     sparsity = sparsity if args.sparsity is None else args.sparsity
     steps = 1500 if args.quick else args.steps or steps

@@ -1,12 +1,14 @@
 """What a policy costs: connections, neurons and bytes, per layer and per network."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
+
+from sb3_sparse.nn import find_networks
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -48,7 +50,8 @@ class NetworkSummary:
     One network: the sums over its layers.
 
     :param layers: Its layers by name.
-    :param nbytes: Bytes of all its parameters, biases included, in the archive that ``numpy.savez_compressed`` writes.
+    :param nbytes: Bytes of all its parameters, biases included, in the archive that ``numpy.savez_compressed`` writes:
+        a real file, in which zeros compress well.
     """
 
     layers: dict[str, LayerSummary]
@@ -70,6 +73,11 @@ class NetworkSummary:
         return 1.0 - self.nonzero / self.total
 
     @property
+    def value_bytes(self) -> int:
+        """The papers' count: four bytes per nonzero weight, as if indices and biases cost nothing."""
+        return 4 * self.nonzero
+
+    @property
     def active_neurons(self) -> int:
         """Number of outputs of its layers with at least one nonzero weight."""
         return sum(layer.active_neurons for layer in self.layers.values())
@@ -86,9 +94,11 @@ class Summary:
     What :func:`summarize` has counted; printing it shows a table.
 
     :param networks: The networks by name, without target networks.
+    :param nbytes: Bytes of all parameters and statistics of the policy but those of target networks, in one archive.
     """
 
     networks: dict[str, NetworkSummary]
+    nbytes: int
 
     @property
     def nonzero(self) -> int:
@@ -105,18 +115,15 @@ class Summary:
         """Share of zeros."""
         return 1.0 - self.nonzero / self.total
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all parameters; see :class:`NetworkSummary`."""
-        return sum(network.nbytes for network in self.networks.values())
-
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [("layer", "shape", "nonzero", "total", "sparsity", "active neurons", "npz bytes")]
+        rows: list[tuple[str, ...]] = [
+            ("layer", "shape", "nonzero", "total", "sparsity", "active neurons", "value bytes", "npz bytes")
+        ]
         for name, network in self.networks.items():
             for path, layer in network.layers.items():
-                rows.append((path, "x".join(map(str, layer.shape)), *_cells(layer), ""))
+                rows.append((path, "x".join(map(str, layer.shape)), *_cells(layer), "", ""))
             if list(network.layers) != [name]:
-                rows.append((name, "", *_cells(network), f"{network.nbytes:,}"))
+                rows.append((name, "", *_cells(network), f"{network.value_bytes:,}", f"{network.nbytes:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
         return "\n".join(line.rstrip() for line in lines)
@@ -139,14 +146,16 @@ def summarize(model: "BaseAlgorithm") -> Summary:
     :return: Counts per layer and network; target networks are left out, a layer that networks share counts for the first
     :raises ValueError: if the policy has no linear or convolutional layer
     """
-    return summarize_parameters(model.policy.state_dict())
+    layers = {name for network in find_networks(model.policy).values() for name in network}
+    return summarize_parameters(model.policy.state_dict(), layers)
 
 
-def summarize_parameters(state_dict: Mapping[str, th.Tensor]) -> Summary:
+def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[str] | None = None) -> Summary:
     """
     Like :func:`summarize`, for the state dict of a policy: the file ``policy.pth`` in an SB3 zip.
 
-    :param state_dict: Tensors by name; those named "<network>....weight" with two or four dimensions are the layers.
+    :param state_dict: Tensors by name.
+    :param names: Names of the layers; by default all that have a "weight" with two or four dimensions.
     :return: Counts per layer and network
     :raises ValueError: if there is no such layer
     """
@@ -159,14 +168,19 @@ def summarize_parameters(state_dict: Mapping[str, th.Tensor]) -> Summary:
             continue
         seen.add(tensor.data_ptr())
         parameters.setdefault(network, {})[path] = tensor.detach().cpu().numpy()
-        if path.endswith("weight") and tensor.dim() in (2, 4):
+        layer_name = name.removesuffix(".weight")
+        known = tensor.dim() in (2, 4) if names is None else layer_name in names
+        if name.endswith(".weight") and known:
             exists = tensor != 0
             active = int(exists.flatten(1).any(dim=1).sum())
             layer = LayerSummary(tuple(tensor.shape), int(exists.sum()), active)
-            layers.setdefault(network, {})[name.removesuffix(".weight")] = layer
+            layers.setdefault(network, {})[layer_name] = layer
     if not layers:
         raise ValueError("this policy has no linear or convolutional layer")
-    return Summary({name: NetworkSummary(part, _npz_bytes(parameters[name])) for name, part in layers.items()})
+    networks = {name: NetworkSummary(part, _npz_bytes(parameters[name])) for name, part in layers.items()}
+    return Summary(
+        networks, _npz_bytes({f"{name}.{path}": a for name, part in parameters.items() for path, a in part.items()})
+    )
 
 
 def _npz_bytes(arrays: dict[str, np.ndarray]) -> int:

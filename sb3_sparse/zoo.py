@@ -6,20 +6,17 @@ hyperparams/sac_gmp.yml`` runs it unmodified. This module saves the path, and se
 """
 
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 _PACKAGE = Path(__file__).parent
 #: In a wheel the recipes lie in the package, in a checkout beside it.
 RECIPES = next(path for path in (_PACKAGE / "hyperparams", _PACKAGE.parent / "hyperparams") if path.is_dir())
 
 #: Arguments of callbacks that say how sparse a network ends.
-_SPARSITY_ARGUMENTS = ("final_sparsity", "sparsity")
+_SPARSITY_ARGUMENTS = {"final_sparsity", "sparsity"}
 
 
 def find_recipe(algo: str, name: str) -> Path:
@@ -40,42 +37,51 @@ def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
     """
     :param path: A hyperparameter file.
     :return: Hyperparameters by environment
+    :raises ValueError: if it is no YAML file with a mapping of environments
     """
-    recipe: dict[str, dict[str, Any]] = yaml.safe_load(path.read_text())
+    import yaml
+
+    if path.suffix not in (".yml", ".yaml"):
+        raise ValueError(f"{path} is no YAML file: set the sparsity where it is written")
+    try:
+        recipe = yaml.safe_load(path.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(recipe, dict) or not all(isinstance(hyperparams, dict) for hyperparams in recipe.values()):
+        raise ValueError(f"{path} does not hold hyperparameters by environment")
     return recipe
 
 
-@contextmanager
-def with_sparsity(conf: Path, sparsity: float) -> Iterator[Path]:
+def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     """
-    A copy of a hyperparameter file in which every callback of this package has another sparsity, for as long as the
-    context lasts.
-
-    :param conf: The hyperparameter file.
-    :param sparsity: Share of zeros, in [0, 1); 0 trains the dense twin.
-    :return: Path of the copy
-    :raises ValueError: if the file has no callback with a sparsity
+    :param path: A hyperparameter file.
+    :param env: Environment, one of the file's.
+    :param sparsity: Share of zeros that all callbacks of this package are to have; 0 trains the dense twin.
+    :return: An override for rl-zoo3's ``--hyperparams``, which it stores with the run
+    :raises ValueError: if the file does not know the environment, or has no callback with a sparsity for it
     """
-    recipe = read_recipe(conf)
-    found = False
-    for hyperparams in recipe.values():
-        for arguments in _callback_arguments(hyperparams):
-            for name in _SPARSITY_ARGUMENTS:
-                if name in arguments:
-                    arguments[name] = sparsity
-                    found = True
-    if not found:
-        raise ValueError(f"{conf} has no callback with a sparsity to set")
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / conf.name
-        copy.write_text(yaml.safe_dump(recipe, sort_keys=False))
-        yield copy
-
-
-def _callback_arguments(hyperparams: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The arguments of our callbacks in one environment's hyperparameters: a name, a dict, or a list of either."""
+    recipe = read_recipe(path)
+    hyperparams = recipe.get(env, recipe.get("default"))
+    if hyperparams is None:
+        known = ", ".join(name for name in recipe if not name.startswith("_"))
+        raise ValueError(f"{path} has no hyperparameters for '{env}'; it has: {known}")
     callbacks = hyperparams.get("callback") or []
-    for callback in callbacks if isinstance(callbacks, list) else [callbacks]:
+    callbacks = deepcopy(callbacks if isinstance(callbacks, list) else [callbacks])
+    changed = False
+    for arguments in _our_arguments(callbacks):
+        for name in _SPARSITY_ARGUMENTS.intersection(arguments):
+            arguments[name] = sparsity
+            changed = True
+        if "initial_sparsity" in arguments:
+            arguments["initial_sparsity"] = min(arguments["initial_sparsity"], sparsity)
+    if not changed:
+        raise ValueError(f"{path} has no callback with a sparsity to set for '{env}'")
+    return f"callback:{callbacks!r}"
+
+
+def _our_arguments(callbacks: list[Any]) -> Iterator[dict[str, Any]]:
+    """The arguments of our callbacks; rl-zoo3 takes a callback as a name, or as a dict of one name and its arguments."""
+    for callback in callbacks:
         if isinstance(callback, dict):
             yield from (arguments for name, arguments in callback.items() if name.startswith("sb3_sparse.") and arguments)
 
@@ -93,10 +99,12 @@ def train(arguments: Sequence[str]) -> None:
 
 def enjoy(arguments: Sequence[str]) -> None:
     """
-    Run rl-zoo3's ``enjoy``.
+    Run rl-zoo3's ``enjoy``, on the folder that ``train`` writes to unless another is given.
 
     :param arguments: Its command line.
     """
+    if not any(argument.startswith(("-f", "--f")) for argument in arguments):
+        arguments = ["--folder", "logs", *arguments]
     from rl_zoo3.enjoy import enjoy as zoo_enjoy
 
     _run(zoo_enjoy, "enjoy", arguments)

@@ -13,11 +13,11 @@ PACKAGE = ROOT / "sb3_sparse"
 ALLOWED = {
     "sparsity": set(),
     "nn": set(),
-    "cost": set(),
+    "cost": {"nn"},
     "policies": {"nn", "sparsity"},
     "callbacks": {"nn", "sparsity"},
     "zoo": set(),
-    "cli": {"cost", "zoo"},
+    "cli": {"cost", "sparsity", "zoo"},
     "__init__": {"callbacks", "cost"},
 }
 #: The ground floor imports torch and the standard library alone.

@@ -4,10 +4,12 @@ import re
 import zipfile
 
 import pytest
+import torch as th
 from sb3_contrib import ARS
 from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import EveryNTimesteps
 
-from sb3_sparse import GradualPruningCallback, OneShotPruningCallback
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
 from sb3_sparse.cli import main, read_policy
 from sb3_sparse.zoo import find_recipe
 from tests.algorithms import CASES
@@ -24,13 +26,18 @@ from tests.algorithms import CASES
         (GradualPruningCallback, {"final_sparsity": 0.9, "start": 0.8, "end": 0.2}, "before it starts: start=0.8, end=0.2"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "start": 800, "end": 200}, "before it starts: start=800, end=200"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "start": -0.1}, "start=-0.1 lies before the run"),
-        (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": 0}, "update_freq counts environment steps"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": 0}, "update_freq=0 must be a whole number"),
         (GradualPruningCallback, {"final_sparsity": 0.5, "initial_sparsity": 0.9}, "initial_sparsity=0.9 is more than"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "end": 1.5}, "a float lies in [0, 1], steps are given as an int"),
         (OneShotPruningCallback, {"sparsity": 0.9, "at": -5}, "at=-5 lies before the run"),
         (OneShotPruningCallback, {"sparsity": 0.9, "saliency": "magic"}, "unknown saliency 'magic': use one of magnitude"),
         (OneShotPruningCallback, {"sparsity": 0.9, "distribution": "x"}, "unknown distribution 'x': use one of uniform"),
         (OneShotPruningCallback, {"sparsity": 0.9, "targets": "x"}, "unknown targets='x': use one of mask, polyak"),
+        (GradualPruningCallback, {"final_sparsity": "0.9"}, "must lie in [0, 1), got '0.9'"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "start": "0.2"}, "start='0.2' is no moment of a run"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": 1.5}, "update_freq=1.5 must be a whole number"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": "1e3"}, "update_freq='1e3' must be a whole number"),
+        (OneShotPruningCallback, {"sparsity": 0.9, "seed": -1}, "seed=-1 must be a whole number, at least 0"),
         (OneShotPruningCallback, {"sparsity": 0.9, "n_samples": 100}, "saliency 'magnitude' needs no data"),
     ],
 )  # fmt: skip
@@ -74,6 +81,28 @@ def test_end_before_start_in_mixed_units():
     )
 
 
+def test_inside_another_callback():
+    model = CASES["sac"].make()
+    with pytest.raises(ValueError, match="GradualPruningCallback cannot be inside another callback such as EveryNTimesteps"):
+        model.learn(20, callback=EveryNTimesteps(10, GradualPruningCallback("actor", 0.9)))
+
+
+def test_layers_that_cannot_be_pruned_are_named():
+    """A subclass of nn.Linear and a computed weight stay dense, and the budget and the summary leave them out alike."""
+
+    class Mine(th.nn.Linear):
+        pass
+
+    model = CASES["sac"].make()
+    model.actor.latent_pi[0].__class__ = Mine
+    th.nn.utils.parametrizations.weight_norm(model.actor.mu)
+    with pytest.warns(UserWarning, match=r"no plain nn.Linear or nn.Conv2d: \['actor.latent_pi.0', 'actor.mu'\]"):
+        model.learn(10, callback=OneShotPruningCallback("actor", 0.75))
+    actor = summarize(model).networks["actor"]
+    assert list(actor.layers) == ["actor.latent_pi.2", "actor.log_std"]
+    assert actor.nonzero == round(0.25 * actor.total)
+
+
 def test_excluded_layer_that_does_not_exist():
     assert "matches none of the layers: actor.latent_pi.0" in start(
         "sac", GradualPruningCallback("actor", 0.9, exclude=["mean"])
@@ -93,6 +122,8 @@ def test_algorithm_without_gradients():
         ({"sparsity": -0.5}, "must lie in [0, 1), got -0.5"),
         ({"sparsity": 0.9999}, "largest feasible sparsity"),
         ({"sparsity": {"q_net": 0.5}}, "it has: actor, critic"),
+        ({"sparsity": {"all": 0.5}}, "it has: actor, critic"),
+        ({"sparsity": "0.9"}, "must lie in [0, 1), got '0.9'"),
         ({"sparsity": 0.5, "distribution": "x"}, "unknown name 'x': use one of uniform"),
         ({"sparsity": 0.5, "saliency": "x"}, "unknown name 'x': use one of magnitude, random"),
         ({"sparsity": 0.5, "exclude": ["x"]}, "matches none of the layers"),
@@ -122,6 +153,11 @@ def test_command_line(capsys, tmp_path):
     dense = tmp_path / "dense.yml"
     dense.write_text("Pendulum-v1: {policy: MlpPolicy}\n")
     expect_cli_error(capsys, [*recipe, "--conf-file", str(dense), "--sparsity", "0.5"], "no callback with a sparsity to set")
+    hopper = ["train", "--algo", "sac", "--env", "CartPole-v1", "--recipe", "gmp", "--sparsity", "0.5"]
+    expect_cli_error(capsys, hopper, "no hyperparameters for 'CartPole-v1'; it has: HalfCheetah-v4")
+    for name, text in (("conf.py", "hyperparams = {}"), ("empty.yml", ""), ("broken.yml", "a: [")):
+        (tmp_path / name).write_text(text)
+        expect_cli_error(capsys, [*recipe, "--conf-file", str(tmp_path / name), "--sparsity", "0.5"], name)
 
 
 def test_damaged_zip(capsys, tmp_path):
@@ -131,7 +167,15 @@ def test_damaged_zip(capsys, tmp_path):
     assert read_policy(agent)
     with zipfile.ZipFile(agent) as archive:
         middle = archive.getinfo("policy.pth").header_offset + 5000
-    for damaged in (whole[: len(whole) // 2], whole[:middle] + b"damage" + whole[middle + 6 :], b"", b"no zip"):
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("policy.pth", b"no tensors")
+    for damaged in (
+        (tmp_path / "other.zip").read_bytes(),
+        whole[: len(whole) // 2],
+        whole[:middle] + b"damage" + whole[middle + 6 :],
+        b"",
+        b"no zip",
+    ):
         agent.write_bytes(damaged)
         expect_cli_error(capsys, ["summary", str(agent)], "damaged")
         resume = ["train", "--algo", "sac", "--env", "Pendulum-v1", "--recipe", "gmp", "-i", str(agent)]

@@ -215,6 +215,13 @@ class Policy(nn.Module):
         self.norm = nn.LayerNorm(2)
 
 
+def test_tied_weights_count_once():
+    policy = Policy()
+    policy.actor.append(nn.Linear(2, 2))
+    policy.actor[2].weight = policy.actor[0].weight
+    assert list(find_networks(policy)["actor"]) == ["actor.0", "actor.1"]
+
+
 def test_shared_layers_belong_to_the_first_network():
     networks = find_networks(Policy())
     assert {name: list(layers) for name, layers in networks.items()} == {
@@ -229,7 +236,7 @@ def test_select_networks():
     assert list(select_networks(policy, ["critic"])) == ["critic"]
     assert list(select_networks(policy, "all", ["critic.*"])) == ["actor"]
     assert list(select_networks(policy, "actor", ["1"])["actor"]) == ["actor.0"]
-    for wrong in ("critic_target", "norm", "q_net", []):
+    for wrong in ("critic_target", "norm", "q_net", ["all"], []):
         with pytest.raises(ValueError, match="it has: actor, critic"):
             select_networks(policy, wrong)
     with pytest.raises(ValueError, match=r"matches none of the layers: actor.0, actor.1"):

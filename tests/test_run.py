@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
@@ -49,8 +50,8 @@ def test_sparse_from_the_start(name):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_one_shot_equals_static(name):
-    """Pruned before the first step, in the middle of a run, and at random."""
+def test_static_from_the_first_step(name):
+    """Pruned at random before the first step; the topology then stays as it is."""
     model = CASES[name].make()
     masks = {}
 
@@ -192,14 +193,40 @@ def test_goes_on_sparse_without_the_callback():
     expect_sparsity(model, 0.9)
 
 
-def test_set_parameters_with_dense_weights_is_masked_again():
+def test_set_parameters_of_a_dense_model():
+    """Weights and moments are masked as they are loaded; target networks when training begins."""
     model, dense = CASES["sac"].make(), CASES["sac"].make(seed=1)
+    dense.learn(50)
     callback = OneShotPruningCallback("all", 0.9)
     model.learn(50, callback=callback)
-    model.policy.load_state_dict(dense.policy.state_dict())
-    model.learn(50, callback=callback, reset_num_timesteps=False)
+    model.set_parameters(dense.get_parameters())
+    expect_sparsity(model, 0.9)
     check(model)
-    check_targets(model)
+    model.learn(50, callback=[callback, Watch()], reset_num_timesteps=False)
+
+
+@pytest.mark.filterwarnings("ignore:Mean of empty slice", "ignore:invalid value encountered")
+def test_line_search_without_an_optimizer_step():
+    model = CASES["trpo"].make(n_critic_updates=0)
+    model.learn(128, callback=OneShotPruningCallback("mlp_extractor", 0.7))
+    check(model)
+
+
+def test_optimizer_state_that_does_not_begin_at_zero():
+    """SB3's RMSpropTFLike starts its averages at one, Adagrad wherever it is told."""
+    for name, optimizer, kwargs in (("a2c", RMSpropTFLike, {}), ("td3", th.optim.Adagrad, {"initial_accumulator_value": 1.0})):
+        model = CASES[name].make(policy_kwargs={"optimizer_class": optimizer, "optimizer_kwargs": kwargs})
+        model.learn(64, callback=OneShotPruningCallback("all", 0.5))
+        check(model)
+
+
+def test_random_topologies_of_two_callbacks_differ():
+    model = CASES["td3"].make()
+    kwargs = {"saliency": "random", "distribution": "uniform"}
+    callbacks = [OneShotPruningCallback(network, 0.5, **kwargs) for network in ("actor", "critic")]
+    model.learn(10, callback=callbacks)
+    actor, critic = model.actor.mu[2].mask, model.critic.qf0[2].mask
+    assert 0.3 < (actor == critic).float().mean() < 0.7
 
 
 def test_two_callbacks_on_two_networks():

@@ -1,5 +1,6 @@
 """Saving and resuming: a run that was interrupted ends as one that never was."""
 
+import json
 import random
 import warnings
 import zlib
@@ -124,9 +125,10 @@ class StopAt(Watch):
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
-def test_every_zip_is_masked(sparse, tmp_path):
+@pytest.mark.parametrize("name", ["sac", "td3", "qrdqn", "trpo"])
+def test_every_zip_is_masked(name, sparse, tmp_path):
     """Checkpoints, the best model and the final save: in each, what is pruned is zero."""
-    case = CASES["sac"]
+    case = CASES[name]
     model = case.make(sparse)
     env = DummyVecEnv([lambda: Monitor(gym.make(case.env))])
     callbacks = [
@@ -195,8 +197,8 @@ def test_trained_dense_in_between_starts_anew(tmp_path):
     assert masks_of(again) and all(mask.all() for mask in masks_of(again).values())
 
 
-def test_one_network_trained_dense_in_between(tmp_path):
-    """The network whose callback was left out starts anew; the other goes on."""
+def test_resumed_with_some_of_the_callbacks(tmp_path):
+    """A network whose callback is left out stays sparse all the same, and goes on when it is there again."""
     case = CASES["sac"]
     callbacks = {
         name: lambda name=name: GradualPruningCallback(name, 0.9, start=10, end=50, update_freq=5) for name in case.networks
@@ -209,10 +211,9 @@ def test_one_network_trained_dense_in_between(tmp_path):
     model.save(tmp_path / "agent.zip")
     model = case.algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
     both = [callback() for callback in callbacks.values()]
-    with pytest.warns(UserWarning, match="pruned weights have come back"):
-        model.learn(60, callback=both)
-    assert [callback.timestep for callback in both] == [180, 60]
-    assert [clock["timestep"] for clock in model.sparsity_state["callbacks"].values()] == [180, 60]
+    model.learn(60, callback=both)
+    assert [callback.timestep for callback in both] == [180, 120]
+    assert [clock["timestep"] for clock in model.sparsity_state["callbacks"].values()] == [180, 120]
     assert all(network.sparsity == pytest.approx(0.9, abs=0.01) for network in summarize(model).networks.values())
 
 
@@ -249,8 +250,43 @@ def test_damaged_state(damage, message):
     fresh.sparsity_state = model.sparsity_state
     masks = fresh.sparsity_state["masks"]
     masks["q_net.q_net.2"] = damage(masks["q_net.q_net.2"])
-    with pytest.raises(ValueError, match=f"the saved mask of layer 'q_net.q_net.2' {message}"):
-        fresh.learn(40, callback=OneShotPruningCallback("q_net", 0.9))
+    saved, policy = dict(masks), repr(fresh.policy)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"the saved mask of layer 'q_net.q_net.2' {message}"):
+            fresh.learn(40, callback=OneShotPruningCallback("q_net", 0.9))
+    assert masks == saved and repr(fresh.policy) == policy, "nothing is lost"
+
+
+@pytest.mark.parametrize(
+    "state",
+    [None, 7, [], {"masks": None}, {"callbacks": [1]}, {"callbacks": {"x": None}}, {"callbacks": {"x": {"start": "1"}}}],
+)
+def test_state_that_is_none(state):
+    model = CASES["dqn"].make()
+    model.sparsity_state = state
+    with pytest.raises(ValueError, match="saved sparsity_state of this model is damaged"):
+        model.learn(40, callback=OneShotPruningCallback("q_net", 0.9))
+
+
+def test_mixed_units_resume(tmp_path):
+    """A share that was resolved in the first run is not resolved again in a shorter one."""
+    case = CASES["sac"]
+    model = case.make()
+    model.learn(200, callback=[GradualPruningCallback("actor", 0.9, start=40, end=0.5), StopAt(60)])
+    model.save(tmp_path / "agent.zip")
+    resumed = case.algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
+    resumed.learn(50, callback=GradualPruningCallback("actor", 0.9, start=40, end=0.5))
+    assert summarize(resumed).networks["actor"].sparsity == pytest.approx(0.9, abs=0.01)
+
+
+def test_numpy_arguments_are_saved_as_json_and_resumed():
+    model = CASES["sac"].make()
+    model.learn(
+        40, callback=GradualPruningCallback("actor", np.float32(0.5), start=np.int64(10), end=np.int32(30), update_freq=5.0)
+    )
+    assert json.loads(json.dumps(model.sparsity_state)) == model.sparsity_state
+    model.learn(10, callback=GradualPruningCallback(["actor"], 0.5, start=10, end=30, update_freq=5))
+    assert len(model.sparsity_state["callbacks"]) == 1
 
 
 class SparsityStateText:

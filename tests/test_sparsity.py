@@ -77,6 +77,12 @@ def test_cosine_golden():
 
 
 @pytest.mark.parametrize("schedule", [Cubic, Cosine])
+def test_a_window_without_length_is_a_step(schedule):
+    step = schedule(final=0.9, initial=0.1, start=0.5, end=0.5)
+    assert [step(p) for p in (0.0, 0.49, 0.5, 1.0)] == [0.1, 0.1, 0.9, 0.9]
+
+
+@pytest.mark.parametrize("schedule", [Cubic, Cosine])
 def test_a_schedule_must_not_end_before_it_starts(schedule):
     with pytest.raises(ValueError, match="must not end before it starts"):
         schedule(0.9, start=0.8, end=0.2)
@@ -239,6 +245,8 @@ def test_global_equals_union_ranking():
 def test_global_never_empties_a_layer():
     scores = {"large": th.rand(100, 100) + 1, "small": th.rand(2, 100) * 1e-6}
     assert global_(scores, 0.99)["small"] == 1
+    scores["large"][:] = th.inf
+    assert global_(scores, 0.99)["small"] == 1
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
@@ -304,6 +312,8 @@ def test_prune_refuses_to_revive():
         prune({"a": th.tensor([True, False])}, {"a": th.rand(2)}, {"a": 2})
     with pytest.raises(ValueError, match="do not fit"):
         prune({"a": th.tensor([True, False])}, {"a": th.rand(3)}, {"a": 1})
+    with pytest.raises(ValueError, match="NaN"):
+        prune({"a": th.tensor([True, False])}, {"a": th.tensor([th.nan, 1.0])}, {"a": 1})
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,5 +1,6 @@
 """rl-zoo3: its own command on our recipes, ours around it, resuming, and an installed wheel."""
 
+import ast
 import os
 import shutil
 import subprocess
@@ -80,11 +81,9 @@ def test_train_resume_enjoy_summary(tmp_path):
     (clock,) = resumed.sparsity_state["callbacks"].values()
     assert (clock["timestep"], clock["start"], clock["end"]) == (300, 80, 320)
     assert 0.8 < summarize(resumed).networks["actor"].sparsity < 0.95
-    output = zoo(
-        "sb3-sparse",
-        *f"enjoy --algo sac --env Pendulum-v1 -f {tmp_path} -n 200 --no-render --device cpu".split(),
-        cwd=tmp_path,
-    )
+    # Without -f it looks where train writes by default.
+    (tmp_path / "logs").symlink_to(tmp_path)
+    output = zoo("sb3-sparse", *"enjoy --algo sac --env Pendulum-v1 -n 200 --no-render --device cpu".split(), cwd=tmp_path)
     assert "Mean reward" in output
     output = zoo("sb3-sparse", "summary", str(first / "Pendulum-v1.zip"), cwd=tmp_path)
     assert output == f"{summarize(SAC.load(first / 'Pendulum-v1.zip'))}\n"
@@ -109,21 +108,17 @@ def test_the_papers_setting():
 
 def test_with_sparsity_changes_our_callbacks_alone(tmp_path):
     conf = tmp_path / "mine.yml"
-    callbacks = [
-        "rl_zoo3.callbacks.X",
-        {"other.Callback": {"sparsity": 0.1}},
-        {"sb3_sparse.OneShotPruningCallback": {"network": "all", "sparsity": 0.5}},
-    ]
-    conf.write_text(yaml.safe_dump({"a": {"callback": callbacks}, "b": {"policy": "MlpPolicy"}}))
-    with with_sparsity(conf, 0.7) as copy:
-        changed = read_recipe(copy)
-    callbacks[2]["sb3_sparse.OneShotPruningCallback"]["sparsity"] = 0.7
-    assert changed == {"a": {"callback": callbacks}, "b": {"policy": "MlpPolicy"}}
+    ours = {"network": "all", "final_sparsity": 0.9, "initial_sparsity": 0.8}
+    callbacks = ["rl_zoo3.callbacks.X", {"other.Callback": {"sparsity": 0.1}}, {"sb3_sparse.GradualPruningCallback": ours}]
+    conf.write_text(yaml.safe_dump({"default": {"callback": callbacks}}))
+    name, changed = with_sparsity(conf, "a", 0.7).split(":", 1)
+    ours.update(final_sparsity=0.7, initial_sparsity=0.7)
+    assert (name, ast.literal_eval(changed)) == ("callback", callbacks)
 
 
 @pytest.mark.slow
 def test_wheel(tmp_path):
-    """A wheel in an environment of its own, outside the checkout: the command finds its recipes and trains."""
+    """A wheel in an empty environment, outside the checkout: the command finds its recipes and trains."""
     source = tmp_path / "source"
     ignore = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "logs", "__pycache__")
     shutil.copytree(ROOT, source, ignore=ignore)
@@ -131,20 +126,16 @@ def test_wheel(tmp_path):
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q"]
     subprocess.run([*pip, "wheel", "--no-deps", "-w", str(wheels), str(source)], check=True)
     environment = tmp_path / "environment"
-    # The dependencies are those of this environment, seen through a .pth file; sb3_sparse itself comes from the wheel.
-    venv.create(environment, with_pip=False)
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    install = [python, "-m", "pip", "--disable-pip-version-check", "-q", "install", "-c", str(ROOT / "constraints.txt")]
+    subprocess.run([*install, "torch==2.13.0"], check=True)
+    subprocess.run([*install, f"{next(wheels.glob('*.whl'))}[zoo]"], check=True)
     site = next(environment.glob("lib/python*/site-packages"))
-    subprocess.run(
-        [*pip, "install", "--no-deps", "--prefix", str(environment), "--ignore-installed", *map(str, wheels.glob("*.whl"))],
-        check=True,
-    )
-    packages = next(path for path in sys.path if path.endswith("site-packages"))
-    (site / "dependencies.pth").write_text(packages + "\n")
     assert (site / "sb3_sparse/hyperparams/sac_gmp.yml").is_file()
     script = environment / "bin" / "sb3-sparse"
     arguments = f"train --algo sac --env Pendulum-v1 --recipe gmp -f {tmp_path / 'logs'} -n 120 --eval-freq -1 --device cpu"
     clean = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    python = environment / "bin" / "python"
     done = subprocess.run([python, script, *arguments.split()], cwd=tmp_path, capture_output=True, text=True, env=clean)
     assert done.returncode == 0, done.stdout + done.stderr
     where = [python, "-c", "import sb3_sparse; print(sb3_sparse.__file__)"]

@@ -12,28 +12,25 @@ from abc import abstractmethod
 from collections.abc import Sequence
 
 import torch as th
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
 from sb3_sparse.callbacks.state import SparsityState
-from sb3_sparse.nn import Layer, MaskedLayer, apply_mask, find_optimizers, find_twins, hold_masks, mask_layers, select_networks
+from sb3_sparse.nn import (
+    Layer,
+    MaskedLayer,
+    apply_mask,
+    find_networks,
+    find_optimizers,
+    find_twins,
+    hold_masks,
+    mask_layers,
+    overlooked_layers,
+    select_networks,
+)
 from sb3_sparse.sparsity import Named
 
 #: What becomes of the target network: it gets the online mask, or forgets pruned weights by averaging alone.
 TARGETS = ("mask", "polyak")
-
-
-def check_moment(name: str, when: float | int) -> float | int:
-    """
-    :param name: Name of an argument.
-    :param when: Its value: a share of the run if a float, a number of environment steps if an int.
-    :return: The same value
-    :raises ValueError: if it lies before the run, or is a float that is no share
-    """
-    if when < 0:
-        raise ValueError(f"{name}={when} lies before the run")
-    if isinstance(when, float) and not when <= 1.0:
-        raise ValueError(f"{name}={when} is no share of a run: a float lies in [0, 1], steps are given as an int")
-    return when
 
 
 class SparsityCallback(BaseCallback):
@@ -92,9 +89,10 @@ class SparsityCallback(BaseCallback):
 
     def _start(self, clock: dict[str, int]) -> None:
         """
-        Resolve what is relative to this run. A resumed clock is filled already.
+        Resolve what is relative to this run, before anything is changed. A resumed clock is filled already.
 
         :param clock: Integers that are saved with the model.
+        :raises ValueError: if the moments do not fit
         """
 
     @property
@@ -120,41 +118,63 @@ class SparsityCallback(BaseCallback):
             raise ValueError(
                 f"{type(self.model).__name__} trains without gradients, so pruned weights could not be held at zero"
             )
+        if isinstance(self.parent, EventCallback):
+            raise ValueError(
+                f"{type(self).__name__} cannot be inside another callback such as {type(self.parent).__name__}: it would "
+                "miss steps; put it into the list itself, and first"
+            )
         self._check(selected)
+        for network in selected:
+            if overlooked := overlooked_layers(getattr(policy, network), network):
+                warnings.warn(
+                    f"these layers stay dense and do not count, for they are no plain nn.Linear or nn.Conv2d: {overlooked}",
+                    stacklevel=2,
+                )
         self._state = SparsityState(self.model)
-        arguments = {"network": self.network, "exclude": list(self.exclude), "targets": self.targets, **self._arguments()}
+        arguments = {"network": list(selected), "exclude": sorted(self.exclude), "targets": self.targets, **self._arguments()}
         self._clock = self._state.clock(f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})")
-        self._convert(selected)
-        hold_masks(policy)
-        self._twins = find_twins(policy) if self.targets == "mask" else {}
-        self._log: dict[str, float] = {}
+        saved = self._saved_masks(selected)
         self._offset = max(0, self._clock.get("timestep", 0) - self.model.num_timesteps)
         self._start(self._clock)
+        self._convert(selected, saved)
+        self._twins = find_twins(policy) if self.targets == "mask" else {}
+        self._log: dict[str, float] = {}
         for network in self.layers:
             self._apply(network, {name: layer.mask.clone() for name, layer in self.layers[network].items()})
 
-    def _convert(self, selected: dict[str, dict[str, Layer]]) -> None:
-        """Mask the selected layers, with the saved masks where a stock policy has just been loaded."""
-        saved: dict[MaskedLayer, th.Tensor] = {}
-        for layers in selected.values():
+    def _saved_masks(self, selected: dict[str, dict[str, Layer]]) -> dict[Layer, th.Tensor]:
+        """
+        The saved masks of a stock policy that has just been loaded: those of all its layers, since a network whose callback
+        is not there stays sparse as well.
+        """
+        masks: dict[Layer, th.Tensor] = {}
+        for network, layers in find_networks(self.model.policy).items():
+            loaded = {}
             for name, layer in layers.items():
-                if isinstance(layer, MaskedLayer):
-                    continue
-                mask_layers(layer, persistent=False)
-                assert isinstance(layer, MaskedLayer)
-                mask = self._state.load_mask(name, layer.weight.shape)
+                mask = None if isinstance(layer, MaskedLayer) else self._state.load_mask(name, layer.weight.shape)
                 if mask is not None:
-                    saved[layer] = mask.to(layer.weight.device)
-        if any(bool((layer.weight != 0).logical_and(~mask).any()) for layer, mask in saved.items()):
-            warnings.warn(
-                "this model was saved with masks and has since been trained without its callback, so pruned weights have "
-                "come back; the saved masks are dropped and the run starts anew on the weights as they are",
-                stacklevel=2,
-            )
-            self._clock.clear()
-            saved = {}
-        for masked, mask in saved.items():
-            masked.set_mask(mask)
+                    loaded[layer] = mask.to(layer.weight.device)
+            if not any(bool((layer.weight != 0).logical_and(~mask).any()) for layer, mask in loaded.items()):
+                masks.update(loaded)
+            elif network in selected:
+                warnings.warn(
+                    f"network '{network}' was saved with masks and has since been trained without its callback, so pruned "
+                    "weights have come back; the saved masks are dropped and the run starts anew on the weights as they are",
+                    stacklevel=2,
+                )
+                self._clock.clear()
+        return masks
+
+    def _convert(self, selected: dict[str, dict[str, Layer]], saved: dict[Layer, th.Tensor]) -> None:
+        """Mask the selected layers, and those with a saved mask."""
+        for layers in selected.values():
+            for layer in layers.values():
+                mask_layers(layer, persistent=False)
+        for layer, mask in saved.items():
+            mask_layers(layer, persistent=False)
+            assert isinstance(layer, MaskedLayer)
+            layer.set_mask(mask)
+        hold_masks(self.model.policy)
         self.layers = {
             network: {name: layer for name, layer in layers.items() if isinstance(layer, MaskedLayer)}
             for network, layers in selected.items()
@@ -183,8 +203,24 @@ class SparsityCallback(BaseCallback):
         self._log[f"sparsity/{network}"] = 1.0 - kept / total
         self._log[f"sparsity/{network}_active_neurons"] = active
 
+    def _enforce(self) -> None:
+        """Zero what came back by a way around the optimizers; target twins included."""
+        layers = [layer for layers in self.layers.values() for layer in layers.values() if layer.pruned]
+        pairs = [(w, layer.multiplier) for layer in layers for w in (layer, *self._twins.get(layer, ()))]
+        if pairs:
+            with th.no_grad():
+                th._foreach_mul_([twin.weight for twin, _ in pairs], [multiplier for _, multiplier in pairs])
+
     def _on_training_start(self) -> None:
         self._update()
+
+    def _on_rollout_start(self) -> None:
+        # Just after the previous train().
+        self._enforce()
+
+    def _on_training_end(self) -> None:
+        # Just after the last train(); rl-zoo3 calls it twice.
+        self._enforce()
 
     def _on_step(self) -> bool:
         self._clock["timestep"] = self.timestep

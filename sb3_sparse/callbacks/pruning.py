@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from math import ceil
 
-from sb3_sparse.callbacks.base import check_moment
-from sb3_sparse.callbacks.pruner import PruningCallback, check_sparsity, name_of
-from sb3_sparse.nn import Layer
-from sb3_sparse.sparsity import Cubic, Distribution, Saliency
+from sb3_sparse.callbacks.arguments import check_count, check_moment, name_of
+from sb3_sparse.callbacks.pruning_base import PruningCallback
+from sb3_sparse.sparsity import Cubic, Distribution, Saliency, check_sparsity
 
 
 class OneShotPruningCallback(PruningCallback):
@@ -140,13 +139,11 @@ class GradualPruningCallback(PruningCallback):
         self.initial_sparsity = check_sparsity(initial_sparsity)
         if self.initial_sparsity > self.final_sparsity:
             raise ValueError(f"initial_sparsity={initial_sparsity} is more than final_sparsity={final_sparsity}")
-        if update_freq < 1:
-            raise ValueError(f"update_freq counts environment steps and must be at least 1, got {update_freq}")
         self.start = check_moment("start", start)
         self.end = check_moment("end", end)
         if isinstance(start, float) == isinstance(end, float):
             _check_order(start, end)
-        self.update_freq = update_freq
+        self.update_freq = check_count("update_freq", update_freq, least=1)
 
     def _arguments(self) -> dict[str, object]:
         own = ("final_sparsity", "start", "end", "update_freq", "initial_sparsity")
@@ -156,14 +153,11 @@ class GradualPruningCallback(PruningCallback):
     def _highest_sparsity(self) -> float:
         return self.final_sparsity
 
-    def _check(self, selected: dict[str, dict[str, Layer]]) -> None:
-        super()._check(selected)
-        _check_order(self._resolve(self.start), self._resolve(self.end))
-
     def _start(self, clock: dict[str, int]) -> None:
         super()._start(clock)
-        clock.setdefault("start", self._resolve(self.start))
-        clock.setdefault("end", self._resolve(self.end))
+        start, end = clock.get("start", self._resolve(self.start)), clock.get("end", self._resolve(self.end))
+        _check_order(start, end)
+        clock.update(start=start, end=end)
         clock.setdefault("updates", 0)
         self._schedule = Cubic(self.final_sparsity, self.initial_sparsity, start=clock["start"], end=clock["end"])
 
@@ -179,6 +173,11 @@ class GradualPruningCallback(PruningCallback):
         if due > self._clock["updates"]:
             self._prune(self._schedule(min(start + (due - 1) * self.update_freq, end)), draw=due)
             self._clock["updates"] = due
+
+    def _on_training_end(self) -> None:
+        super()._on_training_end()
+        if self.verbose > 0 and self.timestep < self._clock["end"]:
+            print(f"{type(self).__name__}: stopped at step {self.timestep}, before pruning ends at {self._clock['end']}")
 
     def _on_rollout_end(self) -> None:
         super()._on_rollout_end()

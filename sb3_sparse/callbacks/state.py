@@ -29,12 +29,19 @@ class SparsityState:
     View of a model's ``sparsity_state``, which is made when it is missing. Changes go straight to the model.
 
     :param model: The model.
+    :raises ValueError: if what was saved is damaged
     """
 
     def __init__(self, model: "BaseAlgorithm") -> None:
         state = model.__dict__.setdefault(_ATTRIBUTE, {})
+        if not isinstance(state, dict):
+            raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it is no dict")
         self._masks: dict[str, str] = state.setdefault("masks", {})
         self._callbacks: dict[str, dict[str, int]] = state.setdefault("callbacks", {})
+        clocks = self._callbacks.values() if isinstance(self._callbacks, dict) else [None]
+        whole = all(isinstance(clock, dict) and all(type(value) is int for value in clock.values()) for clock in clocks)
+        if not whole or not isinstance(self._masks, dict):
+            raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it does not hold masks and clocks")
 
     def clock(self, key: str) -> dict[str, int]:
         """

@@ -1,6 +1,15 @@
 """Masked layers, and what they ask of the modules and optimizers around them. Imports torch alone."""
 
-from sb3_sparse.nn.layers import Layer, MaskedConv2d, MaskedLayer, MaskedLinear, mask_layers, prunable_layers, unmask_layers
+from sb3_sparse.nn.layers import (
+    Layer,
+    MaskedConv2d,
+    MaskedLayer,
+    MaskedLinear,
+    mask_layers,
+    overlooked_layers,
+    prunable_layers,
+    unmask_layers,
+)
 from sb3_sparse.nn.networks import find_networks, find_twins, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, fuse_adam, hold_masks
 
@@ -16,6 +25,7 @@ __all__ = [
     "fuse_adam",
     "hold_masks",
     "mask_layers",
+    "overlooked_layers",
     "prunable_layers",
     "select_networks",
     "unmask_layers",

@@ -3,8 +3,8 @@ Layers with a mask.
 
 The forward pass of a masked layer is that of the plain layer: the weight itself is zero wherever the mask is. It stays
 zero because the gradient is multiplied by the mask before anything reads it (clipping, conjugate gradients, the
-optimizer), so the optimizer's moments are zero too, and a step of zero moves nothing. There is nothing to do after a
-step, and no product in the forward pass.
+optimizer), so the optimizer's moments are zero too, and a step of zero moves nothing. A layer with all its weights is left
+as it was.
 
 Layers are converted in place (:func:`mask_layers`) and stripped back (:func:`unmask_layers`) with the same
 ``Parameter`` objects, so optimizers, shared modules and the names of a state dict stay valid.
@@ -29,13 +29,15 @@ class MaskedLayer(nn.Module):
     masked.
 
     ``mask`` is a boolean tensor of the weight's shape, True where a weight exists. It is changed by :meth:`set_mask`
-    and by loading a state dict, never in place. ``multiplier`` is the same mask in the weight's dtype, five times
-    faster to multiply with.
+    and by loading a state dict, never in place. ``multiplier`` is the same mask in the weight's dtype, which is faster
+    to multiply with.
     """
 
     weight: Tensor
     mask: Tensor
     multiplier: Tensor
+    #: Whether the mask takes any weight away.
+    pruned: bool
     _hook: RemovableHandle | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -46,11 +48,11 @@ class MaskedLayer(nn.Module):
     def _init_mask(self, persistent: bool) -> None:
         self.register_buffer("mask", th.ones_like(self.weight, dtype=th.bool), persistent=persistent)
         self.register_buffer("multiplier", th.ones_like(self.weight, requires_grad=False), persistent=False)
+        self.pruned = False
         self._hook = None
-        self._hook_gradient()
 
     def _hook_gradient(self) -> None:
-        if self.weight.requires_grad and self._hook is None:
+        if self.pruned and self.weight.requires_grad and self._hook is None:
             # A tensor hook, not a post-accumulate hook: torch.autograd.grad has to see it too (TRPO's natural gradient).
             self._hook = self.weight.register_hook(lambda grad: grad * self.multiplier)  # type: ignore[no-untyped-call]
 
@@ -68,8 +70,12 @@ class MaskedLayer(nn.Module):
         if mask.shape != self.weight.shape:
             raise ValueError(f"a mask of shape {tuple(mask.shape)} does not fit a weight of shape {tuple(self.weight.shape)}")
         self.mask.copy_(mask)
+        self._obey_mask()
+
+    def _obey_mask(self) -> None:
         self.multiplier.copy_(self.mask)
         self.weight.masked_fill_(~self.mask, 0.0)
+        self.pruned = not bool(self.mask.all())
         self._hook_gradient()
 
     @classmethod
@@ -103,7 +109,8 @@ class MaskedLayer(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
-        self.multiplier.copy_(self.mask)
+        with th.no_grad():
+            self._obey_mask()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_hook": None}
@@ -144,11 +151,30 @@ def prunable_layers(module: nn.Module, prefix: str = "") -> dict[str, Layer]:
     """
     :param module: Root of the search.
     :param prefix: Name of the root, to begin the names with.
-    :return: The linear and convolutional layers from there down, masked or not; subclasses with ideas of their own are
-        left out
+    :return: The linear and convolutional layers from there down, masked or not. Subclasses with ideas of their own are left
+        out, and so are layers whose weight is computed (weight norm) or belongs to a layer before (tied weights)
+    """
+    layers: dict[str, Layer] = {}
+    weights: set[Tensor] = set()
+    for name, layer in module.named_modules(prefix=prefix):
+        if isinstance(layer, Layer) and _is_plain(layer) and layer.weight not in weights:
+            layers[name] = layer
+            weights.add(layer.weight)
+    return layers
+
+
+def overlooked_layers(module: nn.Module, prefix: str = "") -> list[str]:
+    """
+    :param module: Root of the search.
+    :param prefix: Name of the root, to begin the names with.
+    :return: Names of the linear and convolutional layers that cannot be pruned, for what they make of their weight
     """
     named = module.named_modules(prefix=prefix)
-    return {name: layer for name, layer in named if isinstance(layer, Layer) and type(layer) in {*MASKED, *DENSE}}
+    return [name for name, layer in named if isinstance(layer, Layer) and not _is_plain(layer)]
+
+
+def _is_plain(layer: Layer) -> bool:
+    return type(layer) in {*MASKED, *DENSE} and "weight" in layer._parameters
 
 
 def mask_layers(module: nn.Module, *, persistent: bool = True) -> None:
@@ -158,9 +184,9 @@ def mask_layers(module: nn.Module, *, persistent: bool = True) -> None:
     :param module: Root of the modules to convert; it may be such a layer itself.
     :param persistent: Whether state dicts hold the masks. If not, they are those of the plain layers.
     """
-    for layer in module.modules():
+    for layer in prunable_layers(module).values():
         if type(layer) in MASKED:
-            layer.__class__ = MASKED[type(layer)]
+            layer.__class__ = MASKED[type(layer)]  # type: ignore[assignment]
             assert isinstance(layer, MaskedLayer)
             layer._init_mask(persistent)
 
@@ -175,7 +201,7 @@ def unmask_layers(module: nn.Module) -> None:
         if isinstance(layer, MaskedLayer):
             if layer._hook is not None:
                 layer._hook.remove()
-            del layer.mask, layer.multiplier, layer._hook
+            del layer.mask, layer.multiplier, layer.pruned, layer._hook
             layer.__class__ = DENSE[type(layer)]  # type: ignore[assignment]
 
 

@@ -9,7 +9,7 @@ for themselves. A layer that two networks share (a features extractor) belongs t
 from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
-from torch import nn
+from torch import Tensor, nn
 
 from sb3_sparse.nn.layers import Layer, prunable_layers
 
@@ -22,12 +22,12 @@ def find_networks(policy: nn.Module) -> dict[str, dict[str, Layer]]:
     :return: By network, in the policy's order: the prunable layers by full name, such as "actor.latent_pi.0"
     """
     networks: dict[str, dict[str, Layer]] = {}
-    owned: set[Layer] = set()
+    owned: set[Tensor] = set()
     for name, child in policy.named_children():
-        layers = {path: layer for path, layer in prunable_layers(child, prefix=name).items() if layer not in owned}
+        layers = {path: layer for path, layer in prunable_layers(child, prefix=name).items() if layer.weight not in owned}
         if layers and not name.endswith(_TARGET):
             networks[name] = layers
-            owned.update(layers.values())
+            owned.update(layer.weight for layer in layers.values())
     return networks
 
 
@@ -43,7 +43,8 @@ def select_networks(
     :raises ValueError: if a network or a layer to leave out does not exist, or if nothing is left
     """
     networks = find_networks(policy)
-    everything = network == "all" or list(network) == ["all"]
+    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+    everything = network == "all"
     names = list(networks) if everything else [network] if isinstance(network, str) else list(network)
     unknown = [name for name in names if name not in networks]
     if unknown or not names:
@@ -63,7 +64,7 @@ def select_networks(
         if not selected[name] and everything:
             del selected[name]
     if not all(selected.values()) or not selected:
-        raise ValueError(f"exclude={list(exclude)} leaves no layer of {', '.join(names)}")
+        raise ValueError(f"exclude={exclude} leaves no layer of {', '.join(names)}")
     if unused:
         layers = [layer for name in names for layer in networks[name]]
         raise ValueError(f"exclude={sorted(unused)} matches none of the layers: {', '.join(layers)}")

@@ -1,7 +1,6 @@
 """What masks mean for optimizers: they hold pruned weights at zero, forget those that change sides, and Adam runs fused."""
 
 from collections.abc import Iterable
-from functools import partial
 
 import torch as th
 from torch import Tensor, nn
@@ -9,8 +8,8 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from sb3_sparse.nn.layers import MaskedLayer
 
-# Where an optimizer keeps the handle of its hook, so that there is one at most. It is neither copied nor saved.
-_HOOK = "_mask_hook"
+# Where an optimizer keeps the handles of its hooks, so that they are there once at most. They are neither copied nor saved.
+_HANDLES = "_mask_handles"
 
 
 def find_optimizers(policy: nn.Module) -> list[Optimizer]:
@@ -24,11 +23,11 @@ def find_optimizers(policy: nn.Module) -> list[Optimizer]:
 
 def hold_masks(policy: nn.Module) -> None:
     """
-    After every step of the policy's optimizers, multiply the weights by their masks.
+    Make the policy's optimizers obey the masks after every step.
 
-    Masked gradients alone keep pruned weights at zero as long as an optimizer moves them. This catches what goes
-    another way: the line search of TRPO, whose conjugate gradients start from noise, and dense weights loaded into a
-    masked model. An optimizer's hook touches its own weights only: others may be part of a graph that is still to be used.
+    Masked gradients alone keep pruned weights and their moments at zero in nearly every case. This catches the others:
+    the line search of TRPO, whose conjugate gradients start from noise; optimizers whose state does not begin at zero;
+    and the state of a dense model loaded into a sparse one.
 
     :param policy: The policy of an SB3 model, with masked layers. To be called again when more layers are masked.
     """
@@ -36,15 +35,49 @@ def hold_masks(policy: nn.Module) -> None:
     for optimizer in find_optimizers(policy):
         weights = {id(p) for group in optimizer.param_groups for p in group["params"]}
         own = [layer for layer in layers if id(layer.weight) in weights]
-        if (previous := getattr(optimizer, _HOOK, None)) is not None:
-            previous.remove()
-        if own:
-            setattr(optimizer, _HOOK, optimizer.register_step_post_hook(partial(_multiply, own)))
+        for handle in getattr(optimizer, _HANDLES, ()):
+            handle.remove()
+        holder = _Holder(own)
+        handles = (
+            optimizer.register_step_post_hook(holder.after_step),
+            optimizer.register_load_state_dict_post_hook(holder.after_load),
+        )
+        setattr(optimizer, _HANDLES, handles)
 
 
-def _multiply(layers: list[MaskedLayer], *_: object) -> None:
-    with th.no_grad():
-        th._foreach_mul_([layer.weight for layer in layers], [layer.multiplier for layer in layers])
+class _Holder:
+    """
+    The hooks of one optimizer. They touch its own weights only: others may be part of a graph that is still to be used.
+
+    :param layers: The masked layers whose weights the optimizer moves.
+    """
+
+    def __init__(self, layers: list[MaskedLayer]) -> None:
+        self.layers = layers
+        self.unchecked = set(layers)
+
+    def after_step(self, optimizer: Optimizer, *_: object) -> None:
+        """Zero what came back, and once per layer the state that an optimizer has made of other values than zero."""
+        pruned = [layer for layer in self.layers if layer.pruned]
+        if pruned:
+            with th.no_grad():
+                th._foreach_mul_([layer.weight for layer in pruned], [layer.multiplier for layer in pruned])
+        for layer in self.unchecked.intersection(pruned):
+            if layer.weight in optimizer.state:
+                _forget(optimizer, layer.weight, ~layer.mask)
+                self.unchecked.discard(layer)
+
+    def after_load(self, optimizer: Optimizer) -> None:
+        """What was loaded may be the state of a dense model."""
+        for layer in self.layers:
+            _forget(optimizer, layer.weight, ~layer.mask)
+
+
+@th.no_grad()
+def _forget(optimizer: Optimizer, weight: Tensor, where: Tensor) -> None:
+    for value in optimizer.state.get(weight, {}).values():
+        if isinstance(value, Tensor) and value.shape == weight.shape:
+            value.masked_fill_(where, 0.0)
 
 
 @th.no_grad()
@@ -67,11 +100,8 @@ def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer]
     if weight.grad is not None:
         weight.grad.masked_fill_(changed, 0.0)
     for optimizer in optimizers:
-        state = optimizer.state.get(weight, {})
-        for value in state.values():
-            if isinstance(value, Tensor) and value.shape == weight.shape:
-                value.masked_fill_(changed, 0.0)
-        if not mask.all() and any(weight is p for group in optimizer.param_groups for p in group["params"]):
+        _forget(optimizer, weight, changed)
+        if layer.pruned and any(weight is p for group in optimizer.param_groups for p in group["params"]):
             fuse_adam(optimizer)
 
 

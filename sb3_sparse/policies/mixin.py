@@ -45,6 +45,8 @@ class SparsePolicyMixin:
         for name, table in ((distribution, DISTRIBUTIONS), (saliency, SALIENCIES)):
             if name not in table:
                 raise ValueError(f"unknown name '{name}': use one of {', '.join(table)}")
+        if isinstance(sparsity, Mapping) and not sparsity:
+            return
         chosen = list(sparsity) if isinstance(sparsity, Mapping) else "all"
         networks = select_networks(self, chosen, exclude)  # type: ignore[arg-type]
         optimizers, twins = find_optimizers(self), find_twins(self)  # type: ignore[arg-type]

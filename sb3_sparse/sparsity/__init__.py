@@ -6,7 +6,7 @@ A pruning method is a choice on four axes, each a family of functions with one s
 (:mod:`masks`). Adding a member touches its family's file alone.
 """
 
-from sb3_sparse.sparsity.distributions import DISTRIBUTIONS, erdos_renyi, erk, global_, uniform
+from sb3_sparse.sparsity.distributions import DISTRIBUTIONS, check_sparsity, erdos_renyi, erk, global_, uniform
 from sb3_sparse.sparsity.masks import prune, prune_to, rewire
 from sb3_sparse.sparsity.saliency import SALIENCIES, magnitude, random
 from sb3_sparse.sparsity.schedules import SCHEDULES, Constant, Cosine, Cubic
@@ -24,6 +24,7 @@ __all__ = [
     "Named",
     "Saliency",
     "Schedule",
+    "check_sparsity",
     "erdos_renyi",
     "erk",
     "global_",

@@ -16,6 +16,7 @@ the usual iteration for ERK.
 
 from collections.abc import Callable, Sequence
 from math import floor, prod
+from numbers import Real
 
 import torch as th
 
@@ -102,14 +103,24 @@ def global_(scores: Named, sparsity: float) -> dict[str, int]:
     budget = _budget(scores, sparsity)
     flat = []
     for score in scores.values():
-        ranked = score.detach().flatten().double().cpu().clone()
-        best = ranked.argmax()
-        if ranked[best] > -th.inf:
-            ranked[best] = th.inf
+        ranked = score.detach().flatten().double().cpu().clamp(max=th.finfo(th.float64).max)
+        if _active(ranked) > 0:
+            ranked[ranked.argmax()] = th.inf
         flat.append(ranked)
     layer = th.arange(len(flat)).repeat_interleave(th.tensor([ranked.numel() for ranked in flat]))
     kept = layer[th.cat(flat).sort(descending=True, stable=True).indices[:budget]]
     return dict(zip(scores, th.bincount(kept, minlength=len(flat)).tolist(), strict=True))
+
+
+def check_sparsity(sparsity: float) -> float:
+    """
+    :param sparsity: What a user gave as a share of zeros.
+    :return: The same as a float
+    :raises ValueError: if it is no number in [0, 1)
+    """
+    if not isinstance(sparsity, Real) or not 0.0 <= sparsity < 1.0:
+        raise ValueError(f"sparsity is the share of zeros and must lie in [0, 1), got {sparsity!r}")
+    return float(sparsity)
 
 
 def _active(score: th.Tensor) -> int:
@@ -121,8 +132,7 @@ def _budget(scores: Named, sparsity: float) -> int:
     """Number of weights to keep over all layers."""
     if not scores:
         raise ValueError("there is no layer to prune")
-    if not 0.0 <= sparsity < 1.0:
-        raise ValueError(f"sparsity must lie in [0, 1), got {sparsity}")
+    sparsity = check_sparsity(sparsity)
     for name, score in scores.items():
         if score.isnan().any():
             raise ValueError(f"the scores of layer '{name}' contain NaN: the training has diverged")

@@ -106,6 +106,8 @@ def _best(scores: Tensor, *, among: Tensor, count: int) -> Tensor:
     """Mask of the ``count`` highest scores among the places marked True; the lower index wins a tie."""
     if scores.shape != among.shape:
         raise ValueError(f"scores of shape {tuple(scores.shape)} do not fit a mask of shape {tuple(among.shape)}")
+    if scores.isnan().any():
+        raise ValueError("scores contain NaN: the training has diverged")
     order = _finite(scores).masked_fill(~among, -th.inf).flatten().sort(descending=True, stable=True).indices
     best = th.zeros_like(among).flatten()
     best[order[:count]] = True

@@ -19,7 +19,9 @@ def _elapsed(progress: float, start: float, end: float) -> float:
     """Share of the window [start, end] that has passed, in [0, 1]."""
     if progress >= end:
         return 1.0
-    return max(0.0, (progress - start) / (end - start))
+    if progress <= start:
+        return 0.0
+    return (progress - start) / (end - start)
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,8 @@ class Cubic:
 
     def __call__(self, progress: float) -> float:
         left = (1.0 - _elapsed(progress, self.start, self.end)) ** 3
-        return self.final + (self.initial - self.final) * left
+        # This form is exact at both ends, and so are the budgets there.
+        return self.initial * left + self.final * (1.0 - left)
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ class Cosine:
 
     def __call__(self, progress: float) -> float:
         half_wave = (1.0 + math.cos(math.pi * _elapsed(progress, self.start, self.end))) / 2
-        return self.final + (self.initial - self.final) * half_wave
+        return self.initial * half_wave + self.final * (1.0 - half_wave)
 
 
 SCHEDULES = {"constant": Constant, "cubic": Cubic, "cosine": Cosine}

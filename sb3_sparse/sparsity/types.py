@@ -18,14 +18,10 @@ Schedule = Callable[[float], float]
 class Saliency(Protocol):
     """Weights -> scores of the same shapes; a higher score says "keep"."""
 
-    __name__: str
-
     def __call__(self, weights: Named, loss: Loss | None = None, *, generator: Generator | None = None) -> Named: ...
 
 
 class Distribution(Protocol):
     """Scores (-inf = pruned already) and a sparsity -> the number of weights that each layer keeps."""
-
-    __name__: str
 
     def __call__(self, scores: Named, sparsity: float) -> dict[str, int]: ...

@@ -2,32 +2,15 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from zlib import crc32
 
 import numpy as np
 import torch as th
 
+from sb3_sparse.callbacks.arguments import check_count, name_of
 from sb3_sparse.callbacks.base import SparsityCallback
 from sb3_sparse.nn import Layer
 from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, Distribution, Saliency, prune_to
-
-
-def check_sparsity(sparsity: float) -> float:
-    """
-    :param sparsity: What a user gave.
-    :return: The same as a float
-    :raises ValueError: if it lies outside [0, 1)
-    """
-    if not 0.0 <= sparsity < 1.0:
-        raise ValueError(f"sparsity is the share of zeros and must lie in [0, 1), got {sparsity}")
-    return float(sparsity)
-
-
-def name_of(chosen: str | Saliency | Distribution) -> str:
-    """
-    :param chosen: A function or its name.
-    :return: The name
-    """
-    return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", type(chosen).__name__)
 
 
 class PruningCallback(SparsityCallback):
@@ -63,7 +46,7 @@ class PruningCallback(SparsityCallback):
             raise ValueError(f"unknown distribution '{distribution}': use one of {', '.join(DISTRIBUTIONS)}")
         self.saliency = SALIENCIES[saliency] if isinstance(saliency, str) else saliency
         self.distribution = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution
-        self.seed = seed
+        self.seed = None if seed is None else check_count("seed", seed, least=0)
 
     def _arguments(self) -> dict[str, object]:
         return {"saliency": name_of(self.saliency), "distribution": name_of(self.distribution), "seed": self.seed}
@@ -92,16 +75,17 @@ class PruningCallback(SparsityCallback):
         :param sparsity: Share of zeros that each network is to have.
         :param draw: Number of this update: together with the seed it fixes what is drawn, so no generator has to be saved.
         """
-        words = np.random.SeedSequence([self._clock["seed"], draw]).generate_state(1, np.uint64)
-        generator = th.Generator().manual_seed(int(words[0] >> np.uint64(1)))
         for network, layers in self.layers.items():
+            # Every network has draws of its own, also those of another callback with the same seed.
+            entropy = [self._clock["seed"], draw, crc32(network.encode())]
+            seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1)
             masks = prune_to(
                 {name: layer.weight.detach() for name, layer in layers.items()},
                 {name: layer.mask for name, layer in layers.items()},
                 sparsity,
                 saliency=self.saliency,
                 distribution=self.distribution,
-                generator=generator,
+                generator=th.Generator().manual_seed(int(seed)),
             )
             self._apply(network, masks)
         if self.verbose > 0:

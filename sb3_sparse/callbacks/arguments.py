@@ -1,0 +1,47 @@
+"""What a user's arguments mean: checked at once, and turned into plain Python numbers and names that can be saved as JSON."""
+
+from functools import partial
+from numbers import Integral, Real
+
+from sb3_sparse.sparsity import Distribution, Saliency
+
+
+def check_moment(name: str, when: float | int) -> float | int:
+    """
+    :param name: Name of an argument.
+    :param when: Its value: a share of the run if a float, a number of environment steps if an int.
+    :return: The same value
+    :raises ValueError: if it lies before the run, or is a float that is no share
+    """
+    if not isinstance(when, Real) or isinstance(when, bool):
+        raise ValueError(f"{name}={when!r} is no moment of a run: give a share as a float, or steps as an int")
+    if when < 0:
+        raise ValueError(f"{name}={when} lies before the run")
+    if isinstance(when, Integral):
+        return int(when)
+    if not when <= 1.0:
+        raise ValueError(f"{name}={when} is no share of a run: a float lies in [0, 1], steps are given as an int")
+    return float(when)
+
+
+def check_count(name: str, value: int, *, least: int) -> int:
+    """
+    :param name: Name of an argument.
+    :param value: Its value; a float is taken if it is whole.
+    :param least: The smallest value allowed.
+    :return: The same as an int
+    :raises ValueError: if it is no whole number, or too small
+    """
+    if not isinstance(value, Real) or isinstance(value, bool) or value != int(value) or value < least:
+        raise ValueError(f"{name}={value!r} must be a whole number, at least {least}")
+    return int(value)
+
+
+def name_of(chosen: str | Saliency | Distribution) -> str:
+    """
+    :param chosen: A function or its name.
+    :return: The name, with the arguments of a ``functools.partial``; it tells one run from another
+    """
+    if isinstance(chosen, partial):
+        return f"{name_of(chosen.func)}({', '.join(map(repr, (*chosen.args, *sorted(chosen.keywords.items()))))})"
+    return chosen if isinstance(chosen, str) else getattr(chosen, "__name__", repr(chosen))
