@@ -6,8 +6,9 @@ hyperparams/sac_gmp.yml`` runs it unmodified. This module saves the path, and se
 """
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +93,7 @@ def train(arguments: Sequence[str]) -> None:
 
     :param arguments: Its command line.
     """
-    from rl_zoo3.train import train as zoo_train
-
-    _run(zoo_train, "train", arguments)
+    _run("train", arguments)
 
 
 def enjoy(arguments: Sequence[str]) -> None:
@@ -105,13 +104,15 @@ def enjoy(arguments: Sequence[str]) -> None:
     """
     if not any(argument.startswith(("-f", "--f")) for argument in arguments):
         arguments = ["--folder", "logs", *arguments]
-    from rl_zoo3.enjoy import enjoy as zoo_enjoy
-
-    _run(zoo_enjoy, "enjoy", arguments)
+    _run("enjoy", arguments)
 
 
-def _run(command: Callable[[], None], name: str, arguments: Sequence[str]) -> None:
-    """rl-zoo3's commands read ``sys.argv``."""
+def _run(name: str, arguments: Sequence[str]) -> None:
+    """Run a command of rl-zoo3, a function of the module of that name, which reads ``sys.argv``."""
+    try:
+        command = getattr(import_module(f"rl_zoo3.{name}"), name)
+    except ModuleNotFoundError as error:
+        raise SystemExit(f"sb3-sparse {name} needs rl-zoo3 ({error}): pip install sb3_sparse[zoo]") from error
     previous, sys.argv = sys.argv, [f"sb3-sparse {name}", *arguments]
     try:
         command()
