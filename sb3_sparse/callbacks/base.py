@@ -112,24 +112,9 @@ class SparsityCallback(BaseCallback):
 
     def _init_callback(self) -> None:
         policy = self.model.policy
-        selected = select_networks(policy, self.network, self.exclude)
         self._optimizers = find_optimizers(policy)
-        if not self._optimizers:
-            raise ValueError(
-                f"{type(self.model).__name__} trains without gradients, so pruned weights could not be held at zero"
-            )
-        if isinstance(self.parent, EventCallback):
-            raise ValueError(
-                f"{type(self).__name__} cannot be inside another callback such as {type(self.parent).__name__}: it would "
-                "miss steps; put it into the list itself, and first"
-            )
+        selected = self._select()
         self._check(selected)
-        for network in selected:
-            if overlooked := overlooked_layers(getattr(policy, network), network):
-                warnings.warn(
-                    f"these layers stay dense and do not count, for they are no plain nn.Linear or nn.Conv2d: {overlooked}",
-                    stacklevel=2,
-                )
         self._state = SparsityState(self.model)
         arguments = {"network": list(selected), "exclude": sorted(self.exclude), "targets": self.targets, **self._arguments()}
         self._clock = self._state.clock(f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})")
@@ -141,6 +126,27 @@ class SparsityCallback(BaseCallback):
         self._log: dict[str, float] = {}
         for network in self.layers:
             self._apply(network, {name: layer.mask.clone() for name, layer in self.layers[network].items()})
+
+    def _select(self) -> dict[str, dict[str, Layer]]:
+        """The layers to govern, by network and full name; errors and a warning if that is not what the user may expect."""
+        policy = self.model.policy
+        selected = select_networks(policy, self.network, self.exclude)
+        if not self._optimizers:
+            raise ValueError(
+                f"{type(self.model).__name__} trains without gradients, so pruned weights could not be held at zero"
+            )
+        if isinstance(self.parent, EventCallback):
+            raise ValueError(
+                f"{type(self).__name__} cannot be inside another callback such as {type(self.parent).__name__}: it would "
+                "miss steps; put it into the list itself, and first"
+            )
+        overlooked = [name for network in selected for name in overlooked_layers(getattr(policy, network), network)]
+        if overlooked:
+            warnings.warn(
+                f"these layers stay dense and do not count, for they are no plain nn.Linear or nn.Conv2d: {overlooked}",
+                stacklevel=2,
+            )
+        return selected
 
     def _saved_masks(self, selected: dict[str, dict[str, Layer]]) -> dict[Layer, th.Tensor]:
         """
@@ -206,10 +212,10 @@ class SparsityCallback(BaseCallback):
     def _enforce(self) -> None:
         """Zero what came back by a way around the optimizers; target twins included."""
         layers = [layer for layers in self.layers.values() for layer in layers.values() if layer.pruned]
-        pairs = [(w, layer.multiplier) for layer in layers for w in (layer, *self._twins.get(layer, ()))]
+        pairs = [(obeying.weight, layer.multiplier) for layer in layers for obeying in (layer, *self._twins.get(layer, ()))]
         if pairs:
             with th.no_grad():
-                th._foreach_mul_([twin.weight for twin, _ in pairs], [multiplier for _, multiplier in pairs])
+                th._foreach_mul_(*map(list, zip(*pairs, strict=True)))
 
     def _on_training_start(self) -> None:
         self._update()
