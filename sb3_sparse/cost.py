@@ -1,8 +1,8 @@
 """What a policy costs: connections, neurons and bytes, per layer and per network."""
 
 import io
-from collections.abc import Container, Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,57 +15,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class LayerSummary:
+class Counts:
     """
-    One linear or convolutional layer.
+    What is counted of a layer, of a network and of a whole policy.
 
-    :param shape: Shape of the weight, ``(out, in)`` or ``(out, in / groups, height, width)``.
-    :param nonzero: Number of weights that are not zero.
-    :param active_neurons: Number of outputs (units or channels) with at least one nonzero weight.
+    :param nonzero: Number of weights that are not zero; biases are not counted.
+    :param total: Number of weights, zeros included.
+    :param active_neurons: Number of outputs of layers (units or channels) with at least one nonzero weight.
+    :param neurons: Number of outputs of layers.
     """
 
-    shape: tuple[int, ...]
     nonzero: int
+    total: int
     active_neurons: int
-
-    @property
-    def total(self) -> int:
-        """Number of weights, zeros included; biases are not counted."""
-        return int(np.prod(self.shape))
-
-    @property
-    def neurons(self) -> int:
-        """Number of outputs."""
-        return self.shape[0]
-
-    @property
-    def sparsity(self) -> float:
-        """Share of zeros."""
-        return 1.0 - self.nonzero / self.total
-
-
-@dataclass(frozen=True)
-class NetworkSummary:
-    """
-    One network: the sums over its layers.
-
-    :param layers: Its layers by name.
-    :param nbytes: Bytes of all its parameters, biases included, in the archive that ``numpy.savez_compressed`` writes:
-        a real file, in which zeros compress well.
-    """
-
-    layers: dict[str, LayerSummary]
-    nbytes: int
-
-    @property
-    def nonzero(self) -> int:
-        """Number of weights that are not zero."""
-        return sum(layer.nonzero for layer in self.layers.values())
-
-    @property
-    def total(self) -> int:
-        """Number of weights, zeros included; biases are not counted."""
-        return sum(layer.total for layer in self.layers.values())
+    neurons: int
 
     @property
     def sparsity(self) -> float:
@@ -77,19 +40,34 @@ class NetworkSummary:
         """The papers' count: four bytes per nonzero weight, as if indices and biases cost nothing."""
         return 4 * self.nonzero
 
-    @property
-    def active_neurons(self) -> int:
-        """Number of outputs of its layers with at least one nonzero weight."""
-        return sum(layer.active_neurons for layer in self.layers.values())
 
-    @property
-    def neurons(self) -> int:
-        """Number of outputs of its layers."""
-        return sum(layer.neurons for layer in self.layers.values())
+@dataclass(frozen=True)
+class LayerSummary(Counts):
+    """
+    One linear or convolutional layer.
+
+    :param shape: Shape of the weight, ``(out, in)`` or ``(out, in / groups, height, width)``.
+    """
+
+    shape: tuple[int, ...]
 
 
 @dataclass(frozen=True)
-class Summary:
+class NetworkSummary(Counts):
+    """
+    One network: the sums over its layers.
+
+    :param layers: Its layers by name.
+    :param nbytes: Bytes of all its parameters, biases included, in the archive that ``numpy.savez_compressed`` writes: a
+        real file, in which zeros compress well.
+    """
+
+    layers: dict[str, LayerSummary]
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Summary(Counts):
     """
     What :func:`summarize` has counted; printing it shows a table.
 
@@ -100,38 +78,29 @@ class Summary:
     networks: dict[str, NetworkSummary]
     nbytes: int
 
-    @property
-    def nonzero(self) -> int:
-        """Number of weights that are not zero."""
-        return sum(network.nonzero for network in self.networks.values())
-
-    @property
-    def total(self) -> int:
-        """Number of weights, zeros included; biases are not counted."""
-        return sum(network.total for network in self.networks.values())
-
-    @property
-    def sparsity(self) -> float:
-        """Share of zeros."""
-        return 1.0 - self.nonzero / self.total
-
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
             ("layer", "shape", "nonzero", "total", "sparsity", "active neurons", "value bytes", "npz bytes")
         ]
         for name, network in self.networks.items():
             for path, layer in network.layers.items():
-                rows.append((path, "x".join(map(str, layer.shape)), *_cells(layer), "", ""))
+                rows.append((path, "x".join(map(str, layer.shape)), *_cells(layer), ""))
             if list(network.layers) != [name]:
-                rows.append((name, "", *_cells(network), f"{network.value_bytes:,}", f"{network.nbytes:,}"))
+                rows.append((name, "", *_cells(network), f"{network.nbytes:,}"))
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
         return "\n".join(line.rstrip() for line in lines)
 
 
-def _cells(part: LayerSummary | NetworkSummary) -> tuple[str, ...]:
-    neurons = f"{part.active_neurons:,}/{part.neurons:,}"
-    return f"{part.nonzero:,}", f"{part.total:,}", f"{part.sparsity:.4f}", neurons
+def _cells(counts: Counts) -> tuple[str, ...]:
+    neurons = f"{counts.active_neurons:,}/{counts.neurons:,}"
+    return f"{counts.nonzero:,}", f"{counts.total:,}", f"{counts.sparsity:.4f}", neurons, f"{counts.value_bytes:,}"
+
+
+def _sum(parts: Iterable[Counts]) -> dict[str, int]:
+    """The fields of :class:`Counts`, added up."""
+    parts = list(parts)
+    return {field.name: sum(getattr(part, field.name) for part in parts) for field in fields(Counts)}
 
 
 def summarize(model: "BaseAlgorithm") -> Summary:
@@ -173,14 +142,16 @@ def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[s
         if name.endswith(".weight") and known:
             exists = tensor != 0
             active = int(exists.flatten(1).any(dim=1).sum())
-            layer = LayerSummary(tuple(tensor.shape), int(exists.sum()), active)
+            layer = LayerSummary(int(exists.sum()), exists.numel(), active, len(exists), shape=tuple(tensor.shape))
             layers.setdefault(network, {})[layer_name] = layer
     if not layers:
         raise ValueError("this policy has no linear or convolutional layer")
-    networks = {name: NetworkSummary(part, _npz_bytes(parameters[name])) for name, part in layers.items()}
-    return Summary(
-        networks, _npz_bytes({f"{name}.{path}": a for name, part in parameters.items() for path, a in part.items()})
-    )
+    networks = {
+        name: NetworkSummary(**_sum(part.values()), layers=part, nbytes=_npz_bytes(parameters[name]))
+        for name, part in layers.items()
+    }
+    everything = {f"{name}.{path}": array for name, part in parameters.items() for path, array in part.items()}
+    return Summary(**_sum(networks.values()), networks=networks, nbytes=_npz_bytes(everything))
 
 
 def _npz_bytes(arrays: dict[str, np.ndarray]) -> int:
