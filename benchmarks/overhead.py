@@ -6,7 +6,8 @@ What masking costs: the time of a training step with pruning over that of stock 
 SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the actor pruned, and with actor and critics
 pruned. All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in
 every round, so that a busy machine slows all alike; a ratio is the median over the rounds of pruned / stock. The pruned
-variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps).
+variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps)
+and all that the callback does in an environment step.
 """
 
 import argparse
@@ -66,14 +67,19 @@ def make(
     return model, callback
 
 
-def seconds(model: BaseAlgorithm, updates: int) -> float:
+def seconds(model: BaseAlgorithm, callback: GradualPruningCallback | None, updates: int) -> float:
     """
     :param model: The model.
+    :param callback: Its callback; it is called around every update, as with ``train_freq=1``.
     :param updates: Number of gradient steps.
     :return: Time of one of them
     """
     begin = time.perf_counter()
     for _ in range(updates):
+        if callback is not None:
+            callback.on_rollout_start()
+            callback.on_step()
+            callback.on_rollout_end()
         model.train(gradient_steps=1, batch_size=256)
     return (time.perf_counter() - begin) / updates
 
@@ -102,7 +108,7 @@ def measure(name: str, rounds: int, updates: int, rng: np.random.Generator) -> d
         took = {}
         for variant in rng.permutation(list(VARIANTS)):
             model, callback = models[variant]
-            took[variant] = seconds(model, updates)
+            took[variant] = seconds(model, callback, updates)
             if callback is not None:
                 took[variant] += pruning_seconds(callback) / UPDATE_FREQ
         for variant, values in ratios.items():

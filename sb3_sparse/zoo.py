@@ -2,7 +2,7 @@
 The way into rl-zoo3: our recipes by name, and its own commands around them.
 
 A recipe is an rl-zoo3 hyperparameter file ``<algo>_<name>.yml``, so ``python -m rl_zoo3.train -conf
-hyperparams/sac_gmp.yml`` runs it unmodified. This module saves the path, and sets the sparsity from the command line.
+hyperparams/sac_gmp.yml`` runs it unmodified. This module finds the path, and sets the sparsity from the command line.
 """
 
 import sys

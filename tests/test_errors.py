@@ -2,6 +2,7 @@
 
 import re
 import zipfile
+from functools import partial
 
 import pytest
 import torch as th
@@ -11,6 +12,7 @@ from stable_baselines3.common.callbacks import EveryNTimesteps
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
 from sb3_sparse.cli import main, read_policy
+from sb3_sparse.sparsity import erdos_renyi
 from sb3_sparse.zoo import find_recipe
 from tests.algorithms import CASES
 
@@ -35,6 +37,7 @@ from tests.algorithms import CASES
         (OneShotPruningCallback, {"sparsity": 0.9, "targets": "x"}, "unknown targets='x': use one of mask, polyak"),
         (GradualPruningCallback, {"final_sparsity": "0.9"}, "must lie in [0, 1), got '0.9'"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "start": "0.2"}, "start='0.2' is no moment of a run"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": float("inf")}, "update_freq=inf must be a whole"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": 1.5}, "update_freq=1.5 must be a whole number"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": "1e3"}, "update_freq='1e3' must be a whole number"),
         (OneShotPruningCallback, {"sparsity": 0.9, "seed": -1}, "seed=-1 must be a whole number, at least 0"),
@@ -79,6 +82,15 @@ def test_end_before_start_in_mixed_units():
     assert "would end before it starts: start=40, end=25" in start(
         "sac", GradualPruningCallback("actor", 0.9, start=40, end=0.5)
     )
+
+
+def test_fixed_counts_cannot_be_reached_gradually():
+    fixed = partial(erdos_renyi, lambdas=(1, 2))
+    kwargs = {"exclude": ["mu", "log_std"], "distribution": fixed}
+    assert "has fixed counts" in start("sac", GradualPruningCallback("actor", 0.9, **kwargs))
+    model = CASES["sac"].make()
+    model.learn(20, callback=OneShotPruningCallback("actor", 0.5, **kwargs))
+    assert [int(layer.mask.sum()) for layer in (model.actor.latent_pi[0], model.actor.latent_pi[2])] == [19, 64]
 
 
 def test_inside_another_callback():

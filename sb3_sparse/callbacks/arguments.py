@@ -32,7 +32,7 @@ def check_count(name: str, value: int, *, least: int) -> int:
     :return: The same as an int
     :raises ValueError: if it is no whole number, or too small
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or value != int(value) or value < least:
+    if not isinstance(value, Real) or isinstance(value, bool) or value % 1 != 0 or value < least:
         raise ValueError(f"{name}={value!r} must be a whole number, at least {least}")
     return int(value)
 

@@ -196,12 +196,7 @@ class SparsityCallback(BaseCallback):
         layers = self.layers[network]
         active = 0
         for name, layer in layers.items():
-            apply_mask(layer, masks[name], self._optimizers)
-            for twin in self._twins.get(layer, ()):
-                if isinstance(twin, MaskedLayer):
-                    twin.set_mask(layer.mask)
-                else:
-                    twin.weight.data.mul_(layer.multiplier)
+            apply_mask(layer, masks[name], self._optimizers, self._twins.get(layer, ()))
             self._state.save_mask(name, layer.mask)
             active += int(layer.mask.flatten(1).any(dim=1).sum())
         total = sum(layer.mask.numel() for layer in layers.values())

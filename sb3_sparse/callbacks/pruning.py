@@ -5,6 +5,7 @@ from math import ceil
 
 from sb3_sparse.callbacks.arguments import check_count, check_moment, name_of
 from sb3_sparse.callbacks.pruning_base import PruningCallback
+from sb3_sparse.nn import Layer
 from sb3_sparse.sparsity import Cubic, Distribution, Saliency, check_sparsity
 
 
@@ -141,8 +142,8 @@ class GradualPruningCallback(PruningCallback):
             raise ValueError(f"initial_sparsity={initial_sparsity} is more than final_sparsity={final_sparsity}")
         self.start = check_moment("start", start)
         self.end = check_moment("end", end)
-        if isinstance(start, float) == isinstance(end, float):
-            _check_order(start, end)
+        if type(self.start) is type(self.end):
+            _check_order(self.start, self.end)
         self.update_freq = check_count("update_freq", update_freq, least=1)
 
     def _arguments(self) -> dict[str, object]:
@@ -152,6 +153,16 @@ class GradualPruningCallback(PruningCallback):
     @property
     def _highest_sparsity(self) -> float:
         return self.final_sparsity
+
+    def _check(self, selected: dict[str, dict[str, Layer]]) -> None:
+        super()._check(selected)
+        for network, layers in selected.items():
+            weights = {name: layer.weight for name, layer in layers.items()}
+            if self.distribution(weights, 0.0) != {name: weight.numel() for name, weight in weights.items()}:
+                raise ValueError(
+                    f"network '{network}': distribution '{name_of(self.distribution)}' has fixed counts, which cannot be "
+                    "reached gradually: use OneShotPruningCallback"
+                )
 
     def _start(self, clock: dict[str, int]) -> None:
         super()._start(clock)

@@ -6,7 +6,7 @@ import torch as th
 from torch import Tensor, nn
 from torch.optim import Adam, AdamW, Optimizer
 
-from sb3_sparse.nn.layers import MaskedLayer
+from sb3_sparse.nn.layers import Layer, MaskedLayer
 
 # Where an optimizer keeps the handles of its hooks, so that they are there once at most. They are neither copied nor saved.
 _HANDLES = "_mask_handles"
@@ -81,17 +81,18 @@ def _forget(optimizer: Optimizer, weight: Tensor, where: Tensor) -> None:
 
 
 @th.no_grad()
-def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer]) -> None:
+def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer], twins: Iterable[Layer] = ()) -> None:
     """
-    Give a layer a new mask, and make its optimizer forget every weight that changed sides.
+    Give a layer a new mask, make its optimizer forget every weight that changed sides, and mask its target twins alike.
 
     Same as: ``layer.set_mask(mask)``, then zero the gradient of, and every optimizer state of the weight's shape at,
-    the places where the mask changed. A layer that has lost weights gets a fused Adam: on CPU the square root of an
-    exact zero takes other implementations of Adam 25 times as long as that of any other number.
+    the places where the mask changed. A layer that has lost weights gets a fused Adam: other implementations are slow on
+    a CPU where they take the square root of exact zeros.
 
     :param layer: The layer.
     :param mask: Boolean tensor of the weight's shape, True where a weight exists.
     :param optimizers: Optimizers to look for the layer's weight in.
+    :param twins: Layers of target networks that follow this one, masked or not.
     """
     # A pruned weight is changed whatever the old mask says: the two may be equal when a model has just been loaded.
     changed = (layer.mask != mask) | ~mask
@@ -103,6 +104,11 @@ def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer]
         _forget(optimizer, weight, changed)
         if layer.pruned and any(weight is p for group in optimizer.param_groups for p in group["params"]):
             fuse_adam(optimizer)
+    for twin in twins:
+        if isinstance(twin, MaskedLayer):
+            twin.set_mask(mask)
+        else:
+            twin.weight.masked_fill_(~mask, 0.0)
 
 
 def fuse_adam(optimizer: Optimizer) -> None:

@@ -63,10 +63,7 @@ class SparsePolicyMixin:
                 distribution=DISTRIBUTIONS[distribution],
             )
             for name, layer in layers.items():
-                apply_mask(layer, masks[name], optimizers)
-                for twin in twins.get(layer, ()):
-                    assert isinstance(twin, MaskedLayer)
-                    twin.set_mask(masks[name])
+                apply_mask(layer, masks[name], optimizers, twins.get(layer, ()))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         parameters: dict[str, Any] = super()._get_constructor_parameters()  # type: ignore[misc]

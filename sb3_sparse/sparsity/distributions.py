@@ -44,7 +44,7 @@ def erdos_renyi(scores: Named, sparsity: float | None = None, *, lambdas: Sequen
 
     The factor of proportionality is solved for ``sparsity``, or given per layer as ``lambdas``: then layer l keeps
     ``round(lambda_l * (n_in + n_out))`` weights, times the kernel size of a convolution, at most all of them (DS-TD3:
-    Sokar et al. 2021). ``functools.partial(erdos_renyi, lambdas=(7, 64))`` is a distribution like any other.
+    Sokar et al. 2021). ``functools.partial(erdos_renyi, lambdas=(7, 64))`` is a distribution with fixed counts.
 
     >>> erdos_renyi({"l1": th.ones(256, 17), "l2": th.ones(256, 256)}, lambdas=(7, 64))
     {'l1': 1911, 'l2': 32768}
