@@ -1,7 +1,20 @@
-"""Callbacks: the only hands that change a mask while a model trains."""
+"""Callbacks: the only hands that change a mask or a quantizer while a model trains."""
 
 from sb3_sparse.callbacks.base import SparsityCallback
 from sb3_sparse.callbacks.pruning import GradualPruningCallback, OneShotPruningCallback
 from sb3_sparse.callbacks.pruning_base import PruningCallback
+from sb3_sparse.callbacks.quantization import QATCallback
+from sb3_sparse.callbacks.restore import restore
+from sb3_sparse.callbacks.resumable import ResumableCallback
+from sb3_sparse.callbacks.state import saved_bits
 
-__all__ = ["GradualPruningCallback", "OneShotPruningCallback", "PruningCallback", "SparsityCallback"]
+__all__ = [
+    "GradualPruningCallback",
+    "OneShotPruningCallback",
+    "PruningCallback",
+    "QATCallback",
+    "ResumableCallback",
+    "SparsityCallback",
+    "restore",
+    "saved_bits",
+]

@@ -4,10 +4,11 @@ What a run must remember to be resumed: the attribute ``sparsity_state`` of the 
 SB3 saves every attribute of a model, so CheckpointCallback, EvalCallback, rl-zoo3 and ``model.save`` all carry it. It
 holds strings, integers and dicts alone, so SB3 writes it as JSON, and a zip loads where this package is not installed:
 
-    {"masks": {"actor.latent_pi.0": <packed bits>, ...}, "callbacks": {<callback and its arguments>: {"timestep": 1200,
-    ...}}}
+    {"masks": {"actor.latent_pi.0": <packed mask>, ...}, "bits": {"actor.latent_pi.0": 8, ...},
+    "callbacks": {<callback and its arguments>: {"timestep": 1200, ...}}}
 
 Masks are kept because they do not follow from the zeros of the weights: a weight that has just been regrown is zero too.
+Bits are those of layers that compute with quantized weights; the weights of a zip are float.
 """
 
 import base64
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
+
+from sb3_sparse.nn import check_bits
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -37,11 +40,12 @@ class SparsityState:
         if not isinstance(state, dict):
             raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it is no dict")
         self._masks: dict[str, str] = state.setdefault("masks", {})
+        self._bits: dict[str, int] = state.setdefault("bits", {})
         self._callbacks: dict[str, dict[str, int]] = state.setdefault("callbacks", {})
         clocks = self._callbacks.values() if isinstance(self._callbacks, dict) else [None]
         whole = all(isinstance(clock, dict) and all(type(value) is int for value in clock.values()) for clock in clocks)
-        if not whole or not isinstance(self._masks, dict):
-            raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it does not hold masks and clocks")
+        if not whole or not isinstance(self._masks, dict) or not isinstance(self._bits, dict):
+            raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it does not hold masks, bits and clocks")
 
     def clock(self, key: str) -> dict[str, int]:
         """
@@ -49,6 +53,11 @@ class SparsityState:
         :return: The integers that this callback keeps, empty at first
         """
         return self._callbacks.setdefault(key, {})
+
+    @property
+    def masked(self) -> set[str]:
+        """Full names of the layers with a saved mask."""
+        return set(self._masks)
 
     def save_mask(self, layer: str, mask: th.Tensor) -> None:
         """
@@ -78,3 +87,35 @@ class SparsityState:
             raise ValueError(f"the saved mask of layer '{layer}' does not fit its weight of shape {tuple(shape)}")
         bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
         return th.from_numpy(bits.astype(bool)).view(shape)
+
+    def drop_mask(self, layer: str) -> None:
+        """
+        :param layer: Full name of a layer, with a saved mask or without.
+        """
+        self._masks.pop(layer, None)
+
+    def save_bits(self, layer: str, bits: int) -> None:
+        """
+        :param layer: Full name of the layer.
+        :param bits: Bits of its quantized weights.
+        """
+        self._bits[layer] = bits
+
+    def load_bits(self) -> dict[str, int]:
+        """
+        :return: The saved bits by full layer name
+        :raises ValueError: if what was saved is damaged
+        """
+        try:
+            return {layer: check_bits(bits) for layer, bits in self._bits.items()}
+        except ValueError as error:
+            raise ValueError(f"the saved bits of this model's layers are damaged: {error}") from error
+
+
+def saved_bits(model: "BaseAlgorithm") -> dict[str, int]:
+    """
+    :param model: A model, as it was loaded.
+    :return: By full layer name: bits of the layers that computed with quantized weights when it was saved
+    :raises ValueError: if what was saved is damaged
+    """
+    return SparsityState(model).load_bits() if _ATTRIBUTE in model.__dict__ else {}

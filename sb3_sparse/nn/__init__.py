@@ -1,5 +1,6 @@
-"""Masked layers, and what they ask of the modules and optimizers around them. Imports torch alone."""
+"""Masked and quantized layers, and what they ask of the modules and optimizers around them. Imports torch alone."""
 
+from sb3_sparse.nn.fake_quantize import check_bits, fake_quantize, quantize, quantized_bits
 from sb3_sparse.nn.layers import (
     Layer,
     MaskedConv2d,
@@ -19,6 +20,8 @@ __all__ = [
     "MaskedLayer",
     "MaskedLinear",
     "apply_mask",
+    "check_bits",
+    "fake_quantize",
     "find_networks",
     "find_optimizers",
     "find_twins",
@@ -27,6 +30,8 @@ __all__ = [
     "mask_layers",
     "overlooked_layers",
     "prunable_layers",
+    "quantize",
+    "quantized_bits",
     "select_networks",
     "unmask_layers",
 ]

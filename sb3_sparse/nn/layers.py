@@ -14,7 +14,10 @@ from typing import Any, TypeVar
 
 import torch as th
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
+
+from sb3_sparse.nn.fake_quantize import QuantizableLayer
 
 #: What can be pruned, masked or not.
 Layer = nn.Linear | nn.Conv2d
@@ -23,14 +26,14 @@ SelfMasked = TypeVar("SelfMasked", bound="MaskedLayer")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 
-class MaskedLayer(nn.Module):
+class MaskedLayer(QuantizableLayer):
     """
     What masked layers share: the buffer ``mask`` and the hook that masks the gradient of ``weight``. Biases are never
     masked.
 
     ``mask`` is a boolean tensor of the weight's shape, True where a weight exists. It is changed by :meth:`set_mask`
     and by loading a state dict, never in place. ``multiplier`` is the same mask in the weight's dtype, which is faster
-    to multiply with.
+    to multiply with. State dicts that hold the mask hold the bits of a quantized weight as well.
     """
 
     weight: Tensor
@@ -50,6 +53,7 @@ class MaskedLayer(nn.Module):
         self.register_buffer("multiplier", th.ones_like(self.weight, requires_grad=False), persistent=False)
         self.pruned = False
         self._hook = None
+        self._init_bits(persistent)
 
     def _hook_gradient(self) -> None:
         if self.pruned and self.weight.requires_grad and self._hook is None:
@@ -100,7 +104,7 @@ class MaskedLayer(nn.Module):
         Same as: ``unmask_layers(layer)``, but on a second module with the same ``Parameter`` objects; this one stays as
         it is.
 
-        :return: The plain layer, with zeros where the mask is
+        :return: The plain layer with the float weights, zeros where the mask is
         """
         dense: nn.Module = _second_module(self)
         unmask_layers(dense)
@@ -134,12 +138,27 @@ class MaskedLinear(MaskedLayer, nn.Linear):
     MaskedLinear(in_features=3, out_features=2, bias=True, kept=3/6)
     """
 
+    def forward(self, input: Tensor) -> Tensor:
+        """
+        :param input: Of shape ``[..., in]``.
+        :return: Of shape ``[..., out]``
+        """
+        return F.linear(input, self._forward_weight(), self.bias)
+
 
 class MaskedConv2d(MaskedLayer, nn.Conv2d):
     """
     ``nn.Conv2d`` with a mask on its weight, of shape ``[out, in / groups, height, width]``. It takes the arguments of
     ``nn.Conv2d``.
     """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """
+        :param input: Of shape ``[n, in, height, width]`` or ``[in, height, width]``.
+        :return: Of shape ``[n, out, height, width]`` or ``[out, height, width]``
+        """
+        output: Tensor = self._conv_forward(input, self._forward_weight(), self.bias)
+        return output
 
 
 #: Plain type -> masked type. A layer that is not of exactly one of these types is not pruned.
@@ -193,7 +212,7 @@ def mask_layers(module: nn.Module, *, persistent: bool = True) -> None:
 
 def unmask_layers(module: nn.Module) -> None:
     """
-    The inverse of :func:`mask_layers`: plain layers, the same ``Parameter`` objects, zeros where the mask was.
+    The inverse of :func:`mask_layers`: plain layers, the same ``Parameter`` objects, zeros where the mask was, no quantizer.
 
     :param module: Root of the modules to convert.
     """
@@ -201,7 +220,7 @@ def unmask_layers(module: nn.Module) -> None:
         if isinstance(layer, MaskedLayer):
             if layer._hook is not None:
                 layer._hook.remove()
-            del layer.mask, layer.multiplier, layer.pruned, layer._hook
+            del layer.mask, layer.multiplier, layer.pruned, layer._hook, layer.bits, layer._saves_bits
             layer.__class__ = DENSE[type(layer)]  # type: ignore[assignment]
 
 

@@ -1,0 +1,136 @@
+"""
+Fake quantization of weights: in the forward pass a weight takes the value that its integers will have, in the backward
+pass it is itself.
+
+Symmetric and uniform, as in Ivanov et al. 2025 (compression for reinforcement learning): one scale for a linear layer, one
+per output channel for a convolution. The scale follows from the present weights, so there is nothing to observe, to save
+or to wait for, and zero is zero on every grid: what is pruned stays so.
+"""
+
+from numbers import Integral
+from typing import Any
+
+import torch as th
+from torch import Tensor, nn
+
+#: Fewest and most bits of a weight: with two it is -1, 0 or 1 times the scale; more than eight do not fit into a byte.
+BITS = range(2, 9)
+
+
+def check_bits(bits: int) -> int:
+    """
+    :param bits: Bits of a quantized weight.
+    :return: The same as an int
+    :raises ValueError: if it is no whole number from 2 to 8
+    """
+    if not isinstance(bits, Integral) or isinstance(bits, bool) or bits not in BITS:
+        raise ValueError(f"bits={bits!r} is no width of a quantized weight: give an int from {BITS[0]} to {BITS[-1]}")
+    return int(bits)
+
+
+def _grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The scale, in a shape to multiply with, and the integers, in the weight's dtype."""
+    largest = 2 ** (bits - 1) - 1
+    magnitude = weight.abs()
+    scale = magnitude.amax() if weight.dim() == 2 else magnitude.amax(tuple(range(1, weight.dim())), keepdim=True)
+    # Where all weights are zero the scale would be too, and 0 / 0 is no number.
+    scale = scale.div_(largest).clamp_(min=th.finfo(weight.dtype).tiny)
+    # Nothing to clip: the largest weight divided by the scale rounds to the largest integer.
+    return scale, (weight / scale).round_()
+
+
+@th.no_grad()
+def quantize(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """
+    The grid of :func:`fake_quantize`: ``scale = max|weight| / (2**(bits - 1) - 1)`` and ``q = round(weight / scale)``, so
+    that ``scale * q`` is what the layer computes with, to the last bit.
+
+    >>> scale, q = quantize(th.tensor([[-1.27, 0.5, 0.004]]), 8)
+    >>> round(scale.item(), 6), q.tolist()
+    (0.01, [[-127, 50, 0]])
+
+    :param weight: Weight of a linear layer, ``[out, in]``, or of a convolution, ``[out, in / groups, height, width]``.
+    :param bits: Bits of an integer, from 2 to 8.
+    :return: The scale, of shape ``[]`` (linear) or ``[out]`` (convolution) and positive, and the integers in
+        [-(2**(bits - 1) - 1), 2**(bits - 1) - 1], an int8 tensor of the weight's shape
+    :raises ValueError: if bits is no whole number from 2 to 8
+    """
+    scale, integers = _grid(weight, check_bits(bits))
+    return scale.reshape(-1 if scale.dim() else ()), integers.to(th.int8)
+
+
+def fake_quantize(weight: Tensor, bits: int) -> Tensor:
+    """
+    The weight on its grid, with the straight-through gradient: the gradient of the result is that of the weight.
+
+    Three forms were measured on 256x256 weights and one CPU thread: this one is about as fast as an
+    ``autograd.Function``, can be differentiated twice (TRPO), and takes a third of the time of
+    ``torch.fake_quantize_per_tensor_affine``.
+
+    :param weight: As in :func:`quantize`.
+    :param bits: Bits of an integer, from 2 to 8; not checked.
+    :return: A tensor of the weight's shape
+    """
+    fixed = weight.detach()
+    scale, integers = _grid(fixed, bits)
+    quantized = integers.mul_(scale)
+    if not (th.is_grad_enabled() and weight.requires_grad):
+        return quantized
+    # The sum is `quantized` to the last bit: either it is 0, or it lies between half and twice the weight, and then their
+    # difference is a float (Sterbenz's lemma).
+    return weight + quantized.sub_(fixed)
+
+
+class QuantizableLayer(nn.Module):
+    """
+    What a layer needs to compute with a quantized weight: a number of bits, which may be set at any time.
+
+    The ``Parameter`` holds the float weight, quantized or not: optimizers, target networks and files see that one alone.
+    """
+
+    weight: Tensor
+    #: Bits of a weight in the forward pass; None for the weight as it is.
+    bits: int | None
+    _saves_bits: bool
+
+    def _init_bits(self, persistent: bool) -> None:
+        self.bits = None
+        self._saves_bits = persistent
+
+    def set_bits(self, bits: int | None) -> None:
+        """
+        Compute with a quantized weight from now on, or no longer.
+
+        :param bits: Bits of a weight, from 2 to 8; None for the weight as it is.
+        :raises ValueError: if it is no such number
+        """
+        self.bits = None if bits is None else check_bits(bits)
+
+    def _forward_weight(self) -> Tensor:
+        return self.weight if self.bits is None else fake_quantize(self.weight, self.bits)
+
+    # The bits are a plain number, so the forward pass never asks a device for them; state dicts hold tensors alone.
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self._saves_bits and self.bits is not None:
+            destination[f"{prefix}bits"] = th.tensor(self.bits, dtype=th.uint8)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if self._saves_bits:
+            bits = state_dict.pop(f"{prefix}bits", None)
+            self.set_bits(None if bits is None else int(bits))
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + ("" if self.bits is None else f", bits={self.bits}")
+
+
+def quantized_bits(module: nn.Module, prefix: str = "") -> dict[str, int]:
+    """
+    :param module: Root of the search.
+    :param prefix: Name of the root, to begin the names with.
+    :return: By full name: bits of the layers that compute with quantized weights at present
+    """
+    layers = module.named_modules(prefix=prefix)
+    return {name: layer.bits for name, layer in layers if isinstance(layer, QuantizableLayer) and layer.bits is not None}
