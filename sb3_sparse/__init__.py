@@ -1,13 +1,47 @@
 """Sparse policies for Stable-Baselines3: one callback makes them small, and says so with honest figures."""
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
 
-from sb3_sparse.callbacks import GradualPruningCallback, OneShotPruningCallback
-from sb3_sparse.cost import summarize
+if TYPE_CHECKING:
+    from sb3_sparse.callbacks import GradualPruningCallback, OneShotPruningCallback, QATCallback, restore
+    from sb3_sparse.cost import summarize
+    from sb3_sparse.export import CompressedPolicy, compress
 
 try:
     __version__ = version("sb3_sparse")
 except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
 
-__all__ = ["GradualPruningCallback", "OneShotPruningCallback", "__version__", "summarize"]
+__all__ = [
+    "CompressedPolicy",
+    "GradualPruningCallback",
+    "OneShotPruningCallback",
+    "QATCallback",
+    "__version__",
+    "compress",
+    "restore",
+    "summarize",
+]
+
+#: Where a name comes from. They are imported when asked for: sb3_sparse.runtime runs where there is no torch.
+_HOMES = {
+    "CompressedPolicy": "export",
+    "GradualPruningCallback": "callbacks",
+    "OneShotPruningCallback": "callbacks",
+    "QATCallback": "callbacks",
+    "compress": "export",
+    "restore": "callbacks",
+    "summarize": "cost",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sb3_sparse' has no attribute '{name}'")
+    return getattr(import_module(f"sb3_sparse.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

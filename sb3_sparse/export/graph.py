@@ -1,0 +1,268 @@
+"""
+A trained model as a short graph: which layers stand between an observation and the action that ``predict`` gives.
+
+Only what is known is exported, by exact type or by the very ``forward`` of SB3's own module; everything else is refused with
+its name, for a graph that leaves out a user's own code would act differently and not say so.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from sb3_contrib.common.torch_layers import BatchRenorm1d
+from sb3_contrib.crossq.policies import CrossQPolicy
+from sb3_contrib.qrdqn.policies import QRDQNPolicy
+from sb3_contrib.tqc.policies import TQCPolicy
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
+from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.dqn.policies import DQNPolicy
+from stable_baselines3.sac.policies import SACPolicy
+from stable_baselines3.td3.policies import TD3Policy
+from torch import nn
+
+from sb3_sparse.callbacks import saved_bits
+from sb3_sparse.nn import prunable_layers, quantize, quantized_bits
+from sb3_sparse.runtime.records import Activation, Floats, Head, Layer, Minifloats, Normalize, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """
+    ``scale * x + shift``, one number per unit or channel (or one for all): batch norm and the division of images by 255.
+
+    :param scale: ``[n]`` or ``[1]``.
+    :param shift: The same shape.
+    """
+
+    scale: Floats
+    shift: Floats
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """
+    A policy as it was trained; :func:`sb3_sparse.export.passes.fold` makes a network of it.
+
+    :param shape: Shape of an observation, channels first for images.
+    :param image: Whether it is an image.
+    :param normalize: Statistics of ``VecNormalize``, if there are.
+    :param operations: What is computed, in order.
+    :param names: Full names of the layers among the operations.
+    :param head: What makes an action of the last output.
+    """
+
+    shape: Shape
+    image: bool
+    normalize: Normalize | None
+    operations: tuple[Layer | Affine, ...]
+    names: tuple[str, ...]
+    head: Head
+
+
+def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Graph:
+    """
+    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C or TRPO with ``Box`` observations.
+    :param normalization: The statistics that its observations were normalized with, if they were.
+    :return: The graph of its deterministic policy
+    :raises ValueError: if there is something in it that cannot be exported; the sentence names it
+    """
+    policy, space = model.policy, model.observation_space
+    if not isinstance(space, spaces.Box):
+        raise ValueError(f"only Box observations can be exported, and this model has {type(space).__name__} observations")
+    if policy.__class__._predict not in _PREDICTS:
+        _refuse(f"the policy {type(policy).__name__}")
+    policy.set_training_mode(False)
+    names = {layer: name for name, layer in prunable_layers(policy).items()}
+    bits = {**saved_bits(model), **quantized_bits(policy)}
+    image = is_image_space(space)
+    operations: list[Layer | Affine] = []
+    found: list[str] = []
+    if image and policy.normalize_images:
+        operations.append(Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32)))
+    for module in _modules(policy):
+        operation = _operation(module, bits.get(names.get(module, "")))
+        if isinstance(operation, Activation):
+            # An activation belongs to the layer before; one that follows something else is a layer's of its own.
+            last = operations[-1] if operations else None
+            if not isinstance(last, Layer) or last.activation != Activation():
+                _refuse(f"an activation {type(module).__name__} that does not follow a layer")
+            operations[-1] = replace(last, activation=operation)
+        elif operation is not None:
+            operations.append(operation)
+            if isinstance(operation, Layer):
+                found.append(names.get(module, type(module).__name__))
+    if isinstance(policy, QRDQNPolicy):
+        operations[-1] = _mean_quantiles(operations[-1], policy.quantile_net.n_quantiles)
+    if isinstance(policy, SACPolicy | TQCPolicy | CrossQPolicy) or (policy.squash_output and isinstance(policy, ActorCriticPolicy)):
+        operations = _squash(operations)
+    normalize = _normalize(normalization, space.shape)
+    return Graph(tuple(space.shape), image, normalize, tuple(operations), tuple(found), _head(policy))
+
+
+#: The ways to an action that are known; a subclass with one of its own is refused.
+_PREDICTS = {
+    policy._predict for policy in (SACPolicy, TQCPolicy, CrossQPolicy, TD3Policy, DQNPolicy, QRDQNPolicy, ActorCriticPolicy)
+}
+
+
+def _refuse(what: str) -> NoReturn:
+    raise ValueError(
+        f"{what} cannot be exported: known are linear and convolutional layers, batch norm and the usual activations in "
+        "Stable-Baselines3's own networks"
+    )
+
+
+def _modules(policy: BasePolicy) -> Iterator[nn.Module]:
+    """The modules that an observation passes, in order, without their containers."""
+    if isinstance(policy, ActorCriticPolicy):
+        if type(policy.mlp_extractor).forward is not MlpExtractor.forward:
+            _refuse(f"the layer 'mlp_extractor' ({type(policy.mlp_extractor).__name__})")
+        extractor = policy.features_extractor if policy.share_features_extractor else policy.pi_features_extractor
+        yield from _extractor(extractor)
+        yield from _leaves(policy.mlp_extractor.policy_net)
+        yield from _leaves(policy.action_net)
+    elif isinstance(policy, DQNPolicy):
+        yield from _extractor(policy.q_net.features_extractor)
+        yield from _leaves(policy.q_net.q_net)
+    elif isinstance(policy, QRDQNPolicy):
+        yield from _extractor(policy.quantile_net.features_extractor)
+        yield from _leaves(policy.quantile_net.quantile_net)
+    else:
+        actor = policy.actor
+        yield from _extractor(actor.features_extractor)
+        if not isinstance(policy, TD3Policy):
+            yield from _leaves(actor.latent_pi)
+        yield from _leaves(actor.mu)
+
+
+def _extractor(extractor: nn.Module) -> Iterator[nn.Module]:
+    if type(extractor).forward is NatureCNN.forward:
+        yield from _leaves(extractor.cnn)
+        yield from _leaves(extractor.linear)
+    elif type(extractor).forward is not FlattenExtractor.forward:
+        _refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
+
+
+def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    if type(module) is nn.Sequential:
+        for child in module:
+            yield from _leaves(child)
+    else:
+        yield module
+
+
+def _array(tensor: th.Tensor) -> Floats:
+    return tensor.detach().cpu().numpy().astype(np.float32)
+
+
+def _operation(module: nn.Module, bits: int | None) -> Layer | Affine | Activation | None:
+    """One module, trained with so many bits, as an operation; None if it changes nothing."""
+    if prunable_layers(module):
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        return _layer(module, bits)
+    if type(module) in _NOTHING and getattr(module, "start_dim", 1) == 1:
+        return None
+    if type(module) in _ACTIVATIONS:
+        name, *attributes = _ACTIVATIONS[type(module)]
+        return Activation(name, *(float(getattr(module, attribute)) for attribute in attributes))
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm1d):
+        return _batch_norm(module)
+    _refuse(f"the layer {type(module).__name__}")
+
+
+_NOTHING = (nn.Flatten, nn.Identity, nn.Dropout)
+#: Module -> name of the activation and the attributes with its numbers.
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.ReLU: ("relu",),
+    nn.Tanh: ("tanh",),
+    nn.Sigmoid: ("sigmoid",),
+    nn.SiLU: ("silu",),
+    nn.LeakyReLU: ("leaky_relu", "negative_slope"),
+    nn.ELU: ("elu", "alpha"),
+    nn.Hardtanh: ("clip", "min_val", "max_val"),
+    nn.ReLU6: ("clip", "min_val", "max_val"),
+}
+
+
+def _layer(module: nn.Linear | nn.Conv2d, bits: int | None) -> Layer:
+    weight = _array(module.weight)
+    scale: Minifloats | Floats | None = None
+    bias = np.zeros(len(weight), np.float32) if module.bias is None else _array(module.bias)
+    if bits is not None:
+        # Trained with fake quantization: these very integers.
+        steps, integers = quantize(module.weight, bits)
+        weight, scale = integers.cpu().numpy(), _array(steps)
+        if scale.ndim == 0:
+            # 16 is the number with code 0, and dividing by it is exact.
+            scale = Minifloats(np.zeros(len(weight), np.uint8), float(scale / 16))
+    if isinstance(module, nn.Linear):
+        return Layer(weight, bias, scale=scale)
+    if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        _refuse(f"the layer {module} (with groups, dilation or a padding other than numbers of zeros)")
+    (down, right), (top, side) = module.stride, module.padding
+    return Layer(weight, bias, scale=scale, stride=(down, right), padding=(top, side))
+
+
+def _batch_norm(module: Any) -> Affine:
+    """Batch norm with its running statistics."""
+    if isinstance(module, BatchRenorm1d):
+        mean, variance, weight, bias = module.ra_mean, module.ra_var, module.scale, module.bias
+    else:
+        mean, variance, weight, bias = module.running_mean, module.running_var, module.weight, module.bias
+    if mean is None:
+        _refuse(f"a {type(module).__name__} without running statistics")
+    mean, variance = (value.detach().cpu().double() for value in (mean, variance))
+    scale = 1 / th.sqrt(variance + module.eps)
+    if module.affine:
+        scale = scale * weight.detach().cpu().double()
+    shift = -mean * scale + (bias.detach().cpu().double() if module.affine else 0.0)
+    return Affine(_array(scale), _array(shift))
+
+
+def _mean_quantiles(layer: Layer | Affine, quantiles: int) -> Layer:
+    """The mean over quantiles is linear, so the last layer can give it: ``[quantiles * actions, in]`` to ``[actions, in]``."""
+    assert isinstance(layer, Layer)
+    weight = layer.dense().reshape(quantiles, -1, layer.weight.shape[1]).mean(axis=0)
+    return Layer(weight.astype(np.float32), layer.biases.reshape(quantiles, -1).mean(axis=0).astype(np.float32))
+
+
+def _squash(operations: list[Layer | Affine]) -> list[Layer | Affine]:
+    """The tanh after the mean of a squashed Gaussian."""
+    last = operations[-1]
+    assert isinstance(last, Layer)
+    tanh = Activation("tanh")
+    if last.activation == Activation():
+        return [*operations[:-1], replace(last, activation=tanh)]
+    # With gSDE the mean is clipped first: a unit layer carries the tanh.
+    size = last.outputs
+    return [*operations, Layer(np.eye(size, dtype=np.float32), np.zeros(size, np.float32), tanh)]
+
+
+def _normalize(normalization: VecNormalize | None, shape: Shape) -> Normalize | None:
+    if normalization is None or not normalization.norm_obs:
+        return None
+    statistics = normalization.obs_rms
+    if isinstance(statistics, dict) or statistics.mean.shape != shape:
+        raise ValueError(f"the statistics of VecNormalize do not fit observations of shape {shape}")
+    scale = 1 / np.sqrt(statistics.var + normalization.epsilon)
+    return Normalize(statistics.mean.astype(np.float32), scale.astype(np.float32), float(normalization.clip_obs))
+
+
+def _head(policy: BasePolicy) -> Head:
+    space = policy.action_space
+    if isinstance(space, spaces.Box):
+        low, high = (bound.reshape(-1).astype(np.float32) for bound in (space.low, space.high))
+        return Head("unscale" if policy.squash_output else "clip", tuple(space.shape), low, high)
+    if isinstance(space, spaces.Discrete):
+        return Head("argmax", (), groups=(int(space.n),))
+    if isinstance(space, spaces.MultiDiscrete):
+        return Head("argmax", tuple(space.shape), groups=tuple(map(int, space.nvec)))
+    if isinstance(space, spaces.MultiBinary):
+        return Head("positive", tuple(space.shape))
+    _refuse(f"the action space {space}")

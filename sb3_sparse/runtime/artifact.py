@@ -1,0 +1,363 @@
+"""
+The compact file: :class:`Network` to bytes and back. ``docs/guide/format.md`` describes it byte by byte.
+
+Reading trusts nothing. Every length is checked against what is there before anything is allocated, every number against
+its range, and the checksum before all; whatever is wrong ends in one :class:`ValueError`. Nothing is unpickled or executed.
+"""
+
+import struct
+import zlib
+from math import isfinite, isnan, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Shape
+
+MAGIC = b"SB3S"
+VERSION = 1
+#: magic, version, flags, zero, length of the payload; the checksum of these 12 bytes and of all that follow stands behind them.
+_HEADER = struct.Struct("<4sBBHI")
+_DEFLATED = 1
+_IMAGE, _NORMALIZED, _RANGES = 1, 2, 4
+_CONVOLUTION, _QUANTIZED, _GAIN, _FLOAT_SCALE = 1, 2, 4, 8
+_NAMES = tuple(ACTIVATIONS)
+#: Activations with numbers of their own in the file.
+_NUMBERS = ("clip", "leaky_relu", "elu")
+#: Deflate cannot do better than this, so a longer payload is a lie.
+_MAX_RATIO = 1032
+#: A layer may have this many weights, zeros included, or more if the file is large: see check_size.
+_FREE_WEIGHTS = 1 << 22
+_MAX_ELEMENTS = 1 << 24
+
+
+def encode(network: Network) -> bytes:
+    """
+    :param network: The network.
+    :return: The bytes of its file
+    :raises ValueError: if it is larger than the format allows
+    """
+    writer = _Writer()
+    writer.shape(network.shape)
+    flags = _IMAGE * network.image | _NORMALIZED * (network.normalize is not None) | _RANGES * (network.ranges is not None)
+    writer.pack("B", flags)
+    if network.normalize is not None:
+        writer.pack("f", network.normalize.limit)
+        writer.array(network.normalize.mean.reshape(-1), "f4")
+        writer.array(network.normalize.scale.reshape(-1), "f4")
+    writer.pack("B", len(network.layers))
+    for index, layer in enumerate(network.layers):
+        if network.ranges is not None:
+            writer.pack("f", network.ranges[index])
+        _write_layer(writer, layer)
+    _write_head(writer, network.head)
+    payload = writer.bytes()
+    check_size(network, len(payload))
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = compressor.compress(payload) + compressor.flush()
+    deflated = len(packed) < len(payload)
+    header = _HEADER.pack(MAGIC, VERSION, _DEFLATED if deflated else 0, 0, len(payload))
+    body = packed if deflated else payload
+    return header + struct.pack("<I", zlib.crc32(body, zlib.crc32(header))) + body
+
+
+def decode(data: bytes) -> Network:
+    """
+    :param data: The bytes of a file.
+    :return: The network
+    :raises ValueError: if they are damaged, of another version, or no such file
+    """
+    try:
+        return _decode(data)
+    except (struct.error, zlib.error) as error:
+        raise ValueError(f"this compressed policy is damaged ({error}); copy or export it again") from error
+
+
+def check_size(network: Network, length: int) -> None:
+    """
+    Refuse a network whose zeros would need far more memory than its file has bytes.
+
+    :param network: The network.
+    :param length: Bytes of its payload.
+    :raises ValueError: if it is too large
+    """
+    limit = max(_FREE_WEIGHTS, 1024 * length)
+    weights = sum(layer.weight.size for layer in network.layers)
+    if weights > limit:
+        raise ValueError(f"{weights} weights, most of them zero, are too many for one file of {length} bytes")
+    for layer, before, after in zip(network.layers, network.shapes, network.shapes[1:], strict=False):
+        if layer.convolution and prod(after[1:]) * layer.weight[0].size > _MAX_ELEMENTS:
+            raise ValueError(f"a convolution from {before} to {after} with kernels of {layer.weight.shape[1:]} is too large")
+
+
+class _Writer:
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def pack(self, form: str, *values: Any) -> None:
+        try:
+            self._parts.append(struct.pack(f"<{form}", *values))
+        except struct.error as error:
+            raise ValueError(f"the file format has no room for {values}: {error}") from error
+
+    def array(self, array: NDArray[Any], dtype: str) -> None:
+        self._parts.append(np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<")).tobytes())
+
+    def shape(self, shape: Shape) -> None:
+        self.pack(f"B{len(shape)}I", len(shape), *shape)
+
+    def bytes(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def take(self, size: int) -> bytes:
+        end = self._position + size
+        if end > len(self._data):
+            raise ValueError("this compressed policy is damaged (it ends too early); copy or export it again")
+        self._position, begin = end, self._position
+        return self._data[begin:end]
+
+    def unpack(self, form: str) -> tuple[Any, ...]:
+        form = f"<{form}"
+        return struct.unpack(form, self.take(struct.calcsize(form)))
+
+    def integer(self, form: str) -> int:
+        return int(self.unpack(form)[0])
+
+    def number(self, *, positive: bool = False, infinite: bool = False) -> float:
+        value = float(self.unpack("f")[0])
+        _require(not isnan(value) and (infinite or isfinite(value)) and (value > 0 or not positive), f"a number is {value}")
+        return value
+
+    def array(self, count: int, dtype: str, *, infinite: bool = False) -> NDArray[Any]:
+        kind = np.dtype(dtype).newbyteorder("<")
+        array = np.frombuffer(self.take(count * kind.itemsize), kind).astype(dtype)
+        if kind.kind == "f":
+            _require(not np.isnan(array).any() and (infinite or bool(np.isfinite(array).all())), "a number is not finite")
+        return array
+
+    def shape(self, longest: int) -> Shape:
+        count = self.integer("B")
+        _require(count <= longest, f"a shape has {count} dimensions")
+        shape = self.unpack(f"{count}I")
+        _require(min(shape, default=1) > 0 and prod(shape) <= _MAX_ELEMENTS, f"a shape is {shape}")
+        return shape
+
+    def end(self) -> None:
+        _require(self._position == len(self._data), "there is more than its layers")
+
+
+def _require(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(f"this compressed policy is damaged ({what}); copy or export it again")
+
+
+def _decode(data: bytes) -> Network:
+    data = bytes(data)
+    if data[:4] != MAGIC:
+        raise ValueError("this is no compressed policy of sb3_sparse: it does not begin with 'SB3S'")
+    magic, version, flags, zero, length = _HEADER.unpack_from(data)
+    if version != VERSION:
+        raise ValueError(f"this compressed policy has format version {version}, this package reads {VERSION}: update sb3_sparse")
+    (checksum,) = struct.unpack_from("<I", data, _HEADER.size)
+    body = data[_HEADER.size + 4 :]
+    _require(checksum == zlib.crc32(body, zlib.crc32(data[: _HEADER.size])), "its checksum is wrong")
+    _require(zero == 0 and flags in (0, _DEFLATED), "it has unknown flags")
+    if flags == _DEFLATED:
+        _require(length <= _MAX_RATIO * len(body), f"its length cannot be {length}")
+        decompressor = zlib.decompressobj(-15)
+        body = decompressor.decompress(body, length + 1)
+        _require(decompressor.eof and not decompressor.unused_data, "its compressed part does not end where it should")
+    _require(len(body) == length, f"its length is {len(body)} instead of {length}")
+
+    reader = _Reader(body)
+    shape = reader.shape(3)
+    _require(len(shape) > 0, "its observation has no shape")
+    flags = reader.integer("B")
+    _require(flags < 8, "it has unknown flags")
+    normalize = None
+    if flags & _NORMALIZED:
+        limit = reader.number(positive=True, infinite=True)
+        mean, scale = (reader.array(prod(shape), "f4").reshape(shape) for _ in range(2))
+        normalize = Normalize(mean, scale, limit)
+    layers: list[Layer] = []
+    ranges: list[float] = []
+    current = shape
+    count = reader.integer("B")
+    _require(count > 0, "it has no layer")
+    total = 0
+    for _ in range(count):
+        if flags & _RANGES:
+            ranges.append(reader.number(positive=True))
+        layer, total = _read_layer(reader, current, total, max(_FREE_WEIGHTS, 1024 * length))
+        layers.append(layer)
+        current = layer.output_shape(current)
+        _require(prod(current) <= _MAX_ELEMENTS, f"a layer gives {current}")
+    head = _read_head(reader)
+    reader.end()
+    network = Network(
+        shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None
+    )
+    check_size(network, length)
+    return network
+
+
+def _write_layer(writer: _Writer, layer: Layer) -> None:
+    kind = _CONVOLUTION * layer.convolution | _QUANTIZED * layer.quantized | _GAIN * (layer.gain is not None)
+    kind |= _FLOAT_SCALE * isinstance(layer.scale, np.ndarray)
+    writer.pack("BBH", kind, _NAMES.index(layer.activation.name), layer.outputs)
+    if layer.activation.name in _NUMBERS:
+        writer.pack("ff", layer.activation.low, layer.activation.high)
+    if layer.convolution:
+        writer.pack("6B", *layer.weight.shape[2:], *layer.stride, *layer.padding)
+    if layer.gain is not None:
+        writer.pack("f", layer.gain.unit)
+        writer.array(layer.gain.codes, "u1")
+    if layer.scale is not None:
+        assert isinstance(layer.bias, Fixed)
+        if isinstance(layer.scale, Minifloats):
+            writer.pack("f", layer.scale.unit)
+            writer.array(layer.scale.codes, "u1")
+        else:
+            writer.array(layer.scale, "f4")
+        writer.pack("f", layer.bias.unit)
+        writer.array(layer.bias.codes, "i2")
+    else:
+        writer.array(layer.biases, "f4")
+    counts, gaps, values = to_gaps(layer.weight.reshape(layer.outputs, -1))
+    runs = to_runs(counts)
+    writer.pack("H", len(runs))
+    writer.array(runs, "u2")
+    writer.array(gaps, "u1")
+    writer.array(values, "i1" if layer.quantized else "f4")
+
+
+def _read_layer(reader: _Reader, shape: Shape, total: int, limit: int) -> tuple[Layer, int]:
+    kind, name, outputs = reader.unpack("BBH")
+    _require(kind < 16 and name < len(_NAMES) and outputs > 0, "a layer is of an unknown kind")
+    low, high = (reader.number(infinite=True), reader.number(infinite=True)) if _NAMES[name] in _NUMBERS else (0.0, 0.0)
+    activation = Activation(_NAMES[name], low, high)
+    stride, padding = (1, 1), (0, 0)
+    if kind & _CONVOLUTION:
+        height, width, *rest = reader.unpack("6B")
+        stride, padding = tuple(rest[:2]), tuple(rest[2:])
+        _require(min(height, width, *stride) > 0 and len(shape) == 3, "a convolution does not fit")
+        dimensions: Shape = (outputs, shape[0], height, width)
+    else:
+        dimensions = (outputs, prod(shape))
+    total += prod(dimensions)
+    _require(total <= limit, "it has more weights than its length allows")
+    columns = prod(dimensions[1:])
+    gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if kind & _GAIN else None
+    if gain is not None:
+        _require(not kind & _CONVOLUTION, "a convolution has gains")
+        gain = Minifloats(unit=reader.number(positive=True), codes=reader.array(columns, "u1"))
+    scale: Minifloats | NDArray[np.float32] | None = None
+    bias: Fixed | NDArray[np.float32]
+    if kind & _QUANTIZED:
+        if kind & _FLOAT_SCALE:
+            scale = reader.array(outputs, "f4")
+        else:
+            scale = Minifloats(unit=reader.number(positive=True), codes=reader.array(outputs, "u1"))
+        bias = Fixed(unit=reader.number(positive=True), codes=reader.array(outputs, "i2"))
+    else:
+        bias = reader.array(outputs, "f4")
+    runs = reader.array(2 * reader.integer("H"), "u2").astype(np.int64).reshape(-1, 2)
+    _require(int(runs[:, 1].sum()) == outputs, "its rows do not add up")
+    counts = np.repeat(runs[:, 0], runs[:, 1])
+    entries = int(counts.sum())
+    gaps = reader.array(entries, "u1")
+    values = reader.array(entries, "i1" if kind & _QUANTIZED else "f4")
+    weight = from_gaps(counts, gaps, values, columns).reshape(dimensions)
+    return Layer(weight, bias, activation, scale, gain, stride, padding), total
+
+
+def to_gaps(weight: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[Any]]:
+    """
+    The rows of a matrix as distances between nonzeros. Each row begins at column 0; a distance above 255 is split by entries
+    of distance 255 and value 0.
+
+    :param weight: ``[out, in]``.
+    :return: Entries per row ``[out]``, their distances ``[entries]`` and their values ``[entries]``
+    """
+    rows, columns = np.nonzero(weight)
+    first = np.diff(rows, prepend=-1) > 0
+    distances = np.where(first, columns, np.diff(columns, prepend=0))
+    steps = np.maximum(0, (distances - 1) // 255) + 1
+    ends = np.cumsum(steps) - 1
+    gaps = np.full(int(steps.sum()), 255, np.uint8)
+    values = np.zeros(len(gaps), weight.dtype)
+    gaps[ends] = distances - 255 * (steps - 1)
+    values[ends] = weight[rows, columns]
+    counts = np.bincount(rows, weights=steps, minlength=len(weight)).astype(np.int64)
+    return counts, gaps, values
+
+
+def from_gaps(counts: NDArray[np.int64], gaps: NDArray[np.uint8], values: NDArray[Any], columns: int) -> NDArray[Any]:
+    """
+    The inverse of :func:`to_gaps`.
+
+    :param counts: Entries per row.
+    :param gaps: Distances.
+    :param values: Values.
+    :param columns: Width of the matrix.
+    :return: The matrix, ``[len(counts), columns]``
+    :raises ValueError: if an entry lies outside, or two on one place
+    """
+    rows = np.repeat(np.arange(len(counts)), counts)
+    total = np.concatenate([[0], np.cumsum(gaps, dtype=np.int64)])
+    starts = np.cumsum(counts) - counts
+    positions = total[1:] - np.repeat(total[starts], counts)
+    first = np.zeros(len(gaps), bool)
+    first[starts[counts > 0]] = True
+    _require(bool((positions < columns).all()), "a weight lies outside its layer")
+    _require(bool(((gaps > 0) | first).all()) and bool(((values != 0) | (gaps == 255)).all()), "a weight stands twice")
+    matrix = np.zeros((len(counts), columns), values.dtype)
+    present = values != 0
+    matrix[rows[present], positions[present]] = values[present]
+    return matrix
+
+
+def to_runs(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """
+    :param counts: Entries per row.
+    :return: ``[runs, 2]``: a count, and how many rows one after the other have it
+    """
+    starts = np.flatnonzero(np.diff(counts, prepend=-1))
+    return np.stack([counts[starts], np.diff(starts, append=len(counts))], axis=1)
+
+
+def _write_head(writer: _Writer, head: Head) -> None:
+    writer.pack("B", HEADS.index(head.kind))
+    writer.shape(head.shape)
+    if head.kind == "argmax":
+        writer.pack(f"H{len(head.groups)}H", len(head.groups), *head.groups)
+    elif head.low is not None and head.high is not None:
+        # Bounds that are all the same are written once.
+        uniform = len(set(head.low.tolist())) == len(set(head.high.tolist())) == 1
+        writer.pack("B", uniform)
+        for bound in (head.low, head.high):
+            writer.array(bound[:1] if uniform else bound, "f4")
+
+
+def _read_head(reader: _Reader) -> Head:
+    kind = reader.integer("B")
+    _require(kind < len(HEADS), "its action is of an unknown kind")
+    shape = reader.shape(4)
+    if HEADS[kind] == "argmax":
+        groups = reader.unpack(f"{reader.integer('H')}H")
+        _require(len(groups) == prod(shape) and min(groups, default=0) > 0, "its action does not fit its groups")
+        return Head("argmax", shape, groups=groups)
+    if HEADS[kind] == "positive":
+        return Head("positive", shape)
+    uniform = reader.integer("B")
+    _require(uniform < 2, "its bounds are of an unknown kind")
+    low, high = (reader.array(1 if uniform else prod(shape), "f4", infinite=HEADS[kind] == "clip") for _ in range(2))
+    _require(bool((low <= high).all()), "its action has a lower bound above the upper one")
+    return Head(HEADS[kind], shape, *(np.broadcast_to(bound, prod(shape)).copy() for bound in (low, high)))

@@ -1,0 +1,116 @@
+"""
+The kernels compiled on the user's machine, once for all policies, into a cache.
+
+What is compiled are the files in ``c/`` and nothing else: a policy is data for them, so no file that is loaded ever becomes
+code. A cached library is taken only if its directory and itself belong to the user alone and its contents have the digest in
+its name; else it is built anew. It is built in a directory of its own and moved into place in one step, so that
+processes that build at the same time do not meet.
+"""
+
+import atexit
+import functools
+import hashlib
+import os
+import shlex
+import shutil
+import stat
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+_SOURCES = Path(__file__).parent / "c"
+#: No -ffast-math: linked into a library it makes the whole process flush small floats to zero.
+_FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+_NATIVE = ("-march=native", "-mprefer-vector-width=512")
+_TIMEOUT = 300
+
+
+class BuildError(RuntimeError):
+    """The kernels could not be compiled on this machine; the message says why."""
+
+
+@functools.lru_cache(maxsize=None)
+def build(source: str) -> Path:
+    """
+    :param source: File in ``c/`` to compile: "module.c" for a Python module, "library.c" for a plain library.
+    :return: Path of the compiled file
+    :raises BuildError: if there is no compiler, or it fails
+    """
+    compiler, flags, identity = _compiler()
+    if source == "module.c":
+        headers = [f"-I{sysconfig.get_paths()['include']}", f"-I{np.get_include()}"]
+        identity += f"{sys.version}{np.__version__}{headers}"
+        flags = [*flags, *headers]
+    digest = hashlib.sha256(f"{source}{flags}{identity}".encode())
+    for path in sorted(_SOURCES.iterdir()):
+        digest.update(path.read_bytes())
+    stem = f"{Path(source).stem}-{digest.hexdigest()[:32]}"
+    directory = _directory()
+    for path in sorted(directory.glob(f"{stem}-*.so")):
+        if _is_ours(path) and path.name == f"{stem}-{_digest(path)}.so":
+            return path
+    with tempfile.TemporaryDirectory(dir=directory) as scratch:
+        output = Path(scratch) / "out.so"
+        _run([*compiler, *flags, str(_SOURCES / source), "-o", str(output)])
+        output.chmod(0o700)
+        final = directory / f"{stem}-{_digest(output)}.so"
+        os.replace(output, final)
+    return final
+
+
+@functools.lru_cache(maxsize=None)
+def _compiler() -> tuple[list[str], list[str], str]:
+    """The compiler, its flags, and a text that differs when the compiler or the processor does."""
+    named = os.environ.get("CC")
+    found = shlex.split(named) if named else [path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))][:1]
+    if not found or os.name == "nt":
+        raise BuildError("no C compiler found (cc, gcc, clang or $CC)")
+    for flags in ([*_FLAGS, *_NATIVE], [*_FLAGS, _NATIVE[0]], list(_FLAGS)):
+        try:
+            # The predefined macros name the compiler's version and every feature of the processor.
+            return found, flags, _run([*found, *flags, "-dM", "-E", "-x", "c", os.devnull])
+        except BuildError as error:
+            failure = error
+    raise failure
+
+
+def _run(command: list[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise BuildError(f"{command[0]} failed: {error}") from error
+    if done.returncode:
+        raise BuildError(f"{shlex.join(command)} failed:\n{done.stderr[-2000:]}")
+    return done.stdout
+
+
+@functools.lru_cache(maxsize=None)
+def _directory() -> Path:
+    """The cache, or a directory for this process if there cannot be a safe one."""
+    base = os.environ.get("SB3_SPARSE_CACHE") or os.environ.get("XDG_CACHE_HOME")
+    try:
+        directory = Path(base) if base else Path.home() / ".cache"
+        directory = directory if os.environ.get("SB3_SPARSE_CACHE") else directory / "sb3_sparse"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if _is_ours(directory) and os.access(directory, os.W_OK | os.X_OK):
+            return directory
+    except (OSError, RuntimeError):
+        pass
+    private = tempfile.mkdtemp(prefix="sb3_sparse-")
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    return Path(private)
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether it is no link, belongs to the user, and nobody else can write to it."""
+    status = path.lstat()
+    ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+    return ours and not stat.S_ISLNK(status.st_mode) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:32]

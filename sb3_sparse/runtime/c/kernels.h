@@ -1,0 +1,238 @@
+/* A policy from its plan, one observation at a time: what the compiled backends run. Plain C99 without malloc and libm; the
+   AVX-512 VBMI kernels are in vbmi.h. sb3_sparse/runtime/plan.py writes the plan and describes it; nothing in it is trusted
+   less than this code, for it is made in memory from a file that has been checked. */
+#include <stdint.h>
+#include <string.h>
+
+#include "activations.h"
+
+enum { SB3S_IDENTITY, SB3S_RELU, SB3S_TANH, SB3S_CLIP, SB3S_LEAKY_RELU, SB3S_ELU, SB3S_SIGMOID, SB3S_SILU };
+enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES };
+enum { SB3S_UNSCALE, SB3S_CLIP_ACTION, SB3S_ARGMAX, SB3S_POSITIVE };
+
+typedef struct {
+    int32_t kind, activation, in, out;
+    float low, high;
+    /* Offsets into the plan. */
+    int32_t weights, indices, biases, counts;
+    /* Runs of equal counts, or slices; and blocks of inputs. */
+    int32_t runs, blocks;
+    int32_t scales, sums;
+    /* Convolutions: input and output planes, kernel, stride, padding. */
+    int32_t channels, height, width, kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+    int32_t out_height, out_width, pitch, phase;
+} sb3s_layer;
+
+typedef struct {
+    int32_t layers, inputs, outputs, head, actions, normalize;
+    float limit;
+    /* Offsets of mean and scale, of low and high or the groups; floats in one half of the scratch memory. */
+    int32_t mean, scale, low, high, groups, half;
+    int32_t reserved[3];
+} sb3s_plan;
+
+static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
+    int i;
+    const float low = layer->low, high = layer->high;
+    switch (layer->activation) {
+    case SB3S_RELU:
+        for (i = 0; i < n; i++) y[i] = y[i] < 0.0f ? 0.0f : y[i];
+        break;
+    case SB3S_TANH:
+        for (i = 0; i < n; i++) y[i] = sb3s_tanh(y[i]);
+        break;
+    case SB3S_CLIP:
+        for (i = 0; i < n; i++) y[i] = y[i] < low ? low : y[i] > high ? high : y[i];
+        break;
+    case SB3S_LEAKY_RELU:
+        for (i = 0; i < n; i++) y[i] = y[i] < 0.0f ? low * y[i] : y[i];
+        break;
+    case SB3S_ELU:
+        for (i = 0; i < n; i++) y[i] = y[i] < 0.0f ? low * (sb3s_exp(y[i]) - 1.0f) : y[i];
+        break;
+    case SB3S_SIGMOID:
+        for (i = 0; i < n; i++) y[i] = sb3s_sigmoid(y[i]);
+        break;
+    case SB3S_SILU:
+        for (i = 0; i < n; i++) y[i] = y[i] * sb3s_sigmoid(y[i]);
+        break;
+    default:
+        break;
+    }
+}
+
+/* Dense, by columns: inputs that are zero, as most are after a ReLU, cost nothing. */
+static void sb3s_columns(const sb3s_layer *layer, const float *restrict w, const float *restrict b, const float *restrict x,
+                         float *restrict y) {
+    int i, j;
+    const int n = layer->out;
+    for (j = 0; j < n; j++) y[j] = b[j];
+    for (i = 0; i < layer->in; i++) {
+        const float v = x[i];
+        const float *restrict column = w + (long)i * n;
+        if (v == 0.0f) continue;
+        for (j = 0; j < n; j++) y[j] += v * column[j];
+    }
+}
+
+/* Dense, by rows, in 16 sums that a compiler can put into vectors; rows are padded to a multiple of 16, and so is x. */
+static void sb3s_rows(const sb3s_layer *layer, const float *restrict w, const float *restrict b, float *restrict x,
+                      float *restrict y) {
+    int i, j, l;
+    const int n = (layer->in + 15) & ~15;
+    for (i = layer->in; i < n; i++) x[i] = 0.0f;
+    for (j = 0; j < layer->out; j++, w += n) {
+        float sum[16] = {0.0f}, total = b[j];
+        for (i = 0; i < n; i += 16)
+            for (l = 0; l < 16; l++) sum[l] += w[i + l] * x[i + l];
+        for (l = 0; l < 16; l++) total += sum[l];
+        y[j] = total;
+    }
+}
+
+/* Sparse: runs of rows with equal counts, columns in 16 bits. */
+static void sb3s_sparse(const sb3s_layer *layer, const float *restrict w, const uint16_t *restrict c, const int32_t *restrict runs,
+                        const float *restrict b, const float *restrict x, float *restrict y) {
+    int run, row, j;
+    for (run = 0; run < layer->runs; run++) {
+        const int count = runs[2 * run];
+        for (row = 0; row < runs[2 * run + 1]; row++) {
+            float s0 = *b++, s1 = 0.0f, s2 = 0.0f, s3 = 0.0f;
+            for (j = 0; j + 4 <= count; j += 4) {
+                s0 += w[j] * x[c[j]];
+                s1 += w[j + 1] * x[c[j + 1]];
+                s2 += w[j + 2] * x[c[j + 2]];
+                s3 += w[j + 3] * x[c[j + 3]];
+            }
+            for (; j < count; j++) s0 += w[j] * x[c[j]];
+            *y++ = (s0 + s1) + (s2 + s3);
+            w += count;
+            c += count;
+        }
+    }
+}
+
+/* Sparse convolution. The padded input is split by the phases of the stride, so that every weight multiplies one contiguous
+   stretch of a plane; columns at the right border compute what nobody reads. */
+static void sb3s_convolution(const sb3s_layer *layer, const float *restrict w, const int32_t *restrict offsets,
+                             const int32_t *restrict counts, const float *restrict b, const float *restrict x,
+                             float *restrict y, float *restrict phases) {
+    int c, i, j, o;
+    const int sh = layer->stride_height, sw = layer->stride_width, pitch = layer->pitch, phase = layer->phase;
+    const int stretch = (layer->out_height - 1) * pitch + layer->out_width;
+    const long planes = (long)layer->channels * sh * sw * phase;
+    float *restrict sums = phases + planes;
+    memset(phases, 0, sizeof(float) * (size_t)planes);
+    for (c = 0; c < layer->channels; c++)
+        for (i = 0; i < layer->height; i++) {
+            const int row = i + layer->pad_height;
+            for (j = 0; j < layer->width; j++) {
+                const int column = j + layer->pad_width;
+                const int which = (c * sh + row % sh) * sw + column % sw;
+                phases[(long)which * phase + (row / sh) * pitch + column / sw] = *x++;
+            }
+        }
+    for (o = 0; o < layer->out; o++) {
+        for (i = 0; i < stretch; i++) sums[i] = b[o];
+        for (j = 0; j < counts[o]; j++) {
+            const float v = *w++;
+            const float *restrict plane = phases + *offsets++;
+            for (i = 0; i < stretch; i++) sums[i] += v * plane[i];
+        }
+        for (i = 0; i < layer->out_height; i++, y += layer->out_width)
+            memcpy(y, sums + i * pitch, sizeof(float) * (size_t)layer->out_width);
+    }
+}
+
+#ifdef __AVX512VBMI__
+#include "vbmi.h"
+#endif
+
+/* Whether the kernels of vbmi.h are there. */
+static int sb3s_has_vbmi(void) {
+#ifdef SB3S_VBMI
+    return 1;
+#else
+    return 0;
+#endif
+}
+
+/* One action. x holds the observation in front and is overwritten; it has two halves of plan->half floats, 64-byte aligned. */
+static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
+    const char *base = (const char *)plan;
+    const sb3s_layer *layer = (const sb3s_layer *)(plan + 1);
+    float *y = x + plan->half;
+    int i, j, n;
+    if (plan->normalize) {
+        const float *mean = (const float *)(base + plan->mean), *scale = (const float *)(base + plan->scale);
+        for (i = 0; i < plan->inputs; i++) {
+            const float v = (x[i] - mean[i]) * scale[i];
+            x[i] = v < -plan->limit ? -plan->limit : v > plan->limit ? plan->limit : v;
+        }
+    }
+    for (n = 0; n < plan->layers; n++, layer++) {
+        const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
+        const void *indices = base + layer->indices, *counts = base + layer->counts;
+        int size = layer->out;
+        float *swap;
+        switch (layer->kind) {
+        case SB3S_COLUMNS:
+            sb3s_columns(layer, w, b, x, y);
+            break;
+        case SB3S_ROWS:
+            sb3s_rows(layer, w, b, x, y);
+            break;
+        case SB3S_SPARSE:
+            sb3s_sparse(layer, w, (const uint16_t *)indices, (const int32_t *)counts, b, x, y);
+            break;
+        case SB3S_CONVOLUTION:
+            size *= layer->out_height * layer->out_width;
+            sb3s_convolution(layer, w, (const int32_t *)indices, (const int32_t *)counts, b, x, y,
+                             (x < y ? y : x) + plan->half);
+            break;
+#ifdef SB3S_VBMI
+        case SB3S_LANES:
+            sb3s_lanes(layer, base, x, y);
+            break;
+        case SB3S_BYTES:
+            sb3s_bytes(layer, base, x, y);
+            break;
+#endif
+        default:
+            break;
+        }
+        sb3s_activate(layer, y, size);
+        swap = x;
+        x = y;
+        y = swap;
+    }
+    switch (plan->head) {
+    case SB3S_UNSCALE: {
+        const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);
+        float *out = (float *)action;
+        for (i = 0; i < plan->actions; i++) out[i] = low[i] + 0.5f * (x[i] + 1.0f) * (high[i] - low[i]);
+        break;
+    }
+    case SB3S_CLIP_ACTION: {
+        const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);
+        float *out = (float *)action;
+        for (i = 0; i < plan->actions; i++) out[i] = x[i] < low[i] ? low[i] : x[i] > high[i] ? high[i] : x[i];
+        break;
+    }
+    case SB3S_ARGMAX: {
+        const int32_t *groups = (const int32_t *)(base + plan->groups);
+        int64_t *out = (int64_t *)action;
+        for (i = 0; i < plan->actions; x += groups[i++]) {
+            int best = 0;
+            for (j = 1; j < groups[i]; j++)
+                if (x[j] > x[best]) best = j;
+            out[i] = best;
+        }
+        break;
+    }
+    default: {
+        float *out = (float *)action;
+        for (i = 0; i < plan->actions; i++) out[i] = x[i] > 0.0f ? 1.0f : 0.0f;
+    }
+    }
+}

@@ -1,0 +1,199 @@
+/* The kernels as a Python type: Kernel(plan, scratch, shape, action_shape, argmax, fallback).predict(observation).
+
+   One observation in a contiguous array of float32, float64 or uint8 is answered here; anything else, from lists to batches to
+   misuse, goes to the fallback, a Python function with the same arguments. */
+#define PY_SSIZE_T_CLEAN
+#define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
+#include <Python.h>
+#include <numpy/arrayobject.h>
+
+#include "kernels.h"
+
+typedef struct {
+    PyObject_HEAD
+    char *memory; /* as allocated */
+    sb3s_plan *plan;
+    float *x;
+    PyObject *fallback;
+    int dimensions, action_dimensions, argmax;
+    npy_intp shape[8], action_shape[8];
+    npy_intp inputs;
+} Kernel;
+
+static int Kernel_init(Kernel *self, PyObject *args, PyObject *kwargs) {
+    Py_buffer plan;
+    Py_ssize_t scratch;
+    PyObject *shape, *action_shape, *fallback;
+    int i, argmax;
+    char *memory;
+    uintptr_t start;
+    (void)kwargs;
+    if (!PyArg_ParseTuple(args, "y*nO!O!pO", &plan, &scratch, &PyTuple_Type, &shape, &PyTuple_Type, &action_shape, &argmax, &fallback))
+        return -1;
+    if (self->memory != NULL || PyTuple_GET_SIZE(shape) > 8 || PyTuple_GET_SIZE(action_shape) > 8 ||
+        plan.len < (Py_ssize_t)sizeof(sb3s_plan) || scratch < 0) {
+        PyBuffer_Release(&plan);
+        PyErr_SetString(PyExc_ValueError, "no plan for this kernel");
+        return -1;
+    }
+    memory = (char *)PyMem_Calloc(1, (size_t)(plan.len + scratch) + 192);
+    if (memory == NULL) {
+        PyBuffer_Release(&plan);
+        PyErr_NoMemory();
+        return -1;
+    }
+    start = ((uintptr_t)memory + 63) & ~(uintptr_t)63;
+    self->memory = memory;
+    self->plan = (sb3s_plan *)start;
+    self->x = (float *)((start + (uintptr_t)plan.len + 63) & ~(uintptr_t)63);
+    memcpy(self->plan, plan.buf, (size_t)plan.len);
+    PyBuffer_Release(&plan);
+    self->inputs = self->plan->inputs;
+    self->dimensions = (int)PyTuple_GET_SIZE(shape);
+    self->action_dimensions = (int)PyTuple_GET_SIZE(action_shape);
+    self->argmax = argmax;
+    for (i = 0; i < self->dimensions; i++) self->shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, i));
+    for (i = 0; i < self->action_dimensions; i++) self->action_shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(action_shape, i));
+    if (PyErr_Occurred()) return -1;
+    Py_INCREF(fallback);
+    Py_XSETREF(self->fallback, fallback);
+    return 0;
+}
+
+static int Kernel_traverse(Kernel *self, visitproc visit, void *arg) {
+    Py_VISIT(self->fallback);
+    return 0;
+}
+
+static int Kernel_clear(Kernel *self) {
+    Py_CLEAR(self->fallback);
+    return 0;
+}
+
+static void Kernel_dealloc(Kernel *self) {
+    PyObject_GC_UnTrack(self);
+    Py_CLEAR(self->fallback);
+    PyMem_Free(self->memory);
+    Py_TYPE(self)->tp_free((PyObject *)self);
+}
+
+/* The observation into self->x; 0 if it is not for us. */
+static int read_observation(Kernel *self, PyObject *object) {
+    PyArrayObject *array;
+    npy_intp i, n = self->inputs;
+    float *x = self->x;
+    const void *data;
+    if (!PyArray_CheckExact(object)) return 0;
+    array = (PyArrayObject *)object;
+    if (PyArray_NDIM(array) != self->dimensions || !PyArray_ISCARRAY_RO(array)) return 0;
+    for (i = 0; i < self->dimensions; i++)
+        if (PyArray_DIM(array, (int)i) != self->shape[i]) return 0;
+    data = PyArray_DATA(array);
+    switch (PyArray_TYPE(array)) {
+    case NPY_FLOAT32:
+        memcpy(x, data, sizeof(float) * (size_t)n);
+        return 1;
+    case NPY_FLOAT64:
+        for (i = 0; i < n; i++) x[i] = (float)((const double *)data)[i];
+        return 1;
+    case NPY_UINT8:
+        for (i = 0; i < n; i++) x[i] = (float)((const uint8_t *)data)[i];
+        return 1;
+    default:
+        return 0;
+    }
+}
+
+static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
+    PyObject *action, *result;
+    Py_ssize_t i;
+    int ours = self->plan != NULL && count >= 1 && count <= 4;
+    /* predict(observation, state, episode_start, deterministic): only the last one, if it is not true, changes anything. */
+    if (ours && count == 4) ours = args[3] == Py_True;
+    if (ours && names != NULL)
+        for (i = 0; i < PyTuple_GET_SIZE(names) && ours; i++) {
+            PyObject *name = PyTuple_GET_ITEM(names, i);
+            if (PyUnicode_CompareWithASCIIString(name, "deterministic") == 0)
+                ours = args[count + i] == Py_True && count < 4;
+            else
+                ours = (PyUnicode_CompareWithASCIIString(name, "state") == 0 && count < 2) ||
+                       (PyUnicode_CompareWithASCIIString(name, "episode_start") == 0 && count < 3);
+        }
+    if (!ours || !read_observation(self, args[0])) {
+        if (self->fallback == NULL) {
+            PyErr_SetString(PyExc_RuntimeError, "this kernel has not been made");
+            return NULL;
+        }
+        return PyObject_Vectorcall(self->fallback, args, (size_t)count, names);
+    }
+    action = PyArray_SimpleNew(self->action_dimensions, self->action_shape, self->argmax ? NPY_INT64 : NPY_FLOAT32);
+    if (action == NULL) return NULL;
+    sb3s_act(self->plan, self->x, PyArray_DATA((PyArrayObject *)action));
+    result = PyTuple_New(2);
+    if (result == NULL) {
+        Py_DECREF(action);
+        return NULL;
+    }
+    Py_INCREF(Py_None);
+    PyTuple_SET_ITEM(result, 0, action);
+    PyTuple_SET_ITEM(result, 1, Py_None);
+    return result;
+}
+
+/* run(inputs, actions): rows of float32 to rows of actions, both contiguous. */
+static PyObject *Kernel_run(Kernel *self, PyObject *args) {
+    Py_buffer inputs, actions;
+    Py_ssize_t i, n, row = 0, width = 0;
+    if (!PyArg_ParseTuple(args, "y*w*", &inputs, &actions)) return NULL;
+    n = 0;
+    if (self->plan != NULL) {
+        row = (Py_ssize_t)sizeof(float) * self->inputs;
+        width = (self->argmax ? 8 : 4) * (Py_ssize_t)self->plan->actions;
+        n = inputs.len / row;
+    }
+    if (self->plan == NULL || inputs.len != n * row || actions.len != n * width)
+        PyErr_SetString(PyExc_ValueError, "inputs and actions do not fit the kernel");
+    else
+        for (i = 0; i < n; i++) {
+            memcpy(self->x, (const char *)inputs.buf + i * row, (size_t)row);
+            sb3s_act(self->plan, self->x, (char *)actions.buf + i * width);
+        }
+    PyBuffer_Release(&inputs);
+    PyBuffer_Release(&actions);
+    if (PyErr_Occurred()) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef Kernel_methods[] = {
+    {"predict", (PyCFunction)(void (*)(void))Kernel_predict, METH_FASTCALL | METH_KEYWORDS, NULL},
+    {"run", (PyCFunction)Kernel_run, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyTypeObject KernelType = {
+    PyVarObject_HEAD_INIT(NULL, 0).tp_name = "sb3_sparse_kernel.Kernel",
+    .tp_basicsize = sizeof(Kernel),
+    .tp_flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC,
+    .tp_new = PyType_GenericNew,
+    .tp_init = (initproc)Kernel_init,
+    .tp_dealloc = (destructor)Kernel_dealloc,
+    .tp_traverse = (traverseproc)Kernel_traverse,
+    .tp_clear = (inquiry)Kernel_clear,
+    .tp_methods = Kernel_methods,
+};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "sb3_sparse_kernel", NULL, -1, NULL, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_sb3_sparse_kernel(void) {
+    PyObject *module;
+    import_array();
+    if (PyType_Ready(&KernelType) < 0) return NULL;
+    module = PyModule_Create(&definition);
+    if (module == NULL) return NULL;
+    if (PyModule_AddObjectRef(module, "Kernel", (PyObject *)&KernelType) < 0 ||
+        PyModule_AddIntConstant(module, "has_vbmi", sb3s_has_vbmi()) < 0) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

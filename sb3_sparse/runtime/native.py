@@ -1,0 +1,117 @@
+"""The compiled kernels as Python calls: an extension module, and the same through ctypes."""
+
+import ctypes
+import functools
+import importlib.machinery
+import importlib.util
+import threading
+from collections.abc import Callable
+from math import prod
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.build import BuildError, build
+from sb3_sparse.runtime.plan import Plan
+from sb3_sparse.runtime.records import Floats, Network
+
+Rows = Callable[[Floats], NDArray[Any]]
+
+
+@functools.lru_cache(maxsize=None)
+def _module() -> ModuleType:
+    path = build("module.c")
+    loader = importlib.machinery.ExtensionFileLoader("sb3_sparse_kernel", str(path))
+    spec = importlib.util.spec_from_loader("sb3_sparse_kernel", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+@functools.lru_cache(maxsize=None)
+def _library() -> ctypes.PyDLL:
+    # PyDLL keeps the interpreter's lock: a call is shorter than giving it back.
+    library = ctypes.PyDLL(str(build("library.c")))
+    library.sb3s_predict.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    library.sb3s_predict.restype = None
+    return library
+
+
+def kernel(network: Network, fallback: Callable[..., Any], *, vector: bool) -> Any:
+    """
+    :param network: A network.
+    :param fallback: ``predict`` for what the kernel does not answer.
+    :param vector: Whether to use AVX-512 VBMI.
+    :return: An object with the methods ``predict`` and ``run``
+    :raises BuildError: if it cannot be compiled, or the processor has no AVX-512 VBMI
+    """
+    module = _module()
+    if vector and not module.has_vbmi:
+        raise BuildError("this processor or compiler has no AVX-512 VBMI and VNNI")
+    plan = Plan(network, vector=vector)
+    return module.Kernel(plan.data, plan.scratch, network.shape, network.head.shape, network.head.kind == "argmax", fallback)
+
+
+def rows(network: Network, compiled: Any) -> Rows:
+    """
+    :param network: The network of the kernel.
+    :param compiled: A kernel.
+    :return: A function from float32 observations ``[n, *shape]``, contiguous, to actions ``[n, *action_shape]``
+    """
+
+    def run(x: Floats) -> NDArray[Any]:
+        actions = _empty_actions(network, len(x))
+        compiled.run(x, actions)
+        return actions
+
+    return run
+
+
+def library(network: Network) -> Rows:
+    """
+    :param network: A network.
+    :return: The same function as of :func:`rows`, through ctypes
+    :raises BuildError: if it cannot be compiled
+    """
+    predict = _library().sb3s_predict
+    plan = Plan(network)
+    memory = _aligned(len(plan.data))
+    memory[:] = np.frombuffer(plan.data, np.uint8)
+    address = memory.ctypes.data
+    local = _Buffers(network, plan.scratch)
+
+    def run(x: Floats, memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
+        # The default argument keeps the plan alive.
+        actions = _empty_actions(network, len(x))
+        for row, action in zip(x.reshape(len(x), -1), actions.reshape(len(x), -1), strict=True):
+            local.x[:] = row
+            predict(address, local.x_address, local.action_address)
+            action[:] = local.action
+        return actions
+
+    return run
+
+
+class _Buffers(threading.local):
+    """What a call works in, one for each thread."""
+
+    def __init__(self, network: Network, scratch: int) -> None:
+        memory = _aligned(scratch)
+        self.x = memory[: 4 * prod(network.shape)].view(np.float32)
+        self.x_address = memory.ctypes.data
+        self.action = _empty_actions(network, 1).reshape(-1)
+        self.action_address = self.action.ctypes.data
+
+
+def _empty_actions(network: Network, count: int) -> NDArray[Any]:
+    return np.empty((count, *network.head.shape), np.int64 if network.head.kind == "argmax" else np.float32)
+
+
+def _aligned(size: int) -> NDArray[np.uint8]:
+    """Zeros that begin at a multiple of 64 bytes."""
+    memory = np.zeros(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]

@@ -1,0 +1,237 @@
+"""
+A network as the compiled kernels want it: one block of memory with everything at its offset (``c/kernels.h``).
+
+Each layer takes the kernel that suits it: dense by columns or by rows where most weights exist, runs of sparse rows where few
+do, shifted planes for convolutions, and with ``vector`` the AVX-512 VBMI kernels, whose hidden activations have 8 bits.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.artifact import to_runs
+from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Floats, Layer, Network, Shape
+
+_COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES = range(6)
+#: Fields of sb3s_layer and sb3s_plan, in their order in memory; all have four bytes.
+_LAYER = (
+    "kind activation in out low high weights indices biases counts runs blocks scales sums channels height width kernel_height "
+    "kernel_width stride_height stride_width pad_height pad_width out_height out_width pitch phase"
+).split()
+_PLAN = (
+    "layers inputs outputs head actions normalize limit mean scale low high groups half reserved0 reserved1 reserved2"
+).split()
+_FLOATS = {"low", "high", "limit"}
+#: A layer is taken for dense if it has at least this share of its weights: a dense kernel reads vectors.
+_DENSE = 0.2
+
+
+class Plan:
+    """
+    The block of memory and what must be known to call the kernels with it.
+
+    :param network: A network.
+    :param vector: Whether to take the AVX-512 VBMI kernels where they fit.
+    :raises ValueError: if a layer is too wide for the kernels
+    """
+
+    def __init__(self, network: Network, *, vector: bool = False) -> None:
+        self._parts: list[bytes] = []
+        self._size = 4 * (len(_PLAN) + len(_LAYER) * len(network.layers))
+        self._pad()
+        shapes = network.shapes
+        head = network.head
+        fields: dict[str, float] = {
+            "layers": len(network.layers),
+            "inputs": prod(network.shape),
+            "outputs": head.inputs,
+            "head": HEADS.index(head.kind),
+            "actions": prod(head.shape),
+        }
+        if network.normalize is not None:
+            fields |= {"normalize": 1, "limit": min(network.normalize.limit, float(np.finfo(np.float32).max))}
+            fields |= {"mean": self._add(network.normalize.mean), "scale": self._add(network.normalize.scale)}
+        if head.low is not None and head.high is not None:
+            fields |= {"low": self._add(head.low), "high": self._add(head.high)}
+        if head.kind == "argmax":
+            fields["groups"] = self._add(np.array(head.groups, np.int32))
+        layers, extra = [], 0
+        for index, layer in enumerate(network.layers):
+            described = self._layer(layer, shapes[index], shapes[index + 1], first=index == 0, vector=vector)
+            extra = max(extra, int(described.pop("extra", 0)))
+            layers.append(described)
+        # Halves are a multiple of 64 bytes, hold whole slices of 16 rows and whole blocks of 256 bytes.
+        half = max(64, *(_round_up(prod(shape), 64) for shape in shapes))
+        fields["half"] = half
+        #: Bytes of memory that a call works in.
+        self.scratch = 4 * (2 * half + extra) + 64
+        head_bytes = b"".join([_record(_PLAN, fields), *(_record(_LAYER, layer) for layer in layers)])
+        body = b"".join(self._parts)
+        #: The block; it must lie at a multiple of 64 bytes.
+        self.data = head_bytes + body
+
+    def _pad(self) -> None:
+        missing = -self._size % 64
+        self._parts.append(bytes(missing))
+        self._size += missing
+
+    def _add(self, array: NDArray[Any]) -> int:
+        """Append an array at a multiple of 64 bytes; its offset."""
+        offset = self._size
+        data = np.ascontiguousarray(array).tobytes()
+        self._parts.append(data)
+        self._size += len(data)
+        self._pad()
+        if self._size >= 1 << 31:
+            raise ValueError("this policy is too large for the compiled kernels: use backend='numpy'")
+        return offset
+
+    def _layer(self, layer: Layer, before: Shape, after: Shape, *, first: bool, vector: bool) -> dict[str, float]:
+        fields: dict[str, float] = {
+            "activation": list(ACTIVATIONS).index(layer.activation.name),
+            "low": layer.activation.low,
+            "high": layer.activation.high,
+            "in": prod(before),
+            "out": layer.outputs,
+        }
+        if layer.convolution:
+            return fields | self._convolution(layer, before, after)
+        if vector and first and prod(before) <= 32:
+            return fields | self._lanes(layer)
+        if vector and not first and layer.quantized:
+            return fields | self._bytes(layer)
+        return fields | self._linear(layer)
+
+    def _linear(self, layer: Layer) -> dict[str, float]:
+        weight = layer.dense()
+        outputs, inputs = weight.shape
+        fields = {"biases": self._add(layer.biases)}
+        if np.count_nonzero(weight) >= _DENSE * weight.size:
+            if outputs >= 32:
+                return fields | {"kind": _COLUMNS, "weights": self._add(weight.T)}
+            padded = np.zeros((outputs, _round_up(inputs, 16)), np.float32)
+            padded[:, :inputs] = weight
+            return fields | {"kind": _ROWS, "weights": self._add(padded)}
+        if inputs > 1 << 16:
+            raise ValueError(f"a layer of {inputs} inputs is too wide for the compiled kernels: use backend='numpy'")
+        rows, columns = np.nonzero(weight)
+        runs = to_runs(np.bincount(rows, minlength=outputs))
+        fields |= {"kind": _SPARSE, "weights": self._add(weight[rows, columns]), "indices": self._add(columns.astype(np.uint16))}
+        return fields | {"counts": self._add(runs.astype(np.int32)), "runs": len(runs)}
+
+    def _convolution(self, layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
+        weight = layer.dense()
+        (channels, height, width), (_, out_height, out_width) = before, after
+        (down, right), (top, side) = layer.stride, layer.padding
+        pitch = -(-(width + 2 * side) // right)
+        # The last stretch may begin late in the last plane.
+        phase = -(-(height + 2 * top) // down) * pitch
+        outputs, channel, y, x = np.nonzero(weight)
+        plane = (channel * down + y % down) * right + x % right
+        offsets = plane * phase + (y // down) * pitch + x // right
+        planes = channels * down * right * phase
+        return {
+            "kind": _CONVOLUTION,
+            "weights": self._add(weight[outputs, channel, y, x]),
+            "indices": self._add(offsets.astype(np.int32)),
+            "counts": self._add(np.bincount(outputs, minlength=layer.outputs).astype(np.int32)),
+            "biases": self._add(layer.biases),
+            "channels": channels,
+            "height": height,
+            "width": width,
+            "kernel_height": weight.shape[2],
+            "kernel_width": weight.shape[3],
+            "stride_height": down,
+            "stride_width": right,
+            "pad_height": top,
+            "pad_width": side,
+            "out_height": out_height,
+            "out_width": out_width,
+            "pitch": pitch,
+            "phase": phase,
+            "extra": planes + out_height * pitch + 64,
+        }
+
+    def _lanes(self, layer: Layer) -> dict[str, float]:
+        """SELL-16 with one float weight per row and step."""
+        weight = layer.dense()
+        indices, values, steps = [], [], []
+        for rows in _slices(weight):
+            width = int(np.count_nonzero(rows, axis=1).max())
+            columns, picked = _compact(rows, width)
+            indices.append(columns.T.reshape(-1))
+            values.append(picked.T.reshape(-1))
+            steps.append(width)
+        return {
+            "kind": _LANES,
+            "weights": self._add(np.concatenate(values).astype(np.float32)),
+            "indices": self._add(np.concatenate(indices).astype(np.uint8)),
+            "counts": self._add(np.array(steps, np.int32)),
+            "biases": self._add(_pad_rows(layer.biases)),
+            "runs": len(steps),
+        }
+
+    def _bytes(self, layer: Layer) -> dict[str, float]:
+        """SELL-16 with four int8 weights per row and step, in blocks of 256 inputs."""
+        weight = layer.weight
+        blocks = -(-weight.shape[1] // 256)
+        indices, values, steps = [], [], []
+        for rows in _slices(weight):
+            for block in range(blocks):
+                part = rows[:, 256 * block : 256 * (block + 1)]
+                width = -(-int(np.count_nonzero(part, axis=1).max()) // 4)
+                columns, picked = _compact(part, 4 * width)
+                # [row, step, 4] to [step, row, 4]
+                indices.append(columns.reshape(16, width, 4).transpose(1, 0, 2).reshape(-1))
+                values.append(picked.reshape(16, width, 4).transpose(1, 0, 2).reshape(-1))
+                steps.append(width)
+        return {
+            "kind": _BYTES,
+            "weights": self._add(np.concatenate(values).astype(np.int8)),
+            "indices": self._add(np.concatenate(indices).astype(np.uint8)),
+            "counts": self._add(np.array(steps, np.int32)),
+            "biases": self._add(_pad_rows(layer.biases)),
+            "scales": self._add(_pad_rows(layer.scales)),
+            "sums": self._add(_pad_rows(weight.sum(axis=1, dtype=np.int64).astype(np.float32))),
+            "runs": -(-layer.outputs // 16),
+            "blocks": blocks,
+        }
+
+
+def _record(names: Sequence[str], fields: dict[str, float]) -> bytes:
+    """A C struct of four-byte members."""
+    values = (np.array(fields.get(name, 0), np.float32 if name in _FLOATS and _is_float(names, name) else np.int32) for name in names)
+    return b"".join(value.tobytes() for value in values)
+
+
+def _is_float(names: Sequence[str], name: str) -> bool:
+    # In the plan, low and high are offsets.
+    return name == "limit" or names is _LAYER
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _pad_rows(values: Floats) -> Floats:
+    return np.pad(values, (0, -len(values) % 16)).astype(np.float32)
+
+
+def _slices(weight: NDArray[Any]) -> list[NDArray[Any]]:
+    """A matrix in parts of 16 rows, the last filled up with zeros."""
+    padded = np.pad(weight, ((0, -len(weight) % 16), (0, 0)))
+    return [padded[start : start + 16] for start in range(0, len(padded), 16)]
+
+
+def _compact(rows: NDArray[Any], width: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The columns and values of the nonzeros of each row, ``[rows, width]``, filled up with column 0 and value 0."""
+    order = np.argsort(rows == 0, axis=1, kind="stable")[:, :width]
+    values = np.take_along_axis(rows, order, axis=1)
+    order = np.where(values == 0, 0, order)
+    if order.shape[1] < width:
+        missing = ((0, 0), (0, width - order.shape[1]))
+        order, values = np.pad(order, missing), np.pad(values, missing)
+    return order, values

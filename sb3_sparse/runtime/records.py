@@ -1,0 +1,274 @@
+"""
+What an exported policy consists of: a short list of layers between an observation and an action.
+
+Everything here is numpy and immutable. The exporter makes these records, the file holds them, and every backend (numpy,
+C, ONNX) reads them, so there is one definition of what a policy computes:
+
+    x = clip((observation - mean) * scale, -limit, limit)            with VecNormalize, see Normalize
+    x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
+    action = head(x)                                                 see Head
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Shape = tuple[int, ...]
+
+
+class Activation(NamedTuple):
+    """
+    An element-wise function.
+
+    :param name: Key in :data:`ACTIVATIONS`.
+    :param low: Its first number: slope of leaky_relu below 0, alpha of elu, lower end of clip.
+    :param high: Its second number: upper end of clip.
+    """
+
+    name: str = "identity"
+    low: float = 0.0
+    high: float = 0.0
+
+    def __call__(self, x: Floats) -> Floats:
+        """
+        :param x: Values of any shape.
+        :return: The function of each, in float32
+        """
+        return ACTIVATIONS[self.name](x, np.float32(self.low), np.float32(self.high))
+
+
+def _sigmoid(x: Floats) -> Floats:
+    # By tanh, which does not overflow.
+    return np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)
+
+
+#: What a layer may end in. The order is part of the file format: a new one goes to the end.
+ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
+    "identity": lambda x, low, high: x,
+    "relu": lambda x, low, high: np.maximum(x, np.float32(0)),
+    "tanh": lambda x, low, high: np.tanh(x),
+    "clip": lambda x, low, high: np.clip(x, low, high),
+    "leaky_relu": lambda x, low, high: np.where(x > 0, x, low * x),
+    "elu": lambda x, low, high: np.where(x > 0, x, low * np.expm1(np.minimum(x, np.float32(0)))),
+    "sigmoid": lambda x, low, high: _sigmoid(x),
+    "silu": lambda x, low, high: x * _sigmoid(x),
+}
+
+
+class Minifloats(NamedTuple):
+    """
+    Positive numbers in one byte each: four bits of exponent, four of mantissa, times one unit.
+
+    The scales of an 8-bit layer are of this kind *before* its weights are rounded, so nothing is lost by storing them.
+
+    :param codes: uint8 array.
+    :param unit: What a value of 1 stands for.
+    """
+
+    codes: NDArray[np.uint8]
+    unit: float
+
+    @property
+    def values(self) -> Floats:
+        """``((16 + code % 16) << code // 16) * unit`` in float32; the integer is below 2**20, so it is exact."""
+        integers = (16 + (self.codes & 15).astype(np.int64)) << (self.codes >> 4)
+        return integers.astype(np.float32) * np.float32(self.unit)
+
+
+class Fixed(NamedTuple):
+    """
+    Numbers in 16 bits each, evenly spaced.
+
+    :param codes: int16 array.
+    :param unit: Distance of two neighbours.
+    """
+
+    codes: NDArray[np.int16]
+    unit: float
+
+    @property
+    def values(self) -> Floats:
+        """``code * unit`` in float32."""
+        return self.codes.astype(np.float32) * np.float32(self.unit)
+
+
+@dataclass(frozen=True, eq=False)
+class Normalize:
+    """
+    What ``VecNormalize`` does to an observation: ``clip((x - mean) * scale, -limit, limit)``.
+
+    :param mean: Running mean, one per element of the observation.
+    :param scale: ``1 / sqrt(variance + epsilon)``, one per element.
+    :param limit: Largest absolute value that comes out; may be infinite.
+    """
+
+    mean: Floats
+    scale: Floats
+    limit: float
+
+    def __call__(self, x: Floats) -> Floats:
+        """
+        :param x: Observations, ``[n, ...]``.
+        :return: The same, normalized
+        """
+        return np.clip((x - self.mean) * self.scale, -self.limit, self.limit).astype(np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """
+    A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``.
+
+    :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. A weight of zero does not exist.
+    :param bias: ``[out]``.
+    :param activation: What follows.
+    :param scale: Size of one step of each row, ``[out]``; float32 where training has fixed it; None for a float layer.
+    :param gain: Multiplies the inputs of a linear layer, ``[in]``, so that one scale fits a whole row; None for ones.
+    :param stride: Of a convolution, vertical and horizontal.
+    :param padding: Zeros around the input of a convolution, vertical and horizontal.
+    """
+
+    weight: NDArray[np.int8] | Floats
+    bias: Fixed | Floats
+    activation: Activation = Activation()
+    scale: Minifloats | Floats | None = None
+    gain: Minifloats | None = None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights are int8."""
+        return self.scale is not None
+
+    @property
+    def convolution(self) -> bool:
+        """Whether it is a convolution."""
+        return self.weight.ndim == 4
+
+    @property
+    def outputs(self) -> int:
+        """Number of units or channels."""
+        return self.weight.shape[0]
+
+    @property
+    def biases(self) -> Floats:
+        """The biases as float32, ``[out]``."""
+        return self.bias.values if isinstance(self.bias, Fixed) else self.bias
+
+    @property
+    def scales(self) -> Floats:
+        """The scales as float32, ``[out]``, ones for a float layer."""
+        if self.scale is None:
+            return np.ones(self.outputs, np.float32)
+        return self.scale.values if isinstance(self.scale, Minifloats) else self.scale
+
+    def dense(self) -> Floats:
+        """
+        :return: ``scale * weight * gain`` in float32, of the weight's shape: what the layer multiplies its plain input by
+        """
+        dense = self.weight.astype(np.float32) * self.scales.reshape(-1, *[1] * (self.weight.ndim - 1))
+        return dense if self.gain is None else dense * self.gain.values
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """
+        :param shape: Shape of the input, without batch.
+        :return: Shape of the output
+        :raises ValueError: if the input does not fit
+        """
+        if not self.convolution:
+            if prod(shape) != self.weight.shape[1]:
+                raise ValueError(f"a linear layer of {self.weight.shape[1]} inputs does not fit an input of shape {shape}")
+            return (self.outputs,)
+        if len(shape) != 3 or shape[0] != self.weight.shape[1]:
+            raise ValueError(f"a convolution of {self.weight.shape[1]} channels does not fit an input of shape {shape}")
+        sizes = [
+            (size + 2 * padding - kernel) // stride + 1
+            for size, padding, kernel, stride in zip(shape[1:], self.padding, self.weight.shape[2:], self.stride, strict=True)
+        ]
+        if min(sizes) < 1:
+            raise ValueError(f"a kernel of {self.weight.shape[2:]} does not fit an input of shape {shape}")
+        return (self.outputs, *sizes)
+
+
+@dataclass(frozen=True, eq=False)
+class Head:
+    """
+    From the last layer to an action as SB3's ``predict`` gives it.
+
+    :param kind: ``unscale``: ``low + (x + 1) / 2 * (high - low)`` of a squashed x; ``clip``: x clipped to the bounds;
+        ``argmax``: the largest of each group (``Discrete``, ``MultiDiscrete``); ``positive``: 1 where x > 0 (``MultiBinary``).
+    :param shape: Shape of the action.
+    :param low: Lower bounds, ``[n]``, of a continuous action.
+    :param high: Upper bounds, ``[n]``.
+    :param groups: Sizes of the groups of ``argmax``.
+    """
+
+    kind: str
+    shape: Shape
+    low: Floats | None = None
+    high: Floats | None = None
+    groups: tuple[int, ...] = ()
+
+    @property
+    def inputs(self) -> int:
+        """How many outputs the last layer has."""
+        return sum(self.groups) if self.kind == "argmax" else prod(self.shape)
+
+    def __call__(self, x: Floats) -> NDArray[np.generic]:
+        """
+        :param x: Outputs of the last layer, ``[n, inputs]``.
+        :return: Actions, ``[n, *shape]``: float32, or int64 of ``argmax``
+        """
+        if self.kind == "unscale":
+            assert self.low is not None and self.high is not None
+            actions: NDArray[np.generic] = self.low + np.float32(0.5) * (x + np.float32(1)) * (self.high - self.low)
+        elif self.kind == "clip":
+            actions = np.clip(x, self.low, self.high)
+        elif self.kind == "argmax":
+            parts = np.split(x, np.cumsum(self.groups)[:-1], axis=1)
+            actions = np.stack([part.argmax(axis=1) for part in parts], axis=1)
+        else:
+            actions = (x > 0).astype(np.float32)
+        return actions.reshape(-1, *self.shape)
+
+
+#: The order is part of the file format.
+HEADS = ("unscale", "clip", "argmax", "positive")
+
+
+@dataclass(frozen=True, eq=False)
+class Network:
+    """
+    A whole policy.
+
+    :param shape: Shape of an observation; channels first for images.
+    :param image: Whether it is an image, for which channels last is understood as well.
+    :param normalize: Statistics of ``VecNormalize``, if there are.
+    :param layers: The layers; a linear layer flattens what comes in.
+    :param head: What makes an action of the last output.
+    :param ranges: Largest absolute (gained) input of each layer over the calibration observations; None without. Integer
+        arithmetic needs it.
+    """
+
+    shape: Shape
+    image: bool
+    normalize: Normalize | None
+    layers: tuple[Layer, ...]
+    head: Head
+    ranges: tuple[float, ...] | None = None
+
+    @property
+    def shapes(self) -> list[Shape]:
+        """Shape of the observation and of every layer's output; ValueError if they do not fit each other."""
+        shapes = [self.shape]
+        for layer in self.layers:
+            shapes.append(layer.output_shape(shapes[-1]))
+        if shapes[-1] != (self.head.inputs,):
+            raise ValueError(f"the last layer gives {shapes[-1]}, the action needs ({self.head.inputs},)")
+        return shapes
