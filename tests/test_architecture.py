@@ -2,6 +2,7 @@
 
 import ast
 import configparser
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,12 +17,14 @@ ALLOWED = {
     "cost": {"nn"},
     "policies": {"nn", "sparsity"},
     "callbacks": {"nn", "sparsity"},
+    "runtime": set(),
+    "export": {"callbacks", "nn", "runtime"},
     "zoo": set(),
-    "cli": {"cost", "sparsity", "zoo"},
-    "__init__": {"callbacks", "cost"},
+    "cli": {"cost", "export", "sparsity", "zoo"},
+    "__init__": {"callbacks", "cost", "export"},
 }
-#: The ground floor imports torch and the standard library alone.
-TORCH_ONLY = {"sparsity", "nn"}
+#: The ground floor imports one package and the standard library alone.
+GROUND_FLOOR = {"sparsity": "torch", "nn": "torch", "runtime": "numpy"}
 
 
 def imports(path):
@@ -45,10 +48,8 @@ def test_imports_run_downward(path):
         top, *rest = name.split(".")
         if top == "sb3_sparse":
             assert rest[0] == here or rest[0] in ALLOWED[here], f"{here} must not import {name}"
-        elif here in TORCH_ONLY:
-            import sys
-
-            assert top == "torch" or top in sys.stdlib_module_names, f"{here} must not import {name}"
+        elif here in GROUND_FLOOR:
+            assert top == GROUND_FLOOR[here] or top in sys.stdlib_module_names, f"{here} must not import {name}"
 
 
 def test_setup_cfg_lists_every_package():
@@ -57,6 +58,15 @@ def test_setup_cfg_lists_every_package():
     listed = set(config["options"]["packages"].split())
     found = {".".join(path.parent.relative_to(ROOT).parts) for path in PACKAGE.rglob("__init__.py")}
     assert listed == found | {"sb3_sparse.hyperparams"}
+
+
+def test_setup_cfg_ships_the_kernels():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    patterns = config["options.package_data"]["sb3_sparse.runtime"].split()
+    runtime = PACKAGE / "runtime"
+    shipped = {path for pattern in patterns for path in runtime.glob(pattern)}
+    assert shipped == {path for path in (runtime / "c").iterdir() if path.is_file()}
 
 
 def test_files_hold_one_idea():
