@@ -22,10 +22,9 @@ are, so storing them loses nothing. A layer that was trained with fake quantizat
 from dataclasses import replace
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from sb3_sparse.runtime.records import Fixed, Floats, Layer, Minifloats, Network
-from sb3_sparse.runtime.reference import apply_layer
+from sb3_sparse.runtime.reference import apply_layer, columns
 
 #: Largest and smallest integer that a minifloat can hold.
 _TOP, _BOTTOM = 31 << 15, 16
@@ -55,11 +54,11 @@ def quantize(network: Network, bits: int, observations: Floats | None = None) ->
     ranges: list[float] = []
     for index, layer in enumerate(network.layers):
         if not layer.quantized:
-            columns = None if x is None else _columns(layer, x)
+            inputs = None if x is None else columns(layer, x)
             if index == 0 and not layer.convolution:
-                assert columns is not None
-                layer, columns = _equalize(layer, columns)
-            layer = _round(layer, top, columns)
+                assert inputs is not None
+                layer, inputs = _equalize(layer, inputs)
+            layer = _round(layer, top, inputs)
         if x is not None:
             gained = x.reshape(len(x), -1) * layer.gain.values if layer.gain is not None else x
             ranges.append(max(float(np.abs(gained).max()), 1e-6))
@@ -103,16 +102,6 @@ def to_minifloats(values: Floats, *, up: bool) -> Minifloats:
     return Minifloats((exponents << 4 | (rounded - 16)).astype(np.uint8), unit)
 
 
-def _columns(layer: Layer, x: Floats) -> Floats:
-    """The inputs as a matrix that the weight matrix is multiplied with, ``[n, in]``; of a convolution, all its windows."""
-    if not layer.convolution:
-        return x.reshape(len(x), -1)
-    (top, side), (down, right) = layer.padding, layer.stride
-    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (side, side)))
-    windows = sliding_window_view(padded, layer.weight.shape[2:], axis=(2, 3))[:, :, ::down, ::right]
-    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, layer.weight[0].size)
-
-
 def _draw_inputs(layer: Layer) -> Floats | None:
     """Inputs of a first layer, ``[4096, in]``, guessed from its weights."""
     if layer.convolution:
@@ -122,35 +111,35 @@ def _draw_inputs(layer: Layer) -> Floats | None:
     return (np.random.default_rng(0).standard_normal((4096, len(largest))) * deviation).astype(np.float32)
 
 
-def _equalize(layer: Layer, columns: Floats) -> tuple[Layer, Floats]:
+def _equalize(layer: Layer, inputs: Floats) -> tuple[Layer, Floats]:
     """
     Gains for the inputs.
 
     :param layer: A linear layer.
-    :param columns: Its inputs, ``[n, in]``.
+    :param inputs: Its inputs, ``[n, in]``.
     :return: The layer, still float, and its inputs with their gains
     """
     largest = np.abs(layer.weight).max(axis=0)
-    power = np.sqrt(np.mean(np.square(columns, dtype=np.float64), axis=0))
+    power = np.sqrt(np.mean(np.square(inputs, dtype=np.float64), axis=0))
     known = (power > 0) & (largest > 0)
     if not known.any():
-        return layer, columns
+        return layer, inputs
     # An input that never moved in the observations is taken to matter as much as the median one.
     level = np.median(largest[known] * power[known])
     ideal = np.where(known, 1 / np.where(power > 0, power, 1), largest / level)
     gain = to_minifloats(np.where(largest > 0, ideal, 0).astype(np.float32), up=False)
     weight = (layer.weight / gain.values).astype(np.float32)
-    return replace(layer, weight=weight, gain=gain), columns * gain.values
+    return replace(layer, weight=weight, gain=gain), inputs * gain.values
 
 
-def _round(layer: Layer, top: int, columns: Floats | None) -> Layer:
+def _round(layer: Layer, top: int, inputs: Floats | None) -> Layer:
     matrix = layer.weight.reshape(layer.outputs, -1).astype(np.float64)
     scale = to_minifloats((np.abs(matrix).max(axis=1) / top).astype(np.float32), up=True)
     steps = scale.values.astype(np.float64)[:, None]
-    if columns is None or not _can_feed_back(matrix):
+    if inputs is None or not _can_feed_back(matrix):
         integers = np.rint(matrix / steps)
     else:
-        integers = _error_feedback(matrix, steps, top, columns)
+        integers = _error_feedback(matrix, steps, top, inputs)
     weight = np.clip(integers, -top, top).astype(np.int8).reshape(layer.weight.shape)
     return replace(layer, weight=weight, scale=scale)
 
@@ -160,12 +149,12 @@ def _can_feed_back(matrix: np.ndarray) -> bool:
     return matrix.shape[1] <= _MAX_INPUTS and bool((matrix != 0).all() or counts.max() <= _MAX_ROW)
 
 
-def _error_feedback(matrix: np.ndarray, steps: np.ndarray, top: int, columns: Floats) -> np.ndarray:
+def _error_feedback(matrix: np.ndarray, steps: np.ndarray, top: int, inputs: Floats) -> np.ndarray:
     """Integers of a matrix ``[out, in]``; rows with the same columns are done together."""
     moments = np.zeros((matrix.shape[1],) * 2)
-    for part in np.array_split(columns, max(1, len(columns) // 4096)):
+    for part in np.array_split(inputs, max(1, len(inputs) // 4096)):
         moments += part.T.astype(np.float64) @ part
-    moments /= len(columns)
+    moments /= len(inputs)
     moments += np.eye(len(moments)) * max(_DAMPING * float(np.trace(moments)) / len(moments), 1e-12)
     # The inputs that matter most come first: the others can make up for them.
     energy = np.argsort(-np.diag(moments), kind="stable")

@@ -1,9 +1,27 @@
 """The records, computed in numpy as they are written: the definition that every backend is tested against."""
 
+from typing import Any
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from sb3_sparse.runtime.records import Floats, Layer, Network
+
+
+def columns(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
+    """
+    :param layer: A layer.
+    :param x: Its inputs, ``[n, ...]``.
+    :return: What its weight matrix ``[out, -1]`` multiplies, ``[n, in]``; of a convolution all its windows, ``[n * height *
+        width, channels * kernel height * kernel width]``
+    """
+    if not layer.convolution:
+        return x.reshape(len(x), -1)
+    (top, side), (down, right) = layer.padding, layer.stride
+    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (side, side)))
+    windows = sliding_window_view(padded, layer.weight.shape[2:], axis=(2, 3))[:, :, ::down, ::right]
+    return windows.transpose(0, 2, 3, 1, 4, 5).reshape(-1, layer.weight[0].size)
 
 
 def apply_layer(layer: Layer, x: Floats) -> Floats:
@@ -12,16 +30,11 @@ def apply_layer(layer: Layer, x: Floats) -> Floats:
     :param x: Its inputs, ``[n, ...]``.
     :return: Its outputs, ``[n, out]`` or ``[n, out, height, width]``
     """
-    weight = layer.dense()
-    if not layer.convolution:
-        return layer.activation(x.reshape(len(x), -1) @ weight.T + layer.biases)
-    (top, side), (down, right) = layer.padding, layer.stride
-    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (side, side)))
-    windows = sliding_window_view(padded, weight.shape[2:], axis=(2, 3))[:, :, ::down, ::right]
-    n, _, height, width = windows.shape[:4]
-    columns = windows.transpose(0, 2, 3, 1, 4, 5).reshape(n * height * width, -1)
-    outputs = columns @ weight.reshape(layer.outputs, -1).T + layer.biases
-    return layer.activation(outputs.reshape(n, height, width, -1).transpose(0, 3, 1, 2))
+    outputs = columns(layer, x) @ layer.dense().reshape(layer.outputs, -1).T + layer.biases
+    if layer.convolution:
+        _, height, width = layer.output_shape(x.shape[1:])
+        outputs = outputs.reshape(len(x), height, width, -1).transpose(0, 3, 1, 2)
+    return layer.activation(outputs)
 
 
 def layer_inputs(network: Network, observations: Floats) -> list[Floats]:
