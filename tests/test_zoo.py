@@ -1,6 +1,7 @@
 """rl-zoo3: its own command on our recipes, ours around it, resuming, and an installed wheel."""
 
 import ast
+import copy
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from stable_baselines3 import SAC
+from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sparse import summarize
 from sb3_sparse.cli import main, read_policy
@@ -19,6 +21,8 @@ from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
 
 ROOT = Path(__file__).parent.parent
 CASES = [(path, env) for path in sorted(RECIPES.glob("*.yml")) for env in read_recipe(path) if not env.startswith("_")]
+#: The methods with a phase of quantization, by the method that they extend; without one they extend plain training.
+QAT = {"qat": None, "gmp_qat": "gmp"}
 #: Small enough for a test; the rest of a recipe is as it is.
 SHORT = "-n 60 --eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
 SMALL = {
@@ -42,6 +46,11 @@ def zoo(module, *arguments, cwd):
     return done.stdout
 
 
+def callbacks_of(path, env):
+    """The arguments of the callbacks of a recipe, by name."""
+    return {name: arguments for callback in read_recipe(path)[env]["callback"] for name, arguments in callback.items()}
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("path", "env"), CASES, ids=[f"{path.stem}-{env}" for path, env in CASES])
 def test_every_recipe_trains(path, env, tmp_path, monkeypatch):
@@ -49,16 +58,21 @@ def test_every_recipe_trains(path, env, tmp_path, monkeypatch):
     algo, recipe = path.stem.split("_", 1)
     if env.startswith("LunarLander"):
         pytest.importorskip("Box2D", reason="LunarLander needs the package box2d")
-    arguments = (
-        f"train --algo {algo} --env {env} --recipe {recipe} --sparsity 0.75 -f {tmp_path} {SHORT} -params {SMALL[algo]}"
+    callbacks = callbacks_of(path, env)
+    pruning, quantization = (
+        callbacks.get(f"sb3_sparse.{name}", {"network": []}) for name in ("GradualPruningCallback", "QATCallback")
     )
-    main(arguments.split())
+    sparsity = "--sparsity 0.75" if pruning["network"] else ""
+    main(f"train --algo {algo} --env {env} --recipe {recipe} {sparsity} -f {tmp_path} {SHORT} -params {SMALL[algo]}".split())
     agent = tmp_path / algo / f"{env}_1" / f"{env}.zip"
-    (callback,) = read_recipe(path)[env]["callback"]
-    networks = next(iter(callback.values()))["network"]
     summary = summarize_parameters(read_policy(agent))
-    for network in [networks] if isinstance(networks, str) else networks:
+    pruned, quantized = (
+        [names] if isinstance(names, str) else names for names in (pruning["network"], quantization["network"])
+    )
+    for network in pruned:
         assert summary.networks[network].sparsity == pytest.approx(0.75, abs=0.002)
+    state = load_from_zip_file(agent, load_data=True)[0]["sparsity_state"]
+    assert state["bits"] == {layer: 8 for network in quantized for layer in summary.networks[network].layers}
 
 
 def test_rl_zoo3_runs_our_recipe_unmodified(tmp_path):
@@ -104,6 +118,38 @@ def test_the_papers_setting():
             assert (arguments["end"] - arguments["start"]) * entry["n_timesteps"] / arguments["update_freq"] == pytest.approx(
                 600
             )
+
+
+@pytest.mark.parametrize("method", QAT)
+@pytest.mark.parametrize("algo", SMALL)
+def test_quantization_comes_on_top(algo, method):
+    """Another fifth of the run with quantized weights; until then all that has a schedule keeps it, step for step."""
+    recipe, base = (read_recipe(find_recipe(algo, name)) for name in (method, "gmp"))
+    assert list(recipe) == list(base)
+    for env in recipe:
+        # The environments of a file share their settings.
+        longer, shorter = copy.deepcopy(recipe[env]), copy.deepcopy(base[env])
+        steps, total = shorter.pop("n_timesteps"), longer.pop("n_timesteps")
+        assert total == pytest.approx(1.2 * steps)
+        assert longer.pop("exploration_fraction", 0) * total == pytest.approx(shorter.pop("exploration_fraction", 0) * steps)
+        *pruning, quantization = longer.pop("callback")
+        assert round(quantization["sb3_sparse.QATCallback"]["start"] * total) == steps
+        pruned = shorter.pop("callback")
+        for callbacks, length in ((pruning, total), (pruned, steps)):
+            for arguments in (arguments for callback in callbacks for arguments in callback.values()):
+                arguments.update({moment: round(arguments[moment] * length) for moment in ("start", "end")})
+        assert pruning == (pruned if QAT[method] else [])
+        assert longer == shorter
+
+
+def test_dense_twin_of_a_quantized_recipe_is_quantized():
+    """Sparsity 0 takes the pruning away and leaves the quantizer: the control that is quantized only."""
+    _, changed = with_sparsity(find_recipe("sac", "gmp_qat"), "HalfCheetah-v4", 0.0).split(":", 1)
+    pruning, quantization = ast.literal_eval(changed)
+    assert pruning["sb3_sparse.GradualPruningCallback"]["final_sparsity"] == 0.0
+    assert quantization == {"sb3_sparse.QATCallback": {"network": "actor", "start": 0.8333333333, "bits": 8}}
+    with pytest.raises(ValueError, match="no callback with a sparsity to set"):
+        with_sparsity(find_recipe("sac", "qat"), "HalfCheetah-v4", 0.5)
 
 
 def test_with_sparsity_changes_our_callbacks_alone(tmp_path):
