@@ -133,7 +133,7 @@ def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[s
     seen: set[int] = set()
     for name, tensor in state_dict.items():
         network, _, path = name.partition(".")
-        if network.endswith("_target") or tensor.data_ptr() in seen or path.endswith("mask"):
+        if network.endswith("_target") or tensor.data_ptr() in seen or path.endswith(("mask", "bits")):
             continue
         seen.add(tensor.data_ptr())
         parameters.setdefault(network, {})[path] = tensor.detach().cpu().numpy()

@@ -28,15 +28,12 @@ def check_bits(bits: int) -> int:
     return int(bits)
 
 
-def _grid(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
-    """The scale, in a shape to multiply with, and the integers, in the weight's dtype."""
-    largest = 2 ** (bits - 1) - 1
+def _scale(weight: Tensor, bits: int) -> Tensor:
+    """The scale in a shape to divide by."""
     magnitude = weight.abs()
-    scale = magnitude.amax() if weight.dim() == 2 else magnitude.amax(tuple(range(1, weight.dim())), keepdim=True)
+    largest = magnitude.amax() if weight.dim() == 2 else magnitude.amax(tuple(range(1, weight.dim())), keepdim=True)
     # Where all weights are zero the scale would be too, and 0 / 0 is no number.
-    scale = scale.div_(largest).clamp_(min=th.finfo(weight.dtype).tiny)
-    # Nothing to clip: the largest weight divided by the scale rounds to the largest integer.
-    return scale, (weight / scale).round_()
+    return largest.div_(2 ** (bits - 1) - 1).clamp_(min=th.finfo(weight.dtype).tiny)
 
 
 @th.no_grad()
@@ -55,30 +52,29 @@ def quantize(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
         [-(2**(bits - 1) - 1), 2**(bits - 1) - 1], an int8 tensor of the weight's shape
     :raises ValueError: if bits is no whole number from 2 to 8
     """
-    scale, integers = _grid(weight, check_bits(bits))
-    return scale.reshape(-1 if scale.dim() else ()), integers.to(th.int8)
+    scale = _scale(weight, check_bits(bits))
+    return scale.reshape(-1 if scale.dim() else ()), (weight / scale).round_().to(th.int8)
 
 
 def fake_quantize(weight: Tensor, bits: int) -> Tensor:
     """
     The weight on its grid, with the straight-through gradient: the gradient of the result is that of the weight.
 
-    Three forms were measured on 256x256 weights and one CPU thread: this one is about as fast as an
-    ``autograd.Function``, can be differentiated twice (TRPO), and takes a third of the time of
-    ``torch.fake_quantize_per_tensor_affine``.
+    Measured on the layers of a 17-256-256-6 actor and one CPU thread, an ``autograd.Function`` takes as long,
+    ``weight + (quantized - weight).detach()`` longer and ``torch.fake_quantize_per_tensor_affine`` five times as long on the
+    largest layer. It can be differentiated twice (TRPO).
 
     :param weight: As in :func:`quantize`.
     :param bits: Bits of an integer, from 2 to 8; not checked.
     :return: A tensor of the weight's shape
     """
-    fixed = weight.detach()
-    scale, integers = _grid(fixed, bits)
-    quantized = integers.mul_(scale)
-    if not (th.is_grad_enabled() and weight.requires_grad):
-        return quantized
-    # The sum is `quantized` to the last bit: either it is 0, or it lies between half and twice the weight, and then their
-    # difference is a float (Sterbenz's lemma).
-    return weight + quantized.sub_(fixed)
+    # A clone hands its gradient on as it is. Its values are replaced where autograd does not look.
+    quantized = weight.clone()
+    values = quantized.detach()
+    scale = _scale(values, bits)
+    # Nothing to clip: the largest weight divided by the scale rounds to the largest integer.
+    values.div_(scale).round_().mul_(scale)
+    return quantized
 
 
 class QuantizableLayer(nn.Module):
