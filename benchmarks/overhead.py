@@ -1,18 +1,20 @@
 """
-What masking costs: the time of a training step with pruning over that of stock SB3.
+What masking and quantization cost: the time of a training step with a callback over that of stock SB3.
 
     python benchmarks/overhead.py --json benchmarks/results/overhead.json
 
-SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the actor pruned, and with actor and critics
-pruned. All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in
-every round, so that a busy machine slows all alike; a ratio is the median over the rounds of pruned / stock. The pruned
-variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps)
-and all that the callback does in an environment step.
+SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the actor pruned or quantized, and with actor
+and critics. All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in
+every round, so that a busy machine slows all alike; a ratio is the median over the rounds of variant / stock. The pruned
+variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps);
+the quantized ones have dense weights of 8 bits. All that a callback does in an environment step counts.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import gymnasium as gym
@@ -22,14 +24,24 @@ from report import describe_machine, describe_versions
 from rich.progress import track
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import Logger
 
-from sb3_sparse import GradualPruningCallback
+from sb3_sparse import GradualPruningCallback, QATCallback
 
 #: By name: the algorithm and its optimizer. RMSprop has no fused form, and pays for the square roots of zeros.
 ALGORITHMS = {"sac": (SAC, th.optim.Adam), "td3": (TD3, th.optim.Adam), "td3_rmsprop": (TD3, th.optim.RMSprop)}
-#: By name: what is pruned, and how far; at 0 the networks are in the hands of the callback, but all their weights are there.
-VARIANTS = {"stock": None, "actor/prune": ("actor", 0.9), "all/prune": ("all", 0.9), "all/before": ("all", 0.0)}
+PRUNE = partial(GradualPruningCallback, start=905, end=1000, update_freq=5)
+QAT = partial(QATCallback, start=905)
+#: By name: what makes the callback; at 0 the networks are in the hands of the callback, but all their weights are there.
+VARIANTS: dict[str, Callable[[], BaseCallback] | None] = {
+    "stock": None,
+    "actor/prune": partial(PRUNE, "actor", 0.9),
+    "all/prune": partial(PRUNE, "all", 0.9),
+    "all/before": partial(PRUNE, "all", 0.0),
+    "actor/qat": partial(QAT, "actor"),
+    "all/qat": partial(QAT, "all"),
+}
 UPDATE_FREQ = 1000
 
 
@@ -51,23 +63,23 @@ class HalfCheetahSpaces(gym.Env):
 
 
 def make(
-    algorithm: type[BaseAlgorithm], optimizer: type[th.optim.Optimizer], pruned: tuple[str, float] | None
-) -> tuple[BaseAlgorithm, GradualPruningCallback | None]:
+    algorithm: type[BaseAlgorithm], optimizer: type[th.optim.Optimizer], variant: Callable[[], BaseCallback] | None
+) -> tuple[BaseAlgorithm, BaseCallback | None]:
     """
     :param algorithm: SAC or TD3.
     :param optimizer: Its optimizer.
-    :param pruned: The network and its sparsity.
-    :return: A model with a filled buffer and, if it is pruned, the callback that has brought it to its sparsity
+    :param variant: What makes its callback.
+    :return: A model with a filled buffer and, if it has one, the callback, which has pruned or quantized it
     """
     kwargs = {"net_arch": [256, 256], "optimizer_class": optimizer}
     model = algorithm("MlpPolicy", HalfCheetahSpaces(), policy_kwargs=kwargs, batch_size=256, learning_starts=900, seed=0)
-    callback = pruned and GradualPruningCallback(*pruned, start=905, end=1000, update_freq=5)
+    callback = variant and variant()
     model.learn(1000, callback=callback)
     model.set_logger(Logger(folder=None, output_formats=[]))
     return model, callback
 
 
-def seconds(model: BaseAlgorithm, callback: GradualPruningCallback | None, updates: int) -> float:
+def seconds(model: BaseAlgorithm, callback: BaseCallback | None, updates: int) -> float:
     """
     :param model: The model.
     :param callback: Its callback; it is called around every update, as with ``train_freq=1``.
@@ -102,14 +114,14 @@ def measure(name: str, rounds: int, updates: int, rng: np.random.Generator) -> d
     :param rng: Source of the order of turns.
     :return: By variant, time of a training step over stock in each round
     """
-    models = {variant: make(*ALGORITHMS[name], pruned) for variant, pruned in VARIANTS.items()}
+    models = {variant: make(*ALGORITHMS[name], callback) for variant, callback in VARIANTS.items()}
     ratios = {variant: [] for variant in VARIANTS if variant != "stock"}
     for _ in track(range(rounds), description=name):
         took = {}
         for variant in rng.permutation(list(VARIANTS)):
             model, callback = models[variant]
             took[variant] = seconds(model, callback, updates)
-            if callback is not None:
+            if isinstance(callback, GradualPruningCallback):
                 took[variant] += pruning_seconds(callback) / UPDATE_FREQ
         for variant, values in ratios.items():
             values.append(took[variant] / took["stock"])

@@ -5,8 +5,8 @@ import torch as th
 from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
-from sb3_sparse import GradualPruningCallback, summarize
-from sb3_sparse.nn import fuse_adam
+from sb3_sparse import GradualPruningCallback, QATCallback, restore, summarize
+from sb3_sparse.nn import fake_quantize, fuse_adam, quantize, quantized_bits
 from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to, rewire
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
@@ -48,6 +48,36 @@ def test_every_algorithm(name, sparse, tmp_path):
         assert summarize(loaded).nonzero <= summarize(model).nonzero
 
 
+@pytest.mark.parametrize("shape", [(64, 33), (8, 4, 3, 3)], ids=["linear", "conv"])
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_same_grid_on_both_devices(shape, bits):
+    """A device may round the scale differently in its last bit, and a weight in the middle between two integers either way."""
+    weight = th.randn(shape)
+    on_gpu, on_cpu = quantize(weight.cuda(), bits), quantize(weight, bits)
+    th.testing.assert_close(on_gpu[0].cpu(), on_cpu[0])
+    assert int((on_gpu[1].cpu().int() - on_cpu[1]).abs().max()) <= 1
+    assert (on_gpu[1].cpu() == on_cpu[1]).float().mean() > 0.99
+    wide = on_gpu[0] if len(shape) == 2 else on_gpu[0].view(-1, 1, 1, 1)
+    assert th.equal(fake_quantize(weight.cuda(), bits), wide * on_gpu[1])
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_algorithm_quantized(name, sparse, tmp_path):
+    model = CASES[name].make(sparse, device="cuda")
+    callbacks = [GradualPruningCallback("all", 0.8, update_freq=10), QATCallback("all", 0.5), Watch()]
+    model.learn(100, callback=callbacks)
+    assert summarize(model).sparsity == pytest.approx(0.8, abs=0.02)
+    model.save(tmp_path / "agent.zip")
+    for device in ("cpu", "cuda"):
+        loaded = CASES[name].algorithm.load(tmp_path / "agent.zip", device=device)
+        restore(loaded)
+        assert quantized_bits(loaded.policy) == quantized_bits(model.policy) != {}
+        obs = model.observation_space.sample()
+        actions = [m.predict(obs, deterministic=True)[0] for m in (model, loaded)]
+        assert device == "cpu" or (actions[0] == actions[1]).all()
+
+
 def test_fused_after_steps_on_the_gpu():
     """Adam keeps its step count on the host until it is fused."""
     layer = nn.Linear(8, 8, device="cuda")
@@ -59,10 +89,13 @@ def test_fused_after_steps_on_the_gpu():
     assert optimizer.state[layer.weight]["step"].device.type == "cuda"
 
 
-def test_a_gradient_step_does_not_wait_for_the_host():
+@pytest.mark.parametrize("quantized", [False, True], ids=["float", "quantized"])
+def test_a_gradient_step_does_not_wait_for_the_host(quantized):
     """The critic's step of a pruned TD3, without SB3's own logging, which does wait."""
     model = CASES["td3"].make(device="cuda")
-    model.learn(60, callback=GradualPruningCallback("all", 0.9, update_freq=5))
+    quantization = [QATCallback("all", 0.5)] if quantized else []
+    model.learn(60, callback=[GradualPruningCallback("all", 0.9, update_freq=5), *quantization])
+    assert bool(quantized_bits(model.policy)) is quantized
     critic, optimizer = model.critic, model.critic.optimizer
     assert optimizer.param_groups[0]["fused"]
     obs, actions = th.randn(32, 3, device="cuda"), th.rand(32, 1, device="cuda")

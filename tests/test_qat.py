@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
-from sb3_sparse.callbacks import QATCallback, restore, saved_bits
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, restore, summarize
+from sb3_sparse.callbacks import saved_bits
 from sb3_sparse.nn import (
     MaskedConv2d,
     MaskedLinear,

@@ -11,8 +11,8 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
-from sb3_sparse.nn import find_networks, prunable_layers
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, summarize
+from sb3_sparse.nn import find_networks, prunable_layers, unmask_layers
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
 
@@ -69,15 +69,19 @@ def test_static_from_the_first_step(name):
 
 
 def test_zips_load_without_the_package(tmp_path):
-    """A stock policy's zip needs nothing of ours: it loads and predicts where sb3_sparse cannot be imported."""
+    """
+    A stock policy's zip needs nothing of ours: it loads and predicts where sb3_sparse cannot be imported, with float weights
+    where they were quantized.
+    """
     lines = [
         "import sys, warnings; sys.modules['sb3_sparse'] = None",
         "import numpy as np, sb3_contrib, stable_baselines3 as sb3",
     ]
     for name, case in CASES.items():
         model = case.make()
-        model.learn(64, callback=GradualPruningCallback("all", 0.9, update_freq=10))
+        model.learn(64, callback=[GradualPruningCallback("all", 0.9, update_freq=10), QATCallback("all", 0.5)])
         model.save(tmp_path / f"{name}.zip")
+        unmask_layers(model.policy)
         obs = np.stack([model.observation_space.sample() for _ in range(4)])
         np.save(tmp_path / f"{name}.npy", obs)
         np.save(tmp_path / f"{name}_actions.npy", model.predict(obs, deterministic=True)[0])

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, summarize
 from sb3_sparse.callbacks.state import SparsityState
 from sb3_sparse.nn import MaskedLayer, find_networks
 from tests.algorithms import CASES
@@ -169,11 +169,11 @@ def test_sparse_policy_round_trip(tmp_path):
 
 
 def test_nothing_of_ours_is_pickled(tmp_path):
-    """The zip of a stock policy names this package nowhere but in its own JSON state."""
+    """The zip of a stock policy names this package nowhere, quantized or not, and its state is JSON."""
     import zipfile
 
     model = CASES["sac"].make()
-    model.learn(60, callback=GradualPruningCallback("all", 0.9, update_freq=10))
+    model.learn(60, callback=[GradualPruningCallback("all", 0.9, update_freq=10), QATCallback("actor", 0.5)])
     model.save(tmp_path / "agent.zip")
     with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
         for name in archive.namelist():
