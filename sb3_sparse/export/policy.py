@@ -61,7 +61,8 @@ def compress(
     if bits != 32:
         network = shrink(quantize(network, bits, observations))
     network = round_biases(order(network))
-    return CompressedPolicy(network, make_report(graph, original, network, calibrated=observations is not None), backend)
+    report = make_report(graph, original, network, calibrated=observations is not None, bits=bits)
+    return CompressedPolicy(network, report, backend)
 
 
 class CompressedPolicy(Policy):
