@@ -160,6 +160,24 @@ def test_can_be_differentiated_twice():
     assert product.any()
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_traced_and_exported_as_it_computes(tmp_path):
+    """Tracers see operations and not values, so none may happen behind their back."""
+    net, batch = nn.Sequential(LAYERS["conv"][0]()), th.randn(LAYERS["conv"][1])
+    net[0].set_bits(3)
+    expected = net(batch).detach()
+    assert th.equal(th.jit.trace(net, batch)(batch), expected)
+    assert th.equal(th.export.export(net, (batch,)).run_decompositions().module()(batch), expected)
+    onnx = pytest.importorskip("onnx", reason="needs onnx")
+    reference_evaluator = pytest.importorskip("onnx.reference").ReferenceEvaluator
+    net = nn.Sequential(LAYERS["linear"][0]())
+    net[0].set_bits(3)
+    batch = th.randn(LAYERS["linear"][1])
+    th.onnx.export(net, (batch,), tmp_path / "net.onnx", dynamo=False, input_names=["batch"])
+    (output,) = reference_evaluator(onnx.load(tmp_path / "net.onnx")).run(None, {"batch": batch.numpy()})
+    th.testing.assert_close(th.from_numpy(output), net(batch).detach())
+
+
 def test_does_not_wait_for_the_host():
     """No operation of a training step hands a number to Python."""
 
