@@ -38,7 +38,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import sb3_sparse
-from sb3_sparse import summarize
+from sb3_sparse import restore, summarize
 from sb3_sparse.zoo import find_recipe, read_recipe
 
 #: Seeds of the evaluation episodes begin here, the same for every agent.
@@ -161,6 +161,7 @@ def evaluate(run: Run, network: str, episodes: int) -> dict[str, object]:
     :return: Returns of the agent, and what its network costs; its parameters are written to a file to weigh it
     """
     model = ALGOS[run.algo].load(run.zip, device="cpu")
+    restore(model)
     hyperparams, stats_path = get_saved_hyperparams(str(run.folder / run.env), test_mode=True)
     env = create_test_env(run.env, stats_path=stats_path, hyperparams=hyperparams, should_render=False)
     returns = []

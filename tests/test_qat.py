@@ -390,7 +390,10 @@ def test_sparse_policies_load_quantized(name, tmp_path):
     model.policy.save(tmp_path / "policy.pth")
     policy = type(model.policy).load(tmp_path / "policy.pth", device="cpu")
     assert quantized_bits(policy) == quantized_bits(model.policy)
-    assert summarize(loaded).nbytes == summarize(CASES[name].algorithm.load(tmp_path / "agent.zip")).nbytes
+    before = summarize(loaded)
+    for layer in prunable_layers(loaded.policy).values():
+        layer.set_bits(None)
+    assert before == summarize(loaded), "the number of bits is no parameter"
 
 
 def test_any_callback_brings_the_quantizers_back(tmp_path):
