@@ -19,7 +19,7 @@ from sb3_contrib.tqc.policies import TQCPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor, MlpExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import VecNormalize
 from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
@@ -75,40 +75,64 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
     policy, space = model.policy, model.observation_space
     if not isinstance(space, spaces.Box):
         raise ValueError(f"only Box observations can be exported, and this model has {type(space).__name__} observations")
-    if policy.__class__._predict not in _PREDICTS:
-        _refuse(f"the policy {type(policy).__name__}")
+    _check_code(policy)
     policy.set_training_mode(False)
-    names = {layer: name for name, layer in prunable_layers(policy).items()}
-    bits = {**saved_bits(model), **quantized_bits(policy)}
     image = is_image_space(space)
-    operations: list[Layer | Affine] = []
-    found: list[str] = []
+    operations, found = _operations(policy, {**saved_bits(model), **quantized_bits(policy)})
     if image and policy.normalize_images:
-        operations.append(Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32)))
-    for module in _modules(policy):
-        operation = _operation(module, bits.get(names.get(module, "")))
-        if isinstance(operation, Activation):
-            # An activation belongs to the layer before; one that follows something else is a layer's of its own.
-            last = operations[-1] if operations else None
-            if not isinstance(last, Layer) or last.activation != Activation():
-                _refuse(f"an activation {type(module).__name__} that does not follow a layer")
-            operations[-1] = replace(last, activation=operation)
-        elif operation is not None:
-            operations.append(operation)
-            if isinstance(operation, Layer):
-                found.append(names.get(module, type(module).__name__))
+        operations.insert(0, Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32)))
     if isinstance(policy, QRDQNPolicy):
         operations[-1] = _mean_quantiles(operations[-1], policy.quantile_net.n_quantiles)
-    if isinstance(policy, SACPolicy | TQCPolicy | CrossQPolicy) or (policy.squash_output and isinstance(policy, ActorCriticPolicy)):
+    if isinstance(policy, _SQUASHED) or (policy.squash_output and isinstance(policy, ActorCriticPolicy)):
         operations = _squash(operations)
     normalize = _normalize(normalization, space.shape)
     return Graph(tuple(space.shape), image, normalize, tuple(operations), tuple(found), _head(policy))
 
 
-#: The ways to an action that are known; a subclass with one of its own is refused.
-_PREDICTS = {
-    policy._predict for policy in (SACPolicy, TQCPolicy, CrossQPolicy, TD3Policy, DQNPolicy, QRDQNPolicy, ActorCriticPolicy)
-}
+#: Their action is the tanh of a mean.
+_SQUASHED = (SACPolicy, TQCPolicy, CrossQPolicy)
+#: The ways to an action that are known.
+_PREDICTS = {policy._predict for policy in (*_SQUASHED, TD3Policy, DQNPolicy, QRDQNPolicy, ActorCriticPolicy)}
+#: What an observation passes on its way to an action, wherever a class has it.
+_METHODS = (
+    "predict obs_to_tensor _predict extract_features get_distribution _get_action_dist_from_latent get_action_dist_params "
+    "forward_actor unscale_action"
+).split()
+
+
+def _check_code(policy: BasePolicy) -> None:
+    """Refuse a policy whose way to an action is not that of SB3's own classes."""
+    if policy.__class__._predict not in _PREDICTS:
+        _refuse(f"the policy {type(policy).__name__}")
+    parts = {name: getattr(policy, name, None) for name in ("actor", "q_net", "quantile_net", "mlp_extractor")}
+    for name, part in {"policy": policy, **parts}.items():
+        # The policies of an actor and a critic have a forward that predict does not use.
+        methods = _METHODS if part is policy else [*_METHODS, "forward"]
+        for method in methods:
+            home = getattr(getattr(type(part), method, None), "__module__", None)
+            if home is not None and home.split(".")[0] not in ("stable_baselines3", "sb3_contrib"):
+                _refuse(f"the {name} {type(part).__name__} with a {method}() of its own")
+
+
+def _operations(policy: BasePolicy, bits: dict[str, int]) -> tuple[list[Layer | Affine], list[str]]:
+    """The operations on the way through the modules of a policy, and the names of the layers among them."""
+    names = {module: name for name, module in policy.named_modules()}
+    operations: list[Layer | Affine] = []
+    found: list[str] = []
+    for module in _modules(policy):
+        name = names[module]
+        operation = _operation(module, name, bits.get(name))
+        if isinstance(operation, Activation):
+            # An activation belongs to the layer before.
+            last = operations[-1] if operations else None
+            if not isinstance(last, Layer) or last.activation != Activation():
+                _refuse(f"the activation '{name}' ({module}), which does not follow a layer,")
+            operations[-1] = replace(last, activation=operation)
+        elif operation is not None:
+            operations.append(operation)
+            if isinstance(operation, Layer):
+                found.append(name)
+    return operations, found
 
 
 def _refuse(what: str) -> NoReturn:
@@ -121,8 +145,6 @@ def _refuse(what: str) -> NoReturn:
 def _modules(policy: BasePolicy) -> Iterator[nn.Module]:
     """The modules that an observation passes, in order, without their containers."""
     if isinstance(policy, ActorCriticPolicy):
-        if type(policy.mlp_extractor).forward is not MlpExtractor.forward:
-            _refuse(f"the layer 'mlp_extractor' ({type(policy.mlp_extractor).__name__})")
         extractor = policy.features_extractor if policy.share_features_extractor else policy.pi_features_extractor
         yield from _extractor(extractor)
         yield from _leaves(policy.mlp_extractor.policy_net)
@@ -134,14 +156,14 @@ def _modules(policy: BasePolicy) -> Iterator[nn.Module]:
         yield from _extractor(policy.quantile_net.features_extractor)
         yield from _leaves(policy.quantile_net.quantile_net)
     else:
-        actor = policy.actor
+        actor: Any = policy.actor
         yield from _extractor(actor.features_extractor)
         if not isinstance(policy, TD3Policy):
             yield from _leaves(actor.latent_pi)
         yield from _leaves(actor.mu)
 
 
-def _extractor(extractor: nn.Module) -> Iterator[nn.Module]:
+def _extractor(extractor: Any) -> Iterator[nn.Module]:
     if type(extractor).forward is NatureCNN.forward:
         yield from _leaves(extractor.cnn)
         yield from _leaves(extractor.linear)
@@ -149,7 +171,7 @@ def _extractor(extractor: nn.Module) -> Iterator[nn.Module]:
         _refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
 
 
-def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+def _leaves(module: Any) -> Iterator[nn.Module]:
     if type(module) is nn.Sequential:
         for child in module:
             yield from _leaves(child)
@@ -158,22 +180,25 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _array(tensor: th.Tensor) -> Floats:
-    return tensor.detach().cpu().numpy().astype(np.float32)
+    array: Floats = tensor.detach().cpu().numpy().astype(np.float32)
+    return array
 
 
-def _operation(module: nn.Module, bits: int | None) -> Layer | Affine | Activation | None:
+def _operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine | Activation | None:
     """One module, trained with so many bits, as an operation; None if it changes nothing."""
+    if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+        raise ValueError(f"the layer '{name}' has numbers that are not finite: training has diverged")
     if prunable_layers(module):
         assert isinstance(module, nn.Linear | nn.Conv2d)
-        return _layer(module, bits)
+        return _layer(module, name, bits)
     if type(module) in _NOTHING and getattr(module, "start_dim", 1) == 1:
         return None
     if type(module) in _ACTIVATIONS:
-        name, *attributes = _ACTIVATIONS[type(module)]
-        return Activation(name, *(float(getattr(module, attribute)) for attribute in attributes))
+        kind, *attributes = _ACTIVATIONS[type(module)]
+        return Activation(kind, *(float(getattr(module, attribute)) for attribute in attributes))
     if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm1d):
-        return _batch_norm(module)
-    _refuse(f"the layer {type(module).__name__}")
+        return _batch_norm(module, name)
+    _refuse(f"the layer '{name}' ({module})")
 
 
 _NOTHING = (nn.Flatten, nn.Identity, nn.Dropout)
@@ -190,7 +215,7 @@ _ACTIVATIONS: dict[type[nn.Module], tuple[str, ...]] = {
 }
 
 
-def _layer(module: nn.Linear | nn.Conv2d, bits: int | None) -> Layer:
+def _layer(module: nn.Linear | nn.Conv2d, name: str, bits: int | None) -> Layer:
     weight = _array(module.weight)
     scale: Minifloats | Floats | None = None
     bias = np.zeros(len(weight), np.float32) if module.bias is None else _array(module.bias)
@@ -204,24 +229,22 @@ def _layer(module: nn.Linear | nn.Conv2d, bits: int | None) -> Layer:
     if isinstance(module, nn.Linear):
         return Layer(weight, bias, scale=scale)
     if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros" or isinstance(module.padding, str):
-        _refuse(f"the layer {module} (with groups, dilation or a padding other than numbers of zeros)")
+        _refuse(f"the layer '{name}' ({module}), with groups, dilation or a padding other than numbers of zeros,")
     (down, right), (top, side) = module.stride, module.padding
     return Layer(weight, bias, scale=scale, stride=(down, right), padding=(top, side))
 
 
-def _batch_norm(module: Any) -> Affine:
+def _batch_norm(module: Any, name: str) -> Affine:
     """Batch norm with its running statistics."""
-    if isinstance(module, BatchRenorm1d):
-        mean, variance, weight, bias = module.ra_mean, module.ra_var, module.scale, module.bias
-    else:
-        mean, variance, weight, bias = module.running_mean, module.running_var, module.weight, module.bias
+    names = ("ra_mean", "ra_var", "scale") if isinstance(module, BatchRenorm1d) else ("running_mean", "running_var", "weight")
+    mean, variance, weight = (getattr(module, name) for name in names)
     if mean is None:
-        _refuse(f"a {type(module).__name__} without running statistics")
-    mean, variance = (value.detach().cpu().double() for value in (mean, variance))
+        _refuse(f"the layer '{name}' ({module}), which has no running statistics,")
+    mean, variance = mean.detach().cpu().double(), variance.detach().cpu().double()
     scale = 1 / th.sqrt(variance + module.eps)
     if module.affine:
         scale = scale * weight.detach().cpu().double()
-    shift = -mean * scale + (bias.detach().cpu().double() if module.affine else 0.0)
+    shift = -mean * scale + (module.bias.detach().cpu().double() if module.affine else 0.0)
     return Affine(_array(scale), _array(shift))
 
 

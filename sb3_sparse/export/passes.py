@@ -28,11 +28,14 @@ def fold(graph: Graph) -> Network:
         if isinstance(operation, Affine):
             if layers and layers[-1].activation == Activation() and pending is None:
                 layers[-1] = _after(layers[-1], operation)
-            elif not layers and pending is None and normalize is None and operation.shift.any():
+            elif not layers and pending is None and normalize is None and operation.shift.any() and operation.scale.all():
                 normalize = _as_normalize(operation, graph.shape)
             else:
                 pending = operation if pending is None else _chain(pending, operation)
         else:
+            if pending is not None and layers and operation.quantized and _passes_on(layers[-1], pending):
+                layers[-1] = _after(layers[-1], Affine(pending.scale, np.zeros_like(pending.shift)))
+                pending = Affine(np.ones(1, np.float32), pending.shift)
             layers.append(operation if pending is None else _before(operation, pending))
             pending = None
     if pending is not None:
@@ -40,15 +43,21 @@ def fold(graph: Graph) -> Network:
     return Network(graph.shape, graph.image, normalize, tuple(layers), graph.head)
 
 
+def _passes_on(layer: Layer, affine: Affine) -> bool:
+    """Whether scaling the output of a layer is the same as scaling its rows."""
+    return layer.activation.name in ("relu", "leaky_relu") and bool((affine.scale > 0).all())
+
+
 def _after(layer: Layer, affine: Affine) -> Layer:
+    bias = layer.biases * affine.scale + affine.shift
+    if layer.quantized and (affine.scale > 0).all():
+        # Integers that training has fixed stay what they are.
+        return replace(layer, scale=layer.scales * affine.scale, bias=bias)
     scale = affine.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
-    return replace(layer, weight=layer.dense() * scale, scale=None, bias=layer.biases * affine.scale + affine.shift)
+    return replace(layer, weight=layer.dense() * scale, scale=None, bias=bias)
 
 
 def _before(layer: Layer, affine: Affine) -> Layer:
-    if layer.quantized and len(affine.scale) == 1 and affine.scale[0] > 0 and not affine.shift.any():
-        # Integers that training has fixed stay what they are.
-        return replace(layer, scale=_times(layer.scale, float(affine.scale[0])))
     if any(layer.padding) and affine.shift.any():
         raise ValueError("a batch norm before a convolution with padding cannot be exported")
     # Channels of a convolution before a linear layer have several columns each.
@@ -57,7 +66,10 @@ def _before(layer: Layer, affine: Affine) -> Layer:
     shape = (1, inputs, *[1] * (layer.weight.ndim - 2))
     scale, shift = (np.repeat(part, repeats).reshape(shape) for part in (affine.scale, affine.shift))
     shifts = (layer.dense().astype(np.float64) * shift).reshape(layer.outputs, -1).sum(axis=1)
-    return replace(layer, weight=layer.dense() * scale, scale=None, bias=(layer.biases + shifts).astype(np.float32))
+    bias = (layer.biases + shifts).astype(np.float32)
+    if layer.quantized and len(affine.scale) == 1 and affine.scale[0] > 0:
+        return replace(layer, scale=_times(layer.scale, float(affine.scale[0])), bias=bias)
+    return replace(layer, weight=layer.dense() * scale, scale=None, bias=bias)
 
 
 def _times(scale: Minifloats | Floats | None, factor: float) -> Minifloats | Floats | None:

@@ -1,6 +1,7 @@
 """``compress``: any trained model, dense or sparse, in; a small and fast policy out."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,9 @@ class CompressedPolicy(Policy):
         """
         return self._report
 
+    def __reduce__(self) -> tuple[Callable[..., Policy], tuple[Any, ...]]:
+        return CompressedPolicy, (self.network, self._report, self._wanted)
+
 
 def _observations(network: Network, calibration: NDArray[Any]) -> Floats:
     """Calibration observations as the network takes them, ``[n, *shape]``, finite and not too many."""
@@ -122,7 +126,8 @@ def _observations(network: Network, calibration: NDArray[Any]) -> Floats:
             f"{array.shape} of {array.dtype}"
         )
     most = _IMAGES if any(layer.convolution for layer in network.layers) else _OBSERVATIONS
-    array = array[np.linspace(0, len(array) - 1, min(most, len(array))).round().astype(int)].astype(np.float32)
-    if not np.isfinite(array).all():
+    chosen = np.linspace(0, len(array) - 1, min(most, len(array))).round().astype(int)
+    observations: Floats = array[chosen].astype(np.float32)
+    if not np.isfinite(observations).all():
         raise ValueError("there are calibration observations that are not finite: leave them out")
-    return array
+    return observations

@@ -106,9 +106,10 @@ def _draw_inputs(layer: Layer) -> Floats | None:
     """Inputs of a first layer, ``[4096, in]``, guessed from its weights."""
     if layer.convolution:
         return None
-    largest = np.abs(layer.weight).max(axis=0)
+    largest = np.abs(layer.dense()).max(axis=0)
     deviation = np.divide(1, largest, out=np.zeros_like(largest), where=largest > 0)
-    return (np.random.default_rng(0).standard_normal((4096, len(largest))) * deviation).astype(np.float32)
+    inputs: Floats = (np.random.default_rng(0).standard_normal((4096, len(largest))) * deviation).astype(np.float32)
+    return inputs
 
 
 def _equalize(layer: Layer, inputs: Floats) -> tuple[Layer, Floats]:
@@ -121,12 +122,13 @@ def _equalize(layer: Layer, inputs: Floats) -> tuple[Layer, Floats]:
     """
     largest = np.abs(layer.weight).max(axis=0)
     power = np.sqrt(np.mean(np.square(inputs, dtype=np.float64), axis=0))
-    known = (power > 0) & (largest > 0)
+    # A power that is no ordinary float is none.
+    known = (power > np.finfo(np.float32).tiny) & (largest > 0)
     if not known.any():
         return layer, inputs
     # An input that never moved in the observations is taken to matter as much as the median one.
     level = np.median(largest[known] * power[known])
-    ideal = np.where(known, 1 / np.where(power > 0, power, 1), largest / level)
+    ideal = np.where(known, 1 / np.where(known, power, 1), largest / level)
     gain = to_minifloats(np.where(largest > 0, ideal, 0).astype(np.float32), up=False)
     weight = (layer.weight / gain.values).astype(np.float32)
     return replace(layer, weight=weight, gain=gain), inputs * gain.values

@@ -13,11 +13,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Shape
+from sb3_sparse.runtime.records import (
+    ACTIVATIONS,
+    HEADS,
+    Activation,
+    Fixed,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Shape,
+)
 
 MAGIC = b"SB3S"
 VERSION = 1
-#: magic, version, flags, zero, length of the payload; the checksum of these 12 bytes and of all that follow stands behind them.
+#: magic, version, flags, zero, length of the payload. Behind them stands the checksum of these 12 bytes and all that follow.
 _HEADER = struct.Struct("<4sBBHI")
 _DEFLATED = 1
 _IMAGE, _NORMALIZED, _RANGES = 1, 2, 4
@@ -25,11 +36,12 @@ _CONVOLUTION, _QUANTIZED, _GAIN, _FLOAT_SCALE = 1, 2, 4, 8
 _NAMES = tuple(ACTIVATIONS)
 #: Activations with numbers of their own in the file.
 _NUMBERS = ("clip", "leaky_relu", "elu")
-#: Deflate cannot do better than this, so a longer payload is a lie.
-_MAX_RATIO = 1032
-#: A layer may have this many weights, zeros included, or more if the file is large: see check_size.
-_FREE_WEIGHTS = 1 << 22
-_MAX_ELEMENTS = 1 << 24
+#: A payload that deflates further than this is stored as it is, so that no file becomes a flood.
+_MAX_RATIO = 32
+#: The weights of a network, zeros included, are at most so many, or take at most so many bytes per byte of the file.
+_FREE_WEIGHTS, _BYTES_PER_BYTE = 1 << 22, 1024
+#: Numbers that go through one layer, and that all convolutions together read or multiply, at most.
+_MAX_ELEMENTS, _MAX_WINDOWS, _MAX_PRODUCTS = 1 << 24, 1 << 24, 1 << 32
 
 
 def encode(network: Network) -> bytes:
@@ -53,12 +65,12 @@ def encode(network: Network) -> bytes:
         _write_layer(writer, layer)
     _write_head(writer, network.head)
     payload = writer.bytes()
-    check_size(network, len(payload))
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = compressor.compress(payload) + compressor.flush()
-    deflated = len(packed) < len(payload)
+    deflated = len(packed) < len(payload) <= _MAX_RATIO * len(packed)
     header = _HEADER.pack(MAGIC, VERSION, _DEFLATED if deflated else 0, 0, len(payload))
     body = packed if deflated else payload
+    check_size(network, len(header) + 4 + len(body))
     return header + struct.pack("<I", zlib.crc32(body, zlib.crc32(header))) + body
 
 
@@ -76,19 +88,30 @@ def decode(data: bytes) -> Network:
 
 def check_size(network: Network, length: int) -> None:
     """
-    Refuse a network whose zeros would need far more memory than its file has bytes.
+    Refuse a network that would need far more memory or time than its file has bytes.
 
     :param network: The network.
-    :param length: Bytes of its payload.
-    :raises ValueError: if it is too large
+    :param length: Bytes of its file.
+    :raises ValueError: if it is too large, or its layers do not fit each other
     """
-    limit = max(_FREE_WEIGHTS, 1024 * length)
-    weights = sum(layer.weight.size for layer in network.layers)
-    if weights > limit:
-        raise ValueError(f"{weights} weights, most of them zero, are too many for one file of {length} bytes")
+    weights = [layer.weight for layer in network.layers]
+    _check_weights(sum(weight.size for weight in weights), sum(weight.nbytes for weight in weights), length)
+    windows = products = 0
     for layer, before, after in zip(network.layers, network.shapes, network.shapes[1:], strict=False):
-        if layer.convolution and prod(after[1:]) * layer.weight[0].size > _MAX_ELEMENTS:
-            raise ValueError(f"a convolution from {before} to {after} with kernels of {layer.weight.shape[1:]} is too large")
+        if layer.convolution:
+            windows += prod(after[1:]) * layer.weight[0].size
+            products += prod(after) * layer.weight[0].size
+            padded = (size + 2 * padding for size, padding in zip(before[1:], layer.padding, strict=True))
+            # The kernels work on the padded input, its sides rounded up to a multiple of the stride.
+            planes = before[0] * prod(-(-size // stride) * stride for size, stride in zip(padded, layer.stride, strict=True))
+            if planes > _MAX_ELEMENTS or windows > _MAX_WINDOWS or products > _MAX_PRODUCTS:
+                kernel = layer.weight.shape[1:]
+                raise ValueError(f"a convolution from {before} to {after} with kernels of {kernel} is too large")
+
+
+def _check_weights(weights: int, nbytes: int, length: int) -> None:
+    if weights > _FREE_WEIGHTS and nbytes > _BYTES_PER_BYTE * length:
+        raise ValueError(f"{weights} weights, most of them zero, are too many for one file of {length} bytes")
 
 
 class _Writer:
@@ -102,7 +125,10 @@ class _Writer:
             raise ValueError(f"the file format has no room for {values}: {error}") from error
 
     def array(self, array: NDArray[Any], dtype: str) -> None:
-        self._parts.append(np.ascontiguousarray(array, dtype=np.dtype(dtype).newbyteorder("<")).tobytes())
+        kind = np.dtype(dtype)
+        if kind.kind != "f" and array.size and array.max() > np.iinfo(kind).max:
+            raise ValueError(f"the file format has no room for {array.max()} where it has {kind.itemsize} bytes")
+        self._parts.append(np.ascontiguousarray(array, dtype=kind.newbyteorder("<")).tobytes())
 
     def shape(self, shape: Shape) -> None:
         self.pack(f"B{len(shape)}I", len(shape), *shape)
@@ -162,9 +188,9 @@ def _decode(data: bytes) -> Network:
     data = bytes(data)
     if data[:4] != MAGIC:
         raise ValueError("this is no compressed policy of sb3_sparse: it does not begin with 'SB3S'")
-    magic, version, flags, zero, length = _HEADER.unpack_from(data)
+    _, version, flags, zero, length = _HEADER.unpack_from(data)
     if version != VERSION:
-        raise ValueError(f"this compressed policy has format version {version}, this package reads {VERSION}: update sb3_sparse")
+        raise ValueError(f"this compressed policy has format version {version}, not {VERSION}: update sb3_sparse to read it")
     (checksum,) = struct.unpack_from("<I", data, _HEADER.size)
     body = data[_HEADER.size + 4 :]
     _require(checksum == zlib.crc32(body, zlib.crc32(data[: _HEADER.size])), "its checksum is wrong")
@@ -191,20 +217,16 @@ def _decode(data: bytes) -> Network:
     current = shape
     count = reader.integer("B")
     _require(count > 0, "it has no layer")
-    total = 0
     for _ in range(count):
         if flags & _RANGES:
             ranges.append(reader.number(positive=True))
-        layer, total = _read_layer(reader, current, total, max(_FREE_WEIGHTS, 1024 * length))
-        layers.append(layer)
+        layers.append(layer := _read_layer(reader, current, layers, len(data)))
         current = layer.output_shape(current)
         _require(prod(current) <= _MAX_ELEMENTS, f"a layer gives {current}")
     head = _read_head(reader)
     reader.end()
-    network = Network(
-        shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None
-    )
-    check_size(network, length)
+    network = Network(shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None)
+    check_size(network, len(data))
     return network
 
 
@@ -238,11 +260,11 @@ def _write_layer(writer: _Writer, layer: Layer) -> None:
     writer.array(values, "i1" if layer.quantized else "f4")
 
 
-def _read_layer(reader: _Reader, shape: Shape, total: int, limit: int) -> tuple[Layer, int]:
+def _read_layer(reader: _Reader, shape: Shape, before: list[Layer], length: int) -> Layer:
     kind, name, outputs = reader.unpack("BBH")
     _require(kind < 16 and name < len(_NAMES) and outputs > 0, "a layer is of an unknown kind")
-    low, high = (reader.number(infinite=True), reader.number(infinite=True)) if _NAMES[name] in _NUMBERS else (0.0, 0.0)
-    activation = Activation(_NAMES[name], low, high)
+    _require(not kind & _FLOAT_SCALE or bool(kind & _QUANTIZED), "a layer has scales without integers")
+    activation = _read_activation(reader, _NAMES[name])
     stride, padding = (1, 1), (0, 0)
     if kind & _CONVOLUTION:
         height, width, *rest = reader.unpack("6B")
@@ -251,8 +273,9 @@ def _read_layer(reader: _Reader, shape: Shape, total: int, limit: int) -> tuple[
         dimensions: Shape = (outputs, shape[0], height, width)
     else:
         dimensions = (outputs, prod(shape))
-    total += prod(dimensions)
-    _require(total <= limit, "it has more weights than its length allows")
+    size = prod(dimensions)
+    nbytes = sum(layer.weight.nbytes for layer in before) + size * (1 if kind & _QUANTIZED else 4)
+    _check_weights(sum(layer.weight.size for layer in before) + size, nbytes, length)
     columns = prod(dimensions[1:])
     gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if kind & _GAIN else None
     if gain is not None:
@@ -270,12 +293,21 @@ def _read_layer(reader: _Reader, shape: Shape, total: int, limit: int) -> tuple[
         bias = reader.array(outputs, "f4")
     runs = reader.array(2 * reader.integer("H"), "u2").astype(np.int64).reshape(-1, 2)
     _require(int(runs[:, 1].sum()) == outputs, "its rows do not add up")
+    _require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
     counts = np.repeat(runs[:, 0], runs[:, 1])
     entries = int(counts.sum())
     gaps = reader.array(entries, "u1")
     values = reader.array(entries, "i1" if kind & _QUANTIZED else "f4")
     weight = from_gaps(counts, gaps, values, columns).reshape(dimensions)
-    return Layer(weight, bias, activation, scale, gain, stride, padding), total
+    return Layer(weight, bias, activation, scale, gain, stride, padding)
+
+
+def _read_activation(reader: _Reader, name: str) -> Activation:
+    if name not in _NUMBERS:
+        return Activation(name)
+    low, high = (reader.number(infinite=name == "clip") for _ in range(2))
+    _require(low <= high or name != "clip", "an activation has a lower bound above the upper one")
+    return Activation(name, low, high)
 
 
 def to_gaps(weight: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[Any]]:
@@ -358,6 +390,9 @@ def _read_head(reader: _Reader) -> Head:
         return Head("positive", shape)
     uniform = reader.integer("B")
     _require(uniform < 2, "its bounds are of an unknown kind")
-    low, high = (reader.array(1 if uniform else prod(shape), "f4", infinite=HEADS[kind] == "clip") for _ in range(2))
+    low, high = (
+        np.broadcast_to(reader.array(1 if uniform else prod(shape), "f4", infinite=HEADS[kind] == "clip"), prod(shape)).copy()
+        for _ in range(2)
+    )
     _require(bool((low <= high).all()), "its action has a lower bound above the upper one")
-    return Head(HEADS[kind], shape, *(np.broadcast_to(bound, prod(shape)).copy() for bound in (low, high)))
+    return Head(HEADS[kind], shape, low, high)

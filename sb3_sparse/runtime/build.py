@@ -33,7 +33,7 @@ class BuildError(RuntimeError):
     """The kernels could not be compiled on this machine; the message says why."""
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def build(source: str) -> Path:
     """
     :param source: File in ``c/`` to compile: "module.c" for a Python module, "library.c" for a plain library.
@@ -62,7 +62,7 @@ def build(source: str) -> Path:
     return final
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiler() -> tuple[list[str], list[str], str]:
     """The compiler, its flags, and a text that differs when the compiler or the processor does."""
     named = os.environ.get("CC")
@@ -88,7 +88,7 @@ def _run(command: list[str]) -> str:
     return done.stdout
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _directory() -> Path:
     """The cache, or a directory for this process if there cannot be a safe one."""
     base = os.environ.get("SB3_SPARSE_CACHE") or os.environ.get("XDG_CACHE_HOME")

@@ -20,7 +20,7 @@ from sb3_sparse.runtime.records import Floats, Network
 Rows = Callable[[Floats], NDArray[Any]]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _module() -> ModuleType:
     path = build("module.c")
     loader = importlib.machinery.ExtensionFileLoader("sb3_sparse_kernel", str(path))
@@ -31,7 +31,7 @@ def _module() -> ModuleType:
     return module
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _library() -> ctypes.PyDLL:
     # PyDLL keeps the interpreter's lock: a call is shorter than giving it back.
     library = ctypes.PyDLL(str(build("library.c")))
@@ -86,8 +86,8 @@ def library(network: Network) -> Rows:
     def run(x: Floats, memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
         # The default argument keeps the plan alive.
         actions = _empty_actions(network, len(x))
-        for row, action in zip(x.reshape(len(x), -1), actions.reshape(len(x), -1), strict=True):
-            local.x[:] = row
+        for row, action in zip(x, actions.reshape(len(x), prod(network.head.shape)), strict=True):
+            local.x[:] = row.reshape(-1)
             predict(address, local.x_address, local.action_address)
             action[:] = local.action
         return actions

@@ -1,6 +1,7 @@
 """A network in numpy, arranged for one observation at a time: the backend that needs no compiler."""
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,9 @@ def single(network: Network) -> Function:
     :return: A function from one observation, an array of the network's shape, to one action
     """
     if any(layer.convolution for layer in network.layers):
-        return lambda x: network.head(layer_inputs(network, x[None])[-1])[0]
-    # Fortran order multiplies faster, but for a few rows.
+        return lambda x: network.head(layer_inputs(network, x[None])[-1]).reshape(network.head.shape)
     layers = [
-        (np.array(layer.dense(), order="F" if layer.outputs >= 32 else "C"), layer.biases, _activation(layer.activation, layer.outputs))
-        for layer in network.layers
+        (_arrange(layer.dense()), layer.biases, _activation(layer.activation, layer.outputs)) for layer in network.layers
     ]
     normalize, head = network.normalize, _head(network.head)
 
@@ -52,12 +51,17 @@ def batch(network: Network) -> Function:
             return np.concatenate([act(x[start : start + size]) for start in range(0, len(x), size)])
         if size == 64:
             return network.head(layer_inputs(network, x)[-1])
-        x = (x if network.normalize is None else network.normalize(x)).reshape(len(x), -1)
+        x = (x if network.normalize is None else network.normalize(x)).reshape(len(x), prod(network.shape))
         for weight, bias, activation in layers:
             x = activation(x @ weight + bias)
         return network.head(x)
 
     return act
+
+
+def _arrange(weight: Floats) -> Floats:
+    # Fortran order multiplies faster, but for a few rows.
+    return np.array(weight, order="F" if len(weight) >= 32 else "C")
 
 
 def _activation(activation: Activation, size: int) -> Function:
@@ -66,7 +70,8 @@ def _activation(activation: Activation, size: int) -> Function:
         # A ready array of zeros: a Python number costs as much again as the comparison.
         maximum, zeros = np.maximum, np.zeros(size, np.float32)
         return lambda x: maximum(x, zeros)
-    return np.tanh if activation.name == "tanh" else activation
+    functions: dict[str, Function] = {"tanh": np.tanh}
+    return functions.get(activation.name, activation.__call__)
 
 
 def _head(head: Head) -> Function:
@@ -75,4 +80,4 @@ def _head(head: Head) -> Function:
         if (half == 1).all() and (middle == 0).all():
             return lambda x: x.reshape(head.shape)
         return lambda x: (x * half + middle).reshape(head.shape)
-    return lambda x: head(x[None])[0]
+    return lambda x: head(x[None]).reshape(head.shape)

@@ -18,13 +18,12 @@ from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Floats, Layer, Networ
 _COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES = range(6)
 #: Fields of sb3s_layer and sb3s_plan, in their order in memory; all have four bytes.
 _LAYER = (
-    "kind activation in out low high weights indices biases counts runs blocks scales sums channels height width kernel_height "
-    "kernel_width stride_height stride_width pad_height pad_width out_height out_width pitch phase"
+    "kind activation in out low high weights indices biases counts runs blocks scales sums channels height width "
+    "kernel_height kernel_width stride_height stride_width pad_height pad_width out_height out_width pitch phase"
 ).split()
 _PLAN = (
     "layers inputs outputs head actions normalize limit mean scale low high groups half reserved0 reserved1 reserved2"
 ).split()
-_FLOATS = {"low", "high", "limit"}
 #: A layer is taken for dense if it has at least this share of its weights: a dense kernel reads vectors.
 _DENSE = 0.2
 
@@ -108,7 +107,7 @@ class Plan:
     def _linear(self, layer: Layer) -> dict[str, float]:
         weight = layer.dense()
         outputs, inputs = weight.shape
-        fields = {"biases": self._add(layer.biases)}
+        fields: dict[str, float] = {"biases": self._add(layer.biases)}
         if np.count_nonzero(weight) >= _DENSE * weight.size:
             if outputs >= 32:
                 return fields | {"kind": _COLUMNS, "weights": self._add(weight.T)}
@@ -119,8 +118,9 @@ class Plan:
             raise ValueError(f"a layer of {inputs} inputs is too wide for the compiled kernels: use backend='numpy'")
         rows, columns = np.nonzero(weight)
         runs = to_runs(np.bincount(rows, minlength=outputs))
-        fields |= {"kind": _SPARSE, "weights": self._add(weight[rows, columns]), "indices": self._add(columns.astype(np.uint16))}
-        return fields | {"counts": self._add(runs.astype(np.int32)), "runs": len(runs)}
+        fields |= {"kind": _SPARSE, "runs": len(runs), "counts": self._add(runs.astype(np.int32))}
+        indices = self._add(columns.astype(np.uint16))
+        return fields | {"weights": self._add(weight[rows, columns]), "indices": indices}
 
     def _convolution(self, layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
         weight = layer.dense()
@@ -203,13 +203,10 @@ class Plan:
 
 def _record(names: Sequence[str], fields: dict[str, float]) -> bytes:
     """A C struct of four-byte members."""
-    values = (np.array(fields.get(name, 0), np.float32 if name in _FLOATS and _is_float(names, name) else np.int32) for name in names)
-    return b"".join(value.tobytes() for value in values)
-
-
-def _is_float(names: Sequence[str], name: str) -> bool:
     # In the plan, low and high are offsets.
-    return name == "limit" or names is _LAYER
+    floats = ("low", "high") if names is _LAYER else ("limit",)
+    values = (np.array(fields.get(name, 0), np.float32 if name in floats else np.int32) for name in names)
+    return b"".join(value.tobytes() for value in values)
 
 
 def _round_up(number: int, multiple: int) -> int:

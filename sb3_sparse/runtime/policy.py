@@ -12,12 +12,13 @@ from sb3_sparse.runtime import native, numpy_backend
 from sb3_sparse.runtime.artifact import decode, encode
 from sb3_sparse.runtime.build import BuildError
 from sb3_sparse.runtime.records import Floats, Network
-from sb3_sparse.runtime.reference import layer_inputs
 
 #: Ways to compute an action. All give the same to float rounding but "vbmi", whose hidden activations have 8 bits.
 BACKENDS = ("auto", "numpy", "ctypes", "compiled", "vbmi")
 #: From this many observations on, one matrix product serves a float backend better than one after the other.
 _BATCH = 16
+#: Kinds of arrays that can be observations: floats, integers with and without sign, booleans.
+_NUMBERS = "fiub"
 
 
 class Policy:
@@ -41,6 +42,7 @@ class Policy:
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend '{backend}': use one of {', '.join(BACKENDS)}")
         self.network = network
+        self._wanted = backend
         self._single = numpy_backend.single(network)
         self._batch = numpy_backend.batch(network)
         self._rows: native.Rows | None = None
@@ -88,10 +90,10 @@ class Policy:
         if not deterministic:
             raise ValueError("an exported policy has only its deterministic action: call predict(..., deterministic=True)")
         shape = self.network.shape
-        if type(observation) is not np.ndarray or observation.shape != shape:
+        if type(observation) is not np.ndarray or observation.shape != shape or observation.dtype.kind not in _NUMBERS:
             return self._predict_any(observation)
         if self._rows is not None:
-            return self._rows(np.ascontiguousarray(observation[None], np.float32))[0], None
+            return self._rows(np.ascontiguousarray(observation[None], np.float32)).reshape(self.network.head.shape), None
         return self._single(observation), None
 
     def _predict_any(self, observation: Any) -> tuple[NDArray[Any], None]:
@@ -100,7 +102,7 @@ class Policy:
             raise ValueError("predict() was given a tuple: `obs, info = env.reset()` returns two things, pass the first alone")
         try:
             array = np.asarray(observation)
-            if array.dtype.kind not in "fiub":
+            if array.dtype.kind not in _NUMBERS:
                 raise ValueError(f"an array of {array.dtype}")
         except ValueError as error:
             raise ValueError(f"an observation must be an array of numbers of shape {self.network.shape}: {error}") from error
@@ -124,8 +126,9 @@ class Policy:
         """Bytes of the compact file."""
         return len(encode(self.network))
 
-    def __reduce__(self) -> tuple[Callable[[bytes, str], "Policy"], tuple[bytes, str]]:
-        return _restore, (encode(self.network), self.backend)
+    def __reduce__(self) -> tuple[Callable[..., "Policy"], tuple[Any, ...]]:
+        # The backend that was asked for: another machine may have to take another one.
+        return _restore, (encode(self.network), self._wanted)
 
 
 def load(path: str | os.PathLike[str], backend: str = "auto") -> Policy:
@@ -151,5 +154,3 @@ def _restore(data: bytes, backend: str) -> Policy:
 
 def _channels_first(array: NDArray[Any]) -> NDArray[Any]:
     return np.moveaxis(array, -1, -3) if array.ndim >= 3 else array
-
-

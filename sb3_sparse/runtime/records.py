@@ -39,12 +39,15 @@ class Activation(NamedTuple):
         :param x: Values of any shape.
         :return: The function of each, in float32
         """
-        return ACTIVATIONS[self.name](x, np.float32(self.low), np.float32(self.high))
+        y: Floats = ACTIVATIONS[self.name](x, np.float32(self.low), np.float32(self.high))
+        return y
 
 
 def _sigmoid(x: Floats) -> Floats:
     # By tanh, which does not overflow.
-    return np.float32(0.5) * np.tanh(np.float32(0.5) * x) + np.float32(0.5)
+    half = np.float32(0.5)
+    y: Floats = half * np.tanh(half * x) + half
+    return y
 
 
 #: What a layer may end in. The order is part of the file format: a new one goes to the end.
@@ -58,6 +61,10 @@ ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
     "sigmoid": lambda x, low, high: _sigmoid(x),
     "silu": lambda x, low, high: x * _sigmoid(x),
 }
+
+
+#: No activation.
+IDENTITY = Activation()
 
 
 class Minifloats(NamedTuple):
@@ -116,7 +123,8 @@ class Normalize:
         :param x: Observations, ``[n, ...]``.
         :return: The same, normalized
         """
-        return np.clip((x - self.mean) * self.scale, -self.limit, self.limit).astype(np.float32)
+        y: Floats = np.clip((x - self.mean) * self.scale, -self.limit, self.limit).astype(np.float32)
+        return y
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +132,7 @@ class Layer:
     """
     A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``.
 
-    :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. A weight of zero does not exist.
+    :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. Zeros do not exist.
     :param bias: ``[out]``.
     :param activation: What follows.
     :param scale: Size of one step of each row, ``[out]``; float32 where training has fixed it; None for a float layer.
@@ -135,7 +143,7 @@ class Layer:
 
     weight: NDArray[np.int8] | Floats
     bias: Fixed | Floats
-    activation: Activation = Activation()
+    activation: Activation = IDENTITY
     scale: Minifloats | Floats | None = None
     gain: Minifloats | None = None
     stride: tuple[int, int] = (1, 1)
@@ -154,7 +162,7 @@ class Layer:
     @property
     def outputs(self) -> int:
         """Number of units or channels."""
-        return self.weight.shape[0]
+        return len(self.weight)
 
     @property
     def biases(self) -> Floats:
@@ -234,7 +242,8 @@ class Head:
             parts = np.split(x, np.cumsum(self.groups)[:-1], axis=1)
             actions = np.stack([part.argmax(axis=1) for part in parts], axis=1)
         else:
-            actions = (x > 0).astype(np.float32)
+            # What is no number stays none.
+            actions = np.where(np.isnan(x), x, x > 0).astype(np.float32)
         return actions.reshape(-1, *self.shape)
 
 

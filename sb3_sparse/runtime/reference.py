@@ -1,5 +1,6 @@
 """The records, computed in numpy as they are written: the definition that every backend is tested against."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ def columns(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
         width, channels * kernel height * kernel width]``
     """
     if not layer.convolution:
-        return x.reshape(len(x), -1)
+        return x.reshape(len(x), prod(x.shape[1:]))
     (top, side), (down, right) = layer.padding, layer.stride
     padded = np.pad(x, ((0, 0), (0, 0), (top, top), (side, side)))
     windows = sliding_window_view(padded, layer.weight.shape[2:], axis=(2, 3))[:, :, ::down, ::right]
@@ -33,7 +34,7 @@ def apply_layer(layer: Layer, x: Floats) -> Floats:
     outputs = columns(layer, x) @ layer.dense().reshape(layer.outputs, -1).T + layer.biases
     if layer.convolution:
         _, height, width = layer.output_shape(x.shape[1:])
-        outputs = outputs.reshape(len(x), height, width, -1).transpose(0, 3, 1, 2)
+        outputs = outputs.reshape(len(x), height, width, layer.outputs).transpose(0, 3, 1, 2)
     return layer.activation(outputs)
 
 

@@ -149,7 +149,7 @@ static void sb3s_convolution(const sb3s_layer *layer, const float *restrict w, c
 #endif
 
 /* Whether the kernels of vbmi.h are there. */
-static int sb3s_has_vbmi(void) {
+static inline int sb3s_has_vbmi(void) {
 #ifdef SB3S_VBMI
     return 1;
 #else
@@ -162,7 +162,8 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
     const char *base = (const char *)plan;
     const sb3s_layer *layer = (const sb3s_layer *)(plan + 1);
     float *y = x + plan->half;
-    int i, j, n;
+    int i, j, n, invalid = 0;
+    for (i = 0; i < plan->inputs; i++) invalid |= x[i] != x[i];
     if (plan->normalize) {
         const float *mean = (const float *)(base + plan->mean), *scale = (const float *)(base + plan->scale);
         for (i = 0; i < plan->inputs; i++) {
@@ -206,6 +207,8 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
         x = y;
         y = swap;
     }
+    /* As in a dense product, an input that is no number leaves none, though its weights may not exist. */
+    for (i = 0; invalid && i < plan->outputs; i++) x[i] = 0.0f / 0.0f;
     switch (plan->head) {
     case SB3S_UNSCALE: {
         const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);
@@ -232,7 +235,7 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
     }
     default: {
         float *out = (float *)action;
-        for (i = 0; i < plan->actions; i++) out[i] = x[i] > 0.0f ? 1.0f : 0.0f;
+        for (i = 0; i < plan->actions; i++) out[i] = x[i] > 0.0f ? 1.0f : x[i] <= 0.0f ? 0.0f : x[i];
     }
     }
 }
