@@ -4,25 +4,50 @@ The command ``sb3-sparse``:
     sb3-sparse train --algo sac --env Pendulum-v1 --recipe gmp --sparsity 0.95    rl-zoo3's train with our recipes
     sb3-sparse enjoy --algo sac --env Pendulum-v1                                 rl-zoo3's enjoy
     sb3-sparse summary agent.zip                                                  connections, neurons and bytes
+    sb3-sparse compress agent.zip --env Pendulum-v1 -o out/                       a small, fast policy, compared with SB3's
 """
 
 import argparse
+import ast
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from pickle import UnpicklingError
-
-import torch as th
+from typing import TYPE_CHECKING, Any
 
 from sb3_sparse import zoo
-from sb3_sparse.cost import summarize_parameters
-from sb3_sparse.sparsity import check_sparsity
+
+# Torch and SB3 are imported by the commands that need them: they take seconds, and --help should not.
+if TYPE_CHECKING:
+    import torch as th
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """
     :param arguments: Command line without the program's name; that of the process by default.
     """
+    parser = _parser()
+    args, rest = parser.parse_known_args(arguments)
+    if rest and args.command in ("summary", "compress"):
+        parser.error(f"unknown arguments: {' '.join(rest)}")
+    try:
+        if args.command == "train":
+            rest = _train_arguments(args, rest)
+        elif args.command == "summary":
+            from sb3_sparse.cost import summarize_parameters
+
+            print(summarize_parameters(read_policy(args.agent)))
+        elif args.command == "compress":
+            _compress(args)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if args.command == "train":
+        zoo.train(rest)
+    elif args.command == "enjoy":
+        zoo.enjoy(rest)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sb3-sparse", description="Sparse policies for Stable-Baselines3.")
     commands = parser.add_subparsers(dest="command", required=True)
     train = commands.add_parser(
@@ -43,21 +68,66 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("enjoy", allow_abbrev=False, add_help=False, help="watch an agent with rl-zoo3; takes all its options")
     summary = commands.add_parser("summary", help="connections, neurons and bytes of an SB3 zip")
     summary.add_argument("agent", type=Path, help="zip of an agent")
+    _add_compress(
+        commands.add_parser(
+            "compress",
+            allow_abbrev=False,
+            help="export an SB3 zip as a small, fast policy, and compare the two",
+            epilog="An SB3 zip and a VecNormalize file hold pickles, and loading them runs what they say: only load files "
+            "that you trust. What is written holds none.",
+        )
+    )
+    return parser
 
-    args, rest = parser.parse_known_args(arguments)
+
+def _add_compress(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("agent", type=Path, help="zip of an agent")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument("--env", help="environment for calibration and returns; without it there are neither")
+    parser.add_argument("--env-kwargs", nargs="+", default=[], help="arguments of the environment, as name:value")
+    parser.add_argument("--algo", help="algorithm, such as sac; by default the zip says")
+    parser.add_argument("--episodes", type=int, default=20, help="episodes to compare the returns over (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (%(default)s)")
+    parser.add_argument(
+        "--bits", type=int, default=8, choices=(*range(2, 9), 32), help="bits per weight; 32 rounds nothing (%(default)s)"
+    )
+    parser.add_argument("--vecnormalize", type=Path, help="statistics of VecNormalize; by default found beside the zip")
+    parser.add_argument(
+        "--calibration-steps", type=int, default=4096, help="observations to calibrate with; 0 for none (%(default)s)"
+    )
+    parser.add_argument("--no-latency", action="store_true", help="measure no times")
+
+
+def _compress(args: argparse.Namespace) -> None:
+    env_kwargs = dict(_env_argument(text) for text in args.env_kwargs)
+    # For a clear sentence about a damaged file.
+    read_policy(args.agent)
+    from sb3_sparse.export.command import compress_agent
+
+    compress_agent(
+        args.agent,
+        args.out,
+        env=args.env,
+        env_kwargs=env_kwargs,
+        algorithm=args.algo,
+        vecnormalize=args.vecnormalize,
+        bits=args.bits,
+        calibration_steps=args.calibration_steps,
+        episodes=args.episodes,
+        seed=args.seed,
+        latency=not args.no_latency,
+    )
+
+
+def _env_argument(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition(":")
+    if not separator or not name.isidentifier():
+        raise ValueError(f"--env-kwargs takes name:value, got '{text}'")
     try:
-        if args.command == "train":
-            rest = _train_arguments(args, rest)
-        elif args.command == "summary":
-            if rest:
-                raise ValueError(f"unknown arguments: {' '.join(rest)}")
-            print(summarize_parameters(read_policy(args.agent)))
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    if args.command == "train":
-        zoo.train(rest)
-    elif args.command == "enjoy":
-        zoo.enjoy(rest)
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        # A word without quotes is a string.
+        return name, value
 
 
 def _train_arguments(args: argparse.Namespace, rest: list[str]) -> list[str]:
@@ -71,6 +141,8 @@ def _train_arguments(args: argparse.Namespace, rest: list[str]) -> list[str]:
     conf = zoo.find_recipe(args.algo, args.recipe) if args.recipe else args.conf_file
     overrides = list(args.hyperparams)
     if args.sparsity is not None:
+        from sb3_sparse.sparsity import check_sparsity
+
         if conf is None:
             raise ValueError("--sparsity sets the sparsity of a recipe: give --recipe or --conf-file")
         overrides.append(zoo.with_sparsity(Path(conf), args.env, check_sparsity(args.sparsity)))
@@ -85,13 +157,15 @@ def _train_arguments(args: argparse.Namespace, rest: list[str]) -> list[str]:
     return arguments
 
 
-def read_policy(agent: Path) -> dict[str, th.Tensor]:
+def read_policy(agent: Path) -> "dict[str, th.Tensor]":
     """
     :param agent: An SB3 zip.
     :return: The state dict of its policy; nothing else of the file is read, and nothing is unpickled but tensors
     :raises ValueError: if the file is damaged or not of SB3
     :raises OSError: if it cannot be read
     """
+    import torch as th
+
     try:
         with zipfile.ZipFile(agent) as archive:
             if (damaged := archive.testzip()) is not None:

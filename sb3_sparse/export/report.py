@@ -104,7 +104,7 @@ def make_report(graph: Graph, original: Network, network: Network, *, calibrated
         )
         for name, before, after in zip(names, original.layers, network.layers, strict=True)
     )
-    notes = tuple(_notes(graph, original, layers, calibrated=calibrated, bits=bits))
+    notes = tuple(_notes(graph, original, layers, calibrated=calibrated))
     return Report(layers, sizes(original, network, min(bits, 8)), notes)
 
 
@@ -123,7 +123,7 @@ def _trained_bits(layer: Layer) -> int:
     return max(2, int(np.abs(layer.weight.astype(np.int64)).max()).bit_length() + 1)
 
 
-def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, calibrated: bool, bits: int) -> Iterable[str]:
+def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, calibrated: bool) -> Iterable[str]:
     if graph.normalize is not None:
         yield "VecNormalize is part of the policy: it takes observations as the environment gives them."
     affines = [operation for operation in graph.operations if isinstance(operation, Affine)]
@@ -135,10 +135,10 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
         yield f"Trained with quantization and left on that grid: {', '.join(layer.name for layer in kept)}."
     if len(trained) > len(kept):
         yield f"Trained with quantization, but rounded anew for a batch norm that was folded in: {len(trained) - len(kept)}."
-    if bits == 32 and len(kept) < len(layers):
-        yield "Weights that were float stay float32: nothing was rounded, and the bytes are those of floats."
-    if not calibrated:
-        if bits != 32 and len(kept) < len(layers):
+    if any(layer.bits == 32 for layer in layers):
+        yield "Weights that were float stay float32: nothing was rounded, and there is no integer-only C code."
+    elif not calibrated:
+        if len(kept) < len(layers):
             how = "rounded plainly" if original.layers[0].convolution else "rounded for inputs guessed from its weights"
             yield f"Without calibration observations the network was {how}: give some if the return suffers."
         yield "Without calibration observations the range of the activations is unknown: no integer-only C code."

@@ -1,0 +1,258 @@
+"""``sb3-sparse compress`` from end to end, on agents small enough for a test."""
+
+import json
+import subprocess
+import sys
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from sb3_contrib import TRPO
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_sparse import OneShotPruningCallback, QATCallback
+from sb3_sparse.cli import main
+from sb3_sparse.export.agent import load_agent, load_normalization, make_environment
+from sb3_sparse.export.measure import Latency, Returns, model_act, play_observations, play_returns
+from sb3_sparse.runtime import load
+from tests.algorithms import CASES
+
+CPU = {"device": "cpu", "seed": 0}
+FAST = ["--episodes", "2", "--calibration-steps", "250", "--seed", "3"]
+#: Different algorithms whose policies act the same.
+TWINS = {DDPG: "TD3", A2C: "PPO", TRPO: "PPO"}
+EXPORTED = {name: case for name, case in CASES.items() if name not in ("maskable_ppo", "recurrent_ppo")}
+
+
+def run(capsys, *arguments):
+    main(["compress", *map(str, arguments)])
+    return capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def sac(tmp_path_factory):
+    """A SAC agent that has played Pendulum for a moment, 80 % pruned."""
+    model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=50, batch_size=16, policy_kwargs={"net_arch": [16, 16]}, **CPU)
+    model.learn(100, callback=OneShotPruningCallback("actor", 0.8, at=60))
+    path = tmp_path_factory.mktemp("sac") / "agent.zip"
+    model.save(path)
+    return path
+
+
+def test_sac_with_everything(sac, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("onnx")
+    out = tmp_path / "a" / "b"
+    output = run(capsys, sac, "--env", "Pendulum-v1", "-o", out, *FAST)
+    assert {file.name for file in out.iterdir()} == {"agent.sb3s", "agent.h", "agent.onnx", "report.json", "densities.png"}
+    for line in ("actor.latent_pi.0", "SB3 zip", "compact file", "exported file", "SB3 predict", "numpy"):
+        assert line in output
+
+    report = json.loads((out / "report.json").read_text())
+    assert (report["agent"], report["algorithm"], report["env"], report["bits"]) == ("agent.zip", "SAC", "Pendulum-v1", 8)
+    assert report["calibration_steps"] == 250 and report["notes"] == []
+    assert report["bytes"]["SB3 zip"] == sac.stat().st_size
+    assert report["bytes"]["compact file"] == (out / "agent.sb3s").stat().st_size
+    assert [layer["name"] for layer in report["layers"]] == ["actor.latent_pi.0", "actor.latent_pi.2", "actor.mu"]
+    assert report["latency_us"]["SB3 predict"]["speedup"] == 1.0
+    assert report["latency_us"]["numpy"]["median"] < report["latency_us"]["SB3 predict"]["median"]
+
+    returns = report["returns"]
+    assert returns["seeds"] == [3, 4] and len(returns["exported file"]) == 2
+    assert returns["ratio"] is None, "the returns of Pendulum are negative"
+    env = gym.make("Pendulum-v1")
+    for who, policy in (("SB3 model", SAC.load(sac, device="cpu")), ("exported file", load(out / "agent.sb3s"))):
+        for seed, expected in zip((3, 4), returns[who], strict=True):
+            assert play_by_hand(env, policy, seed) == pytest.approx(expected, rel=1e-4)
+
+
+def play_by_hand(env, policy, seed):
+    observation, _ = env.reset(seed=seed)
+    total, done = 0.0, False
+    while not done:
+        observation, reward, terminated, truncated, _ = env.step(policy.predict(observation, deterministic=True)[0])
+        total += float(reward)
+        done = terminated or truncated
+    return total
+
+
+def test_sparse_dqn_without_rounding(tmp_path, capsys):
+    model = CASES["dqn"].make(sparse=True, policy_kwargs={"sparsity": 0.6})
+    model.learn(60)
+    model.save(tmp_path / "dqn.zip")
+    out = tmp_path / "out"
+    output = run(capsys, tmp_path / "dqn.zip", "--env", "CartPole-v1", "-o", out, "--bits", "32", "--no-latency", *FAST)
+    report = json.loads((out / "report.json").read_text())
+    assert report["algorithm"] == "DQN" and report["sparsity"] == pytest.approx(0.6, abs=0.01)
+    assert report["returns"]["SB3 model"] == report["returns"]["exported file"] and report["returns"]["ratio"] == 1.0
+    assert report["returns"]["difference"] == 0.0
+    assert report["latency_us"] is None and "latency" not in output
+    assert "stay float32" in report["notes"][0] and report["notes"][0] in output
+
+
+def test_without_environment(sac, tmp_path, capsys):
+    output = run(capsys, sac, "-o", tmp_path, "--bits", "4")
+    assert "without --env: no calibration and no comparison of returns" in output and "guessed" in output
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["returns"] is None and report["calibration_steps"] == 0 and report["bits"] == 4
+    assert "SB3 predict" in report["latency_us"]
+
+
+def test_normalized_observations_in_the_folder_of_rl_zoo3(tmp_path, capsys):
+    venv = VecNormalize(make_vec_env("Pendulum-v1"), clip_obs=0.5)
+    model = PPO("MlpPolicy", venv, n_steps=64, batch_size=32, n_epochs=1, **CPU)
+    model.learn(128)
+    agent = tmp_path / "best_model.zip"
+    model.save(agent)
+    assert load_normalization(agent, "Pendulum-v1") is None
+    (tmp_path / "Pendulum-v1").mkdir()
+    statistics = tmp_path / "Pendulum-v1" / "vecnormalize.pkl"
+    venv.save(str(statistics))
+    output = run(capsys, agent, "--env", "Pendulum-v1", "-o", tmp_path / "out", "--bits", "32", "--no-latency", *FAST)
+    assert str(statistics) in output and "VecNormalize is part of the policy" in output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["vecnormalize"] and report["algorithm"] == "PPO"
+    assert report["returns"]["exported file"] == pytest.approx(report["returns"]["SB3 model"], rel=1e-4)
+    # The other places, and what is named goes first.
+    checkpoint = tmp_path / "rl_model_500_steps.zip"
+    venv.save(str(tmp_path / "rl_model_vecnormalize_500_steps.pkl"))
+    assert load_normalization(checkpoint)[0].name == "rl_model_vecnormalize_500_steps.pkl"
+    assert load_normalization(checkpoint, "Pendulum-v1", statistics)[0] == statistics
+    assert load_normalization(tmp_path / "Pendulum-v1.zip")[0] == statistics
+    assert load_normalization(tmp_path / "Pendulum-v1" / "other.zip")[0] == statistics
+
+
+def test_quantizers_are_put_back(tmp_path, capsys):
+    model = CASES["td3"].make()
+    model.learn(40, callback=QATCallback("actor", start=30, bits=4))
+    model.save(tmp_path / "qat.zip")
+    run(capsys, tmp_path / "qat.zip", "--env", "Pendulum-v1", "-o", tmp_path / "out", "--no-latency", *FAST)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert [layer["bits"] for layer in report["layers"]] == [4, 4, 4]
+    assert report["returns"]["exported file"] == pytest.approx(report["returns"]["SB3 model"], rel=0.02)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+@pytest.mark.parametrize("name", EXPORTED)
+def test_the_zip_says_what_algorithm_it_is_of(name, sparse, tmp_path):
+    model = EXPORTED[name].make(sparse=sparse)
+    model.save(tmp_path / "agent.zip")
+    loaded = load_agent(tmp_path / "agent.zip")
+    assert type(loaded).__name__ == TWINS.get(type(model), type(model).__name__)
+    assert type(load_agent(tmp_path / "agent.zip", name)) is type(model)
+    for observation in (model.observation_space.sample() for _ in range(4)):
+        assert np.array_equal(*(policy.predict(observation, deterministic=True)[0] for policy in (model, loaded)))
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - set(EXPORTED)))
+def test_policies_that_cannot_be_exported(name, tmp_path):
+    CASES[name].make().save(tmp_path / "agent.zip")
+    with pytest.raises(ValueError, match="policies with an LSTM or with masked actions cannot be exported"):
+        load_agent(tmp_path / "agent.zip")
+
+
+def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
+    for module in ("matplotlib", "matplotlib.figure", "onnx"):
+        monkeypatch.setitem(sys.modules, module, None)
+    for name in ("densities.png", "agent.onnx"):
+        (tmp_path / name).write_text("of an earlier run")
+    output = run(capsys, sac, "-o", tmp_path, "--no-latency")
+    assert {file.name for file in tmp_path.iterdir()} == {"agent.sb3s", "agent.h", "report.json"}
+    assert "\nno densities.png: " in output and "\nno agent.onnx: " in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--env", "Pendulum-v99"], "there is no environment 'Pendulum-v99' to be had"),
+        (["--env", "NoSuchEnv-v0"], "there is no environment 'NoSuchEnv-v0' to be had"),
+        (["--env", "CartPole-v1"], "CartPole-v1 has observations Box"),
+        (["--env", "MountainCarContinuous-v0"], "the model was trained on Box"),
+        (["--env", "Pendulum-v1", "--env-kwargs", "gravity:9.81"], "there is no environment 'Pendulum-v1' to be had"),
+        (["--env", "Pendulum-v1", "--env-kwargs", "g=9.81"], "--env-kwargs takes name:value, got 'g=9.81'"),
+        (["--env", "Pendulum-v1", "--episodes", "0"], "episodes must be at least 1, got 0"),
+        (["--calibration-steps", "-1"], "calibration steps must be at least 0, got -1"),
+        (["--algo", "alphazero"], "unknown algorithm 'alphazero': use one of sac, td3"),
+        (["--algo", "ppo"], "holds a policy of sac, not of ppo"),
+        (["--bits", "1"], "invalid choice: 1"),
+        (["--vecnormalize", "none.pkl"], "No such file or directory: 'none.pkl'"),
+        (["--vecnormalize", __file__], "is no file of VecNormalize"),
+        (["--fast"], "unknown arguments: --fast"),
+    ],
+)  # fmt: skip
+def test_errors_come_before_the_first_file(sac, tmp_path, capsys, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["compress", str(sac), "-o", "out", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_errors_of_files(sac, tmp_path, capsys):
+    def error(*arguments):
+        with pytest.raises(SystemExit):
+            main(["compress", *map(str, arguments)])
+        return capsys.readouterr().err
+
+    assert "No such file or directory" in error(tmp_path / "none.zip", "-o", tmp_path / "out")
+    (tmp_path / "text.zip").write_text("no zip")
+    assert "damaged or no zip at all" in error(tmp_path / "text.zip", "-o", tmp_path / "out")
+    (tmp_path / "file").write_text("")
+    assert f"{tmp_path / 'file'} is a file" in error(sac, "-o", tmp_path / "file" / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_environment_arguments_and_spaces(sac):
+    model = load_agent(sac)
+    venv = make_environment("Pendulum-v1", model, {"g": 5.0})
+    assert venv.get_attr("g") == [5.0]
+    venv.close()
+    heavy = PPO("MlpPolicy", "MountainCarContinuous-v0", **CPU)
+    with pytest.raises(ValueError, match="MountainCar-v0 has actions Discrete"):
+        make_environment("MountainCar-v0", heavy)
+
+
+def test_images_with_channels_last():
+    size = {"n_channels": 1, "screen_height": 36, "screen_width": 40}
+    gym.register("FakeImages-v0", FakeImageEnv, kwargs=size)
+    try:
+        model = DQN("CnnPolicy", FakeImageEnv(**size), buffer_size=1, **CPU)
+        venv = make_environment("FakeImages-v0", model)
+        observations = play_observations(venv, model_act(model, None), 15, seed=0)
+        assert observations.shape == (15, 36, 40, 1) and observations.dtype == np.uint8
+        assert len(play_returns(venv, model_act(model, None), [0, 1, 2])) == 3
+    finally:
+        del gym.registry["FakeImages-v0"]
+
+
+def test_episodes_follow_from_their_seeds(sac):
+    model = load_agent(sac)
+    venv = make_environment("Pendulum-v1", model)
+    act = model_act(model, None)
+    first, second = play_returns(venv, act, [7, 8])
+    assert first != second
+    # Whatever was played before.
+    play_observations(venv, act, 30, seed=1)
+    assert play_returns(venv, act, [8, 7]) == [second, first]
+    observations = play_observations(venv, act, 300, seed=7)
+    assert observations.shape == (300, 3) and np.array_equal(observations[200:], play_observations(venv, act, 100, seed=8))
+
+
+def test_figures_by_hand():
+    returns = Returns((0, 1, 2), (1.0, 2.0, 3.0), (1.0, 3.0, 5.0))
+    assert returns.ratio == 1.5
+    assert returns.difference == (1.0, pytest.approx(1 / np.sqrt(3)))
+    assert "1.5000" in str(returns) and json.loads(json.dumps(returns.to_dict())) == returns.to_dict()
+    assert Returns((0,), (-1.0,), (-2.0,)).ratio is None and Returns((0,), (-1.0,), (-2.0,)).difference == (-1.0, 0.0)
+    latency = Latency({"a": np.array([10.0, 10.0, 40.0]), "b": np.array([4.0, 5.0, 6.0])})
+    assert latency.to_dict()["b"] == {"median": 5.0, "p99": pytest.approx(5.98), "speedup": 2.0}
+    assert str(latency).splitlines()[2].split() == ["b", "5.00", "5.98", "2.0"]
+
+
+def test_help_is_fast():
+    code = "import sys, sb3_sparse.cli; assert 'torch' not in sys.modules and 'stable_baselines3' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
