@@ -3,9 +3,9 @@ The integer arithmetic of the generated C code (W8A16: 8-bit weights, 16-bit act
 numpy, to the bit.
 
 An activation x is held as the integer ``x / unit``. The sums ``weight @ x`` fit into 32 bits whatever comes: ``top``, the
-largest activation, is lowered where a row could overflow. A hidden layer is brought to the unit of the next one by
+largest activation, is lowered where a row could overflow. A hidden layer with a ReLU is brought to the unit of the next by
 
-    y = ((sum * multiplier) >> (32 + shift)) + bias,     multiplier < 2**31 per row
+    y = clip(((sum * multiplier) >> (32 + shift)) + bias, 0, top),     multiplier < 2**31 per row
 
 and the unit of the next layer is chosen such that the multipliers are exact: nothing is lost but the fraction of y.
 """
@@ -16,14 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.records import Floats, Layer, Minifloats, Network
-from sb3_sparse.runtime.reference import columns
+from sb3_sparse.runtime.reference import apply_layer, columns
 
 #: Room above the largest activation of the calibration.
 _HEADROOM = 1.5
 #: A multiplier is a minifloat's integer, below 2**20, times a factor up to this.
 _FACTOR = 2114
-#: Activations that integers can do; the others are computed in float and rounded.
-INTEGER_ACTIVATIONS = ("identity", "relu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,8 +30,9 @@ class IntegerLayer:
     Constants of one layer.
 
     :param unit: What an input of 1 stands for.
-    :param top: Largest absolute input.
-    :param factor: Multiplier of the integers of the row scales; 0 in the last layer and where the activation is a float's.
+    :param top: Largest absolute input, the same for all layers.
+    :param factor: Multiplier of the integers of the row scales; 0 in the last layer and where the activation is no
+        ReLU: these are computed in float.
     :param multipliers: Of each row, ``[out]``; empty where ``factor`` is 0.
     :param shift: Bits beyond 32 that the product is shifted by.
     :param bias: In units of the next layer's input, ``[out]``; empty where ``factor`` is 0.
@@ -57,19 +56,19 @@ def integer_layers(network: Network) -> list[IntegerLayer]:
         raise ValueError("integer arithmetic needs the range of the activations: give compress(..., calibration=observations)")
     if not all(layer.quantized for layer in network.layers):
         raise ValueError("integer arithmetic needs quantized layers: give compress(..., bits=8)")
-    tops = [_top(layer) for layer in network.layers]
+    top = min(_top(layer) for layer in network.layers)
     # Pixels are whole numbers already.
     pixels = network.image and network.normalize is None
-    unit = 1.0 if pixels else _HEADROOM * network.ranges[0] / tops[0]
+    unit = 1.0 if pixels else _HEADROOM * network.ranges[0] / top
     layers = []
     for index, layer in enumerate(network.layers):
         last = index == len(network.layers) - 1
         empty = np.zeros(0, np.int64)
-        if last or layer.activation.name not in INTEGER_ACTIVATIONS:
-            layers.append(IntegerLayer(float(np.float32(unit)), tops[index], 0, empty, 0, empty))
-            unit = unit if last else _HEADROOM * network.ranges[index + 1] / tops[index + 1]
+        if last or layer.activation.name != "relu":
+            layers.append(IntegerLayer(float(np.float32(unit)), top, 0, empty, 0, empty))
+            unit = unit if last else _HEADROOM * network.ranges[index + 1] / top
             continue
-        wanted = max(_HEADROOM * network.ranges[index + 1], float(np.abs(layer.biases).max())) / tops[index + 1]
+        wanted = max(_HEADROOM * network.ranges[index + 1], float(np.abs(layer.biases).max())) / top
         integers, step = _integers(layer)
         # unit of the next layer = step * unit * 2**(32 + shift) / factor, at least what is wanted
         ratio = step * unit / wanted * 2.0**32
@@ -78,7 +77,7 @@ def integer_layers(network: Network) -> list[IntegerLayer]:
         factor = int(np.clip(np.floor(ratio * 2.0**shift), 1, _FACTOR))
         after = step * unit * 2.0 ** (32 + shift) / factor
         bias = np.rint(layer.biases / after).astype(np.int64)
-        layers.append(IntegerLayer(float(np.float32(unit)), tops[index], factor, integers * factor, shift, bias))
+        layers.append(IntegerLayer(float(np.float32(unit)), top, factor, integers * factor, shift, bias))
         unit = after
     return layers
 
@@ -117,8 +116,7 @@ def simulate(network: Network, observations: Floats) -> Floats:
         shaped = (-1, *[1] * (sums.ndim - 2))
         if constant.factor:
             y = ((sums * constant.multipliers.reshape(shaped)) >> (32 + constant.shift)) + constant.bias.reshape(shaped)
-            top = constants[index + 1].top
-            values = np.clip(y, 0 if layer.activation.name == "relu" else -top, top)
+            values = np.clip(y, 0, constant.top)
             continue
         scale = (layer.scales * np.float32(constant.unit)).reshape(shaped)
         outputs = layer.activation(sums.astype(np.float32) * scale + layer.biases.reshape(shaped))
@@ -128,9 +126,9 @@ def simulate(network: Network, observations: Floats) -> Floats:
 
 
 def _round(x: Floats, constant: IntegerLayer) -> NDArray[np.int64]:
-    """To the nearest integer, halves away from zero, as C code does it without libm."""
+    """To the nearest integer, as C code does it without libm."""
     scaled = np.clip(x * np.float32(1 / constant.unit), -constant.top, constant.top)
-    return np.trunc(scaled + np.copysign(np.float32(0.5), scaled)).astype(np.int64)
+    return (scaled + np.float32(32768.5)).astype(np.int64) - 32768
 
 
 def _sums(layer: Layer, values: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -141,3 +139,24 @@ def _sums(layer: Layer, values: NDArray[np.int64]) -> NDArray[np.int64]:
     _, height, width = layer.output_shape(values.shape[1:])
     sums = columns(layer, values) @ weight.T
     return sums.reshape(len(values), height, width, -1).transpose(0, 3, 1, 2)
+
+
+def simulate_bytes(network: Network, observations: Floats) -> Floats:
+    """
+    What the AVX-512 VBMI kernels compute: float inputs for the first layer and for convolutions, and for the others inputs
+    in 8 bits between the smallest (at most 0) and the largest of each vector.
+
+    :param network: A quantized network.
+    :param observations: ``[n, *shape]``.
+    :return: Outputs of the last layer, ``[n, out]``
+    """
+    x = observations.astype(np.float32)
+    x = x if network.normalize is None else network.normalize(x)
+    for index, layer in enumerate(network.layers):
+        if index and not layer.convolution and layer.quantized:
+            x = x.reshape(len(x), -1)
+            low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
+            unit = (np.maximum(x.max(axis=1, keepdims=True), np.float32(0)) - low) * np.float32(1 / 255)
+            x = np.rint((x - low) / np.where(unit > 0, unit, np.float32(1))) * unit + low
+        x = apply_layer(layer, x)
+    return x

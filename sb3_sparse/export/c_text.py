@@ -1,0 +1,196 @@
+"""The C that does not depend on the policy. @NAME@ stands for what its functions begin with, @UPPER@ for its macros."""
+
+HEADER = """\
+/* @NAME@.h: a policy, written by sb3_sparse @VERSION@. @SUMMARY@
+
+   void @NAME@_act(const @NAME@_observation *observation, @NAME@_action *action);
+
+   observation: @INPUTS@ numbers as the environment gives them@ORDER@. action: @ACTIONS@.
+   One C99 file for one translation unit: no malloc, no libm, no state between calls (the buffers are static; define
+   @UPPER@_STORAGE as nothing to have them on the stack). Its arithmetic, chosen by a macro before it is included:
+
+   (default)           @DEFAULT@
+   @UPPER@_INTEGER@INTEGER@
+   @UPPER@_VBMI@VBMI@
+
+   Self test:  cc -std=c99 -O2 -x c -D@UPPER@_MAIN @NAME@.h -o test && ./test */
+#ifndef @UPPER@_H
+#define @UPPER@_H
+
+#include <stdint.h>
+
+#ifndef @UPPER@_STORAGE
+#define @UPPER@_STORAGE static
+#endif
+
+typedef @OBSERVATION@ @NAME@_observation;
+typedef @ACTION@ @NAME@_action;
+"""
+
+#: A byte as a number: four bits of exponent, four of mantissa.
+MINIFLOAT = """
+static inline int32_t @NAME@_minifloat(uint8_t code) {
+    return (int32_t)(16 + (code & 15)) << (code >> 4);
+}
+"""
+
+#: A linear layer: runs of rows with equal counts; the run with no rows is the last.
+ROWS = """
+static inline void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *runs, @PARAMETERS@,
+                              const float *x, float *y) {
+    unsigned n, k;
+    for (; runs[1] != 0; runs += 2)
+        for (n = runs[1]; n != 0; n--) {
+            float sum = 0.0f;
+            @ROW@
+            for (k = runs[0]; k != 0; k--) sum += (float)*weights++ * x[*columns++];
+            *y++ = sum * scale + offset;
+        }
+}
+"""
+
+#: A convolution: offsets from the corner of a window, counts of each channel.
+CONVOLUTION = """
+static inline void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *counts, unsigned channels,
+                              unsigned height, unsigned width, unsigned down, unsigned right, @PARAMETERS@,
+                              const float *x, float *y) {
+    unsigned i, j, k;
+    for (; channels != 0; channels--) {
+        @ROW@
+        for (i = 0; i < height; i++)
+            for (j = 0; j < width; j++) {
+                const float *corner = x + i * down + j * right;
+                float sum = 0.0f;
+                for (k = 0; k < *counts; k++) sum += (float)weights[k] * corner[columns[k]];
+                *y++ = sum * scale + offset;
+            }
+        columns += *counts;
+        weights += *counts++;
+    }
+}
+"""
+
+#: Scale and bias of a row, packed or as floats: parameters, and what is done for a row.
+PACKED = (
+    "const uint8_t *scales, float unit, const int16_t *bias, float step",
+    "const float scale = (float)@NAME@_minifloat(*scales++) * unit, offset = (float)*bias++ * step;",
+)
+PLAIN = ("const float *scales, const float *bias", "const float scale = *scales++, offset = *bias++;")
+
+#: The same in integers, one stream of bytes for a layer: factor, shift; runs (entries in a row, rows); for each row its
+#: entries (column, weight), its multiplier and its offset. With factor 0 there are neither and the sums go out.
+INTEGER_ROWS = """
+static void @FUNCTION@(const uint8_t *p, const int16_t *x, int16_t *y, int32_t *sums) {
+    const int32_t factor = p[0] | p[1] << 8;
+    const int shift = p[2];
+    unsigned n, k, i;
+    for (p += 3; (n = p[@RUN@]) != 0;) {
+        k = @COUNT@;
+        p += @RUN@ + 1;
+        for (; n != 0; n--) {
+            int32_t sum = 0;
+            for (i = k; i != 0; i--, p += @ENTRY@) sum += (int8_t)p[@WEIGHT@] * x[@COLUMN@];
+            if (factor == 0) {
+                *sums++ = sum;
+                continue;
+            }
+            sum = ((int32_t)(((int64_t)sum * @MULTIPLIER@) >> 32) >> shift) + (int16_t)(p[@TAIL@] | p[@TAIL@ + 1] << 8);
+            p += @TAIL@ + 2;
+            sum = sum < 0 ? 0 : sum;
+            *y++ = (int16_t)(sum > @TOP@ ? @TOP@ : sum);
+        }
+    }
+}
+"""
+
+#: Of a convolution: for each channel the count, the entries (offset from the corner of a window, weight) and the same tail.
+INTEGER_CONVOLUTION = """
+static void @FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, unsigned width, unsigned down, unsigned right,
+                       const int16_t *x, int16_t *y, int32_t *sums) {
+    const int32_t factor = p[0] | p[1] << 8;
+    const int shift = p[2];
+    unsigned k, i, j, l;
+    for (p += 3; channels != 0; channels--) {
+        const uint8_t *entries = p + 2;
+        int32_t multiplier = 0, offset = 0;
+        k = p[0] | p[1] << 8;
+        p = entries + k * @ENTRY@;
+        if (factor != 0) {
+            multiplier = @MULTIPLIER@;
+            offset = (int16_t)(p[@TAIL@] | p[@TAIL@ + 1] << 8);
+            p += @TAIL@ + 2;
+        }
+        for (i = 0; i < height; i++)
+            for (j = 0; j < width; j++) {
+                const int16_t *corner = x + i * down + j * right;
+                const uint8_t *q = entries;
+                int32_t sum = 0;
+                for (l = k; l != 0; l--, q += @ENTRY@) sum += (int8_t)q[@WEIGHT@] * corner[@COLUMN@];
+                if (factor == 0) {
+                    *sums++ = sum;
+                    continue;
+                }
+                sum = ((int32_t)(((int64_t)sum * multiplier) >> 32) >> shift) + offset;
+                sum = sum < 0 ? 0 : sum;
+                *y++ = (int16_t)(sum > @TOP@ ? @TOP@ : sum);
+            }
+    }
+}
+"""
+
+#: A float that has been divided by its unit to the nearest integer.
+ROUND = """
+static inline int16_t @NAME@_round(float x) {
+    if (x > @TOP@.0f) x = @TOP@.0f;
+    if (x < -@TOP@.0f) x = -@TOP@.0f;
+    /* Positive, so that the cast rounds down. */
+    return (int16_t)((int32_t)(x + 32768.5f) - 32768);
+}
+"""
+
+SELF_TEST = """
+#ifdef @UPPER@_MAIN
+#define @UPPER@_SELF_TEST
+#endif
+#ifdef @UPPER@_SELF_TEST
+@VECTORS@
+/* How many of @COUNT@ test vectors fail. The expected actions come from numpy, in the same arithmetic. */
+static int @NAME@_self_test(void) {
+    int i, j, failures = 0;
+    for (i = 0; i < @COUNT@; i++) {
+        @NAME@_action action[@ACTIONS@];
+        int wrong = 0;
+        @NAME@_act(@NAME@_observations[i], action);
+        for (j = 0; j < @ACTIONS@; j++) {
+            const float error = (float)action[j] - @NAME@_expected[i][j];
+            wrong |= !(error <= @UPPER@_TOLERANCE && error >= -@UPPER@_TOLERANCE);
+        }
+        failures += wrong;
+    }
+    return failures;
+}
+#endif
+
+#ifdef @UPPER@_MAIN
+#include <stdio.h>
+int main(void) {
+    const int failures = @NAME@_self_test();
+    printf("%d of @COUNT@ test vectors fail\\n", failures);
+    return failures != 0;
+}
+#endif
+
+#endif
+"""
+
+#: Activations of a float v, as expressions.
+ACTIVATIONS = {
+    "identity": "v",
+    "relu": "v < 0.0f ? 0.0f : v",
+    "tanh": "sb3s_tanh(v)",
+    "clip": "v < @LOW@ ? @LOW@ : v > @HIGH@ ? @HIGH@ : v",
+    "leaky_relu": "v < 0.0f ? @LOW@ * v : v",
+    "elu": "v < 0.0f ? @LOW@ * (sb3s_exp(v) - 1.0f) : v",
+    "sigmoid": "sb3s_sigmoid(v)",
+    "silu": "v * sb3s_sigmoid(v)",
+}
