@@ -1,6 +1,7 @@
 """A network in numpy, arranged for one observation at a time: the backend that needs no compiler."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -13,9 +14,18 @@ from sb3_sparse.runtime.reference import layer_inputs
 Function = Callable[[Any], NDArray[Any]]
 
 
-def single(network: Network) -> Function:
+def unpack(network: Network) -> Network:
     """
     :param network: A network.
+    :return: The same with float weights alone: what the functions below take
+    """
+    layers = (replace(layer, weight=layer.dense(), bias=layer.biases, scale=None, gain=None) for layer in network.layers)
+    return replace(network, layers=tuple(layers))
+
+
+def single(network: Network) -> Function:
+    """
+    :param network: A network of float weights.
     :return: A function from one observation, an array of the network's shape, to one action
     """
     if any(layer.convolution for layer in network.layers):
@@ -39,7 +49,7 @@ def single(network: Network) -> Function:
 
 def batch(network: Network) -> Function:
     """
-    :param network: A network.
+    :param network: A network of float weights.
     :return: A function from float32 observations, ``[n, *shape]``, to actions, ``[n, *action_shape]``
     """
     layers = [(layer.dense().T, layer.biases, layer.activation) for layer in network.layers]

@@ -43,8 +43,9 @@ class Policy:
             raise ValueError(f"unknown backend '{backend}': use one of {', '.join(BACKENDS)}")
         self.network = network
         self._wanted = backend
-        self._single = numpy_backend.single(network)
-        self._batch = numpy_backend.batch(network)
+        unpacked = numpy_backend.unpack(network)
+        self._single = numpy_backend.single(unpacked)
+        self._batch = numpy_backend.batch(unpacked)
         self._rows: native.Rows | None = None
         self.backend = "numpy"
         for name in ("compiled", "ctypes", "numpy") if backend == "auto" else (backend,):

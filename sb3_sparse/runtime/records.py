@@ -180,7 +180,9 @@ class Layer:
         """
         :return: ``scale * weight * gain`` in float32, of the weight's shape: what the layer multiplies its plain input by
         """
-        dense = self.weight.astype(np.float32) * self.scales.reshape(-1, *[1] * (self.weight.ndim - 1))
+        dense = self.weight.astype(np.float32, copy=False)
+        if self.scale is not None:
+            dense = dense * self.scales.reshape(-1, *[1] * (self.weight.ndim - 1))
         return dense if self.gain is None else dense * self.gain.values
 
     def output_shape(self, shape: Shape) -> Shape:
