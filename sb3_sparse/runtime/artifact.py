@@ -39,9 +39,10 @@ _NUMBERS = ("clip", "leaky_relu", "elu")
 #: A payload that deflates further than this is stored as it is, so that no file becomes a flood.
 _MAX_RATIO = 32
 #: The weights of a network, zeros included, are at most so many, or take at most so many bytes per byte of the file.
-_FREE_WEIGHTS, _BYTES_PER_BYTE = 1 << 22, 1024
+_FREE_WEIGHTS, _BYTES_PER_BYTE = 1 << 21, 1024
 #: Numbers that go through one layer, and that all convolutions together read or multiply, at most.
 _MAX_ELEMENTS, _MAX_WINDOWS, _MAX_PRODUCTS = 1 << 24, 1 << 24, 1 << 32
+_MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 def encode(network: Network) -> bytes:
@@ -223,7 +224,7 @@ def _decode(data: bytes) -> Network:
         layers.append(layer := _read_layer(reader, current, layers, len(data)))
         current = layer.output_shape(current)
         _require(prod(current) <= _MAX_ELEMENTS, f"a layer gives {current}")
-    head = _read_head(reader)
+    head = _read_head(reader, current)
     reader.end()
     network = Network(shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None)
     check_size(network, len(data))
@@ -289,6 +290,8 @@ def _read_layer(reader: _Reader, shape: Shape, before: list[Layer], length: int)
         else:
             scale = Minifloats(unit=reader.number(positive=True), codes=reader.array(outputs, "u1"))
         bias = Fixed(unit=reader.number(positive=True), codes=reader.array(outputs, "i2"))
+        largest = max(128 * _largest(scale) * (1.0 if gain is None else _largest(gain)), 32768 * bias.unit)
+        _require(largest <= _MAX_FLOAT, "a weight is too large")
     else:
         bias = reader.array(outputs, "f4")
     runs = reader.array(2 * reader.integer("H"), "u2").astype(np.int64).reshape(-1, 2)
@@ -300,6 +303,13 @@ def _read_layer(reader: _Reader, shape: Shape, before: list[Layer], length: int)
     values = reader.array(entries, "i1" if kind & _QUANTIZED else "f4")
     weight = from_gaps(counts, gaps, values, columns).reshape(dimensions)
     return Layer(weight, bias, activation, scale, gain, stride, padding)
+
+
+def _largest(numbers: Minifloats | NDArray[np.float32]) -> float:
+    if isinstance(numbers, Minifloats):
+        code = int(numbers.codes.max(initial=0))
+        return float((16 + code % 16) << code // 16) * numbers.unit
+    return float(np.abs(numbers).max(initial=0))
 
 
 def _read_activation(reader: _Reader, name: str) -> Activation:
@@ -378,7 +388,7 @@ def _write_head(writer: _Writer, head: Head) -> None:
             writer.array(bound[:1] if uniform else bound, "f4")
 
 
-def _read_head(reader: _Reader) -> Head:
+def _read_head(reader: _Reader, inputs: Shape) -> Head:
     kind = reader.integer("B")
     _require(kind < len(HEADS), "its action is of an unknown kind")
     shape = reader.shape(4)
@@ -386,6 +396,7 @@ def _read_head(reader: _Reader) -> Head:
         groups = reader.unpack(f"{reader.integer('H')}H")
         _require(len(groups) == prod(shape) and min(groups, default=0) > 0, "its action does not fit its groups")
         return Head("argmax", shape, groups=groups)
+    _require(prod(shape) == prod(inputs), f"its action of shape {shape} does not fit {prod(inputs)} outputs")
     if HEADS[kind] == "positive":
         return Head("positive", shape)
     uniform = reader.integer("B")

@@ -1,0 +1,174 @@
+"""Random networks of records, and files that were tampered with: what the tests of the runtime and its format share."""
+
+import struct
+import zlib
+
+import numpy as np
+
+from sb3_sparse.runtime.artifact import encode
+from sb3_sparse.runtime.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize
+
+ACTIVATIONS = (
+    Activation(),
+    Activation("relu"),
+    Activation("tanh"),
+    Activation("clip", -0.5, 0.8),
+    Activation("leaky_relu", 0.1),
+    Activation("elu", 1.3),
+    Activation("sigmoid"),
+    Activation("silu"),
+)
+
+
+def draw_minifloats(rng, count, size):
+    """``count`` numbers within a factor of 30, of about the given size."""
+    codes = rng.integers(11 << 4, 256, count).astype(np.uint8)
+    return Minifloats(codes, float(np.float32(size / (24 << 13))))
+
+
+def draw_layer(rng, shape, outputs, activation, *, convolution=False, quantized=False, density=0.3, first=False):
+    """A layer for inputs of this shape; some of its rows and columns are empty."""
+    stride, padding = (1, 1), (0, 0)
+    dimensions = (outputs, int(np.prod(shape)))
+    if convolution:
+        padding = tuple(map(int, rng.integers(0, 3, 2)))
+        limits = [min(5, size + 2 * pad) for size, pad in zip(shape[1:], padding, strict=True)]
+        kernel = [int(rng.integers(1, limit + 1)) for limit in limits]
+        stride = tuple(map(int, rng.integers(1, 4, 2)))
+        dimensions = (outputs, shape[0], *kernel)
+    exists = rng.random(dimensions) < density
+    exists[rng.random(outputs) < 0.1] = False
+    exists[:, rng.random(dimensions[1]) < 0.1] = False
+    fan = max(1.0, density * np.prod(dimensions[1:]))
+    if not quantized:
+        weight = np.where(exists, rng.normal(size=dimensions) / np.sqrt(fan), 0).astype(np.float32)
+        bias = (rng.normal(size=outputs) * 0.5).astype(np.float32)
+        return Layer(weight, bias, activation, stride=stride, padding=padding)
+    weight = (rng.integers(-127, 128, dimensions) * exists).astype(np.int8)
+    gain = draw_minifloats(rng, dimensions[1], 1.0) if first and not convolution else None
+    scale = draw_minifloats(rng, outputs, 0.01 / np.sqrt(fan))
+    bias = Fixed(rng.integers(-32767, 32768, outputs).astype(np.int16), float(np.float32(1 / 32767)))
+    return Layer(weight, bias, activation, scale.values if rng.random() < 0.3 else scale, gain, stride, padding)
+
+
+def draw_head(rng, kind=None):
+    kind = kind or str(rng.choice(HEADS))
+    if kind == "argmax":
+        groups = tuple(map(int, rng.integers(1, 6, rng.integers(1, 4))))
+        return Head(kind, () if len(groups) == 1 and rng.random() < 0.5 else (len(groups),), groups=groups)
+    shape = tuple(map(int, rng.integers(1, 4, rng.integers(1, 3))))
+    if kind == "positive":
+        return Head(kind, shape)
+    size = int(np.prod(shape))
+    middle, half = rng.normal(size=size), rng.random(size) + 0.1
+    low, high = (middle - half).astype(np.float32), (middle + half).astype(np.float32)
+    if rng.random() < 0.5:
+        low[:], high[:] = -1.5, 2.5
+    elif kind == "clip":
+        low[0], high[-1] = -np.inf, np.inf
+    return Head(kind, shape, low, high)
+
+
+def draw_network(rng, *, image=None, quantized=None, head=None, activation=None, width=40, density=None):
+    """
+    :param rng: Where the numbers come from.
+    :param image: Whether the observation has three dimensions and convolutions come first.
+    :param quantized: Whether the layers are int8; by default each as it comes.
+    :param head: Kind of the head.
+    :param activation: Activation of the hidden layers; by default each another one.
+    :param width: Most units of a layer.
+    :param density: Share of weights that exist.
+    :return: A network of one to four layers
+    """
+    image = rng.random() < 0.3 if image is None else image
+    shape = tuple(map(int, rng.integers(3, 12, 3))) if image else tuple(map(int, rng.integers(1, 12, rng.integers(1, 3))))
+    head = draw_head(rng, head)
+    hidden = int(rng.integers(0, 4)) + image
+    layers, current = [], shape
+    for index in range(hidden + 1):
+        last = index == hidden
+        layer = draw_layer(
+            rng,
+            current,
+            head.inputs if last else int(rng.integers(1, 8 if image else width)),
+            Activation() if last else activation or ACTIVATIONS[rng.integers(len(ACTIVATIONS))],
+            convolution=image and not last and index < 2,
+            quantized=bool(rng.random() < 0.5) if quantized is None else quantized,
+            density=rng.choice([0.05, 0.3, 1.0]) if density is None else density,
+            first=index == 0,
+        )
+        layers.append(layer)
+        current = layer.output_shape(current)
+    normalize = None
+    if rng.random() < 0.5:
+        limit = float(rng.choice([1.5, 10.0, np.inf]))
+        normalize = Normalize(*(rng.random((2, *shape)).astype(np.float32) + np.float32(0.5)), limit)
+    ranges = tuple(map(float, rng.random(len(layers)).astype(np.float32) + 1)) if rng.random() < 0.5 else None
+    return Network(shape, bool(image), normalize, tuple(layers), head, ranges)
+
+
+def draw_observations(rng, network, count):
+    return rng.normal(size=(count, *network.shape)).astype(np.float32)
+
+
+HEADER = struct.Struct("<4sBBHI")
+
+
+def unpack(data):
+    """The payload of a file."""
+    flags, body = data[5], data[16:]
+    return zlib.decompress(body, -15) if flags else body
+
+
+def pack(payload, *, deflate=True, length=None):
+    """A file with this payload and a right checksum, right or not otherwise."""
+    body = payload
+    if deflate:
+        compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+        body = compressor.compress(payload) + compressor.flush()
+    return seal(HEADER.pack(b"SB3S", 1, int(deflate), 0, len(payload) if length is None else length) + bytes(4) + body)
+
+
+def seal(data):
+    """The same bytes with a right checksum."""
+    return data[:12] + struct.pack("<I", zlib.crc32(data[16:], zlib.crc32(data[:12]))) + data[16:]
+
+
+def mutate(rng, data):
+    """One to three changes: bits, bytes, fields of two or four bytes, cuts, insertions and repetitions."""
+    data = bytearray(data)
+    for _ in range(rng.integers(1, 4)):
+        at = int(rng.integers(len(data))) if data else 0
+        end = at + int(rng.integers(1, 9))
+        change = rng.integers(7)
+        if change == 0 and data:
+            data[at] ^= 1 << int(rng.integers(8))
+        elif change == 1 and data:
+            data[at] = int(rng.integers(256))
+        elif change == 2:
+            size = int(rng.choice([1, 2, 4]))
+            number = int(rng.choice([0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, 0x7F800000, 0x10000]))
+            data[at : at + size] = (number & (256**size - 1)).to_bytes(size, "little")
+        elif change == 3:
+            del data[at : end if rng.random() < 0.7 else len(data)]
+        elif change == 4:
+            data[at:at] = rng.integers(0, 256, end - at).astype(np.uint8).tobytes()
+        elif change == 5:
+            data[at:at] = data[at:end] * int(rng.integers(1, 5))
+        elif data:
+            data[at] = (data[at] + int(rng.choice([-1, 1]))) % 256
+    return bytes(data)
+
+
+def tampered(seed, count):
+    """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
+    rng = np.random.default_rng(seed)
+    originals = [encode(draw_network(rng)) for _ in range(12)]
+    for index in range(count):
+        original = originals[rng.integers(len(originals))]
+        if index % 4 == 0:
+            yield mutate(rng, original)
+        elif index % 4 == 1:
+            yield seal(mutate(rng, original))
+        else:
+            yield pack(mutate(rng, unpack(original)), deflate=bool(rng.random() < 0.5))

@@ -1,0 +1,363 @@
+"""The compact file: what goes in comes out, the bytes stay what they are, and no file can do harm."""
+
+import re
+import struct
+import time
+import tracemalloc
+import zlib
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sb3_sparse.runtime import Policy, load
+from sb3_sparse.runtime.artifact import check_size, decode, encode, from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.plan import Plan
+from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize
+from tests.networks import HEADER, draw_network, draw_observations, pack, seal, tampered, unpack
+
+SEEDS = st.integers(0, 2**32)
+
+#: Two inputs, two outputs, int8: the example of docs/guide/format.md, where each byte is explained.
+TINY = Network(
+    (2,),
+    False,
+    None,
+    (
+        Layer(
+            np.array([[127, -3], [0, 64]], np.int8),
+            Fixed(np.array([16384, -1], np.int16), 2.0**-15),
+            Activation("tanh"),
+            Minifloats(np.array([0x00, 0x18], np.uint8), 2.0**-12),
+        ),
+    ),
+    Head("unscale", (2,), np.full(2, -2, np.float32), np.full(2, 2, np.float32)),
+)
+TINY_BYTES = bytes.fromhex("""
+    53 42 33 53 01 00 00 00 38 00 00 00 cd ef 05 61
+    01 02 00 00 00 00 01
+    02 02 02 00 00 00 80 39 00 18 00 00 00 38 00 40 ff ff
+    02 00 02 00 01 00 01 00 01 00 00 01 01 7f fd 40
+    00 01 02 00 00 00 01 00 00 00 c0 00 00 00 40
+""")
+#: The first byte of its layer in the payload, and some of the others.
+LAYER = 7
+
+
+def same(a, b):
+    """Whether two records are equal to the last bit, types included."""
+    if isinstance(a, np.ndarray):
+        return isinstance(b, np.ndarray) and a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if hasattr(a, "__dataclass_fields__"):
+        return type(a) is type(b) and all(same(getattr(a, field.name), getattr(b, field.name)) for field in fields(a))
+    if isinstance(a, tuple):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and a == b
+
+
+@settings(max_examples=150, deadline=None)
+@given(SEEDS)
+def test_round_trip(seed):
+    network = draw_network(np.random.default_rng(seed))
+    network = replace(network, layers=tuple(replace(layer, activation=rounded(layer.activation)) for layer in network.layers))
+    data = encode(network)
+    assert same(decode(data), network)
+    assert encode(decode(data)) == data
+    assert same(decode(pack(unpack(data), deflate=data[5] == 0)), network), "compressed or not"
+
+
+def rounded(activation):
+    """The file holds floats of 32 bits."""
+    return activation._replace(low=float(np.float32(activation.low)), high=float(np.float32(activation.high)))
+
+
+def test_it_is_small():
+    """Two bytes per weight before deflate, and little else."""
+    rng = np.random.default_rng(0)
+    network = draw_network(rng, image=False, quantized=True, width=200, density=0.05)
+    weights = sum(np.count_nonzero(layer.weight) for layer in network.layers)
+    numbers = 7 * sum(layer.outputs for layer in network.layers) + 9 * np.prod(network.shape)
+    assert len(encode(network)) <= 2 * weights + numbers + 200
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 2000), st.floats(0, 0.2), SEEDS)
+def test_gaps(rows, columns, density, seed):
+    rng = np.random.default_rng(seed)
+    weight = (rng.integers(-127, 128, (rows, columns)) * (rng.random((rows, columns)) < density)).astype(np.int8)
+    counts, gaps, values = to_gaps(weight)
+    assert len(gaps) == len(values) == counts.sum() <= np.count_nonzero(weight) + rows * (columns // 255)
+    assert np.array_equal(from_gaps(counts, gaps, values, columns), weight)
+    runs = to_runs(counts)
+    assert np.array_equal(np.repeat(runs[:, 0], runs[:, 1]), counts) and np.diff(runs[:, 0]).all()
+
+
+@pytest.mark.parametrize(
+    ("column", "gaps"),
+    [
+        (0, [0]),
+        (254, [254]),
+        (255, [255]),
+        (256, [255, 1]),
+        (510, [255, 255]),
+        (511, [255, 255, 1]),
+        (1000, [255] * 3 + [235]),
+    ],
+)
+def test_escapes(column, gaps):
+    weight = np.zeros((1, 1001), np.int8)
+    weight[0, column] = 5
+    assert to_gaps(weight)[1].tolist() == gaps and to_gaps(weight)[2].tolist() == [0] * (len(gaps) - 1) + [5]
+    weight[0, 3] = 7
+    assert np.array_equal(from_gaps(*to_gaps(weight), 1001), weight)
+
+
+def test_golden_bytes():
+    """The format cannot change unnoticed: a change needs another version."""
+    data = TINY_BYTES
+    assert pack(unpack(encode(TINY)), deflate=False) == data
+    assert data[12:16] == struct.pack("<I", zlib.crc32(data[:12] + data[16:]))
+    assert same(decode(data), TINY)
+    # How well zlib deflates is its own business.
+    assert encode(TINY)[:12] == data[:5] + b"\1" + data[6:12]
+    x = np.array([0.5, -1.0], np.float32)
+    expected = 2 * np.tanh([16 / 4096 * (127 * 0.5 + 3 * 1.0) + 0.5, 48 / 4096 * (64 * -1.0) - 2**-15])
+    np.testing.assert_allclose(Policy(decode(data), "numpy").predict(x)[0], expected, atol=1e-6)
+
+
+def test_order_of_names_is_part_of_the_format():
+    assert list(ACTIVATIONS)[:8] == ["identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu"]
+    assert HEADS[:4] == ("unscale", "clip", "argmax", "positive")
+
+
+def change(at, *values):
+    """The tiny file with other bytes in its payload."""
+    payload = bytearray(TINY_BYTES[16:])
+    payload[at : at + len(values)] = bytes(values)
+    return pack(bytes(payload), deflate=False)
+
+
+def number(at, value):
+    return change(at, *struct.pack("<f", value))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "does not begin with 'SB3S'"),
+        (b"SB3", "does not begin with 'SB3S'"),
+        (b"SB3S", "unpack_from requires"),
+        (b"PK\3\4" + TINY_BYTES[4:], "does not begin with 'SB3S'"),
+        (seal(b"SB3S\2" + TINY_BYTES[5:]), "format version 2, not 1: update sb3_sparse"),
+        (seal(b"SB3S\0" + TINY_BYTES[5:]), "format version 0, not 1"),
+        (TINY_BYTES[:15], "unpack_from requires"),
+        (TINY_BYTES[:-1], "checksum"),
+        (TINY_BYTES + b"\0", "checksum"),
+        (seal(TINY_BYTES[:-1]), "its length is"),
+        (seal(TINY_BYTES + b"\0"), "its length is"),
+        (seal(TINY_BYTES[:6] + b"\1" + TINY_BYTES[7:]), "unknown flags"),
+        (seal(TINY_BYTES[:5] + b"\2" + TINY_BYTES[6:]), "unknown flags"),
+        (seal(TINY_BYTES[:5] + b"\1" + TINY_BYTES[6:]), "damaged"),
+        (pack(TINY_BYTES[16:] + b"\0"), "more than its layers"),
+        (pack(TINY_BYTES[16:-1]), "ends too early"),
+        (pack(TINY_BYTES[16:], length=10**9), "its length cannot be"),
+        (pack(TINY_BYTES[16:], length=54), "does not end where it should"),
+        (pack(TINY_BYTES[16:], length=57), "its length is"),
+        (seal(pack(TINY_BYTES[16:])[:-1]), "does not end where it should"),
+        (seal(pack(TINY_BYTES[16:]) + b"\0"), "does not end where it should"),
+        (change(0, 0), "no shape"),
+        (change(0, 4), "4 dimensions"),
+        (change(1, 0), "a shape is"),
+        (change(1, 0, 0, 0, 2), "a shape is"),
+        (change(5, 8), "unknown flags"),
+        (change(6, 0), "it has no layer"),
+        (change(LAYER, 16), "unknown kind"),
+        (change(LAYER, 8), "scales without integers"),
+        (change(LAYER, 3), "a convolution does not fit"),
+        (change(LAYER + 1, 8), "unknown kind"),
+        (change(LAYER + 2, 0, 0), "unknown kind"),
+        (number(LAYER + 4, 0.0), "a number is 0.0"),
+        (number(LAYER + 4, -1.0), "a number is -1.0"),
+        (number(LAYER + 4, np.nan), "a number is nan"),
+        (number(LAYER + 4, np.inf), "a number is inf"),
+        (change(LAYER + 20, 3), "a row has more weights than columns"),
+        (change(LAYER + 22, 2), "rows do not add up"),
+        (change(LAYER + 30, 9), "outside its layer"),
+        (change(LAYER + 29, 0), "stands twice"),
+        (change(LAYER + 31, 0), "stands twice"),
+        (change(LAYER + 34, 4), "its action is of an unknown kind"),
+        (change(LAYER + 35, 5), "5 dimensions"),
+        (change(LAYER + 36, 3), "its action of shape"),
+        (change(LAYER + 40, 2), "bounds are of an unknown kind"),
+        (number(LAYER + 41, 3.0), "lower bound above the upper"),
+        (number(LAYER + 41, -np.inf), "not finite"),
+    ],
+)
+def test_damaged_files(data, message):
+    with pytest.raises(ValueError, match=message) as error:
+        decode(data)
+    assert "\n" not in str(error.value) and 30 < len(str(error.value)) < 250
+
+
+def test_file_that_is_none(tmp_path):
+    (tmp_path / "a.sb3s").write_bytes(b"hello")
+    with pytest.raises(ValueError, match="this is no compressed policy of sb3_sparse"):
+        load(tmp_path / "a.sb3s")
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "b.sb3s")
+
+
+def layer(outputs, inputs, **kwargs):
+    return Layer(np.zeros((outputs, inputs), np.float32), np.zeros(outputs, np.float32), **kwargs)
+
+
+def network(*layers, shape=None, head=None, **kwargs):
+    shape = shape or (layers[0].weight.shape[1],)
+    head = head or Head("positive", (layers[-1].outputs,))
+    return Network(shape, False, kwargs.pop("normalize", None), layers, head, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: network(layer(70_000, 1)),
+        lambda: network(*[layer(1, 1)] * 256),
+        lambda: network(Layer(np.ones((1, 70_000), np.float32), np.zeros(1, np.float32))),
+        lambda: network(layer(1500, 3000)),
+        lambda: network(layer(70_000, 1), head=Head("argmax", (), groups=(70_000,))),
+        lambda: network(Layer(np.zeros((1, 1, 300, 1), np.float32), np.zeros(1, np.float32)), layer(1, 1), shape=(1, 300, 1)),
+    ],
+    ids=["units", "layers", "weights of a row", "zeros", "actions", "kernel"],
+)
+def test_what_has_no_room(make):
+    """It is said when writing, not when reading."""
+    with pytest.raises(ValueError, match=r"no room|too many"):
+        encode(make())
+
+
+@pytest.mark.parametrize(
+    ("shape", "weight", "stride", "padding"),
+    [
+        ((64, 64, 64), (64, 64, 11, 11), (1, 1), (0, 0)),
+        ((1, 4096, 4096), (1, 1, 1, 1), (1, 1), (1, 1)),
+        ((1 << 20, 2, 2), (1, 1 << 20, 1, 1), (1, 1), (255, 255)),
+        ((1 << 18, 2, 2), (1, 1 << 18, 1, 1), (255, 255), (0, 0)),
+        ((64, 256, 256), (1100, 64, 1, 1), (1, 1), (0, 0)),
+    ],
+    ids=["windows", "border", "padding", "stride", "products"],
+)
+def test_convolutions_that_would_take_forever(shape, weight, stride, padding):
+    convolution = Layer(np.zeros(weight, np.int8), np.zeros(weight[0], np.float32), stride=stride, padding=padding)
+    linear = Layer(np.zeros((1, int(np.prod(convolution.output_shape(shape)))), np.int8), np.zeros(1, np.float32))
+    with pytest.raises(ValueError, match=r"a convolution from .* is too large"):
+        check_size(Network(shape, True, None, (convolution, linear), Head("positive", (1,))), 1 << 30)
+
+
+def test_sizes_of_atari_fit():
+    rng = np.random.default_rng(0)
+    convolutions = [((32, 4, 8, 8), 4), ((64, 32, 4, 4), 2), ((64, 64, 3, 3), 1)]
+    layers = [
+        Layer((rng.random(shape) < 0.05).astype(np.int8), np.zeros(shape[0], np.float32), stride=(stride, stride))
+        for shape, stride in convolutions
+    ]
+    layers += [
+        Layer((rng.random(shape) < 0.05).astype(np.int8), np.zeros(shape[0], np.float32)) for shape in [(512, 3136), (6, 512)]
+    ]
+    layers = [
+        replace(part, scale=np.ones(part.outputs, np.float32), bias=Fixed(np.zeros(part.outputs, np.int16), 1.0))
+        for part in layers
+    ]
+    atari = Network((4, 84, 84), True, None, tuple(layers), Head("argmax", (), groups=(6,)))
+    assert same(decode(encode(atari)), atari)
+
+
+def peak(function, *args):
+    """What a function raises or returns, and the most memory that it held."""
+    tracemalloc.start()
+    try:
+        result = function(*args)
+    except ValueError as error:
+        result = error
+    finally:
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    return result, most
+
+
+SHAPE = struct.pack("<BIBB", 1, 1, 0, 255)
+#: Wide layers without weights, which cost nothing once deflated.
+WIDE = struct.pack("<BBH", 0, 0, 65535) + bytes(4 * 65535) + struct.pack("<HHH", 1, 0, 65535)
+NARROW = struct.pack("<BBH", 0, 0, 1) + bytes(4) + struct.pack("<HHH", 1, 0, 1)
+ROW = struct.pack("<BBH", 0, 0, 1) + bytes(4) + struct.pack("<HHH", 1, 65535, 1)
+BOMBS = {
+    "zeros": lambda: pack(bytes(64 << 20)),
+    "zeros, stored": lambda: pack(bytes(1 << 20), deflate=False),
+    "length": lambda: pack(b"", length=0xFFFFFFFF),
+    "observation": lambda: pack(struct.pack("<B3I", 3, 0xFFFFFFFF, 1, 1) + bytes(20), deflate=False),
+    "action": lambda: pack(SHAPE[:-1] + b"\1" + NARROW + struct.pack("<BBIBff", 0, 1, 1 << 24, 1, 0.0, 1.0), deflate=False),
+    "normalization": lambda: pack(struct.pack("<BIBf", 1, 1 << 24, 2, 1.0) + bytes(20), deflate=False),
+    "wide and narrow": lambda: pack(SHAPE + (WIDE + NARROW) * 32 + WIDE * 2, deflate=False),
+    "square": lambda: pack(SHAPE + WIDE * 3, deflate=False),
+    "convolution": lambda: pack(
+        struct.pack("<B3IBB", 3, 65535, 1, 1, 0, 2) + struct.pack("<BBH6B", 1, 0, 65535, 255, 255, 1, 1, 255, 255),
+        deflate=False,
+    ),
+    "entries": lambda: pack(SHAPE + ROW + b"\1" * (1 << 20), deflate=False),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_bombs(name):
+    data = BOMBS[name]()
+    start = time.perf_counter()
+    result, most = peak(decode, data)
+    assert isinstance(result, ValueError) and time.perf_counter() - start < 1
+    assert most < (64 << 20) + 2048 * len(data)
+
+
+def test_what_deflates_too_well_is_stored():
+    data = encode(network(layer(2000, 2)))
+    assert data[5] == 0 and HEADER.unpack_from(data)[4] == len(data) - 16
+    assert decode(data).layers[0].outputs == 2000
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_tampered_files(seed):
+    """Each is refused with one sentence, or is a network that works; neither takes long or much memory."""
+    works, rng = 0, np.random.default_rng(seed)
+    tracemalloc.start()
+    try:
+        for data in tampered(seed, 1250):
+            tracemalloc.reset_peak()
+            start = time.perf_counter()
+            try:
+                decoded = decode(data)
+            except ValueError as error:
+                assert re.fullmatch(r"[^\n]{20,250}", str(error)), error
+            else:
+                works += 1
+                expect_to_work(decoded, rng, thoroughly=works % 8 == 0)
+            assert time.perf_counter() - start < 1
+            assert tracemalloc.get_traced_memory()[1] < (64 << 20) + 2048 * len(data)
+    finally:
+        tracemalloc.stop()
+    assert works > 50
+
+
+def expect_to_work(decoded, rng, *, thoroughly):
+    policy = Policy(decoded, "numpy")
+    x = draw_observations(rng, decoded, 2)
+    with np.errstate(all="ignore"):
+        action, actions = policy.predict(x[0])[0], policy.predict(x)[0]
+        if thoroughly:
+            assert same(decode(encode(decoded)), decoded)
+            Plan(decoded)
+    assert action.shape == decoded.head.shape and actions.shape == (2, *decoded.head.shape)
+    assert action.dtype == actions.dtype == (np.int64 if decoded.head.kind == "argmax" else np.float32)
+
+
+def test_normalization_keeps_its_shape():
+    normalize = Normalize(np.arange(6, dtype=np.float32).reshape(2, 3), np.ones((2, 3), np.float32), float("inf"))
+    assert same(decode(encode(network(layer(1, 6), shape=(2, 3), normalize=normalize))).normalize, normalize)
