@@ -30,8 +30,9 @@ def check_bits(bits: int) -> int:
 
 def _scale(weight: Tensor, bits: int) -> Tensor:
     """The scale in a shape to divide by."""
-    magnitude = weight.abs()
-    largest = magnitude.amax() if weight.dim() == 2 else magnitude.amax(tuple(range(1, weight.dim())), keepdim=True)
+    dims = tuple(range(weight.dim() == 4, weight.dim()))
+    # Not abs().amax(): a second tensor of the weight's size costs more than a second pass.
+    largest = th.maximum(weight.amax(dims, keepdim=weight.dim() == 4), weight.amin(dims, keepdim=weight.dim() == 4).neg_())
     # Where all weights are zero the scale would be too, and 0 / 0 is no number.
     return largest.div_(2 ** (bits - 1) - 1).clamp_(min=th.finfo(weight.dtype).tiny)
 
