@@ -1,4 +1,5 @@
-/* Activation functions in plain C99 without libm. Largest error against the exact functions: 2e-6. */
+/* Activation functions in plain C99 without libm. Largest error against the exact functions: 2.3e-6 of tanh, 2e-7 of the
+   others. None leaves the range of the exact one: an action at its bound must not lie beyond. */
 
 /* A rational function of odd degree 7 over 6 on [-7, 7], by least squares reweighted towards the largest error. */
 static inline float sb3s_tanh(float x) {
@@ -6,12 +7,11 @@ static inline float sb3s_tanh(float x) {
     if (x > 7.0f) x = 7.0f;
     if (x < -7.0f) x = -7.0f;
     z = x * x;
-    return x * (0.99999571f + z * (0.12302186f + z * (2.2769906e-3f + z * 3.9300162e-6f))) /
-           (1.0f + z * (0.45634034f + z * (0.021072188f + z * 1.4235010e-4f)));
-}
-
-static inline float sb3s_sigmoid(float x) {
-    return 0.5f * sb3s_tanh(0.5f * x) + 0.5f;
+    x = x * (0.99999571f + z * (0.12302186f + z * (2.2769906e-3f + z * 3.9300162e-6f))) /
+        (1.0f + z * (0.45634034f + z * (0.021072188f + z * 1.4235010e-4f)));
+    if (x > 1.0f) x = 1.0f;
+    if (x < -1.0f) x = -1.0f;
+    return x;
 }
 
 /* e^x of a number that is not positive: 2^n times a polynomial on [-ln2 / 2, ln2 / 2], fitted in the same way. */
@@ -29,4 +29,10 @@ static inline float sb3s_exp(float x) {
     power.i = (n + 127) * 8388608;
     return power.f *
            (1.0f + r * (1.0f + r * (0.49999992f + r * (0.16666420f + r * (0.041668226f + r * (0.0083748158f + r * 0.0013836846f))))));
+}
+
+/* By the exponential: silu multiplies the error by x. */
+static inline float sb3s_sigmoid(float x) {
+    float e = sb3s_exp(x < 0.0f ? x : -x);
+    return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
