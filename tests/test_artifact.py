@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_sparse.runtime import Policy, load
-from sb3_sparse.runtime.artifact import check_size, decode, encode, from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.artifact import decode, encode
+from sb3_sparse.runtime.gaps import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.limits import check_size
 from sb3_sparse.runtime.plan import Plan
 from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize
 from tests.networks import HEADER, draw_network, draw_observations, pack, seal, tampered, unpack

@@ -12,7 +12,8 @@ from torch import nn
 
 from sb3_sparse import QATCallback, compress
 from sb3_sparse.export.figure import density, save_densities
-from sb3_sparse.export.graph import Affine, Graph, trace
+from sb3_sparse.export.graph import Graph, trace
+from sb3_sparse.export.modules import Affine
 from sb3_sparse.export.passes import fold, order, shrink
 from sb3_sparse.export.quantize import quantize, round_biases
 from sb3_sparse.export.report import format_table, make_report

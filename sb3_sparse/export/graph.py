@@ -7,12 +7,10 @@ its name, for a graph that leaves out a user's own code would act differently an
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
-import torch as th
 from gymnasium import spaces
-from sb3_contrib.common.torch_layers import BatchRenorm1d
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
@@ -27,21 +25,9 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sb3_sparse.callbacks import saved_bits
-from sb3_sparse.nn import prunable_layers, quantize, quantized_bits
-from sb3_sparse.runtime.records import Activation, Floats, Head, Layer, Minifloats, Normalize, Shape
-
-
-@dataclass(frozen=True, eq=False)
-class Affine:
-    """
-    ``scale * x + shift``, one number per unit or channel (or one for all): batch norm and the division of images by 255.
-
-    :param scale: ``[n]`` or ``[1]``.
-    :param shift: The same shape.
-    """
-
-    scale: Floats
-    shift: Floats
+from sb3_sparse.export.modules import Affine, operation, refuse
+from sb3_sparse.nn import quantized_bits
+from sb3_sparse.runtime.records import Activation, Head, Layer, Normalize, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +89,7 @@ _METHODS = (
 def _check_code(policy: BasePolicy) -> None:
     """Refuse a policy whose way to an action is not that of SB3's own classes."""
     if policy.__class__._predict not in _PREDICTS:
-        _refuse(f"the policy {type(policy).__name__}")
+        refuse(f"the policy {type(policy).__name__}")
     parts = {name: getattr(policy, name, None) for name in ("actor", "q_net", "quantile_net", "mlp_extractor")}
     for name, part in {"policy": policy, **parts}.items():
         # The policies of an actor and a critic have a forward that predict does not use.
@@ -111,7 +97,7 @@ def _check_code(policy: BasePolicy) -> None:
         for method in methods:
             home = getattr(getattr(type(part), method, None), "__module__", None)
             if home is not None and home.split(".")[0] not in ("stable_baselines3", "sb3_contrib"):
-                _refuse(f"the {name} {type(part).__name__} with a {method}() of its own")
+                refuse(f"the {name} {type(part).__name__} with a {method}() of its own")
 
 
 def _operations(policy: BasePolicy, bits: dict[str, int]) -> tuple[list[Layer | Affine], list[str]]:
@@ -121,25 +107,18 @@ def _operations(policy: BasePolicy, bits: dict[str, int]) -> tuple[list[Layer | 
     found: list[str] = []
     for module in _modules(policy):
         name = names[module]
-        operation = _operation(module, name, bits.get(name))
-        if isinstance(operation, Activation):
+        one = operation(module, name, bits.get(name))
+        if isinstance(one, Activation):
             # An activation belongs to the layer before.
             last = operations[-1] if operations else None
             if not isinstance(last, Layer) or last.activation != Activation():
-                _refuse(f"the activation '{name}' ({module}), which does not follow a layer,")
-            operations[-1] = replace(last, activation=operation)
-        elif operation is not None:
-            operations.append(operation)
-            if isinstance(operation, Layer):
+                refuse(f"the activation '{name}' ({module}), which does not follow a layer,")
+            operations[-1] = replace(last, activation=one)
+        elif one is not None:
+            operations.append(one)
+            if isinstance(one, Layer):
                 found.append(name)
     return operations, found
-
-
-def _refuse(what: str) -> NoReturn:
-    raise ValueError(
-        f"{what} cannot be exported: known are linear and convolutional layers, batch norm and the usual activations in "
-        "Stable-Baselines3's own networks"
-    )
 
 
 def _modules(policy: BasePolicy) -> Iterator[nn.Module]:
@@ -168,7 +147,7 @@ def _extractor(extractor: Any) -> Iterator[nn.Module]:
         yield from _leaves(extractor.cnn)
         yield from _leaves(extractor.linear)
     elif type(extractor).forward is not FlattenExtractor.forward:
-        _refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
+        refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
 
 
 def _leaves(module: Any) -> Iterator[nn.Module]:
@@ -177,75 +156,6 @@ def _leaves(module: Any) -> Iterator[nn.Module]:
             yield from _leaves(child)
     else:
         yield module
-
-
-def _array(tensor: th.Tensor) -> Floats:
-    array: Floats = tensor.detach().cpu().numpy().astype(np.float32)
-    return array
-
-
-def _operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine | Activation | None:
-    """One module, trained with so many bits, as an operation; None if it changes nothing."""
-    if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
-        raise ValueError(f"the layer '{name}' has numbers that are not finite: training has diverged")
-    if prunable_layers(module):
-        assert isinstance(module, nn.Linear | nn.Conv2d)
-        return _layer(module, name, bits)
-    if type(module) in _NOTHING and getattr(module, "start_dim", 1) == 1:
-        return None
-    if type(module) in _ACTIVATIONS:
-        kind, *attributes = _ACTIVATIONS[type(module)]
-        return Activation(kind, *(float(getattr(module, attribute)) for attribute in attributes))
-    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm1d):
-        return _batch_norm(module, name)
-    _refuse(f"the layer '{name}' ({module})")
-
-
-_NOTHING = (nn.Flatten, nn.Identity, nn.Dropout)
-#: Module -> name of the activation and the attributes with its numbers.
-_ACTIVATIONS: dict[type[nn.Module], tuple[str, ...]] = {
-    nn.ReLU: ("relu",),
-    nn.Tanh: ("tanh",),
-    nn.Sigmoid: ("sigmoid",),
-    nn.SiLU: ("silu",),
-    nn.LeakyReLU: ("leaky_relu", "negative_slope"),
-    nn.ELU: ("elu", "alpha"),
-    nn.Hardtanh: ("clip", "min_val", "max_val"),
-    nn.ReLU6: ("clip", "min_val", "max_val"),
-}
-
-
-def _layer(module: nn.Linear | nn.Conv2d, name: str, bits: int | None) -> Layer:
-    weight = _array(module.weight)
-    scale: Minifloats | Floats | None = None
-    bias = np.zeros(len(weight), np.float32) if module.bias is None else _array(module.bias)
-    if bits is not None:
-        # Trained with fake quantization: these very integers.
-        steps, integers = quantize(module.weight, bits)
-        weight, scale = integers.cpu().numpy(), _array(steps)
-        if scale.ndim == 0:
-            # 16 is the number with code 0, and dividing by it is exact.
-            scale = Minifloats(np.zeros(len(weight), np.uint8), float(scale / 16))
-    if isinstance(module, nn.Linear):
-        return Layer(weight, bias, scale=scale)
-    if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros" or isinstance(module.padding, str):
-        _refuse(f"the layer '{name}' ({module}), with groups, dilation or a padding other than numbers of zeros,")
-    (down, right), (top, side) = module.stride, module.padding
-    return Layer(weight, bias, scale=scale, stride=(down, right), padding=(top, side))
-
-
-def _batch_norm(module: Any, name: str) -> Affine:
-    """Batch norm with its running statistics."""
-    names = ("ra_mean", "ra_var", "scale") if isinstance(module, BatchRenorm1d) else ("running_mean", "running_var", "weight")
-    mean, variance, weight = (getattr(module, name) for name in names)
-    if mean is None:
-        _refuse(f"the layer '{name}' ({module}), which has no running statistics,")
-    mean, variance = mean.detach().cpu().double(), variance.detach().cpu().double()
-    scale = 1 / th.sqrt(variance + module.eps)
-    if module.affine:
-        scale = scale * weight.detach().cpu().double()
-    shift = -mean * scale + (module.bias.detach().cpu().double() if module.affine else 0.0)
-    return Affine(_array(scale), _array(shift))
 
 
 def _mean_quantiles(layer: Layer | Affine, quantiles: int) -> Layer:
@@ -288,4 +198,4 @@ def _head(policy: BasePolicy) -> Head:
         return Head("argmax", tuple(space.shape), groups=tuple(map(int, space.nvec)))
     if isinstance(space, spaces.MultiBinary):
         return Head("positive", tuple(space.shape))
-    _refuse(f"the action space {space}")
+    refuse(f"the action space {space}")

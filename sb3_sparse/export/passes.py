@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from sb3_sparse.export.graph import Affine, Graph
+from sb3_sparse.export.graph import Graph
+from sb3_sparse.export.modules import Affine
 from sb3_sparse.runtime.records import Activation, Floats, Layer, Minifloats, Network, Normalize
 
 
@@ -62,9 +63,8 @@ def _before(layer: Layer, affine: Affine) -> Layer:
         raise ValueError("a batch norm before a convolution with padding cannot be exported")
     # Channels of a convolution before a linear layer have several columns each.
     inputs = layer.weight.shape[1]
-    repeats = inputs // len(affine.scale)
     shape = (1, inputs, *[1] * (layer.weight.ndim - 2))
-    scale, shift = (np.repeat(part, repeats).reshape(shape) for part in (affine.scale, affine.shift))
+    scale, shift = (np.repeat(part, inputs // len(part)).reshape(shape) for part in (affine.scale, affine.shift))
     shifts = (layer.dense().astype(np.float64) * shift).reshape(layer.outputs, -1).sum(axis=1)
     bias = (layer.biases + shifts).astype(np.float32)
     if layer.quantized and len(affine.scale) == 1 and affine.scale[0] > 0:

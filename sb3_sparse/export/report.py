@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sb3_sparse.export.graph import Affine, Graph
+from sb3_sparse.export.graph import Graph
+from sb3_sparse.export.modules import Affine
 from sb3_sparse.export.sizes import COMPACT, DENSE, sizes
 from sb3_sparse.runtime.records import Layer, Network
 

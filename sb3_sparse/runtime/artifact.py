@@ -7,12 +7,14 @@ its range, and the checksum before all; whatever is wrong ends in one :class:`Va
 
 import struct
 import zlib
-from math import isfinite, isnan, prod
-from typing import Any
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_sparse.runtime.bytestream import MAX_ELEMENTS, Reader, Writer, require
+from sb3_sparse.runtime.gaps import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.limits import check_size, check_weights
 from sb3_sparse.runtime.records import (
     ACTIVATIONS,
     HEADS,
@@ -38,10 +40,6 @@ _NAMES = tuple(ACTIVATIONS)
 _NUMBERS = ("clip", "leaky_relu", "elu")
 #: A payload that deflates further than this is stored as it is, so that no file becomes a flood.
 _MAX_RATIO = 32
-#: The weights of a network, zeros included, are at most so many, or take at most so many bytes per byte of the file.
-_FREE_WEIGHTS, _BYTES_PER_BYTE = 1 << 21, 1024
-#: Numbers that go through one layer, and that all convolutions together read or multiply, at most.
-_MAX_ELEMENTS, _MAX_WINDOWS, _MAX_PRODUCTS = 1 << 24, 1 << 24, 1 << 32
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -51,7 +49,7 @@ def encode(network: Network) -> bytes:
     :return: The bytes of its file
     :raises ValueError: if it is larger than the format allows
     """
-    writer = _Writer()
+    writer = Writer()
     writer.shape(network.shape)
     flags = _IMAGE * network.image | _NORMALIZED * (network.normalize is not None) | _RANGES * (network.ranges is not None)
     writer.pack("B", flags)
@@ -87,104 +85,6 @@ def decode(data: bytes) -> Network:
         raise ValueError(f"this compressed policy is damaged ({error}); copy or export it again") from error
 
 
-def check_size(network: Network, length: int) -> None:
-    """
-    Refuse a network that would need far more memory or time than its file has bytes.
-
-    :param network: The network.
-    :param length: Bytes of its file.
-    :raises ValueError: if it is too large, or its layers do not fit each other
-    """
-    weights = [layer.weight for layer in network.layers]
-    _check_weights(sum(weight.size for weight in weights), sum(weight.nbytes for weight in weights), length)
-    windows = products = 0
-    for layer, before, after in zip(network.layers, network.shapes, network.shapes[1:], strict=False):
-        if layer.convolution:
-            windows += prod(after[1:]) * layer.weight[0].size
-            products += prod(after) * layer.weight[0].size
-            padded = (size + 2 * padding for size, padding in zip(before[1:], layer.padding, strict=True))
-            # The kernels work on the padded input, its sides rounded up to a multiple of the stride.
-            planes = before[0] * prod(-(-size // stride) * stride for size, stride in zip(padded, layer.stride, strict=True))
-            if planes > _MAX_ELEMENTS or windows > _MAX_WINDOWS or products > _MAX_PRODUCTS:
-                kernel = layer.weight.shape[1:]
-                raise ValueError(f"a convolution from {before} to {after} with kernels of {kernel} is too large")
-
-
-def _check_weights(weights: int, nbytes: int, length: int) -> None:
-    if weights > _FREE_WEIGHTS and nbytes > _BYTES_PER_BYTE * length:
-        raise ValueError(f"{weights} weights, most of them zero, are too many for one file of {length} bytes")
-
-
-class _Writer:
-    def __init__(self) -> None:
-        self._parts: list[bytes] = []
-
-    def pack(self, form: str, *values: Any) -> None:
-        try:
-            self._parts.append(struct.pack(f"<{form}", *values))
-        except struct.error as error:
-            raise ValueError(f"the file format has no room for {values}: {error}") from error
-
-    def array(self, array: NDArray[Any], dtype: str) -> None:
-        kind = np.dtype(dtype)
-        if kind.kind != "f" and array.size and array.max() > np.iinfo(kind).max:
-            raise ValueError(f"the file format has no room for {array.max()} where it has {kind.itemsize} bytes")
-        self._parts.append(np.ascontiguousarray(array, dtype=kind.newbyteorder("<")).tobytes())
-
-    def shape(self, shape: Shape) -> None:
-        self.pack(f"B{len(shape)}I", len(shape), *shape)
-
-    def bytes(self) -> bytes:
-        return b"".join(self._parts)
-
-
-class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._position = 0
-
-    def take(self, size: int) -> bytes:
-        end = self._position + size
-        if end > len(self._data):
-            raise ValueError("this compressed policy is damaged (it ends too early); copy or export it again")
-        self._position, begin = end, self._position
-        return self._data[begin:end]
-
-    def unpack(self, form: str) -> tuple[Any, ...]:
-        form = f"<{form}"
-        return struct.unpack(form, self.take(struct.calcsize(form)))
-
-    def integer(self, form: str) -> int:
-        return int(self.unpack(form)[0])
-
-    def number(self, *, positive: bool = False, infinite: bool = False) -> float:
-        value = float(self.unpack("f")[0])
-        _require(not isnan(value) and (infinite or isfinite(value)) and (value > 0 or not positive), f"a number is {value}")
-        return value
-
-    def array(self, count: int, dtype: str, *, infinite: bool = False) -> NDArray[Any]:
-        kind = np.dtype(dtype).newbyteorder("<")
-        array = np.frombuffer(self.take(count * kind.itemsize), kind).astype(dtype)
-        if kind.kind == "f":
-            _require(not np.isnan(array).any() and (infinite or bool(np.isfinite(array).all())), "a number is not finite")
-        return array
-
-    def shape(self, longest: int) -> Shape:
-        count = self.integer("B")
-        _require(count <= longest, f"a shape has {count} dimensions")
-        shape = self.unpack(f"{count}I")
-        _require(min(shape, default=1) > 0 and prod(shape) <= _MAX_ELEMENTS, f"a shape is {shape}")
-        return shape
-
-    def end(self) -> None:
-        _require(self._position == len(self._data), "there is more than its layers")
-
-
-def _require(condition: bool, what: str) -> None:
-    if not condition:
-        raise ValueError(f"this compressed policy is damaged ({what}); copy or export it again")
-
-
 def _decode(data: bytes) -> Network:
     data = bytes(data)
     if data[:4] != MAGIC:
@@ -194,20 +94,20 @@ def _decode(data: bytes) -> Network:
         raise ValueError(f"this compressed policy has format version {version}, not {VERSION}: update sb3_sparse to read it")
     (checksum,) = struct.unpack_from("<I", data, _HEADER.size)
     body = data[_HEADER.size + 4 :]
-    _require(checksum == zlib.crc32(body, zlib.crc32(data[: _HEADER.size])), "its checksum is wrong")
-    _require(zero == 0 and flags in (0, _DEFLATED), "it has unknown flags")
+    require(checksum == zlib.crc32(body, zlib.crc32(data[: _HEADER.size])), "its checksum is wrong")
+    require(zero == 0 and flags in (0, _DEFLATED), "it has unknown flags")
     if flags == _DEFLATED:
-        _require(length <= _MAX_RATIO * len(body), f"its length cannot be {length}")
+        require(length <= _MAX_RATIO * len(body), f"its length cannot be {length}")
         decompressor = zlib.decompressobj(-15)
         body = decompressor.decompress(body, length + 1)
-        _require(decompressor.eof and not decompressor.unused_data, "its compressed part does not end where it should")
-    _require(len(body) == length, f"its length is {len(body)} instead of {length}")
+        require(decompressor.eof and not decompressor.unused_data, "its compressed part does not end where it should")
+    require(len(body) == length, f"its length is {len(body)} instead of {length}")
 
-    reader = _Reader(body)
+    reader = Reader(body)
     shape = reader.shape(3)
-    _require(len(shape) > 0, "its observation has no shape")
+    require(len(shape) > 0, "its observation has no shape")
     flags = reader.integer("B")
-    _require(flags < 8, "it has unknown flags")
+    require(flags < 8, "it has unknown flags")
     normalize = None
     if flags & _NORMALIZED:
         limit = reader.number(positive=True, infinite=True)
@@ -217,13 +117,13 @@ def _decode(data: bytes) -> Network:
     ranges: list[float] = []
     current = shape
     count = reader.integer("B")
-    _require(count > 0, "it has no layer")
+    require(count > 0, "it has no layer")
     for _ in range(count):
         if flags & _RANGES:
             ranges.append(reader.number(positive=True))
         layers.append(layer := _read_layer(reader, current, layers, len(data)))
         current = layer.output_shape(current)
-        _require(prod(current) <= _MAX_ELEMENTS, f"a layer gives {current}")
+        require(prod(current) <= MAX_ELEMENTS, f"a layer gives {current}")
     head = _read_head(reader, current)
     reader.end()
     network = Network(shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None)
@@ -231,7 +131,7 @@ def _decode(data: bytes) -> Network:
     return network
 
 
-def _write_layer(writer: _Writer, layer: Layer) -> None:
+def _write_layer(writer: Writer, layer: Layer) -> None:
     kind = _CONVOLUTION * layer.convolution | _QUANTIZED * layer.quantized | _GAIN * (layer.gain is not None)
     kind |= _FLOAT_SCALE * isinstance(layer.scale, np.ndarray)
     writer.pack("BBH", kind, _NAMES.index(layer.activation.name), layer.outputs)
@@ -261,26 +161,26 @@ def _write_layer(writer: _Writer, layer: Layer) -> None:
     writer.array(values, "i1" if layer.quantized else "f4")
 
 
-def _read_layer(reader: _Reader, shape: Shape, before: list[Layer], length: int) -> Layer:
+def _read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -> Layer:
     kind, name, outputs = reader.unpack("BBH")
-    _require(kind < 16 and name < len(_NAMES) and outputs > 0, "a layer is of an unknown kind")
-    _require(not kind & _FLOAT_SCALE or bool(kind & _QUANTIZED), "a layer has scales without integers")
+    require(kind < 16 and name < len(_NAMES) and outputs > 0, "a layer is of an unknown kind")
+    require(not kind & _FLOAT_SCALE or bool(kind & _QUANTIZED), "a layer has scales without integers")
     activation = _read_activation(reader, _NAMES[name])
     stride, padding = (1, 1), (0, 0)
     if kind & _CONVOLUTION:
         height, width, *rest = reader.unpack("6B")
         stride, padding = tuple(rest[:2]), tuple(rest[2:])
-        _require(min(height, width, *stride) > 0 and len(shape) == 3, "a convolution does not fit")
+        require(min(height, width, *stride) > 0 and len(shape) == 3, "a convolution does not fit")
         dimensions: Shape = (outputs, shape[0], height, width)
     else:
         dimensions = (outputs, prod(shape))
     size = prod(dimensions)
     nbytes = sum(layer.weight.nbytes for layer in before) + size * (1 if kind & _QUANTIZED else 4)
-    _check_weights(sum(layer.weight.size for layer in before) + size, nbytes, length)
+    check_weights(sum(layer.weight.size for layer in before) + size, nbytes, length)
     columns = prod(dimensions[1:])
     gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if kind & _GAIN else None
     if gain is not None:
-        _require(not kind & _CONVOLUTION, "a convolution has gains")
+        require(not kind & _CONVOLUTION, "a convolution has gains")
         gain = Minifloats(unit=reader.number(positive=True), codes=reader.array(columns, "u1"))
     scale: Minifloats | NDArray[np.float32] | None = None
     bias: Fixed | NDArray[np.float32]
@@ -291,12 +191,12 @@ def _read_layer(reader: _Reader, shape: Shape, before: list[Layer], length: int)
             scale = Minifloats(unit=reader.number(positive=True), codes=reader.array(outputs, "u1"))
         bias = Fixed(unit=reader.number(positive=True), codes=reader.array(outputs, "i2"))
         largest = max(128 * _largest(scale) * (1.0 if gain is None else _largest(gain)), 32768 * bias.unit)
-        _require(largest <= _MAX_FLOAT, "a weight is too large")
+        require(largest <= _MAX_FLOAT, "a weight is too large")
     else:
         bias = reader.array(outputs, "f4")
     runs = reader.array(2 * reader.integer("H"), "u2").astype(np.int64).reshape(-1, 2)
-    _require(int(runs[:, 1].sum()) == outputs, "its rows do not add up")
-    _require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
+    require(int(runs[:, 1].sum()) == outputs, "its rows do not add up")
+    require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
     counts = np.repeat(runs[:, 0], runs[:, 1])
     entries = int(counts.sum())
     gaps = reader.array(entries, "u1")
@@ -312,70 +212,15 @@ def _largest(numbers: Minifloats | NDArray[np.float32]) -> float:
     return float(np.abs(numbers).max(initial=0))
 
 
-def _read_activation(reader: _Reader, name: str) -> Activation:
+def _read_activation(reader: Reader, name: str) -> Activation:
     if name not in _NUMBERS:
         return Activation(name)
     low, high = (reader.number(infinite=name == "clip") for _ in range(2))
-    _require(low <= high or name != "clip", "an activation has a lower bound above the upper one")
+    require(low <= high or name != "clip", "an activation has a lower bound above the upper one")
     return Activation(name, low, high)
 
 
-def to_gaps(weight: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[Any]]:
-    """
-    The rows of a matrix as distances between nonzeros. Each row begins at column 0; a distance above 255 is split by entries
-    of distance 255 and value 0.
-
-    :param weight: ``[out, in]``.
-    :return: Entries per row ``[out]``, their distances ``[entries]`` and their values ``[entries]``
-    """
-    rows, columns = np.nonzero(weight)
-    first = np.diff(rows, prepend=-1) > 0
-    distances = np.where(first, columns, np.diff(columns, prepend=0))
-    steps = np.maximum(0, (distances - 1) // 255) + 1
-    ends = np.cumsum(steps) - 1
-    gaps = np.full(int(steps.sum()), 255, np.uint8)
-    values = np.zeros(len(gaps), weight.dtype)
-    gaps[ends] = distances - 255 * (steps - 1)
-    values[ends] = weight[rows, columns]
-    counts = np.bincount(rows, weights=steps, minlength=len(weight)).astype(np.int64)
-    return counts, gaps, values
-
-
-def from_gaps(counts: NDArray[np.int64], gaps: NDArray[np.uint8], values: NDArray[Any], columns: int) -> NDArray[Any]:
-    """
-    The inverse of :func:`to_gaps`.
-
-    :param counts: Entries per row.
-    :param gaps: Distances.
-    :param values: Values.
-    :param columns: Width of the matrix.
-    :return: The matrix, ``[len(counts), columns]``
-    :raises ValueError: if an entry lies outside, or two on one place
-    """
-    rows = np.repeat(np.arange(len(counts)), counts)
-    total = np.concatenate([[0], np.cumsum(gaps, dtype=np.int64)])
-    starts = np.cumsum(counts) - counts
-    positions = total[1:] - np.repeat(total[starts], counts)
-    first = np.zeros(len(gaps), bool)
-    first[starts[counts > 0]] = True
-    _require(bool((positions < columns).all()), "a weight lies outside its layer")
-    _require(bool(((gaps > 0) | first).all()) and bool(((values != 0) | (gaps == 255)).all()), "a weight stands twice")
-    matrix = np.zeros((len(counts), columns), values.dtype)
-    present = values != 0
-    matrix[rows[present], positions[present]] = values[present]
-    return matrix
-
-
-def to_runs(counts: NDArray[np.int64]) -> NDArray[np.int64]:
-    """
-    :param counts: Entries per row.
-    :return: ``[runs, 2]``: a count, and how many rows one after the other have it
-    """
-    starts = np.flatnonzero(np.diff(counts, prepend=-1))
-    return np.stack([counts[starts], np.diff(starts, append=len(counts))], axis=1)
-
-
-def _write_head(writer: _Writer, head: Head) -> None:
+def _write_head(writer: Writer, head: Head) -> None:
     writer.pack("B", HEADS.index(head.kind))
     writer.shape(head.shape)
     if head.kind == "argmax":
@@ -388,22 +233,22 @@ def _write_head(writer: _Writer, head: Head) -> None:
             writer.array(bound[:1] if uniform else bound, "f4")
 
 
-def _read_head(reader: _Reader, inputs: Shape) -> Head:
+def _read_head(reader: Reader, inputs: Shape) -> Head:
     kind = reader.integer("B")
-    _require(kind < len(HEADS), "its action is of an unknown kind")
+    require(kind < len(HEADS), "its action is of an unknown kind")
     shape = reader.shape(4)
     if HEADS[kind] == "argmax":
         groups = reader.unpack(f"{reader.integer('H')}H")
-        _require(len(groups) == prod(shape) and min(groups, default=0) > 0, "its action does not fit its groups")
+        require(len(groups) == prod(shape) and min(groups, default=0) > 0, "its action does not fit its groups")
         return Head("argmax", shape, groups=groups)
-    _require(prod(shape) == prod(inputs), f"its action of shape {shape} does not fit {prod(inputs)} outputs")
+    require(prod(shape) == prod(inputs), f"its action of shape {shape} does not fit {prod(inputs)} outputs")
     if HEADS[kind] == "positive":
         return Head("positive", shape)
     uniform = reader.integer("B")
-    _require(uniform < 2, "its bounds are of an unknown kind")
+    require(uniform < 2, "its bounds are of an unknown kind")
     low, high = (
         np.broadcast_to(reader.array(1 if uniform else prod(shape), "f4", infinite=HEADS[kind] == "clip"), prod(shape)).copy()
         for _ in range(2)
     )
-    _require(bool((low <= high).all()), "its action has a lower bound above the upper one")
+    require(bool((low <= high).all()), "its action has a lower bound above the upper one")
     return Head(HEADS[kind], shape, low, high)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.artifact import to_runs
+from sb3_sparse.runtime.gaps import to_runs
 from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Floats, Layer, Network, Shape
 
 _COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES = range(6)

@@ -1,0 +1,111 @@
+"""A torch module as an operation of the graph. Another layer or activation that is to be exported comes in here."""
+
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import numpy as np
+import torch as th
+from sb3_contrib.common.torch_layers import BatchRenorm1d
+from torch import nn
+
+from sb3_sparse.nn import prunable_layers, quantize
+from sb3_sparse.runtime.records import Activation, Floats, Layer, Minifloats
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """
+    ``scale * x + shift``, one number per unit or channel (or one for all): batch norm and the division of images by 255.
+
+    :param scale: ``[n]`` or ``[1]``.
+    :param shift: The same shape.
+    """
+
+    scale: Floats
+    shift: Floats
+
+
+def refuse(what: str) -> NoReturn:
+    """
+    :param what: What cannot be exported, with its name.
+    :raises ValueError: always
+    """
+    raise ValueError(
+        f"{what} cannot be exported: known are linear and convolutional layers, batch norm and the usual activations in "
+        "Stable-Baselines3's own networks"
+    )
+
+
+def operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine | Activation | None:
+    """
+    :param module: A module that is no container.
+    :param name: Its full name.
+    :param bits: Bits per weight that it was trained with; None for float weights.
+    :return: What it computes; None if it changes nothing
+    :raises ValueError: if it cannot be exported
+    """
+    if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+        raise ValueError(f"the layer '{name}' has numbers that are not finite: training has diverged")
+    if prunable_layers(module):
+        assert isinstance(module, nn.Linear | nn.Conv2d)
+        return _layer(module, name, bits)
+    if type(module) in _NOTHING and getattr(module, "start_dim", 1) == 1:
+        return None
+    if type(module) in _ACTIVATIONS:
+        kind, *attributes = _ACTIVATIONS[type(module)]
+        return Activation(kind, *(float(getattr(module, attribute)) for attribute in attributes))
+    if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm1d):
+        return _batch_norm(module, name)
+    refuse(f"the layer '{name}' ({module})")
+
+
+_NOTHING = (nn.Flatten, nn.Identity, nn.Dropout)
+#: Module -> name of the activation and the attributes with its numbers.
+_ACTIVATIONS: dict[type[nn.Module], tuple[str, ...]] = {
+    nn.ReLU: ("relu",),
+    nn.Tanh: ("tanh",),
+    nn.Sigmoid: ("sigmoid",),
+    nn.SiLU: ("silu",),
+    nn.LeakyReLU: ("leaky_relu", "negative_slope"),
+    nn.ELU: ("elu", "alpha"),
+    nn.Hardtanh: ("clip", "min_val", "max_val"),
+    nn.ReLU6: ("clip", "min_val", "max_val"),
+}
+
+
+def _layer(module: nn.Linear | nn.Conv2d, name: str, bits: int | None) -> Layer:
+    weight = _array(module.weight)
+    scale: Minifloats | Floats | None = None
+    bias = np.zeros(len(weight), np.float32) if module.bias is None else _array(module.bias)
+    if bits is not None:
+        # Trained with fake quantization: these very integers.
+        steps, integers = quantize(module.weight, bits)
+        weight, scale = integers.cpu().numpy(), _array(steps)
+        if scale.ndim == 0:
+            # 16 is the number with code 0, and dividing by it is exact.
+            scale = Minifloats(np.zeros(len(weight), np.uint8), float(scale / 16))
+    if isinstance(module, nn.Linear):
+        return Layer(weight, bias, scale=scale)
+    if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros" or isinstance(module.padding, str):
+        refuse(f"the layer '{name}' ({module}), with groups, dilation or a padding other than numbers of zeros,")
+    (down, right), (top, side) = module.stride, module.padding
+    return Layer(weight, bias, scale=scale, stride=(down, right), padding=(top, side))
+
+
+def _batch_norm(module: Any, name: str) -> Affine:
+    """Batch norm with its running statistics."""
+    names = ("ra_mean", "ra_var", "scale") if isinstance(module, BatchRenorm1d) else ("running_mean", "running_var", "weight")
+    mean, variance, weight = (getattr(module, name) for name in names)
+    if mean is None:
+        refuse(f"the layer '{name}' ({module}), which has no running statistics,")
+    mean, variance = mean.detach().cpu().double(), variance.detach().cpu().double()
+    scale = 1 / th.sqrt(variance + module.eps)
+    if module.affine:
+        scale = scale * weight.detach().cpu().double()
+    shift = -mean * scale + (module.bias.detach().cpu().double() if module.affine else 0.0)
+    return Affine(_array(scale), _array(shift))
+
+
+def _array(tensor: th.Tensor) -> Floats:
+    array: Floats = tensor.detach().cpu().numpy().astype(np.float32)
+    return array

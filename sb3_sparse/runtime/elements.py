@@ -1,0 +1,92 @@
+"""What layers are made of: activations, and numbers in few bytes."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+class Activation(NamedTuple):
+    """
+    An element-wise function.
+
+    :param name: Key in :data:`ACTIVATIONS`.
+    :param low: Its first number: slope of leaky_relu below 0, alpha of elu, lower end of clip.
+    :param high: Its second number: upper end of clip.
+    """
+
+    name: str = "identity"
+    low: float = 0.0
+    high: float = 0.0
+
+    def __call__(self, x: Floats) -> Floats:
+        """
+        :param x: Values of any shape.
+        :return: The function of each, in float32
+        """
+        y: Floats = ACTIVATIONS[self.name](x, np.float32(self.low), np.float32(self.high))
+        return y
+
+
+def _sigmoid(x: Floats) -> Floats:
+    # By tanh, which does not overflow.
+    half = np.float32(0.5)
+    y: Floats = half * np.tanh(half * x) + half
+    return y
+
+
+#: What a layer may end in. The order is part of the file format: a new one goes to the end.
+ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
+    "identity": lambda x, low, high: x,
+    "relu": lambda x, low, high: np.maximum(x, np.float32(0)),
+    "tanh": lambda x, low, high: np.tanh(x),
+    "clip": lambda x, low, high: np.clip(x, low, high),
+    "leaky_relu": lambda x, low, high: np.where(x > 0, x, low * x),
+    "elu": lambda x, low, high: np.where(x > 0, x, low * np.expm1(np.minimum(x, np.float32(0)))),
+    "sigmoid": lambda x, low, high: _sigmoid(x),
+    "silu": lambda x, low, high: x * _sigmoid(x),
+}
+
+
+#: No activation.
+IDENTITY = Activation()
+
+
+class Minifloats(NamedTuple):
+    """
+    Positive numbers in one byte each: four bits of exponent, four of mantissa, times one unit.
+
+    The scales of an 8-bit layer are of this kind *before* its weights are rounded, so nothing is lost by storing them.
+
+    :param codes: uint8 array.
+    :param unit: What a value of 1 stands for.
+    """
+
+    codes: NDArray[np.uint8]
+    unit: float
+
+    @property
+    def values(self) -> Floats:
+        """``((16 + code % 16) << code // 16) * unit`` in float32; the integer is below 2**20, so it is exact."""
+        integers = (16 + (self.codes & 15).astype(np.int64)) << (self.codes >> 4)
+        return integers.astype(np.float32) * np.float32(self.unit)
+
+
+class Fixed(NamedTuple):
+    """
+    Numbers in 16 bits each, evenly spaced.
+
+    :param codes: int16 array.
+    :param unit: Distance of two neighbours.
+    """
+
+    codes: NDArray[np.int16]
+    unit: float
+
+    @property
+    def values(self) -> Floats:
+        """``code * unit`` in float32."""
+        return self.codes.astype(np.float32) * np.float32(self.unit)
