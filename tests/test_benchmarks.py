@@ -1,6 +1,7 @@
 """The benchmarks say what they measured: nothing half done is taken for a result."""
 
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,22 @@ BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def twins(monkeypatch):
+def scripts(monkeypatch):
+    """The scripts can be imported, and nobody else meets their modules."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield pytest.importorskip("twins")
-    for name in ("twins", "report"):
-        sys.modules.pop(name, None)
+    yield
+    for path in BENCHMARKS.glob("*.py"):
+        sys.modules.pop(path.stem, None)
+
+
+@pytest.fixture
+def twins(scripts):
+    return pytest.importorskip("twins")
+
+
+@pytest.fixture
+def inference(scripts):
+    return pytest.importorskip("inference")
 
 
 def test_an_interrupted_run_is_not_finished(twins, tmp_path):
@@ -37,3 +49,60 @@ def test_bootstrap_of_equal_samples(twins):
     difference, (low, high) = twins.bootstrap(np.arange(5.0), np.arange(5.0))
     assert difference == 0.0 and low < 0 < high
     assert twins.bootstrap(np.zeros(3), np.ones(3)) == (1.0, [1.0, 1.0])
+
+
+def test_sparse_contestants_act_like_their_model(inference):
+    """Every row of a table is measured, or skipped with a reason; the one that is compared with is the stock model."""
+    rng = np.random.default_rng(0)
+    model, observations = inference.load_actor(None, rng)
+    rows = inference.make_rows(model, observations, (0.95,))
+    assert rows.predicts["sb3"] == model.predict
+    whos = ("onnx_float32", "onnx_int8", "litert_float32", "litert_int8", "numpy", "ctypes", "portable", "vbmi")
+    expected = {"sb3", "0/torch"} | {f"95/{who}" for who in whos}
+    assert set(rows.predicts) | set(rows.skipped) == expected and not set(rows.predicts) & set(rows.skipped)
+    assert "95/numpy" in rows.predicts and all(rows.skipped.values())
+    assert rows.networks["95"]["sparsity"] == pytest.approx(0.95, abs=1e-4) and max(rows.errors.values()) < 0.05
+    times = inference.measure(rows, rounds=2, calls=3, rng=rng)
+    assert all(values.shape == (2, 3) and (values > 0).all() for values in times.values())
+    assert set(inference.speedups(times)) == set(rows.predicts) - {"sb3"}
+
+
+def test_speedups_are_taken_within_a_round(inference):
+    times = {
+        "sb3": np.array([[10.0, 10.0, 99.0], [20.0, 20.0, 20.0]]),
+        "95/numpy": np.array([[1.0, 1.0, 1.0], [4.0, 4.0, 4.0]]),
+    }
+    assert inference.speedups(times)["95/numpy"].tolist() == [10.0, 5.0]
+
+
+def test_a_contestant_that_acts_differently_is_no_result(inference):
+    observations = np.random.default_rng(0).normal(size=(32, 3))
+    rows = inference.Rows(observations)
+    with pytest.raises(RuntimeError, match="acts differently"):
+        rows.add("95/wrong", lambda: lambda observation, deterministic: (observation[::-1], None), observations)
+
+    def missing():
+        raise ImportError("not installed")
+
+    rows.add("95/missing", missing, observations)
+    assert rows.skipped == {"95/missing": "not installed"} and not rows.predicts
+
+
+def test_late_ticks_are_all_counted(inference):
+    """A call that takes long is late itself, and so is every tick that ends before it does."""
+
+    def slow(observation, deterministic):
+        time.sleep(0.025)
+
+    assert inference.count_late(slow, np.zeros((1, 2)), ticks=10, period=10_000_000) == 10
+    assert inference.count_late(lambda observation, deterministic: None, np.zeros((1, 2)), ticks=5, period=100_000_000) == 0
+
+
+def test_an_agent_is_never_made_denser(inference):
+    """A trained agent is measured from its own sparsity on; what it has lost stays lost."""
+    model, observations = inference.load_actor(None, np.random.default_rng(0))
+    from contestants import sparse_twin
+
+    rows = inference.make_rows(sparse_twin(model, 0.9), observations, (0.8, 0.9))
+    assert rows.skipped["80"] == "the agent is 90.0% sparse already"
+    assert rows.networks["90"]["sparsity"] == pytest.approx(0.9, abs=1e-4) and "80/numpy" not in rows.predicts
