@@ -1,0 +1,44 @@
+/* Runs plans from a file under sanitizers, each in memory of exactly its size:
+
+     int32 plan bytes, scratch bytes, observations, bytes of an action; plan; observations
+
+   over and over until the file ends, and writes the actions to a second file. */
+#define _POSIX_C_SOURCE 200112L
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "kernels.h"
+
+static char *allocate(int32_t size) {
+    void *memory = NULL;
+    if (posix_memalign(&memory, 64, (size_t)size)) abort();
+    memset(memory, 0, (size_t)size);
+    return memory;
+}
+
+static void require(int condition) {
+    if (!condition) abort();
+}
+
+int main(int argc, char **argv) {
+    int32_t sizes[4], row;
+    FILE *in, *out;
+    require(argc == 3);
+    in = fopen(argv[1], "rb");
+    out = fopen(argv[2], "wb");
+    require(in != NULL && out != NULL);
+    while (fread(sizes, sizeof(int32_t), 4, in) == 4) {
+        char *plan = allocate(sizes[0]), *scratch = allocate(sizes[1]), *action = allocate(sizes[3]);
+        const size_t inputs = (require(fread(plan, 1, (size_t)sizes[0], in) == (size_t)sizes[0]), (size_t)((sb3s_plan *)plan)->inputs);
+        for (row = 0; row < sizes[2]; row++) {
+            require(fread(scratch, sizeof(float), inputs, in) == inputs);
+            sb3s_act((const sb3s_plan *)plan, (float *)scratch, action);
+            require(fwrite(action, 1, (size_t)sizes[3], out) == (size_t)sizes[3]);
+        }
+        free(plan);
+        free(scratch);
+        free(action);
+    }
+    fclose(in);
+    return fclose(out);
+}
