@@ -13,18 +13,16 @@ from math import prod
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sb3_sparse.export import c_text as text
+from sb3_sparse.export.c_head import head_code
 from sb3_sparse.export.c_layers import Tables, activation, fill, float_call, integer_call, literal
-from sb3_sparse.export.integer import IntegerLayer, integer_layers, simulate, simulate_bytes
+from sb3_sparse.export.c_vectors import COUNT, vectors
+from sb3_sparse.export.integer import IntegerLayer, integer_layers
 from sb3_sparse.runtime import plan
-from sb3_sparse.runtime.records import Floats, Network
-from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.runtime.records import Network
 
 _KERNELS = Path(plan.__file__).parent / "c"
-#: Number of test vectors.
-_VECTORS = 8
 
 
 def to_c(network: Network, *, name: str = "policy") -> str:
@@ -32,21 +30,23 @@ def to_c(network: Network, *, name: str = "policy") -> str:
     :param network: A network, quantized or float.
     :param name: What functions, types and (in capitals) macros begin with.
     :return: The text of the header
-    :raises ValueError: if the name is no C identifier, or a convolution has padding
+    :raises ValueError: if the name is no C identifier, a convolution has padding, or a number is NaN
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise ValueError(f"name='{name}' must be a C identifier in small letters")
+    # What all headers share begins with sb3s_.
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "sb3s":
+        raise ValueError(f"name='{name}' must be a C identifier in small letters, and not sb3s")
     if any(any(layer.padding) for layer in network.layers):
         raise ValueError("a convolution with padding cannot be written in C yet; the compact file and ONNX hold it")
     upper = name.upper()
     quantized = all(layer.quantized for layer in network.layers)
     integers = integer_layers(network) if quantized and network.ranges is not None else None
     parts = _parts(network, name, quantized=quantized, integers=integers is not None)
+    tests = vectors(network, name, quantized=quantized, integers=integers is not None)
     no_integers = '#error "exported without calibration or with float weights: there are no integers in this file"'
     return "\n".join(
         [
             fill(text.HEADER, parts),
-            (_KERNELS / "activations.h").read_text(),
+            _once("SB3S_ACTIVATIONS", (_KERNELS / "activations.h").read_text()),
             f"#if defined({upper}_VBMI)\n",
             _vbmi(network, name) if quantized else '#error "exported with float weights: no VBMI"',
             f"\n#elif defined({upper}_INTEGER)\n",
@@ -54,12 +54,14 @@ def to_c(network: Network, *, name: str = "policy") -> str:
             "\n#else\n",
             _float_code(network, name),
             "\n#endif",
-            fill(
-                text.SELF_TEST,
-                {**parts, "VECTORS": _vectors(network, name, quantized=quantized, integers=integers is not None)},
-            ),
+            fill(text.SELF_TEST, {**parts, "VECTORS": tests}),
         ]
     )
+
+
+def _once(macro: str, code: str) -> str:
+    """Code that several headers bring along, compiled with the first."""
+    return f"#ifndef {macro}\n#define {macro}\n{code}#endif\n"
 
 
 def _parts(network: Network, name: str, *, quantized: bool, integers: bool) -> dict[str, object]:
@@ -78,7 +80,7 @@ def _parts(network: Network, name: str, *, quantized: bool, integers: bool) -> d
         "VBMI": "         " + ("AVX-512 VBMI (-march=native): 8-bit hidden activations" if quantized else "not in this file"),
         "OBSERVATION": "uint8_t" if network.image else "float",
         "ACTION": "int32_t" if network.head.kind == "argmax" else "float",
-        "COUNT": _VECTORS,
+        "COUNT": COUNT,
     }
 
 
@@ -93,15 +95,15 @@ def _float_code(network: Network, name: str) -> str:
         if layer.activation.name != "identity":
             code += [f"for (i = 0; i < {prod(shapes[index + 1])}; i++) {{", f"    const float v = {y}[i];"]
             code += [f"    {y}[i] = {activation(layer.activation)};", "}"]
-    code += _head(network, tables, [f"float v = {y}[@I@];"])
+    code += head_code(network.head, tables, [f"float v = {y}[@I@];"])
     sizes = [max([1, *map(prod, shapes[parity::2])]) for parity in (0, 1)]
-    return _function(network, name, tables, [f"float a[{sizes[0]}], b[{sizes[1]}];"], code)
+    return _function(network, name, tables, [f"{name.upper()}_STORAGE float a[{sizes[0]}], b[{sizes[1]}];"], code)
 
 
 def _integer_code(network: Network, name: str, constants: list[IntegerLayer]) -> str:
     tables, shapes = Tables(name), network.shapes
-    gain = network.layers[0].gain
-    tables.function("round", text.ROUND, {"TOP": constants[0].top})
+    gain, top = network.layers[0].gain, constants[0].top
+    tables.function("round", text.ROUND, {"LOW": literal(32768 - top), "HIGH": literal(32768 + top)})
     step = (1 if gain is None else gain.unit) / constants[0].unit
     code = [
         f"for (i = 0; i < {prod(network.shape)}; i++) {{",
@@ -109,35 +111,41 @@ def _integer_code(network: Network, name: str, constants: list[IntegerLayer]) ->
         f"    a[i] = {name}_round(v * {literal(step)});",
         "}",
     ]
-    sums = 1
+    stream, sums = b"", 1
     for index, (layer, constant) in enumerate(zip(network.layers, constants, strict=True)):
+        last = index == len(network.layers) - 1
         x, y = ("a", "b") if index % 2 == 0 else ("b", "a")
-        code.append(integer_call(tables, index, layer, constant, shapes[index], x, y))
+        data, call = integer_call(tables, layer, constant, shapes[index], x, y if constant.factor else "sums")
+        stream += data
+        code.append(call if last else f"p = {call}")
         if constant.factor:
             continue
         size = prod(shapes[index + 1])
         sums = max(sums, size)
         row = "@I@" if size == layer.outputs else f"@I@ / {size // layer.outputs}"
-        scale = tables.add("float", f"scale{index}", layer.scales * np.float32(constant.unit))
-        bias = tables.add("float", f"bias{index}", layer.biases)
-        value = [f"float v = (float)sums[@I@] * {scale}[{row}] + {bias}[{row}];"]
+        scales = layer.scales * np.float32(constant.unit)
+        table = tables.add("float", f"rows{index}", np.stack([scales, layer.biases], axis=1))
+        value = [f"float v = (float)sums[@I@] * {table}[2 * ({row})] + {table}[2 * ({row}) + 1];"]
         if layer.activation.name != "identity":
             value.append(f"v = {activation(layer.activation)};")
-        if index == len(network.layers) - 1:
-            code += _head(network, tables, value)
+        if last:
+            code += head_code(network.head, tables, value)
         else:
             code += [f"for (i = 0; i < {size}; i++) {{", *(f"    {line.replace('@I@', 'i')}" for line in value)]
             code += [f"    {y}[i] = {name}_round(v * {literal(1 / constants[index + 1].unit)});", "}"]
     sizes = [max([1, *map(prod, shapes[:-1][parity::2])]) for parity in (0, 1)]
-    buffers = [f"int16_t a[{sizes[0]}], b[{sizes[1]}];", f"int32_t sums[{sums}];"]
-    return _function(network, name, tables, buffers, code)
+    storage = f"{name.upper()}_STORAGE"
+    second = f", b[{sizes[1]}]" if len(network.layers) > 1 else ""
+    variables = [f"{storage} int16_t a[{sizes[0]}]{second};", f"{storage} int32_t sums[{sums}];"]
+    # The layers follow each other in one table; each call gives where it has read to.
+    variables += [f"const uint8_t *p = {tables.add('uint8_t', 'layers', np.frombuffer(stream, np.uint8))};"]
+    return _function(network, name, tables, variables, code)
 
 
-def _function(network: Network, name: str, tables: Tables, buffers: list[str], code: list[str]) -> str:
+def _function(network: Network, name: str, tables: Tables, variables: list[str], code: list[str]) -> str:
     signature = f"static void {name}_act(const {name}_observation *observation, {name}_action *action) {{"
-    unused = ["(void)b;"] if len(network.layers) == 1 and "int16" in buffers[0] else []
-    body = [*(f"{name.upper()}_STORAGE {buffer}" for buffer in buffers), "int i;", *unused, *code]
-    return "\n".join([*tables.functions.values(), "", *tables.lines, "", signature, *(f"    {line}" for line in body), "}"])
+    lines = [f"    {line}" for line in [*variables, "int i;", *code]]
+    return "\n".join([*tables.functions.values(), "", *tables.lines, "", signature, *lines, "}"])
 
 
 def _input(network: Network, tables: Tables) -> list[str]:
@@ -153,51 +161,6 @@ def _input(network: Network, tables: Tables) -> list[str]:
     if gain is not None:
         lines.append(f"v *= (float){tables.minifloat()}({tables.add('uint8_t', 'gain', gain.codes)}[i]);")
     return [f"    {line}" for line in lines]
-
-
-def _head(network: Network, tables: Tables, value: list[str]) -> list[str]:
-    """Code that makes an action; ``value`` declares v, output number @I@."""
-    head = network.head
-    if head.kind == "argmax":
-        lines, start = [], 0
-        for index, group in enumerate(head.groups):
-            lines += ["{", "    float best = 0.0f;", f"    for (i = 0; i < {group}; i++) {{"]
-            lines += [f"        {line.replace('@I@', f'{start} + i' if start else 'i')}" for line in value]
-            lines += [
-                "        if (i == 0 || v > best) {",
-                "            best = v;",
-                f"            action[{index}] = i;",
-                "        }",
-                "    }",
-                "}",
-            ]
-            start += group
-        return [line.replace(f"[{0} + i]", "[i]") for line in lines]
-    if head.kind == "positive":
-        expression = "v > 0.0f ? 1.0f : 0.0f"
-    else:
-        assert head.low is not None and head.high is not None
-        half = (head.high - head.low) / 2
-        bounds: list[tuple[str, Floats]] = [
-            ("low", head.low),
-            ("half", half) if head.kind == "unscale" else ("high", head.high),
-        ]
-        low, high = (
-            literal(array[0]) if (array == array[0]).all() else f"{tables.add('float', key, array)}[i]"
-            for key, array in bounds
-        )
-        expression = (
-            f"{low} + (v + 1.0f) * {high}" if head.kind == "unscale" else f"v < {low} ? {low} : v > {high} ? {high} : v"
-        )
-        if head.kind == "unscale" and (head.low == -1).all() and (half == 1).all():
-            expression = "v"
-    lines = [line.replace("@I@", "i") for line in value]
-    return [
-        f"for (i = 0; i < {prod(head.shape)}; i++) {{",
-        *(f"    {line}" for line in lines),
-        f"    action[i] = {expression};",
-        "}",
-    ]
 
 
 def _vbmi(network: Network, name: str) -> str:
@@ -218,7 +181,7 @@ def _vbmi(network: Network, name: str) -> str:
     ]
     return "\n".join(
         [
-            kernels,
+            _once("SB3S_KERNELS", kernels),
             "#ifndef SB3S_VBMI",
             '#error "no AVX-512 VBMI and VNNI: compile with -march=native on a processor that has them"',
             "#endif",
@@ -228,43 +191,3 @@ def _vbmi(network: Network, name: str) -> str:
             "}",
         ]
     )
-
-
-def _vectors(network: Network, name: str, *, quantized: bool, integers: bool) -> str:
-    """Observations, and for each arithmetic the actions and how far they may be off."""
-    observations = _observations(network)
-    upper, kind = name.upper(), "uint8_t" if network.image else "float"
-    # Other orders of addition; in integers and bytes also roundings that fall to the other side.
-    arithmetics = [(f"defined({upper}_VBMI)", simulate_bytes, 0.03)] * quantized
-    arithmetics += [(f"defined({upper}_INTEGER)", simulate, 1e-3)] * integers
-    arithmetics += [("1", lambda network, x: layer_inputs(network, x)[-1], 1e-5)]
-    lines = [_matrix(f"static const {kind} {name}_observations", observations, kind)]
-    for index, (condition, compute, share) in enumerate(arithmetics):
-        expected = network.head(compute(network, observations).astype(np.float32)).astype(np.float32)
-        tolerance = share * (1 + float(np.abs(expected).max()))
-        lines += [f"#{'elif' if index else 'if'} {condition}", f"#define {upper}_TOLERANCE {literal(tolerance)}"]
-        lines += [_matrix(f"static const float {name}_expected", expected, "float")]
-    return "\n".join([*lines, "#endif"])
-
-
-def _observations(network: Network) -> Floats:
-    """Observations of the size that the gains expect."""
-    generator = np.random.default_rng(0)
-    if network.image:
-        return generator.integers(0, 256, (_VECTORS, *network.shape)).astype(np.float32)
-    x = generator.standard_normal((_VECTORS, *network.shape))
-    gain = network.layers[0].gain
-    if gain is not None:
-        live = network.layers[0].weight.any(axis=0)
-        x = x * np.where(live, 1 / gain.values, 1).reshape(network.shape)
-    if network.normalize is not None:
-        x = x / network.normalize.scale + network.normalize.mean
-    return x.astype(np.float32)
-
-
-def _matrix(declaration: str, values: NDArray[np.generic], kind: str) -> str:
-    rows = [
-        ", ".join(literal(float(value)) if kind == "float" else str(int(value)) for value in row)
-        for row in values.reshape(_VECTORS, -1).tolist()
-    ]
-    return f"{declaration}[{_VECTORS}][{values[0].size}] = {{\n    {{" + "},\n    {".join(rows) + "}};"

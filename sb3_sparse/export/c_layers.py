@@ -8,12 +8,14 @@ from numpy.typing import NDArray
 
 from sb3_sparse.export import c_text as text
 from sb3_sparse.export.integer import IntegerLayer
-from sb3_sparse.runtime.artifact import to_runs
+from sb3_sparse.runtime.gaps import to_runs
 from sb3_sparse.runtime.records import Activation, Fixed, Layer, Minifloats, Shape
 
 
 def literal(value: float) -> str:
-    """A float literal that reads back as the same float32; infinity as the largest there is."""
+    """A float literal that reads back as the same float32; infinity as the largest there is, ValueError if it is no number."""
+    if np.isnan(value):
+        raise ValueError("a number of this network is NaN, for which C has no literal")
     limit = float(np.finfo(np.float32).max)
     number = np.format_float_scientific(np.float32(np.clip(value, -limit, limit)), unique=True, trim="0")
     return f"{number}f"
@@ -95,13 +97,21 @@ def float_call(tables: Tables, index: int, layer: Layer, before: Shape, x: str, 
     counts_kind = _unsigned(int(counts.max(initial=0)))
     weight = "int8_t" if layer.quantized else "float"
     packed = isinstance(layer.scale, Minifloats) and isinstance(layer.bias, Fixed)
-    parameters, row = text.PACKED if packed else text.PLAIN
+    form = "packed" if packed else "plain" if layer.quantized else "unscaled"
+    parameters, scale, offset = text.CONSTANTS[form]
     if packed:
         tables.minifloat()
-    snippet = text.CONVOLUTION if layer.convolution else text.ROWS
-    name = "_".join(["conv" if layer.convolution else "rows", "packed" if packed else "plain", columns_kind, counts_kind])
     parts = {"COLUMN": columns_kind, "RUN": counts_kind, "WEIGHT": weight, "PARAMETERS": parameters}
-    function = tables.function(name.replace("_t", "").replace("uint", ""), snippet.replace("@ROW@", row), parts)
+    if layer.convolution:
+        snippet = text.CONVOLUTION
+        parts["CONSTANTS"] = f"scale = {scale}, offset = {offset}" if scale else f"offset = {offset}"
+        parts["VALUE"] = "sum * scale + offset" if scale else "sum + offset"
+    else:
+        snippet = text.ROWS
+        parts["VALUE"] = f"sum * ({scale}) + {offset}" if scale else f"sum + {offset}"
+    name = "_".join(["conv" if layer.convolution else "rows", form, columns_kind, counts_kind])
+    snippet = re.sub("@(CONSTANTS|VALUE)@", lambda match: parts[match[1]], snippet)
+    function = tables.function(name.replace("_t", "").replace("uint", ""), snippet, parts)
     runs = counts if layer.convolution else _cut_runs(counts, 255 if counts_kind == "uint8_t" else 65535)
     arguments = [
         tables.add(columns_kind, f"columns{index}", columns),
@@ -113,44 +123,40 @@ def float_call(tables: Tables, index: int, layer: Layer, before: Shape, x: str, 
         arguments += [tables.add("uint8_t", f"scale{index}", layer.scale.codes), literal(layer.scale.unit)]
         arguments += [tables.add("int16_t", f"bias{index}", layer.bias.codes), literal(layer.bias.unit)]
     else:
-        arguments += [tables.add("float", f"scale{index}", layer.scales), tables.add("float", f"bias{index}", layer.biases)]
+        arguments += [tables.add("float", f"scale{index}", layer.scales)] * layer.quantized
+        arguments += [tables.add("float", f"bias{index}", layer.biases)]
     return f"{function}({', '.join([*arguments, x, y])});"
 
 
-def integer_call(tables: Tables, index: int, layer: Layer, constant: IntegerLayer, before: Shape, x: str, y: str) -> str:
+def integer_call(tables: Tables, layer: Layer, constant: IntegerLayer, before: Shape, x: str, y: str) -> tuple[bytes, str]:
     """
-    :param tables: Where tables and functions go.
-    :param index: Number of the layer.
+    :param tables: Where functions go.
     :param layer: The layer.
     :param constant: Its constants.
     :param before: Shape of its input.
     :param x: Name of the input buffer.
-    :param y: Name of the output buffer.
-    :return: The call that computes its output, or its sums where the constants have no factor
+    :param y: Name of the output buffer; of one for sums where the constants have no factor.
+    :return: Its bytes, and the call that reads them from ``p`` on
     """
     counts, columns, values, shape = offsets(layer, before)
-    small = isinstance(layer.scale, Minifloats)
     column_bytes = _bytes(int(np.prod(before)) - 1)
     count_bytes = 2 if layer.convolution else _bytes(int(counts.max(initial=0)))
-    if small:
-        tables.minifloat()
-        codes = layer.scale.codes if isinstance(layer.scale, Minifloats) else None
-    tails: list[bytes] = []
-    if constant.factor:
-        heads = (
-            [bytes([code]) for code in codes]
-            if small and codes is not None
-            else [int(m).to_bytes(4, "little") for m in constant.multipliers]
-        )
-        tails = [head + int(bias).to_bytes(2, "little", signed=True) for head, bias in zip(heads, constant.bias, strict=True)]
     entries = [
         int(c).to_bytes(column_bytes, "little") + int(w).to_bytes(1, "little", signed=True)
         for c, w in zip(columns, values, strict=True)
     ]
-    stream = [(constant.factor if small else bool(constant.factor)).to_bytes(2, "little"), bytes([constant.shift])]
     ends = np.cumsum(counts)
     rows = [b"".join(entries[end - count : end]) for count, end in zip(counts, ends, strict=True)]
-    rows = [row + tail for row, tail in zip(rows, tails, strict=True)] if tails else rows
+    small = isinstance(layer.scale, Minifloats)
+    if constant.factor:
+        multipliers = (
+            [bytes([code]) for code in layer.scale.codes]
+            if isinstance(layer.scale, Minifloats)
+            else [int(multiplier).to_bytes(4, "little") for multiplier in constant.multipliers]
+        )
+        biases = [int(bias).to_bytes(2, "little", signed=True) for bias in constant.bias]
+        rows = [b"".join(parts) for parts in zip(rows, multipliers, biases, strict=True)]
+    stream = [constant.factor.to_bytes(2, "little"), bytes([constant.shift])]
     if layer.convolution:
         stream += [int(count).to_bytes(2, "little") + row for count, row in zip(counts, rows, strict=True)]
     else:
@@ -158,6 +164,8 @@ def integer_call(tables: Tables, index: int, layer: Layer, constant: IntegerLaye
         for count, length in _cut_runs(counts, 255):
             stream += [int(count).to_bytes(count_bytes, "little"), bytes([length]), *rows[start : start + length]]
             start += length
+    if small:
+        tables.minifloat()
     source = "q" if layer.convolution else "p"
     parts = {
         "RUN": count_bytes,
@@ -171,8 +179,8 @@ def integer_call(tables: Tables, index: int, layer: Layer, constant: IntegerLaye
     }
     name = f"{'conv' if layer.convolution else 'rows'}_{'small' if small else 'wide'}{column_bytes}{count_bytes}"
     function = tables.function(name, text.INTEGER_CONVOLUTION if layer.convolution else text.INTEGER_ROWS, parts)
-    table = tables.add("uint8_t", f"layer{index}", np.frombuffer(b"".join(stream), np.uint8))
-    return f"{function}({', '.join([table, *([shape] if shape else []), x, y if constant.factor else '0', 'sums'])});"
+    arguments = ["p", *([shape] if shape else []), x, y]
+    return b"".join(stream), f"{function}({', '.join(arguments)});"
 
 
 def _little(pointer: str, count: int) -> str:

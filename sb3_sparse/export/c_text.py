@@ -6,8 +6,9 @@ HEADER = """\
    void @NAME@_act(const @NAME@_observation *observation, @NAME@_action *action);
 
    observation: @INPUTS@ numbers as the environment gives them@ORDER@. action: @ACTIONS@.
-   One C99 file for one translation unit: no malloc, no libm, no state between calls (the buffers are static; define
-   @UPPER@_STORAGE as nothing to have them on the stack). Its arithmetic, chosen by a macro before it is included:
+   One C99 file; several, of different names, may be included together. No malloc, no libm, no state between calls (the
+   buffers are static; define @UPPER@_STORAGE as nothing to have them on the stack). Its arithmetic, chosen by a macro
+   before it is included:
 
    (default)           @DEFAULT@
    @UPPER@_INTEGER@INTEGER@
@@ -36,33 +37,32 @@ static inline int32_t @NAME@_minifloat(uint8_t code) {
 
 #: A linear layer: runs of rows with equal counts; the run with no rows is the last.
 ROWS = """
-static inline void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *runs, @PARAMETERS@,
-                              const float *x, float *y) {
+static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *runs, @PARAMETERS@,
+                       const float *x, float *y) {
     unsigned n, k;
-    for (; runs[1] != 0; runs += 2)
-        for (n = runs[1]; n != 0; n--) {
+    for (; (n = runs[1]) != 0; runs += 2)
+        for (; n != 0; n--) {
             float sum = 0.0f;
-            @ROW@
             for (k = runs[0]; k != 0; k--) sum += (float)*weights++ * x[*columns++];
-            *y++ = sum * scale + offset;
+            *y++ = @VALUE@;
         }
 }
 """
 
 #: A convolution: offsets from the corner of a window, counts of each channel.
 CONVOLUTION = """
-static inline void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *counts, unsigned channels,
-                              unsigned height, unsigned width, unsigned down, unsigned right, @PARAMETERS@,
-                              const float *x, float *y) {
+static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *counts, unsigned channels,
+                       unsigned height, unsigned width, unsigned down, unsigned right, @PARAMETERS@,
+                       const float *x, float *y) {
     unsigned i, j, k;
     for (; channels != 0; channels--) {
-        @ROW@
+        const float @CONSTANTS@;
         for (i = 0; i < height; i++)
             for (j = 0; j < width; j++) {
                 const float *corner = x + i * down + j * right;
                 float sum = 0.0f;
                 for (k = 0; k < *counts; k++) sum += (float)weights[k] * corner[columns[k]];
-                *y++ = sum * scale + offset;
+                *y++ = @VALUE@;
             }
         columns += *counts;
         weights += *counts++;
@@ -70,45 +70,55 @@ static inline void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, 
 }
 """
 
-#: Scale and bias of a row, packed or as floats: parameters, and what is done for a row.
-PACKED = (
-    "const uint8_t *scales, float unit, const int16_t *bias, float step",
-    "const float scale = (float)@NAME@_minifloat(*scales++) * unit, offset = (float)*bias++ * step;",
-)
-PLAIN = ("const float *scales, const float *bias", "const float scale = *scales++, offset = *bias++;")
+#: Scale and bias of a row: parameters, scale, bias.
+CONSTANTS = {
+    "packed": (
+        "const uint8_t *scales, float unit, const int16_t *bias, float step",
+        "(float)@NAME@_minifloat(*scales++) * unit",
+        "(float)*bias++ * step",
+    ),
+    "plain": ("const float *scales, const float *bias", "*scales++", "*bias++"),
+    "unscaled": ("const float *bias", "", "*bias++"),
+}
 
 #: The same in integers, one stream of bytes for a layer: factor, shift; runs (entries in a row, rows); for each row its
-#: entries (column, weight), its multiplier and its offset. With factor 0 there are neither and the sums go out.
+#: entries (column, weight), its multiplier and its offset. With factor 0 there are neither, and the sums go out in 32 bits.
 INTEGER_ROWS = """
-static void @FUNCTION@(const uint8_t *p, const int16_t *x, int16_t *y, int32_t *sums) {
+static const uint8_t *@FUNCTION@(const uint8_t *p, const int16_t *x, void *output) {
     const int32_t factor = p[0] | p[1] << 8;
     const int shift = p[2];
-    unsigned n, k, i;
+    int16_t *y = (int16_t *)output;
+    int32_t *sums = (int32_t *)output;
+    unsigned n;
     for (p += 3; (n = p[@RUN@]) != 0;) {
-        k = @COUNT@;
+        const unsigned size = @COUNT@ * @ENTRY@;
         p += @RUN@ + 1;
         for (; n != 0; n--) {
+            const uint8_t *end = p + size;
             int32_t sum = 0;
-            for (i = k; i != 0; i--, p += @ENTRY@) sum += (int8_t)p[@WEIGHT@] * x[@COLUMN@];
+            for (; p != end; p += @ENTRY@) sum += (int8_t)p[@WEIGHT@] * x[@COLUMN@];
             if (factor == 0) {
                 *sums++ = sum;
                 continue;
             }
             sum = ((int32_t)(((int64_t)sum * @MULTIPLIER@) >> 32) >> shift) + (int16_t)(p[@TAIL@] | p[@TAIL@ + 1] << 8);
             p += @TAIL@ + 2;
-            sum = sum < 0 ? 0 : sum;
-            *y++ = (int16_t)(sum > @TOP@ ? @TOP@ : sum);
+            sum = sum > @TOP@ ? @TOP@ : sum;
+            *y++ = (int16_t)(sum < 0 ? 0 : sum);
         }
     }
+    return p + @RUN@ + 1;
 }
 """
 
 #: Of a convolution: for each channel the count, the entries (offset from the corner of a window, weight) and the same tail.
 INTEGER_CONVOLUTION = """
-static void @FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, unsigned width, unsigned down, unsigned right,
-                       const int16_t *x, int16_t *y, int32_t *sums) {
+static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, unsigned width, unsigned down,
+                                 unsigned right, const int16_t *x, void *output) {
     const int32_t factor = p[0] | p[1] << 8;
     const int shift = p[2];
+    int16_t *y = (int16_t *)output;
+    int32_t *sums = (int32_t *)output;
     unsigned k, i, j, l;
     for (p += 3; channels != 0; channels--) {
         const uint8_t *entries = p + 2;
@@ -131,20 +141,22 @@ static void @FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, uns
                     continue;
                 }
                 sum = ((int32_t)(((int64_t)sum * multiplier) >> 32) >> shift) + offset;
-                sum = sum < 0 ? 0 : sum;
-                *y++ = (int16_t)(sum > @TOP@ ? @TOP@ : sum);
+                sum = sum > @TOP@ ? @TOP@ : sum;
+                *y++ = (int16_t)(sum < 0 ? 0 : sum);
             }
     }
+    return p;
 }
 """
 
 #: A float that has been divided by its unit to the nearest integer.
 ROUND = """
 static inline int16_t @NAME@_round(float x) {
-    if (x > @TOP@.0f) x = @TOP@.0f;
-    if (x < -@TOP@.0f) x = -@TOP@.0f;
-    /* Positive, so that the cast rounds down. */
-    return (int16_t)((int32_t)(x + 32768.5f) - 32768);
+    /* Positive, so that the cast rounds down; what is no number becomes the smallest. */
+    x += 32768.5f;
+    x = x > @LOW@ ? x : @LOW@;
+    x = x < @HIGH@ ? x : @HIGH@;
+    return (int16_t)((int32_t)x - 32768);
 }
 """
 

@@ -7,7 +7,8 @@ largest activation, is lowered where a row could overflow. A hidden layer with a
 
     y = clip(((sum * multiplier) >> (32 + shift)) + bias, 0, top),     multiplier < 2**31 per row
 
-and the unit of the next layer is chosen such that the multipliers are exact: nothing is lost but the fraction of y.
+and the unit of the next layer is chosen such that the multipliers are exact where the scales have one byte each (float
+scales, of layers trained with fake quantization, are rounded to 31 bits): nothing is lost but the fraction of y.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from sb3_sparse.runtime.reference import apply_layer, columns
 
 #: Room above the largest activation of the calibration.
 _HEADROOM = 1.5
+#: Where the calibration has seen nothing but zeros.
+_SMALLEST = 1e-6
 #: A multiplier is a minifloat's integer, below 2**20, times a factor up to this.
 _FACTOR = 2114
 
@@ -59,27 +62,45 @@ def integer_layers(network: Network) -> list[IntegerLayer]:
     top = min(_top(layer) for layer in network.layers)
     # Pixels are whole numbers already.
     pixels = network.image and network.normalize is None
-    unit = 1.0 if pixels else _HEADROOM * network.ranges[0] / top
+    unit = 1.0 if pixels else _HEADROOM * max(network.ranges[0], _SMALLEST) / top
     layers = []
+    empty = np.zeros(0, np.int64)
     for index, layer in enumerate(network.layers):
-        last = index == len(network.layers) - 1
-        empty = np.zeros(0, np.int64)
-        if last or layer.activation.name != "relu":
+        if index == len(network.layers) - 1:
             layers.append(IntegerLayer(float(np.float32(unit)), top, 0, empty, 0, empty))
-            unit = unit if last else _HEADROOM * network.ranges[index + 1] / top
-            continue
-        wanted = max(_HEADROOM * network.ranges[index + 1], float(np.abs(layer.biases).max())) / top
-        integers, step = _integers(layer)
-        # unit of the next layer = step * unit * 2**(32 + shift) / factor, at least what is wanted
-        ratio = step * unit / wanted * 2.0**32
-        shift = max(0, int(np.floor(np.log2(_FACTOR / ratio)))) if ratio > 0 else 0
-        shift = min(shift, 30)
-        factor = int(np.clip(np.floor(ratio * 2.0**shift), 1, _FACTOR))
-        after = step * unit * 2.0 ** (32 + shift) / factor
-        bias = np.rint(layer.biases / after).astype(np.int64)
-        layers.append(IntegerLayer(float(np.float32(unit)), top, factor, integers * factor, shift, bias))
-        unit = after
+            break
+        wanted = _HEADROOM * max(network.ranges[index + 1], _SMALLEST) / top
+        if layer.activation.name == "relu":
+            wanted = max(wanted, float(np.abs(layer.biases).max()) / top)
+            factor, multipliers, shift, after = _multipliers(layer, unit / wanted)
+            after *= unit
+            bias = np.clip(np.rint(layer.biases / after), -32767, 32767).astype(np.int64)
+            layers.append(IntegerLayer(float(np.float32(unit)), top, factor, multipliers, shift, bias))
+            unit = after
+        else:
+            layers.append(IntegerLayer(float(np.float32(unit)), top, 0, empty, 0, empty))
+            unit = wanted
     return layers
+
+
+def _multipliers(layer: Layer, ratio: float) -> tuple[int, NDArray[np.int64], int, float]:
+    """
+    From sums to units of the next layer: factor, multipliers, shift, and the unit of the next layer in units of this one.
+
+    :param ratio: Unit of this layer over the smallest that is wanted for the next.
+    """
+    if isinstance(layer.scale, Minifloats):
+        # after = step * 2**(32 + shift) / factor, at least 1 / ratio
+        step = layer.scale.unit
+        exact = step * ratio * 2.0**32
+        shift = int(np.clip(np.floor(np.log2(_FACTOR / exact)), 0, 30)) if exact > 0 else 0
+        factor = int(np.clip(np.floor(exact * 2.0**shift), 1, _FACTOR))
+        return factor, minifloat_integers(layer.scale.codes) * factor, shift, step * 2.0 ** (32 + shift) / factor
+    # Multipliers in four bytes each, as large as they may be, so there is nothing that a factor could be exact for.
+    largest = max(float(layer.scales.max()), 1e-30)
+    ratio = min(ratio, (2**31 - 1) / 2**32 / largest)
+    shift = int(np.clip(np.floor(np.log2((2**31 - 1) / 2**32 / largest / ratio)), 0, 30))
+    return 1, np.rint(layer.scales.astype(np.float64) * (ratio * 2.0 ** (32 + shift))).astype(np.int64), shift, 1 / ratio
 
 
 def _top(layer: Layer) -> int:
@@ -88,12 +109,13 @@ def _top(layer: Layer) -> int:
     return min(32767, (2**31 - 1) // max(largest, 1))
 
 
-def _integers(layer: Layer) -> tuple[NDArray[np.int64], float]:
-    """The row scales as integers below 2**20 and their unit."""
-    if isinstance(layer.scale, Minifloats):
-        return (16 + (layer.scale.codes & 15).astype(np.int64)) << (layer.scale.codes >> 4), layer.scale.unit
-    step = float(layer.scales.max()) / (2**20 - 1)
-    return np.rint(layer.scales / step).astype(np.int64), step
+def minifloat_integers(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """
+    :param codes: Of :class:`~sb3_sparse.runtime.records.Minifloats`.
+    :return: Their values without the unit, below 2**20
+    """
+    integers: NDArray[np.int64] = (16 + (codes & 15).astype(np.int64)) << (codes >> 4)
+    return integers
 
 
 def simulate(network: Network, observations: Floats) -> Floats:
@@ -107,10 +129,11 @@ def simulate(network: Network, observations: Floats) -> Floats:
     constants = integer_layers(network)
     x = observations.astype(np.float32)
     x = x if network.normalize is None else network.normalize(x)
-    first = network.layers[0]
-    if first.gain is not None:
-        x = x.reshape(len(x), -1) * first.gain.values
-    values = _round(x, constants[0])
+    gain, step = network.layers[0].gain, 1 / constants[0].unit
+    if gain is not None:
+        x = x.reshape(len(x), -1) * minifloat_integers(gain.codes).astype(np.float32)
+        step = gain.unit / constants[0].unit
+    values = _round(x, step, constants[0].top)
     for index, (layer, constant) in enumerate(zip(network.layers, constants, strict=True)):
         sums = _sums(layer, values)
         shaped = (-1, *[1] * (sums.ndim - 2))
@@ -121,14 +144,16 @@ def simulate(network: Network, observations: Floats) -> Floats:
         scale = (layer.scales * np.float32(constant.unit)).reshape(shaped)
         outputs = layer.activation(sums.astype(np.float32) * scale + layer.biases.reshape(shaped))
         if index + 1 < len(constants):
-            values = _round(outputs, constants[index + 1])
+            values = _round(outputs, 1 / constants[index + 1].unit, constants[index + 1].top)
     return outputs
 
 
-def _round(x: Floats, constant: IntegerLayer) -> NDArray[np.int64]:
-    """To the nearest integer, as C code does it without libm."""
-    scaled = np.clip(x * np.float32(1 / constant.unit), -constant.top, constant.top)
-    return (scaled + np.float32(32768.5)).astype(np.int64) - 32768
+def _round(x: Floats, step: float, top: int) -> NDArray[np.int64]:
+    """Times ``step``, to the nearest integer, as C code does it without libm; what is no number becomes the smallest."""
+    shifted = x * np.float32(step) + np.float32(32768.5)
+    shifted = np.fmin(np.fmax(shifted, np.float32(32768 - top)), np.float32(32768 + top))
+    integers: NDArray[np.int64] = shifted.astype(np.int64) - 32768
+    return integers
 
 
 def _sums(layer: Layer, values: NDArray[np.int64]) -> NDArray[np.int64]:
