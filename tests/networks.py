@@ -5,8 +5,10 @@ import zlib
 
 import numpy as np
 
+from sb3_sparse.runtime import BACKENDS, Policy
 from sb3_sparse.runtime.artifact import encode
 from sb3_sparse.runtime.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize
+from sb3_sparse.runtime.reference import apply_layer, layer_inputs
 
 ACTIVATIONS = (
     Activation(),
@@ -109,6 +111,59 @@ def draw_network(rng, *, image=None, quantized=None, head=None, activation=None,
 
 def draw_observations(rng, network, count):
     return rng.normal(size=(count, *network.shape)).astype(np.float32)
+
+
+def has(backend):
+    """Whether this machine can have a backend."""
+    try:
+        Policy(draw_network(np.random.default_rng(0)), backend)
+    except RuntimeError:
+        return False
+    return True
+
+
+AVAILABLE = [name for name in BACKENDS if has(name)]
+EXACT = [name for name in AVAILABLE if name != "vbmi"]
+
+
+def expect_close(actions, expected, network, x):
+    """Equal to float rounding; discrete actions but where the best values are that close."""
+    __tracebackhide__ = True
+    assert actions.dtype == expected.dtype and actions.shape == expected.shape
+    if actions.dtype == np.int64 or network.head.kind == "positive":
+        differ = [index for index in range(len(x)) if not np.array_equal(actions[index], expected[index])]
+        for row in layer_inputs(network, x[differ])[-1] if differ else ():
+            parts = np.split(row, np.cumsum(network.head.groups)[:-1]) if network.head.groups else [np.append(row, 0)]
+            assert any(np.abs(np.subtract.outer(part, part))[~np.eye(len(part), dtype=bool)].min() < 1e-5 for part in parts)
+    else:
+        size = 1.0
+        if network.head.kind == "unscale":
+            size = max(1.0, float((network.head.high - network.head.low).max()) / 2)
+        np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5 * size)
+
+
+def quantized_inputs(x):
+    """What vbmi.h makes of a vector: 8 bits between its smallest and largest number, or 0."""
+    lowest = np.minimum(x.min(axis=1, keepdims=True), 0)
+    unit = (np.maximum(x.max(axis=1, keepdims=True), 0) - lowest) * np.float32(1 / 255)
+    steps = np.rint((x - lowest) * np.where(unit > 0, 1 / np.where(unit > 0, unit, 1), 0).astype(np.float32))
+    return steps * unit + lowest, unit
+
+
+def vbmi_actions(network, x):
+    """The layers as the AVX-512 kernels compute them, and by how much rounding may move each output of the last one."""
+    slack = np.zeros((len(x), 1))
+    x = x if network.normalize is None else network.normalize(x)
+    for index, layer in enumerate(network.layers):
+        weight = np.abs(layer.dense().reshape(layer.outputs, -1))
+        if index and layer.quantized and not layer.convolution:
+            x, unit = quantized_inputs(x.reshape(len(x), -1))
+            # A number in the middle between two steps may go either way, more so if it is a little off already.
+            slack = slack + unit
+        x = apply_layer(layer, x.astype(np.float32))
+        # No activation is steeper than 1.3, and a convolution sums no more than its weights.
+        slack = slack * weight.sum(axis=1).max() * 1.3
+    return x, slack
 
 
 HEADER = struct.Struct("<4sBBHI")

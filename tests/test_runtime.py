@@ -26,28 +26,27 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_sparse import CompressedPolicy, compress
-from sb3_sparse.runtime import BACKENDS, Policy, build, load, native
+from sb3_sparse.runtime import Policy, build, load, native
 from sb3_sparse.runtime.artifact import decode, encode
 from sb3_sparse.runtime.build import BuildError
 from sb3_sparse.runtime.plan import Plan
 from sb3_sparse.runtime.records import HEADS, Activation, Head, Layer, Network
-from sb3_sparse.runtime.reference import apply_layer, layer_inputs
+from sb3_sparse.runtime.reference import layer_inputs
 from tests.algorithms import CASES
-from tests.networks import ACTIVATIONS, draw_network, draw_observations, tampered
+from tests.networks import (
+    ACTIVATIONS,
+    AVAILABLE,
+    EXACT,
+    draw_network,
+    draw_observations,
+    expect_close,
+    tampered,
+    vbmi_actions,
+)
 
 ROOT = Path(__file__).parent.parent
 
 
-def has(backend):
-    try:
-        Policy(draw_network(np.random.default_rng(0)), backend)
-    except RuntimeError:
-        return False
-    return True
-
-
-AVAILABLE = [name for name in BACKENDS if has(name)]
-EXACT = [name for name in AVAILABLE if name != "vbmi"]
 needs_compiler = pytest.mark.skipif("compiled" not in AVAILABLE, reason="there is no C compiler")
 
 
@@ -78,19 +77,6 @@ def continuous(shape=(5,), actions=(2,), *, hidden=8, seed=0):
 def discrete(actions=3, **kwargs):
     network = continuous(actions=(actions,), **kwargs)
     return replace(network, head=Head("argmax", (), groups=(actions,)))
-
-
-def expect_close(actions, expected, network, x):
-    """Equal to float rounding; discrete actions but where the best values are that close."""
-    __tracebackhide__ = True
-    assert actions.dtype == expected.dtype and actions.shape == expected.shape
-    if actions.dtype == np.int64 or network.head.kind == "positive":
-        differ = [index for index in range(len(x)) if not np.array_equal(actions[index], expected[index])]
-        for row in layer_inputs(network, x[differ])[-1] if differ else ():
-            parts = np.split(row, np.cumsum(network.head.groups)[:-1]) if network.head.groups else [np.append(row, 0)]
-            assert any(np.abs(np.subtract.outer(part, part))[~np.eye(len(part), dtype=bool)].min() < 1e-5 for part in parts)
-    else:
-        np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_imports_numpy_alone():
@@ -143,30 +129,6 @@ def test_actions_stay_within_their_bounds(backend):
     x = np.concatenate([np.linspace(-20, 20, 2001), np.linspace(6, 8, 2001)]).astype(np.float32)
     actions = np.array([policy.predict(np.array([value]))[0] for value in x])
     assert np.abs(actions).max() <= 2
-
-
-def quantized_inputs(x):
-    """What vbmi.h makes of a vector: 8 bits between its smallest and largest number, or 0."""
-    lowest = np.minimum(x.min(axis=1, keepdims=True), 0)
-    unit = (np.maximum(x.max(axis=1, keepdims=True), 0) - lowest) * np.float32(1 / 255)
-    steps = np.rint((x - lowest) * np.where(unit > 0, 1 / np.where(unit > 0, unit, 1), 0).astype(np.float32))
-    return steps * unit + lowest, unit
-
-
-def vbmi_actions(network, x):
-    """The layers as the AVX-512 kernels compute them, and by how much rounding may move each output of the last one."""
-    slack = np.zeros((len(x), 1))
-    x = x if network.normalize is None else network.normalize(x)
-    for index, layer in enumerate(network.layers):
-        weight = np.abs(layer.dense().reshape(layer.outputs, -1))
-        if index and layer.quantized and not layer.convolution:
-            x, unit = quantized_inputs(x.reshape(len(x), -1))
-            # A number in the middle between two steps may go either way, more so if it is a little off already.
-            slack = slack + unit
-        x = apply_layer(layer, x.astype(np.float32))
-        # No activation is steeper than 1.3, and a convolution sums no more than its weights.
-        slack = slack * weight.sum(axis=1).max() * 1.3
-    return x, slack
 
 
 @pytest.mark.skipif("vbmi" not in AVAILABLE, reason="this processor has no AVX-512 VBMI")
@@ -530,7 +492,7 @@ def test_cache(cache):
     data = path.read_bytes()
     flipped = bytearray(data)
     flipped[len(data) // 2] ^= 1
-    for damaged in (bytes(flipped), data[: len(data) // 2], b""):
+    for damaged in (bytes(flipped), data[: len(data) // 2]):
         path.write_bytes(damaged)
         assert again() == path and path.read_bytes() == data, "damaged files are built anew"
     path.chmod(0o722)

@@ -44,7 +44,7 @@ def operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine 
     :return: What it computes; None if it changes nothing
     :raises ValueError: if it cannot be exported
     """
-    if not all(bool(parameter.isfinite().all()) for parameter in module.parameters()):
+    if not all(bool(parameter.isfinite().all()) for parameter in (*module.parameters(), *module.buffers())):
         raise ValueError(f"the layer '{name}' has numbers that are not finite: training has diverged")
     if prunable_layers(module):
         assert isinstance(module, nn.Linear | nn.Conv2d)
