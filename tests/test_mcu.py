@@ -1,0 +1,90 @@
+"""The benchmark for microcontrollers: what its counts rest on, and what it says without its tools."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
+PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+needs_tools = pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in TOOLS), reason=f"one of {', '.join(TOOLS)} is missing"
+)
+
+
+@pytest.fixture
+def mcu(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield pytest.importorskip("mcu")
+    for name in ("mcu", "overhead", "report"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def found(mcu):
+    """The contestants for an actor that is freshly initialised."""
+    model = mcu.SAC("MlpPolicy", mcu.HalfCheetahSpaces(), buffer_size=1, seed=0, device="cpu")
+    observations, source = mcu.observe(model, None, count=64)
+    assert source.startswith("drawn")
+    return mcu.contestants(model, observations, (0.99,))[0]
+
+
+def test_an_environment_that_is_not_there(mcu, capsys):
+    observations, source = mcu.observe(None, "Nowhere-v0", count=8)
+    assert observations.shape == (8, 17) and source.startswith("drawn")
+    assert "Nowhere-v0 cannot be made" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [(), ("--quick",)])
+def test_missing_tools(options, tmp_path):
+    command = [sys.executable, str(BENCHMARKS / "mcu.py"), *options]
+    result = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].endswith(f"apt-get install -y --no-install-recommends {PACKAGES}")
+
+
+@needs_tools
+@pytest.mark.parametrize("target", ["m4f", "m3"])
+def test_fits_a_microcontroller(mcu, found, target):
+    """All test vectors pass on the emulated board; 99 % sparse is small enough and far faster than dense."""
+    dense = mcu.measure(found["dense/float32"][0], target)
+    int8 = mcu.measure(found["dense/int8"][0], target)
+    ours = mcu.measure(found["99/w8a16"][0], target, found["99/w8a16"][1])
+    assert dense["self_test"] == int8["self_test"] == ours["self_test"] == 0
+    assert ours["flash"] <= 2000 and ours["ram"] <= 512
+    assert 40 * ours["instructions"] < dense["instructions"] and 20 * ours["instructions"] < int8["instructions"]
+    # Weights in four bytes and in one.
+    assert 4 * 71_000 < dense["flash"] < 4 * 74_000 and 71_000 < int8["flash"] < 80_000
+
+
+@needs_tools
+def test_a_wrong_policy_is_noticed(mcu, found, tmp_path):
+    write, defines = found["99/w8a16"]
+
+    def tampered(folder):
+        write(folder)
+        text = (folder / "policy.h").read_text()
+        assert "v = sb3s_tanh(v);" in text
+        (folder / "policy.h").write_text(text.replace("v = sb3s_tanh(v);", "v = -sb3s_tanh(v);"))
+
+    assert mcu.measure(tampered, "m4f", defines)["self_test"] == mcu.VECTORS
+
+
+def test_tables(mcu):
+    assert mcu.table("int8_t", "weight0", np.array([[1, -2], [3, 4]])) == "static const int8_t weight0[] = {1, -2, 3, 4};"
+    assert "[2][1] = {{1.0" in mcu.table("float", "policy_expected", np.ones((2, 1)))
+
+
+def test_the_guide_quotes_the_stored_result():
+    result = json.loads((BENCHMARKS / "results" / "mcu.json").read_text())
+    lines = (BENCHMARKS.parent / "docs" / "guide" / "microcontroller.md").read_text().splitlines()
+    rows = ["|".join(line.split(" | ")[1:]).rstrip(" |") for line in lines if line.startswith("| ")]
+    for name, ratio in result["ratios"].items():
+        numbers = [f"{result[key][name]:,}" for key in ("flash", "ram", "stack", "instructions")]
+        assert "|".join([*numbers, f"{ratio:.1f}"]) in rows, name
+    assert not any(result["self_test"].values())
