@@ -6,6 +6,7 @@ import time
 import tracemalloc
 import zlib
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,15 @@ def test_golden_bytes():
     np.testing.assert_allclose(Policy(decode(data), "numpy").predict(x)[0], expected, atol=1e-6)
 
 
+def test_the_page_shows_the_same_bytes():
+    page = (Path(__file__).parent.parent / "docs/guide/format.md").read_text()
+    (block,) = re.findall(r"```text\n(.*?)```", page, flags=re.DOTALL)
+    rows = [line.split() for line in block.splitlines()]
+    assert bytes.fromhex("".join(byte for _, *row in rows for byte in row)) == TINY_BYTES
+    ends = np.cumsum([len(row) - 1 for row in rows])
+    assert [int(row[0], 16) for row in rows] == [0, *ends[:-1]]
+
+
 def test_order_of_names_is_part_of_the_format():
     assert list(ACTIVATIONS)[:8] == ["identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu"]
     assert HEADS[:4] == ("unscale", "clip", "argmax", "positive")
@@ -170,7 +180,7 @@ def number(at, value):
         (seal(pack(TINY_BYTES[16:])[:-1]), "does not end where it should"),
         (seal(pack(TINY_BYTES[16:]) + b"\0"), "does not end where it should"),
         (change(0, 0), "no shape"),
-        (change(0, 4), "4 dimensions"),
+        (change(0, 9), "9 dimensions"),
         (change(1, 0), "a shape is"),
         (change(1, 0, 0, 0, 2), "a shape is"),
         (change(5, 8), "unknown flags"),
@@ -190,7 +200,7 @@ def number(at, value):
         (change(LAYER + 29, 0), "stands twice"),
         (change(LAYER + 31, 0), "stands twice"),
         (change(LAYER + 34, 4), "its action is of an unknown kind"),
-        (change(LAYER + 35, 5), "5 dimensions"),
+        (change(LAYER + 35, 9), "9 dimensions"),
         (change(LAYER + 36, 3), "its action of shape"),
         (change(LAYER + 40, 2), "bounds are of an unknown kind"),
         (number(LAYER + 41, 3.0), "lower bound above the upper"),
@@ -226,12 +236,13 @@ def network(*layers, shape=None, head=None, **kwargs):
     [
         lambda: network(layer(70_000, 1)),
         lambda: network(*[layer(1, 1)] * 256),
+        lambda: network(layer(1, 1), shape=(1,) * 9),
         lambda: network(Layer(np.ones((1, 70_000), np.float32), np.zeros(1, np.float32))),
         lambda: network(layer(1500, 3000)),
         lambda: network(layer(70_000, 1), head=Head("argmax", (), groups=(70_000,))),
         lambda: network(Layer(np.zeros((1, 1, 300, 1), np.float32), np.zeros(1, np.float32)), layer(1, 1), shape=(1, 300, 1)),
     ],
-    ids=["units", "layers", "weights of a row", "zeros", "actions", "kernel"],
+    ids=["units", "layers", "dimensions", "weights of a row", "zeros", "actions", "kernel"],
 )
 def test_what_has_no_room(make):
     """It is said when writing, not when reading."""

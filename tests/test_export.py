@@ -213,6 +213,7 @@ VARIANTS = {
     "matrix of actions, ppo": lambda: train(PPO, VECTOR, spaces.Box(-1, 3, (2, 3))),
     "matrix of observations": lambda: train(SAC, spaces.Box(-np.inf, np.inf, (2, 3)), TORQUE),
     "box of observations": lambda: train(TD3, spaces.Box(-np.inf, np.inf, (2, 3, 4)), TORQUE),
+    "four dimensions": lambda: train(PPO, spaces.Box(-np.inf, np.inf, (2, 1, 2, 2)), spaces.Box(-1, 1, (1, 2, 1, 2))),
     "observations of doubles": lambda: train(SAC, spaces.Box(-np.inf, np.inf, (3,), np.float64), TORQUE),
     "extractors apart, ppo": lambda: train(PPO, VECTOR, TORQUE, policy_kwargs={"share_features_extractor": False}),
 }

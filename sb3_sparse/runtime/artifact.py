@@ -104,7 +104,7 @@ def _decode(data: bytes) -> Network:
     require(len(body) == length, f"its length is {len(body)} instead of {length}")
 
     reader = Reader(body)
-    shape = reader.shape(3)
+    shape = reader.shape()
     require(len(shape) > 0, "its observation has no shape")
     flags = reader.integer("B")
     require(flags < 8, "it has unknown flags")
@@ -236,7 +236,7 @@ def _write_head(writer: Writer, head: Head) -> None:
 def _read_head(reader: Reader, inputs: Shape) -> Head:
     kind = reader.integer("B")
     require(kind < len(HEADS), "its action is of an unknown kind")
-    shape = reader.shape(4)
+    shape = reader.shape()
     if HEADS[kind] == "argmax":
         groups = reader.unpack(f"{reader.integer('H')}H")
         require(len(groups) == prod(shape) and min(groups, default=0) > 0, "its action does not fit its groups")

@@ -11,6 +11,8 @@ from sb3_sparse.runtime.records import Shape
 
 #: Most numbers that an array or the output of a layer may have.
 MAX_ELEMENTS = 1 << 24
+#: Most dimensions of an observation or an action.
+_MAX_DIMENSIONS = 8
 
 
 class Writer:
@@ -30,6 +32,8 @@ class Writer:
         self._parts.append(np.ascontiguousarray(array, dtype=kind.newbyteorder("<")).tobytes())
 
     def shape(self, shape: Shape) -> None:
+        if len(shape) > _MAX_DIMENSIONS:
+            raise ValueError(f"the file format has no room for a shape of {len(shape)} dimensions")
         self.pack(f"B{len(shape)}I", len(shape), *shape)
 
     def bytes(self) -> bytes:
@@ -67,9 +71,9 @@ class Reader:
             require(not np.isnan(array).any() and (infinite or bool(np.isfinite(array).all())), "a number is not finite")
         return array
 
-    def shape(self, longest: int) -> Shape:
+    def shape(self) -> Shape:
         count = self.integer("B")
-        require(count <= longest, f"a shape has {count} dimensions")
+        require(count <= _MAX_DIMENSIONS, f"a shape has {count} dimensions")
         shape = self.unpack(f"{count}I")
         require(min(shape, default=1) > 0 and prod(shape) <= MAX_ELEMENTS, f"a shape is {shape}")
         return shape
