@@ -153,6 +153,7 @@ def networks():
         for activation in ("relu", "tanh")
     }
     found["wide_input"] = perceptron(sizes=(300, 24, 16), density=0.1)
+    found["long_runs"] = perceptron(sizes=(8, 300), density=1.0)
     found["wide_hidden"] = perceptron(sizes=(8, 520, 24), density=0.2)
     found["long_rows"] = with_rows_of([256, 255, 257, 300, 0, 1, 256], 300)
     found["empty_rows"] = with_rows_of([0, 0, 3, 0, 2], 8)
@@ -350,6 +351,15 @@ def test_behaviour_is_defined_whatever_comes(folder, mode):
     assert not any(failures.values()), failures
     for name in in_mode(mode):
         assert_agrees(name, mode, actions[name])
+
+
+def test_integers_stay_close_to_floats():
+    """Within the range of the calibration, which these observations are from."""
+    for name, network in in_mode("integer").items():
+        batch = observe(network, 16)
+        outputs = layer_inputs(network, batch)[-1]
+        error = np.abs(simulate(network, batch) - outputs).max() / (1 + np.abs(outputs).max())
+        assert error < 1e-3, name
 
 
 @pytest.mark.skipif(GXX is None, reason="there is no C++ compiler")
