@@ -153,7 +153,7 @@ def networks():
         for activation in ("relu", "tanh")
     }
     found["wide_input"] = perceptron(sizes=(300, 24, 16), density=0.1)
-    found["long_runs"] = perceptron(sizes=(8, 300), density=1.0)
+    found["long_runs"] = with_rows_of([1] * 300 + [0] * 260 + [1], 8)
     found["wide_hidden"] = perceptron(sizes=(8, 520, 24), density=0.2)
     found["long_rows"] = with_rows_of([256, 255, 257, 300, 0, 1, 256], 300)
     found["empty_rows"] = with_rows_of([0, 0, 3, 0, 2], 8)
