@@ -1,17 +1,15 @@
-/* Activation functions in plain C99 without libm. Largest error against the exact functions: 2.3e-6 of tanh, 2e-7 of the
+/* Activation functions in plain C99 without libm. Largest error against the exact functions: 1.9e-6 of tanh, 2e-7 of the
    others. None leaves the range of the exact one: an action at its bound must not lie beyond. */
 
-/* A rational function of odd degree 7 over 6 on [-7, 7], by least squares reweighted towards the largest error. */
+/* A rational function of odd degree 7 over 6, fitted on [-7, 7] by least squares reweighted towards the largest error. It passes 1
+   at 6.958, so it ends before. */
 static inline float sb3s_tanh(float x) {
     float z;
-    if (x > 7.0f) x = 7.0f;
-    if (x < -7.0f) x = -7.0f;
+    if (x > 6.9f) x = 6.9f;
+    if (x < -6.9f) x = -6.9f;
     z = x * x;
-    x = x * (0.99999571f + z * (0.12302186f + z * (2.2769906e-3f + z * 3.9300162e-6f))) /
-        (1.0f + z * (0.45634034f + z * (0.021072188f + z * 1.4235010e-4f)));
-    if (x > 1.0f) x = 1.0f;
-    if (x < -1.0f) x = -1.0f;
-    return x;
+    return x * (0.99999571f + z * (0.12302186f + z * (2.2769906e-3f + z * 3.9300162e-6f))) /
+           (1.0f + z * (0.45634034f + z * (0.021072188f + z * 1.4235010e-4f)));
 }
 
 /* e^x of a number that is not positive: 2^n times a polynomial on [-ln2 / 2, ln2 / 2], fitted in the same way. */
