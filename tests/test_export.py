@@ -598,7 +598,7 @@ def test_properties_of_rounding(seed, bits, image, calibrated):
         gain = 1 if after.gain is None else after.gain.values
         largest = np.abs(before.weight / gain).reshape(before.outputs, -1).max(axis=1)
         assert (after.scales * top >= largest * (1 - 1e-5)).all(), "no weight is cut off"
-        assert np.array_equal(after.biases, before.biases)
+        assert calibrated or np.array_equal(after.biases, before.biases)
     assert (small.ranges is not None) == calibrated
     if calibrated:
         for layer, inputs, most in zip(small.layers, layer_inputs(small, x), small.ranges, strict=False):

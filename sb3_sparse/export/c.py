@@ -8,6 +8,7 @@ of the runtime, with 8-bit hidden activations.
 """
 
 import re
+import zlib
 from importlib import import_module
 from math import prod
 from pathlib import Path
@@ -33,7 +34,7 @@ def to_c(network: Network, *, name: str = "policy") -> str:
     :raises ValueError: if the name is no C identifier, a convolution has padding, or a number is NaN
     """
     # What all headers share begins with sb3s_.
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "sb3s":
+    if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "sb3s":
         raise ValueError(f"name='{name}' must be a C identifier in small letters, and not sb3s")
     if any(any(layer.padding) for layer in network.layers):
         raise ValueError("a convolution with padding cannot be written in C yet; the compact file and ONNX hold it")
@@ -43,9 +44,8 @@ def to_c(network: Network, *, name: str = "policy") -> str:
     parts = _parts(network, name, quantized=quantized, integers=integers is not None)
     tests = vectors(network, name, quantized=quantized, integers=integers is not None)
     no_integers = '#error "exported without calibration or with float weights: there are no integers in this file"'
-    return "\n".join(
+    body = "\n".join(
         [
-            fill(text.HEADER, parts),
             _once("SB3S_ACTIVATIONS", (_KERNELS / "activations.h").read_text()),
             f"#if defined({upper}_VBMI)\n",
             _vbmi(network, name) if quantized else '#error "exported with float weights: no VBMI"',
@@ -57,6 +57,7 @@ def to_c(network: Network, *, name: str = "policy") -> str:
             fill(text.SELF_TEST, {**parts, "VECTORS": tests}),
         ]
     )
+    return fill(text.HEADER, {**parts, "CHECKSUM": f"0x{zlib.crc32(body.encode()):08x}u"}) + "\n" + body
 
 
 def _once(macro: str, code: str) -> str:

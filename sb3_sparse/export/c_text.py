@@ -15,8 +15,10 @@ HEADER = """\
    @UPPER@_VBMI@VBMI@
 
    Self test:  cc -std=c99 -O2 -x c -D@UPPER@_MAIN @NAME@.h -o test && ./test */
-#ifndef @UPPER@_H
-#define @UPPER@_H
+#if defined(@UPPER@_H) && @UPPER@_H != @CHECKSUM@
+#error "two policies have the name @NAME@: write one of them with another name"
+#elif !defined(@UPPER@_H)
+#define @UPPER@_H @CHECKSUM@
 
 #include <stdint.h>
 
@@ -85,7 +87,7 @@ CONSTANTS = {
 #: entries (column, weight), its multiplier and its offset. With factor 0 there are neither, and the sums go out in 32 bits.
 INTEGER_ROWS = """
 static const uint8_t *@FUNCTION@(const uint8_t *p, const int16_t *x, void *output) {
-    const int32_t factor = p[0] | p[1] << 8;
+    const int32_t factor = p[0] | (uint16_t)p[1] << 8;
     const int shift = p[2];
     int16_t *y = (int16_t *)output;
     int32_t *sums = (int32_t *)output;
@@ -96,12 +98,13 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, const int16_t *x, void *outpu
         for (; n != 0; n--) {
             const uint8_t *end = p + size;
             int32_t sum = 0;
-            for (; p != end; p += @ENTRY@) sum += (int8_t)p[@WEIGHT@] * x[@COLUMN@];
+            for (; p != end; p += @ENTRY@) sum += (int32_t)(int8_t)p[@WEIGHT@] * x[@COLUMN@];
             if (factor == 0) {
                 *sums++ = sum;
                 continue;
             }
-            sum = ((int32_t)(((int64_t)sum * @MULTIPLIER@) >> 32) >> shift) + (int16_t)(p[@TAIL@] | p[@TAIL@ + 1] << 8);
+            sum = (int32_t)(((int64_t)sum * @MULTIPLIER@) >> 32) >> shift;
+            sum += (int16_t)(p[@TAIL@] | (uint16_t)p[@TAIL@ + 1] << 8);
             p += @TAIL@ + 2;
             sum = sum > @TOP@ ? @TOP@ : sum;
             *y++ = (int16_t)(sum < 0 ? 0 : sum);
@@ -115,7 +118,7 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, const int16_t *x, void *outpu
 INTEGER_CONVOLUTION = """
 static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, unsigned width, unsigned down,
                                  unsigned right, const int16_t *x, void *output) {
-    const int32_t factor = p[0] | p[1] << 8;
+    const int32_t factor = p[0] | (uint16_t)p[1] << 8;
     const int shift = p[2];
     int16_t *y = (int16_t *)output;
     int32_t *sums = (int32_t *)output;
@@ -123,11 +126,11 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned h
     for (p += 3; channels != 0; channels--) {
         const uint8_t *entries = p + 2;
         int32_t multiplier = 0, offset = 0;
-        k = p[0] | p[1] << 8;
+        k = p[0] | (uint16_t)p[1] << 8;
         p = entries + k * @ENTRY@;
         if (factor != 0) {
             multiplier = @MULTIPLIER@;
-            offset = (int16_t)(p[@TAIL@] | p[@TAIL@ + 1] << 8);
+            offset = (int16_t)(p[@TAIL@] | (uint16_t)p[@TAIL@ + 1] << 8);
             p += @TAIL@ + 2;
         }
         for (i = 0; i < height; i++)
@@ -135,7 +138,7 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned h
                 const int16_t *corner = x + i * down + j * right;
                 const uint8_t *q = entries;
                 int32_t sum = 0;
-                for (l = k; l != 0; l--, q += @ENTRY@) sum += (int8_t)q[@WEIGHT@] * corner[@COLUMN@];
+                for (l = k; l != 0; l--, q += @ENTRY@) sum += (int32_t)(int8_t)q[@WEIGHT@] * corner[@COLUMN@];
                 if (factor == 0) {
                     *sums++ = sum;
                     continue;

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -139,8 +140,7 @@ def _load(
     model = load_agent(path, algorithm)
     print(f"{path.name}: {type(model).__name__}")
     found = load_normalization(path, env, vecnormalize)
-    if found is not None:
-        print(f"observations are normalized as {found[0]} says")
+    print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
     normalization = None if found is None else found[1]
     # What cannot be exported is refused before anything is played.
     fold(trace(model, normalization))
@@ -161,7 +161,7 @@ def _write_forms(agent: Agent, policy: CompressedPolicy, report: Report, out: Pa
     """All files but the compact one, if they can be: what needs a missing package, or cannot hold this policy, says so."""
     original = fold(trace(agent.model, agent.normalization))
     forms: Mapping[str, Callable[[Path], None]] = {
-        f"{agent.path.stem}.h": policy.to_c,
+        f"{agent.path.stem}.h": lambda file: policy.to_c(file, name=_c_name(agent.path.stem)),
         f"{agent.path.stem}.onnx": policy.to_onnx,
         "densities.png": lambda file: save_densities(file, report, original, policy.network),
     }
@@ -176,6 +176,12 @@ def _write_forms(agent: Agent, policy: CompressedPolicy, report: Report, out: Pa
             (out / name).unlink(missing_ok=True)
             print(f"no {name}: {error}", flush=True)
     return written
+
+
+def _c_name(stem: str) -> str:
+    """The name of a file as a C identifier, so that headers of several agents can be included together."""
+    name = re.sub(r"\W+", "_", stem.lower(), flags=re.ASCII).strip("_")
+    return name if re.match("[a-z]", name) and name != "sb3s" else f"policy_{name}".rstrip("_")
 
 
 def _compare(agent: Agent, compact: Path, seeds: range) -> Returns | None:

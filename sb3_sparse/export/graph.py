@@ -90,6 +90,9 @@ def _check_code(policy: BasePolicy) -> None:
     """Refuse a policy whose way to an action is not that of SB3's own classes."""
     if policy.__class__._predict not in _PREDICTS:
         refuse(f"the policy {type(policy).__name__}")
+    for name, module in policy.named_modules():
+        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+            refuse(f"the module '{name}' ({type(module).__name__}) with a hook or a forward() of its own")
     parts = {name: getattr(policy, name, None) for name in ("actor", "q_net", "quantile_net", "mlp_extractor")}
     for name, part in {"policy": policy, **parts}.items():
         # The policies of an actor and a critic have a forward that predict does not use.

@@ -60,8 +60,8 @@ def integer_layers(network: Network) -> list[IntegerLayer]:
     if not all(layer.quantized for layer in network.layers):
         raise ValueError("integer arithmetic needs quantized layers: give compress(..., bits=8)")
     top = min(_top(layer) for layer in network.layers)
-    # Pixels are whole numbers already.
-    pixels = network.image and network.normalize is None
+    # Pixels are whole numbers already, unless they have gains.
+    pixels = network.image and network.normalize is None and network.layers[0].gain is None
     unit = 1.0 if pixels else _HEADROOM * max(network.ranges[0], _SMALLEST) / top
     layers = []
     empty = np.zeros(0, np.int64)
@@ -94,7 +94,11 @@ def _multipliers(layer: Layer, ratio: float) -> tuple[int, NDArray[np.int64], in
         step = layer.scale.unit
         exact = step * ratio * 2.0**32
         shift = int(np.clip(np.floor(np.log2(_FACTOR / exact)), 0, 30)) if exact > 0 else 0
-        factor = int(np.clip(np.floor(exact * 2.0**shift), 1, _FACTOR))
+        factor = min(int(np.floor(exact * 2.0**shift)), _FACTOR)
+        if factor == 0:
+            raise ValueError(
+                "the activations of a layer are too large for 16 bits beside its weights: there is no integer code"
+            )
         return factor, minifloat_integers(layer.scale.codes) * factor, shift, step * 2.0 ** (32 + shift) / factor
     # Multipliers in four bytes each, as large as they may be, so there is nothing that a factor could be exact for.
     largest = max(float(layer.scales.max()), 1e-30)

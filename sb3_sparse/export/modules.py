@@ -9,6 +9,7 @@ from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
 from sb3_sparse.nn import prunable_layers, quantize
+from sb3_sparse.runtime.elements import one_scale
 from sb3_sparse.runtime.records import Activation, Floats, Layer, Minifloats
 
 
@@ -31,8 +32,8 @@ def refuse(what: str) -> NoReturn:
     :raises ValueError: always
     """
     raise ValueError(
-        f"{what} cannot be exported: known are linear and convolutional layers, batch norm and the usual activations in "
-        "Stable-Baselines3's own networks"
+        f"{what} cannot be exported: known are linear and convolutional layers, batch norm, the activations ReLU, ReLU6, "
+        "LeakyReLU, ELU, SiLU, Tanh, Sigmoid and Hardtanh, and Stable-Baselines3's own networks"
     )
 
 
@@ -82,8 +83,7 @@ def _layer(module: nn.Linear | nn.Conv2d, name: str, bits: int | None) -> Layer:
         steps, integers = quantize(module.weight, bits)
         weight, scale = integers.cpu().numpy(), _array(steps)
         if scale.ndim == 0:
-            # 16 is the number with code 0, and dividing by it is exact.
-            scale = Minifloats(np.zeros(len(weight), np.uint8), float(scale / 16))
+            scale = one_scale(len(weight), float(scale) if weight.any() else 1.0)
     if isinstance(module, nn.Linear):
         return Layer(weight, bias, scale=scale)
     if module.groups != 1 or module.dilation != (1, 1) or module.padding_mode != "zeros" or isinstance(module.padding, str):

@@ -44,15 +44,20 @@ def compress(
 
     :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C or TRPO with ``Box`` observations.
     :param bits: Bits per weight, 2 to 8, or 32 for float weights, which lose nothing at all.
-    :param calibration: Observations as the environment gives them, ``[n, ...]``; a thousand are plenty. Without, they
-        are guessed from the first layer, and there is no integer-only C code, for the activations' range is unknown.
+    :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``; a thousand are
+        plenty. Without, they are guessed from the first layer, and there is no integer-only C code, for the range of the
+        activations is unknown.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default the one of its environment, if it has
         one. Its statistics become part of the policy.
     :param backend: See :class:`~sb3_sparse.runtime.Policy`.
     :return: The policy
     :raises ValueError: if the model has a layer that cannot be exported (the sentence names it), or an argument is wrong
     """
-    if isinstance(bits, bool) or bits not in (*range(2, 9), 32):
+    if not isinstance(model, BaseAlgorithm):
+        raise ValueError(f"compress takes a model, such as SAC.load(...), and was given a {type(model).__name__}")
+    if normalization is not None and not isinstance(normalization, VecNormalize):
+        raise ValueError(f"normalization must be a VecNormalize, not a {type(normalization).__name__}")
+    if not isinstance(bits, int) or isinstance(bits, bool) or bits not in (*range(2, 9), 32):
         raise ValueError(f"bits={bits!r}: give a number from 2 to 8, or 32 for float weights")
     graph = trace(model, model.get_vec_normalize_env() if normalization is None else normalization)
     original = fold(graph)

@@ -1,14 +1,15 @@
 """
 Post-training quantization of weights to int8 (2 to 8 bits), layer after layer, without training.
 
-Plain rounding costs trained agents up to half of their return, nearly all of it in the first layer, whose inputs differ in
-scale by orders of magnitude. Two remedies, both of them cheap:
+One scale per row is wrong for a first layer, whose inputs differ in scale by orders of magnitude, and rounding every weight
+for itself is not the best that a row can do. Hence:
 
-- **Equalized inputs** (first layer, if linear). Column i of the weight is divided by a gain g_i, one over the root mean square
-  of input i, and the observation multiplied by it, which changes nothing but the rounding.
+- **Equalized inputs** (first layer, if linear). Column i of the weight is divided by a gain g_i, one over the standard
+  deviation of input i, and the observation multiplied by it, which changes nothing but the rounding.
 - **Error feedback** (all layers): columns are rounded one after the other, and the error of each is made up for by those
-  still to come, as the second moments of the inputs say (optimal brain surgeon; GPTQ, Frantar et al. 2022,
+  still to come, as the covariance of the inputs says (optimal brain surgeon; GPTQ, Frantar et al. 2022,
   arXiv:2210.17323, algorithm 1). A weight that does not exist takes no part.
+- **Bias correction** (all layers, with observations): what rounding does to the mean input goes into the bias.
 
 Both look at inputs. Without observations of the environment the first layer's own weights say what they may look like: a
 trained layer multiplies what is large by what is small, so input i is drawn from a normal distribution with a standard
@@ -22,16 +23,22 @@ are, so storing them loses nothing. A layer that was trained with fake quantizat
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sb3_sparse.runtime.records import Fixed, Floats, Layer, Minifloats, Network
+from sb3_sparse.runtime.elements import one_scale
+from sb3_sparse.runtime.records import Fixed, Floats, Layer, Minifloats, Network, Normalize
 from sb3_sparse.runtime.reference import apply_layer, columns
 
 #: Largest and smallest integer that a minifloat can hold.
 _TOP, _BOTTOM = 31 << 15, 16
+#: How many inputs are drawn where there are no observations.
+_DRAWN = 16384
+#: Gains that differ by more than this are kept as floats.
+_WIDEST = 1 << 15
 #: Error feedback needs a triangular factor for each set of inputs; sparse rows of more inputs than this are rounded plainly.
 _MAX_ROW = 1024
 _MAX_INPUTS = 4096
-#: Share of the mean second moment that is added to each, so that the matrix can be inverted.
+#: Share of the mean variance that is added to each, so that the matrix can be inverted.
 _DAMPING = 0.01
 
 
@@ -52,19 +59,22 @@ def quantize(network: Network, bits: int, observations: Floats | None = None) ->
         x = x if network.normalize is None else network.normalize(x)
     layers: list[Layer] = []
     ranges: list[float] = []
+    normalize = network.normalize
     for index, layer in enumerate(network.layers):
+        if index == 0 and x is not None and not layer.convolution and not layer.quantized:
+            layer, normalize, x = _equalize(layer, normalize, x)
         if not layer.quantized:
             inputs = None if x is None else columns(layer, x)
-            if index == 0 and not layer.convolution:
-                assert inputs is not None
-                layer, inputs = _equalize(layer, inputs)
-            layer = _round(layer, top, inputs)
+            # The means of inputs that are guessed are not to be relied on.
+            mean = np.zeros(1) if inputs is None or observations is None else inputs.mean(axis=0, dtype=np.float64)
+            layer = _round(layer, top, inputs, mean)
         if x is not None:
             gained = x.reshape(len(x), -1) * layer.gain.values if layer.gain is not None else x
             ranges.append(max(float(np.abs(gained).max()), 1e-6))
             x = apply_layer(layer, x)
         layers.append(layer)
-    return replace(network, layers=tuple(layers), ranges=None if observations is None else tuple(ranges))
+    known = None if observations is None else tuple(ranges)
+    return replace(network, normalize=normalize, layers=tuple(layers), ranges=known)
 
 
 def round_biases(network: Network) -> Network:
@@ -103,47 +113,59 @@ def to_minifloats(values: Floats, *, up: bool) -> Minifloats:
 
 
 def _draw_inputs(layer: Layer) -> Floats | None:
-    """Inputs of a first layer, ``[4096, in]``, guessed from its weights."""
+    """Inputs of a first layer, ``[n, in]``, guessed from its weights."""
     if layer.convolution:
         return None
     largest = np.abs(layer.dense()).max(axis=0)
     deviation = np.divide(1, largest, out=np.zeros_like(largest), where=largest > 0)
-    inputs: Floats = (np.random.default_rng(0).standard_normal((4096, len(largest))) * deviation).astype(np.float32)
+    inputs: Floats = (np.random.default_rng(0).standard_normal((_DRAWN, len(largest))) * deviation).astype(np.float32)
     return inputs
 
 
-def _equalize(layer: Layer, inputs: Floats) -> tuple[Layer, Floats]:
+def _equalize(layer: Layer, normalize: Normalize | None, x: Floats) -> tuple[Layer, Normalize | None, Floats]:
     """
-    Gains for the inputs.
+    Gains for the inputs: in the layer, or, if they differ by more than one byte can say, in a normalization.
 
     :param layer: A linear layer.
-    :param inputs: Its inputs, ``[n, in]``.
-    :return: The layer, still float, and its inputs with their gains
+    :param normalize: The normalization before it, if there is one.
+    :param x: Its inputs, ``[n, ...]``.
+    :return: The layer, still float, with what stands before it and its inputs
     """
-    largest = np.abs(layer.weight).max(axis=0)
-    power = np.sqrt(np.mean(np.square(inputs, dtype=np.float64), axis=0))
-    # A power that is no ordinary float is none.
-    known = (power > np.finfo(np.float32).tiny) & (largest > 0)
+    largest = np.abs(layer.weight).max(axis=0).astype(np.float64)
+    deviation = x.reshape(len(x), -1).std(axis=0, dtype=np.float64)
+    # A deviation that is no ordinary float is none.
+    known = (deviation > np.finfo(np.float32).tiny) & (largest > 0)
     if not known.any():
-        return layer, inputs
-    # An input that never moved in the observations is taken to matter as much as the median one.
-    level = np.median(largest[known] * power[known])
-    ideal = np.where(known, 1 / np.where(known, power, 1), largest / level)
-    gain = to_minifloats(np.where(largest > 0, ideal, 0).astype(np.float32), up=False)
-    weight = (layer.weight / gain.values).astype(np.float32)
-    return replace(layer, weight=weight, gain=gain), inputs * gain.values
+        return layer, normalize, x
+    # What an input contributes at most, and what the median one does. One that hardly moved in the observations is not taken
+    # to matter less than a 256th of it, or its gain would leave the others no room.
+    level = np.median((largest * deviation)[known])
+    gain = np.where(largest > 0, np.minimum(1 / np.where(known, deviation, np.inf), 256 * largest / level), 0)
+    gain = np.where(known | (largest == 0), gain, largest / level)
+    if normalize is None and gain.max() > _WIDEST * gain[gain > 0].min():
+        gain = np.where(gain > 0, gain, 1).astype(np.float32)
+        normalize = Normalize(np.zeros(x.shape[1:], np.float32), gain.reshape(x.shape[1:]), float("inf"))
+        return replace(layer, weight=(layer.weight / gain).astype(np.float32)), normalize, normalize(x)
+    codes = to_minifloats(gain.astype(np.float32), up=False)
+    return replace(layer, weight=(layer.weight / codes.values).astype(np.float32), gain=codes), normalize, x
 
 
-def _round(layer: Layer, top: int, inputs: Floats | None) -> Layer:
+def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float64]) -> Layer:
+    """The layer with integers; ``inputs`` are those of its matrix, ``[n, in]``, before the gain, and ``mean`` is theirs."""
+    if np.array_equal(layer.weight, np.eye(*layer.weight.shape[:2])):
+        # What only carries an activation is not to be rounded.
+        return replace(layer, weight=layer.weight.astype(np.int8), scale=one_scale(layer.outputs, 1.0))
     matrix = layer.weight.reshape(layer.outputs, -1).astype(np.float64)
     scale = to_minifloats((np.abs(matrix).max(axis=1) / top).astype(np.float32), up=True)
     steps = scale.values.astype(np.float64)[:, None]
+    gain = 1.0 if layer.gain is None else layer.gain.values
     if inputs is None or not _can_feed_back(matrix):
-        integers = np.rint(matrix / steps)
+        integers = np.clip(np.rint(matrix / steps), -top, top)
     else:
-        integers = _error_feedback(matrix, steps, top, inputs)
-    weight = np.clip(integers, -top, top).astype(np.int8).reshape(layer.weight.shape)
-    return replace(layer, weight=weight, scale=scale)
+        integers = _error_feedback(matrix, steps, top, ((inputs - mean) * gain).astype(np.float32))
+    errors = (matrix - integers * steps) * (mean * gain)
+    bias = (layer.biases + errors.sum(axis=1)).astype(np.float32)
+    return replace(layer, weight=integers.astype(np.int8).reshape(layer.weight.shape), scale=scale, bias=bias)
 
 
 def _can_feed_back(matrix: np.ndarray) -> bool:

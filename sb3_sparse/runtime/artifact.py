@@ -40,6 +40,8 @@ _NAMES = tuple(ACTIVATIONS)
 _NUMBERS = ("clip", "leaky_relu", "elu")
 #: A payload that deflates further than this is stored as it is, so that no file becomes a flood.
 _MAX_RATIO = 32
+#: Most entries of one row: their count has two bytes.
+_MAX_ROW = (1 << 16) - 1
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -154,6 +156,9 @@ def _write_layer(writer: Writer, layer: Layer) -> None:
     else:
         writer.array(layer.biases, "f4")
     counts, gaps, values = to_gaps(layer.weight.reshape(layer.outputs, -1))
+    if counts.max(initial=0) > _MAX_ROW:
+        row = f"a layer of shape {layer.weight.shape} has a row of {counts.max()} weights"
+        raise ValueError(f"{row}, and the compact file has room for {_MAX_ROW}: prune it first")
     runs = to_runs(counts)
     writer.pack("H", len(runs))
     writer.array(runs, "u2")

@@ -44,7 +44,7 @@ def build(source: str) -> Path:
     if source == "module.c":
         headers = [f"-I{sysconfig.get_paths()['include']}", f"-I{np.get_include()}"]
         identity += f"{sys.version}{np.__version__}{headers}"
-        flags = [*flags, *headers]
+        flags = [*flags, *headers, *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else [])]
     digest = hashlib.sha256(f"{source}{flags}{identity}".encode())
     for path in sorted(_SOURCES.iterdir()):
         digest.update(path.read_bytes())
@@ -93,7 +93,7 @@ def _directory() -> Path:
     """The cache, or a directory for this process if there cannot be a safe one."""
     base = os.environ.get("SB3_SPARSE_CACHE") or os.environ.get("XDG_CACHE_HOME")
     try:
-        directory = Path(base) if base else Path.home() / ".cache"
+        directory = Path(base).absolute() if base else Path.home() / ".cache"
         directory = directory if os.environ.get("SB3_SPARSE_CACHE") else directory / "sb3_sparse"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if _is_ours(directory) and os.access(directory, os.W_OK | os.X_OK):

@@ -75,6 +75,15 @@ class Minifloats(NamedTuple):
         return integers.astype(np.float32) * np.float32(self.unit)
 
 
+def one_scale(count: int, scale: float) -> Minifloats:
+    """
+    :param count: Number of rows.
+    :param scale: A scale.
+    :return: The same scale for all rows, exactly: code 240 is 2**19, and to divide by that is exact
+    """
+    return Minifloats(np.full(count, 240, np.uint8), scale / 2**19)
+
+
 class Fixed(NamedTuple):
     """
     Numbers in 16 bits each, evenly spaced.

@@ -15,15 +15,13 @@ from numpy.typing import NDArray
 from sb3_sparse.runtime.gaps import to_runs
 from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Floats, Layer, Network, Shape
 
-_COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES = range(6)
+_COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES, _DOTS = range(7)
 #: Fields of sb3s_layer and sb3s_plan, in their order in memory; all have four bytes.
 _LAYER = (
-    "kind activation in out low high weights indices biases counts runs blocks scales sums channels height width "
-    "kernel_height kernel_width stride_height stride_width pad_height pad_width out_height out_width pitch phase"
+    "kind activation in out low high weights indices biases counts runs scales sums channels height width "
+    "stride_height stride_width pad_height pad_width out_height out_width pitch phase"
 ).split()
-_PLAN = (
-    "layers inputs outputs head actions normalize limit mean scale low high groups half reserved0 reserved1 reserved2"
-).split()
+_PLAN = "layers inputs outputs head actions normalize limit mean scale low high groups half".split()
 #: A layer is taken for dense if it has at least this share of its weights: a dense kernel reads vectors.
 _DENSE = 0.2
 
@@ -62,7 +60,7 @@ class Plan:
             described = self._layer(layer, shapes[index], shapes[index + 1], first=index == 0, vector=vector)
             extra = max(extra, int(described.pop("extra", 0)))
             layers.append(described)
-        # Halves are a multiple of 64 bytes, hold whole slices of 16 rows and whole blocks of 256 bytes.
+        # Halves are a multiple of 64 bytes, and hold whole slices of 16 rows.
         half = max(64, *(_round_up(prod(shape), 64) for shape in shapes))
         fields["half"] = half
         #: Bytes of memory that a call works in.
@@ -100,7 +98,7 @@ class Plan:
             return fields | self._convolution(layer, before, after)
         if vector and first and prod(before) <= 32:
             return fields | self._lanes(layer)
-        if vector and not first and layer.quantized:
+        if vector and not first and layer.quantized and prod(before) <= 1 << 16:
             return fields | self._bytes(layer)
         return fields | self._linear(layer)
 
@@ -142,8 +140,6 @@ class Plan:
             "channels": channels,
             "height": height,
             "width": width,
-            "kernel_height": weight.shape[2],
-            "kernel_width": weight.shape[3],
             "stride_height": down,
             "stride_width": right,
             "pad_height": top,
@@ -162,7 +158,9 @@ class Plan:
         for rows in _slices(weight):
             width = int(np.count_nonzero(rows, axis=1).max())
             columns, picked = _compact(rows, width)
-            indices.append(columns.T.reshape(-1))
+            # [row, step] to [four steps, row, step]
+            columns = np.pad(columns, ((0, 0), (0, -width % 4))).reshape(16, -1, 4)
+            indices.append(columns.transpose(1, 0, 2).reshape(-1))
             values.append(picked.T.reshape(-1))
             steps.append(width)
         return {
@@ -175,29 +173,39 @@ class Plan:
         }
 
     def _bytes(self, layer: Layer) -> dict[str, float]:
-        """SELL-16 with four int8 weights per row and step, in blocks of 256 inputs."""
+        """SELL-16 with four int8 weights per row and step, all of one block of 64 inputs; or dense, if that is faster."""
         weight = layer.weight
-        blocks = -(-weight.shape[1] // 256)
-        indices, values, steps = [], [], []
-        for rows in _slices(weight):
-            for block in range(blocks):
-                part = rows[:, 256 * block : 256 * (block + 1)]
-                width = -(-int(np.count_nonzero(part, axis=1).max()) // 4)
-                columns, picked = _compact(part, 4 * width)
-                # [row, step, 4] to [step, row, 4]
-                indices.append(columns.reshape(16, width, 4).transpose(1, 0, 2).reshape(-1))
-                values.append(picked.reshape(16, width, 4).transpose(1, 0, 2).reshape(-1))
-                steps.append(width)
-        return {
-            "kind": _BYTES,
-            "weights": self._add(np.concatenate(values).astype(np.int8)),
-            "indices": self._add(np.concatenate(indices).astype(np.uint8)),
-            "counts": self._add(np.array(steps, np.int32)),
+        fields: dict[str, float] = {
             "biases": self._add(_pad_rows(layer.biases)),
             "scales": self._add(_pad_rows(layer.scales)),
             "sums": self._add(_pad_rows(weight.sum(axis=1, dtype=np.int64).astype(np.float32))),
-            "runs": -(-layer.outputs // 16),
-            "blocks": blocks,
+        }
+        parts, steps, places = [], [], []
+        for rows in _slices(weight):
+            steps.append(0)
+            for start in range(0, weight.shape[1], 64):
+                part = rows[:, start : start + 64]
+                width = -(-int(np.count_nonzero(part, axis=1).max()) // 4)
+                columns, picked = _compact(part, 4 * width)
+                # Two times [row, step, 4] to [step, two, row, 4]
+                both = np.stack([columns.astype(np.uint8), picked.view(np.uint8)]).reshape(2, 16, width, 4)
+                parts.append(both.transpose(2, 0, 1, 3).reshape(-1))
+                places += [start] * width
+                steps[-1] += width
+        outputs, inputs = _round_up(weight.shape[0], 8), _round_up(weight.shape[1], 64)
+        # Cycles, roughly: a dense step waits for one operand from memory, a sparse one for three; two are read at a time.
+        if outputs * inputs / 64 + 2 * outputs < 1.5 * sum(steps) + 4 * len(steps):
+            padded = np.zeros((outputs, inputs), np.int8)
+            padded[: weight.shape[0], : weight.shape[1]] = weight
+            # [group, row, block, 64] to [group, block, row, 64]
+            arranged = padded.reshape(-1, 8, inputs // 64, 64).transpose(0, 2, 1, 3)
+            return fields | {"kind": _DOTS, "weights": self._add(arranged)}
+        return fields | {
+            "kind": _BYTES,
+            "weights": self._add(np.concatenate(parts)),
+            "indices": self._add(np.array(places, np.uint16)),
+            "counts": self._add(np.array(steps, np.int32)),
+            "runs": len(steps),
         }
 
 

@@ -7,7 +7,7 @@
 #include "activations.h"
 
 enum { SB3S_IDENTITY, SB3S_RELU, SB3S_TANH, SB3S_CLIP, SB3S_LEAKY_RELU, SB3S_ELU, SB3S_SIGMOID, SB3S_SILU };
-enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES };
+enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES, SB3S_DOTS };
 enum { SB3S_UNSCALE, SB3S_CLIP_ACTION, SB3S_ARGMAX, SB3S_POSITIVE };
 
 typedef struct {
@@ -15,11 +15,11 @@ typedef struct {
     float low, high;
     /* Offsets into the plan. */
     int32_t weights, indices, biases, counts;
-    /* Runs of equal counts, or slices; and blocks of inputs. */
-    int32_t runs, blocks;
+    /* Runs of equal counts, or slices. */
+    int32_t runs;
     int32_t scales, sums;
-    /* Convolutions: input and output planes, kernel, stride, padding. */
-    int32_t channels, height, width, kernel_height, kernel_width, stride_height, stride_width, pad_height, pad_width;
+    /* Convolutions: input and output planes, stride, padding. */
+    int32_t channels, height, width, stride_height, stride_width, pad_height, pad_width;
     int32_t out_height, out_width, pitch, phase;
 } sb3s_layer;
 
@@ -28,7 +28,6 @@ typedef struct {
     float limit;
     /* Offsets of mean and scale, of low and high or the groups; floats in one half of the scratch memory. */
     int32_t mean, scale, low, high, groups, half;
-    int32_t reserved[3];
 } sb3s_plan;
 
 static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
@@ -169,6 +168,10 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
     const sb3s_layer *layer = (const sb3s_layer *)(plan + 1);
     float *y = x + plan->half;
     int i, j, n, invalid = 0;
+#ifdef SB3S_VBMI
+    sb3s_range range;
+    range.known = 0;
+#endif
     for (i = 0; i < plan->inputs; i++) invalid |= x[i] != x[i];
     if (plan->normalize) {
         const float *mean = (const float *)(base + plan->mean), *scale = (const float *)(base + plan->scale);
@@ -180,7 +183,7 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
     for (n = 0; n < plan->layers; n++, layer++) {
         const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
         const void *indices = base + layer->indices, *counts = base + layer->counts;
-        int size = layer->out;
+        int size = layer->out, finished = 0;
         float *swap;
         switch (layer->kind) {
         case SB3S_COLUMNS:
@@ -199,16 +202,25 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
             break;
 #ifdef SB3S_VBMI
         case SB3S_LANES:
-            sb3s_lanes(layer, base, x, y);
+            finished = sb3s_lanes(layer, base, x, y, &range);
+            size = (size + 15) & ~15;
             break;
         case SB3S_BYTES:
-            sb3s_bytes(layer, base, x, y);
+            finished = sb3s_bytes(layer, base, x, y, &range);
+            size = (size + 15) & ~15;
+            break;
+        case SB3S_DOTS:
+            finished = sb3s_dots(layer, base, x, y, &range);
+            size = (size + 15) & ~15;
             break;
 #endif
         default:
             break;
         }
-        sb3s_activate(layer, y, size);
+        if (!finished) sb3s_activate(layer, y, size);
+#ifdef SB3S_VBMI
+        range.known = finished;
+#endif
         swap = x;
         x = y;
         y = swap;

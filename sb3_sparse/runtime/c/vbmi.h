@@ -1,96 +1,176 @@
-/* Kernels for AVX-512 VBMI + VNNI: the inputs stay in registers and are picked by byte permutation, never gathered from
-   memory. Rows are cut into slices of 16 (SELL-16), one lane each. */
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VNNI__)
+/* Kernels for AVX-512 VBMI + VNNI: the inputs stay in registers or in a few lines of the cache, and are picked by permutation,
+   never gathered. A kernel returns whether it has applied the activation; then it has found the range of its outputs too,
+   which the next layer needs to round them to bytes. */
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
 #include <immintrin.h>
 #define SB3S_VBMI
 
-/* Float weights, at most 32 inputs in two registers; per step 16 indices of 32 bits and 16 weights. */
-static void sb3s_lanes(const sb3s_layer *layer, const char *base, const float *restrict x, float *restrict y) {
-    const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
-    const uint8_t *c = (const uint8_t *)(base + layer->indices);
-    const int32_t *steps = (const int32_t *)(base + layer->counts);
-    const int in = layer->in;
-    const __m512 low = _mm512_maskz_loadu_ps(in >= 16 ? 0xffff : (__mmask16)((1u << in) - 1), x);
-    const __m512 high = _mm512_maskz_loadu_ps(in <= 16 ? 0 : in >= 32 ? 0xffff : (__mmask16)((1u << (in - 16)) - 1), x + 16);
-    int slice, step;
-    for (slice = 0; slice < layer->runs; slice++) {
-        __m512 sum = _mm512_load_ps(b + 16 * slice), other = _mm512_setzero_ps();
-        for (step = 0; step + 2 <= steps[slice]; step += 2, c += 32, w += 32) {
-            const __m512i i0 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)c));
-            const __m512i i1 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)(c + 16)));
-            sum = _mm512_fmadd_ps(_mm512_permutex2var_ps(low, i0, high), _mm512_load_ps(w), sum);
-            other = _mm512_fmadd_ps(_mm512_permutex2var_ps(low, i1, high), _mm512_load_ps(w + 16), other);
-        }
-        if (step < steps[slice]) {
-            const __m512i i0 = _mm512_cvtepu8_epi32(_mm_load_si128((const __m128i *)c));
-            sum = _mm512_fmadd_ps(_mm512_permutex2var_ps(low, i0, high), _mm512_load_ps(w), sum);
-            c += 16;
-            w += 16;
-        }
-        _mm512_store_ps(y + 16 * slice, _mm512_add_ps(sum, other));
-    }
+/* Smallest and largest outputs of a layer by lanes, 0 among them. */
+typedef struct {
+    __m512 smallest, largest;
+    int known;
+} sb3s_range;
+
+static inline void sb3s_clear(sb3s_range *range) { range->smallest = range->largest = _mm512_setzero_ps(); }
+
+/* Outputs as they will be stored. What is no number stays so: it is the second operand. */
+static inline __m512 sb3s_finish(sb3s_range *range, int relu, __m512 y) {
+    if (relu)
+        y = _mm512_max_ps(_mm512_setzero_ps(), y);
+    else
+        range->smallest = _mm512_min_ps(range->smallest, y);
+    range->largest = _mm512_max_ps(range->largest, y);
+    return y;
 }
 
-/* int8 weights; inputs in 8 bits between their smallest and largest, found anew for every observation. Blocks of 256 inputs
-   in four registers; per step 64 indices and 64 weights, four of each row, for one vpdpbusd. */
-static void sb3s_bytes(const sb3s_layer *layer, const char *base, float *restrict x, float *restrict y) {
-    const int8_t *w = (const int8_t *)(base + layer->weights);
-    const uint8_t *c = (const uint8_t *)(base + layer->indices);
+static inline int sb3s_is_finished(const sb3s_layer *layer) {
+    return layer->activation == SB3S_RELU || layer->activation == SB3S_IDENTITY;
+}
+
+/* Float weights, at most 32 inputs in two registers. Slices of 16 rows, one lane each (SELL-16): per step 16 weights, and per
+   four steps 16 indices of 32 bits with a byte for each step. */
+static int sb3s_lanes(const sb3s_layer *layer, const char *base, const float *restrict x, float *restrict y,
+                      sb3s_range *found) {
+    const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
+    const __m512i *c = (const __m512i *)(base + layer->indices);
+    const int32_t *steps = (const int32_t *)(base + layer->counts);
+    const int in = layer->in, relu = layer->activation == SB3S_RELU;
+    const __m512 low = _mm512_maskz_loadu_ps(in >= 16 ? 0xffff : (__mmask16)((1u << in) - 1), x);
+    const __m512 high = _mm512_maskz_loadu_ps(in <= 16 ? 0 : in >= 32 ? 0xffff : (__mmask16)((1u << (in - 16)) - 1), x + 16);
+    sb3s_range range;
+    int slice, step;
+    sb3s_clear(&range);
+#define SB3S_STEP(total, k)                                                                                               \
+    total = _mm512_fmadd_ps(_mm512_permutex2var_ps(low, _mm512_srli_epi32(index, 8 * (k)), high),                         \
+                            _mm512_load_ps(w + 16 * (k)), total)
+    for (slice = 0; slice < layer->runs; slice++) {
+        __m512 sum = _mm512_load_ps(b + 16 * slice), other = _mm512_setzero_ps();
+        for (step = steps[slice]; step >= 4; step -= 4, w += 64) {
+            const __m512i index = _mm512_load_si512(c++);
+            SB3S_STEP(sum, 0);
+            SB3S_STEP(other, 1);
+            SB3S_STEP(sum, 2);
+            SB3S_STEP(other, 3);
+        }
+        if (step) {
+            const __m512i index = _mm512_load_si512(c++);
+            SB3S_STEP(sum, 0);
+            if (step > 1) SB3S_STEP(other, 1);
+            if (step > 2) SB3S_STEP(sum, 2);
+            w += 16 * step;
+        }
+        _mm512_store_ps(y + 16 * slice, sb3s_finish(&range, relu, _mm512_add_ps(sum, other)));
+    }
+#undef SB3S_STEP
+    *found = range;
+    return sb3s_is_finished(layer);
+}
+
+/* The inputs as bytes between the smallest and the largest, in place: 64 bytes are written where 256 have been read. What is
+   beyond the inputs is rounded too, whatever it is, and meets weights of 0. */
+static inline void sb3s_round(int in, float *x, sb3s_range *range, __m512 *unit, __m512 *offset) {
+    /* Packing interleaves the quarters of its operands. */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    __m512 inverse, shift;
+    float lowest, span;
+    int i;
+    if (!range->known) {
+        sb3s_clear(range);
+        for (i = 0; i < in; i += 16)
+            sb3s_finish(range, 0, _mm512_maskz_loadu_ps(in - i >= 16 ? 0xffff : (__mmask16)((1u << (in - i)) - 1), x + i));
+    }
+    lowest = _mm512_reduce_min_ps(range->smallest);
+    span = _mm512_reduce_max_ps(range->largest) - lowest;
+    *unit = _mm512_set1_ps(span * (1.0f / 255.0f));
+    *offset = _mm512_set1_ps(lowest);
+    inverse = _mm512_set1_ps(span > 0.0f ? 255.0f / span : 0.0f);
+    shift = _mm512_mul_ps(*offset, inverse);
+#define SB3S_INTEGERS(k) _mm512_cvtps_epi32(_mm512_fmsub_ps(_mm512_load_ps(x + i + 16 * (k)), inverse, shift))
+    for (i = 0; i < in; i += 64) {
+        const __m512i front = _mm512_packus_epi32(SB3S_INTEGERS(0), SB3S_INTEGERS(1));
+        const __m512i back = _mm512_packus_epi32(SB3S_INTEGERS(2), SB3S_INTEGERS(3));
+        _mm512_store_si512((uint8_t *)x + i, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(front, back)));
+    }
+#undef SB3S_INTEGERS
+}
+
+/* int8 weights, SELL-16: per step 64 indices and 64 weights, four of each row, for one vpdpbusd, and the place of the 64 input
+   bytes that all of them are picked from: picking from four registers at once takes three times as long. */
+static int sb3s_bytes(const sb3s_layer *layer, const char *base, float *restrict x, float *restrict y, sb3s_range *found) {
+    const uint8_t *w = (const uint8_t *)(base + layer->weights), *bytes = (const uint8_t *)x;
+    const uint16_t *places = (const uint16_t *)(base + layer->indices);
     const int32_t *steps = (const int32_t *)(base + layer->counts);
     const float *b = (const float *)(base + layer->biases), *scales = (const float *)(base + layer->scales);
     const float *sums = (const float *)(base + layer->sums);
-    const int n = (layer->in + 15) & ~15;
-    uint8_t *bytes = (uint8_t *)x;
-    int i, slice, block, step;
-    float lowest, unit;
-    __m512 smallest = _mm512_set1_ps(0.0f), largest = smallest, offset, inverse;
-    for (i = layer->in; i < n; i++) x[i] = 0.0f;
-    for (i = 0; i < n; i += 16) {
-        const __m512 v = _mm512_load_ps(x + i);
-        smallest = _mm512_min_ps(smallest, v);
-        largest = _mm512_max_ps(largest, v);
-    }
-    lowest = _mm512_reduce_min_ps(smallest);
-    unit = (_mm512_reduce_max_ps(largest) - lowest) * (1.0f / 255.0f);
-    offset = _mm512_set1_ps(lowest);
-    inverse = _mm512_set1_ps(unit > 0.0f ? 1.0f / unit : 0.0f);
-    /* In place: 16 bytes are written where 64 have been read. */
-    for (i = 0; i < n; i += 16) {
-        const __m512 v = _mm512_mul_ps(_mm512_sub_ps(_mm512_load_ps(x + i), offset), inverse);
-        _mm_store_si128((__m128i *)(bytes + i), _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(v)));
-    }
+    const int relu = layer->activation == SB3S_RELU;
+    __m512 unit, offset;
+    sb3s_range range;
+    int slice, step;
+    sb3s_round(layer->in, x, found, &unit, &offset);
+    sb3s_clear(&range);
+#define SB3S_STEP(total, k)                                                                                               \
+    total = _mm512_dpbusd_epi32(                                                                                          \
+        total, _mm512_permutexvar_epi8(_mm512_load_si512(w + 128 * (k)), _mm512_load_si512(bytes + places[k])),           \
+        _mm512_load_si512(w + 128 * (k) + 64))
     for (slice = 0; slice < layer->runs; slice++) {
         __m512i sum = _mm512_setzero_si512(), other = sum;
-        for (block = 0; block < layer->blocks; block++) {
-            const int count = *steps++;
-            const uint8_t *at = bytes + 256 * block;
-            const __m512i x0 = _mm512_load_si512(at), x1 = _mm512_load_si512(at + 64);
-            const __m512i x2 = _mm512_load_si512(at + 128), x3 = _mm512_load_si512(at + 192);
-#define SB3S_STEP(total, k)                                                                                               \
-    {                                                                                                                     \
-        const __m512i index = _mm512_load_si512(c + 64 * (k));                                                            \
-        const __m512i front = _mm512_permutex2var_epi8(x0, index, x1), back = _mm512_permutex2var_epi8(x2, index, x3);    \
-        const __m512i picked = _mm512_mask_blend_epi8(_mm512_movepi8_mask(index), front, back);                           \
-        total = _mm512_dpbusd_epi32(total, picked, _mm512_load_si512(w + 64 * (k)));                                      \
+        __m512 value, scaled;
+        for (step = steps[slice]; step >= 2; step -= 2, w += 256, places += 2) {
+            SB3S_STEP(sum, 0);
+            SB3S_STEP(other, 1);
+        }
+        if (step) {
+            SB3S_STEP(sum, 0);
+            w += 128;
+            places++;
+        }
+        /* scale * (unit * sum + lowest * (sum of the row's weights)) + bias */
+        value = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, other));
+        value = _mm512_fmadd_ps(value, unit, _mm512_mul_ps(offset, _mm512_load_ps(sums + 16 * slice)));
+        scaled = _mm512_fmadd_ps(value, _mm512_load_ps(scales + 16 * slice), _mm512_load_ps(b + 16 * slice));
+        _mm512_store_ps(y + 16 * slice, sb3s_finish(&range, relu, scaled));
     }
-            for (step = 0; step + 2 <= count; step += 2, c += 128, w += 128) {
-                SB3S_STEP(sum, 0)
-                SB3S_STEP(other, 1)
-            }
-            if (step < count) {
-                SB3S_STEP(sum, 0)
-                c += 64;
-                w += 64;
-            }
 #undef SB3S_STEP
+    *found = range;
+    return sb3s_is_finished(layer);
+}
+
+/* int8 weights, dense: eight rows at a time, 64 inputs of each per vpdpbusd. */
+static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict x, float *restrict y, sb3s_range *found) {
+    const int8_t *w = (const int8_t *)(base + layer->weights);
+    const float *b = (const float *)(base + layer->biases), *scales = (const float *)(base + layer->scales);
+    const float *sums = (const float *)(base + layer->sums);
+    const int relu = layer->activation == SB3S_RELU;
+    __m512 unit, offset;
+    sb3s_range range;
+    int row, i, j;
+    sb3s_round(layer->in, x, found, &unit, &offset);
+    sb3s_clear(&range);
+    for (row = 0; row < layer->out; row += 8) {
+        __m512i sum[8];
+        __m512 value, scaled;
+        for (j = 0; j < 8; j++) sum[j] = _mm512_setzero_si512();
+        for (i = 0; i < layer->in; i += 64, w += 512) {
+            const __m512i bytes = _mm512_load_si512((const uint8_t *)x + i);
+            for (j = 0; j < 8; j++) sum[j] = _mm512_dpbusd_epi32(sum[j], bytes, _mm512_load_si512(w + 64 * j));
         }
-        {
-            /* scale * (unit * sum + lowest * (sum of the row's weights)) + bias */
-            const __m512 whole = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, other));
-            const __m512 value = _mm512_fmadd_ps(whole, _mm512_set1_ps(unit), _mm512_mul_ps(offset, _mm512_load_ps(sums + 16 * slice)));
-            _mm512_store_ps(y + 16 * slice,
-                            _mm512_fmadd_ps(value, _mm512_load_ps(scales + 16 * slice), _mm512_load_ps(b + 16 * slice)));
-        }
+        /* The sums of eight registers into eight lanes. */
+        for (j = 0; j < 4; j++)
+            sum[j] = _mm512_add_epi32(_mm512_unpacklo_epi32(sum[2 * j], sum[2 * j + 1]),
+                                      _mm512_unpackhi_epi32(sum[2 * j], sum[2 * j + 1]));
+        for (j = 0; j < 2; j++)
+            sum[j] = _mm512_add_epi32(_mm512_unpacklo_epi64(sum[2 * j], sum[2 * j + 1]),
+                                      _mm512_unpackhi_epi64(sum[2 * j], sum[2 * j + 1]));
+        /* Quarters 0 and 2, 1 and 3 of both; then the two that are left of each. */
+        sum[0] = _mm512_add_epi32(_mm512_shuffle_i32x4(sum[0], sum[1], 0x88), _mm512_shuffle_i32x4(sum[0], sum[1], 0xdd));
+        sum[0] = _mm512_add_epi32(_mm512_shuffle_i32x4(sum[0], sum[0], 0x08), _mm512_shuffle_i32x4(sum[0], sum[0], 0x0d));
+        value = _mm512_cvtepi32_ps(sum[0]);
+        value = _mm512_fmadd_ps(value, unit, _mm512_mul_ps(offset, _mm512_maskz_loadu_ps(0xff, sums + row)));
+        scaled = _mm512_fmadd_ps(value, _mm512_maskz_loadu_ps(0xff, scales + row), _mm512_maskz_loadu_ps(0xff, b + row));
+        /* Whole slices of 16, as the others: what lies there may be no float. */
+        _mm512_mask_storeu_ps(y + row, row % 16 ? 0xff : 0xffff, sb3s_finish(&range, relu, scaled));
     }
+    *found = range;
+    return sb3s_is_finished(layer);
 }
 #endif
