@@ -91,7 +91,9 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bits", type=int, default=8, choices=(*range(2, 9), 32), help="bits per weight; 32 rounds nothing (%(default)s)"
     )
-    parser.add_argument("--vecnormalize", type=Path, help="statistics of VecNormalize; by default found beside the zip")
+    parser.add_argument(
+        "--vecnormalize", type=Path, help="statistics of VecNormalize, or none; by default found beside the zip"
+    )
     parser.add_argument(
         "--calibration-steps", type=int, default=4096, help="observations to calibrate with; 0 for none (%(default)s)"
     )

@@ -57,6 +57,7 @@ def test_fits_a_microcontroller(mcu, found, target):
     ours = mcu.measure(found["99/w8a16"][0], target, found["99/w8a16"][1])
     assert dense["self_test"] == int8["self_test"] == ours["self_test"] == 0
     assert ours["flash"] <= 2000 and ours["ram"] <= 512
+    assert ours["instructions"] <= (7500 if target == "m4f" else 20000)
     assert 40 * ours["instructions"] < dense["instructions"] and 20 * ours["instructions"] < int8["instructions"]
     # Weights in four bytes and in one.
     assert 4 * 71_000 < dense["flash"] < 4 * 74_000 and 71_000 < int8["flash"] < 80_000

@@ -61,9 +61,8 @@ def fake_quantize(weight: Tensor, bits: int) -> Tensor:
     """
     The weight on its grid, with the straight-through gradient: the gradient of the result is that of the weight.
 
-    Measured on the layers of a 17-256-256-6 actor and one CPU thread, an ``autograd.Function`` takes about as long, and
-    ``torch.fake_quantize_per_tensor_affine`` four times as long on the largest layer. It can be differentiated twice (TRPO),
-    traced and exported.
+    Written with plain operations, so it can be differentiated twice (TRPO), traced and exported. What it costs in a training
+    step is measured by ``benchmarks/overhead.py``.
 
     :param weight: As in :func:`quantize`.
     :param bits: Bits of an integer, from 2 to 8; not checked.

@@ -1,0 +1,133 @@
+"""What rounding costs: integer arithmetic follows the floats, no input spoils the others, the file is small."""
+
+from dataclasses import replace
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from stable_baselines3 import SAC
+
+from sb3_sparse import compress
+from sb3_sparse.export.graph import trace
+from sb3_sparse.export.integer import simulate
+from sb3_sparse.export.passes import fold
+from sb3_sparse.export.quantize import quantize
+from sb3_sparse.export.sizes import sizes
+from sb3_sparse.runtime.records import Activation, Head, Layer, Network
+from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.sparsity import erk
+from tests.test_export import image_model, observe, qat_model, trained
+
+
+class Cheetah(gym.Env):
+    """The spaces of HalfCheetah."""
+
+    observation_space = spaces.Box(-np.inf, np.inf, (17,), np.float64)
+    action_space = spaces.Box(-1, 1, (6,))
+
+
+def expect_integers_near(model, obs, share=2e-3):
+    """16-bit activations lose next to nothing beside the float activations of the same 8-bit weights."""
+    network = compress(model, calibration=obs, backend="numpy").network
+    inputs = obs.astype(np.float32).reshape(len(obs), *network.shape)
+    exact = layer_inputs(network, inputs)[-1]
+    assert np.abs(simulate(network, inputs) - exact).max() <= share * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "dqn", "ppo", "qrdqn"])
+def test_integers_follow_floats(name):
+    model = trained(name, False)
+    expect_integers_near(model, observe(model))
+
+
+@pytest.mark.parametrize("name", ["sac", "td3", "dqn", "conv"])
+def test_integers_of_trained_grids_follow_floats(name):
+    model = qat_model(name, 8)
+    expect_integers_near(model, observe(model, 18))
+
+
+@pytest.mark.parametrize("name", ["ppo, flat", "dqn", "sac"])
+def test_integers_of_images_follow_floats(name):
+    if name == "ppo, flat":
+        model = trained("ppo", False)
+        env = gym.make("Pendulum-v1")
+        env.observation_space = spaces.Box(0, 255, (1, 36, 36), np.uint8)
+        model = type(model)("MlpPolicy", env, seed=0, device="cpu")
+        with th.no_grad():
+            model.policy.action_net.weight *= 50
+        obs = np.random.default_rng(0).integers(0, 256, (40, 1, 36, 36)).astype(np.uint8)
+    else:
+        model = image_model(name)
+        obs = observe(model, 18)
+    expect_integers_near(model, obs)
+
+
+def rounding_error(change, offset=0.0, factor=1.0, share=None):
+    """Root mean square error of a random 17-64-4 network whose input 3 is changed, with weights that fit it."""
+    rng = np.random.default_rng(0)
+    shapes = [(64, 17), (64, 64), (4, 64)]
+    layers = [
+        Layer((rng.normal(size=s) / np.sqrt(s[1])).astype(np.float32), np.zeros(s[0], np.float32), Activation("relu"))
+        for s in shapes
+    ]
+    layers[-1] = replace(layers[-1], activation=Activation())
+    x = rng.normal(size=(4000, 17)).astype(np.float32)
+    if change:
+        x[:, 3] = x[:, 3] * factor + offset
+        if share is not None:
+            layers[0].weight[:, 3] *= share
+    bound = np.ones(4, np.float32)
+    network = Network((17,), False, None, tuple(layers), Head("clip", (4,), -bound, bound))
+    exact = layer_inputs(network, x[2000:])[-1]
+    return np.sqrt(np.mean((layer_inputs(quantize(network, 8, x[:2000]), x[2000:])[-1] - exact) ** 2))
+
+
+@pytest.mark.parametrize(
+    ("offset", "factor", "share"),
+    [
+        (0, 1e-4, None),
+        (0, 1e-6, None),
+        (0, 1e-30, None),
+        (0, 0, None),
+        (0, 1e6, 1e-6),
+        (10, 1, None),
+        (100, 1, None),
+        (1000, 1, None),
+    ],
+)
+def test_one_input_does_not_spoil_the_others(offset, factor, share):
+    assert rounding_error(True, offset, factor, share) < 2 * rounding_error(False)
+
+
+@pytest.mark.parametrize(("sparsity", "most"), [(0.95, 9_000), (0.99, 1_600)])
+def test_the_file_of_a_sparse_actor(sparsity, most):
+    """17-256-256-6, ERK shares of the largest weights: real bytes of the file, header and all."""
+    model = SAC("MlpPolicy", Cheetah(), buffer_size=1, seed=0, device="cpu")
+    actor = model.policy.actor
+    weights = {"0": actor.latent_pi[0].weight, "2": actor.latent_pi[2].weight, "mu": actor.mu.weight}
+    with th.no_grad():
+        for name, keep in erk({name: weight.abs() for name, weight in weights.items()}, sparsity).items():
+            flat = weights[name].view(-1)
+            flat[flat.abs().argsort()[: flat.numel() - keep]] = 0
+    policy = compress(model, backend="numpy")
+    assert policy.nbytes <= most
+    if sparsity == 0.95:
+        original = fold(trace(model))
+        assert policy.nbytes <= 1.35 * sizes(original, policy.network, 8)["entropy bound"]
+
+
+def test_a_hook_is_refused():
+    model = SAC("MlpPolicy", Cheetah(), buffer_size=1, device="cpu", policy_kwargs={"net_arch": [8]})
+    handle = model.policy.actor.mu.register_forward_hook(lambda module, inputs, output: -output)
+    with pytest.raises(ValueError, match=r"'actor.mu' \(Linear\) with a hook"):
+        compress(model)
+    handle.remove()
+    compress(model, backend="numpy")
+
+
+@pytest.mark.parametrize("wrong", ["agent.zip", None])
+def test_what_is_no_model(wrong):
+    with pytest.raises(ValueError, match="compress takes a model"):
+        compress(wrong)
