@@ -106,3 +106,13 @@ def test_an_agent_is_never_made_denser(inference):
     rows = inference.make_rows(sparse_twin(model, 0.9), observations, (0.8, 0.9))
     assert rows.skipped["80"] == "the agent is 90.0% sparse already"
     assert rows.networks["90"]["sparsity"] == pytest.approx(0.9, abs=1e-4) and "80/numpy" not in rows.predicts
+
+
+def test_returns_of_an_export(scripts, tmp_path):
+    """An export of float weights plays the same episodes; ratios come with their intervals."""
+    returns = pytest.importorskip("returns")
+    found = returns.measure(returns.train(tmp_path, 150), episodes=2, seed=0)
+    assert set(found["returns"]) == {"SB3 model", *returns.FORMS}
+    np.testing.assert_allclose(found["returns"]["float"], found["returns"]["SB3 model"], rtol=1e-3)
+    share, (low, high) = returns.ratio(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.random.default_rng(0))
+    assert share == low == high == 1

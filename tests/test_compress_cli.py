@@ -16,6 +16,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_sparse import OneShotPruningCallback, QATCallback
 from sb3_sparse.cli import main
 from sb3_sparse.export.agent import load_agent, load_normalization, make_environment
+from sb3_sparse.export.command import _c_name
 from sb3_sparse.export.measure import Latency, Returns, model_act, play_observations, play_returns
 from sb3_sparse.runtime import load
 from tests.algorithms import CASES
@@ -256,3 +257,11 @@ def test_figures_by_hand():
 def test_help_is_fast():
     code = "import sys, sb3_sparse.cli; assert 'torch' not in sys.modules and 'stable_baselines3' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+NAMES = {"agent": "agent", "My agent-v1 (best)": "my_agent_v1_best", "007": "policy_007", "é": "policy", "sb3s": "policy_sb3s"}
+
+
+@pytest.mark.parametrize("stem", NAMES)
+def test_headers_are_named_after_their_agent(stem):
+    assert _c_name(stem) == NAMES[stem]

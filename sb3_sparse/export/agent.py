@@ -94,8 +94,8 @@ def load_normalization(agent: Path, env: str | None = None, path: Path | None = 
 
     :param agent: Its zip.
     :param env: Its environment.
-    :param path: The file, or "none" for no normalization; by default one that belongs to the same checkpoint, or ``vecnormalize.pkl`` beside the zip or in
-        the folder with the environment's name, as rl-zoo3 saves it.
+    :param path: The file, or "none" for no normalization; by default one that belongs to the same checkpoint, or
+        ``vecnormalize.pkl`` beside the zip or in the folder with the environment's name, as rl-zoo3 saves it.
     :return: The file and what it holds; None if there is none
     :raises ValueError: if the file is no such file
     :raises OSError: if it cannot be read
