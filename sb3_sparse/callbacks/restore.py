@@ -82,8 +82,10 @@ def restore(model: "BaseAlgorithm") -> None:
     twice does no harm.
 
     :param model: Any SB3 model; one without a saved state stays as it is.
-    :raises ValueError: if the saved state is damaged
+    :raises ValueError: if the saved state is damaged, or this is no model
     """
+    if not hasattr(model, "policy"):
+        raise ValueError(f"restore takes a model, such as SAC.load(...), and was given a {type(model).__name__}")
     if hasattr(model, "sparsity_state"):
         saved = SavedLayers(model, SparsityState(model))
         saved.drop_regrown()
