@@ -97,7 +97,7 @@ def main() -> None:
                 cells = [f"{number:,.1f}" for number in (array.mean(), array.std(), array.min())]
                 last = [f"{share:.4f}", f"{interval[0]:.3f} - {interval[1]:.3f}"] if name in FORMS else ["", ""]
                 table.add_row(path.stem, name, f"{size:,}" if size else "", *cells, *last)
-    Console().print(table)
+    Console(width=150).print(table)
     if args.json:
         content = {
             "ratios": ratios,
