@@ -30,6 +30,7 @@ from sb3_sparse.export.passes import fold
 from sb3_sparse.export.policy import CompressedPolicy, compress
 from sb3_sparse.export.report import Report
 from sb3_sparse.runtime import BACKENDS, load
+from sb3_sparse.runtime.records import Network
 
 #: Names in tables and in report.json.
 SB3_ZIP, SB3_PREDICT = "SB3 zip", "SB3 predict"
@@ -43,6 +44,7 @@ class Agent:
 
     :param path: Its zip.
     :param model: The model.
+    :param original: What its policy computes.
     :param normalization: The statistics of its observations, if they are normalized.
     :param env: Name of its environment, if it is known.
     :param venv: The environment.
@@ -50,6 +52,7 @@ class Agent:
 
     path: Path
     model: BaseAlgorithm
+    original: Network
     normalization: VecNormalize | None
     env: str | None
     venv: VecEnv | None
@@ -143,9 +146,9 @@ def _load(
     print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
     normalization = None if found is None else found[1]
     # What cannot be exported is refused before anything is played.
-    fold(trace(model, normalization))
+    original = fold(trace(model, normalization))
     venv = None if env is None else make_environment(env, model, env_kwargs)
-    return Agent(path, model, normalization, env, venv)
+    return Agent(path, model, original, normalization, env, venv)
 
 
 def _observations(agent: Agent, count: int, seed: int) -> NDArray[Any] | None:
@@ -159,11 +162,10 @@ def _observations(agent: Agent, count: int, seed: int) -> NDArray[Any] | None:
 
 def _write_forms(agent: Agent, policy: CompressedPolicy, report: Report, out: Path) -> list[str]:
     """All files but the compact one, if they can be: what needs a missing package, or cannot hold this policy, says so."""
-    original = fold(trace(agent.model, agent.normalization))
     forms: Mapping[str, Callable[[Path], None]] = {
         f"{agent.path.stem}.h": lambda file: policy.to_c(file, name=_c_name(agent.path.stem)),
         f"{agent.path.stem}.onnx": policy.to_onnx,
-        "densities.png": lambda file: save_densities(file, report, original, policy.network),
+        "densities.png": lambda file: save_densities(file, report, agent.original, policy.network),
     }
     written = []
     print()
