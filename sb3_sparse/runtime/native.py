@@ -73,7 +73,7 @@ def rows(network: Network, compiled: Any) -> Rows:
 def library(network: Network) -> Rows:
     """
     :param network: A network.
-    :return: The same function as of :func:`rows`, through ctypes
+    :return: A function from one observation, an array of the network's shape, to one action, through ctypes
     :raises BuildError: if it cannot be compiled
     """
     predict = _library().sb3s_predict
@@ -83,16 +83,13 @@ def library(network: Network) -> Rows:
     address = memory.ctypes.data
     local = _Buffers(network, plan.scratch)
 
-    def run(x: Floats, memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
+    def act(x: NDArray[Any], memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
         # The default argument keeps the plan alive.
-        actions = _empty_actions(network, len(x))
-        for row, action in zip(x, actions.reshape(len(x), prod(network.head.shape)), strict=True):
-            local.x[:] = row.reshape(-1)
-            predict(address, local.x_address, local.action_address)
-            action[:] = local.action
-        return actions
+        local.x[...] = x
+        predict(address, local.x_address, local.action_address)
+        return local.action.copy()
 
-    return run
+    return act
 
 
 class _Buffers(threading.local):
@@ -100,9 +97,9 @@ class _Buffers(threading.local):
 
     def __init__(self, network: Network, scratch: int) -> None:
         memory = _aligned(scratch)
-        self.x = memory[: 4 * prod(network.shape)].view(np.float32)
+        self.x = memory[: 4 * prod(network.shape)].view(np.float32).reshape(network.shape)
         self.x_address = memory.ctypes.data
-        self.action = _empty_actions(network, 1).reshape(-1)
+        self.action = _empty_actions(network, 1).reshape(network.head.shape)
         self.action_address = self.action.ctypes.data
 
 

@@ -58,10 +58,12 @@ class Policy:
 
     def _attach(self, name: str) -> None:
         if name == "ctypes":
-            self._rows = native.library(self.network)
+            self._single = single = native.library(self.network)
+            self._rows = lambda x: np.stack([single(row) for row in x])
         elif name != "numpy":
             kernel = native.kernel(self.network, self._predict, vector=name == "vbmi")
-            self._rows = native.rows(self.network, kernel)
+            self._rows = rows = native.rows(self.network, kernel)
+            self._single = lambda x: rows(np.ascontiguousarray(x[None], np.float32)).reshape(self.network.head.shape)
             # The kernel answers what it can and calls self._predict for the rest.
             self.predict = kernel.predict  # type: ignore[method-assign]
         self.backend = name
@@ -93,8 +95,6 @@ class Policy:
         shape = self.network.shape
         if type(observation) is not np.ndarray or observation.shape != shape or observation.dtype.kind not in _NUMBERS:
             return self._predict_any(observation)
-        if self._rows is not None:
-            return self._rows(np.ascontiguousarray(observation[None], np.float32)).reshape(self.network.head.shape), None
         return self._single(observation), None
 
     def _predict_any(self, observation: Any) -> tuple[NDArray[Any], None]:
@@ -118,7 +118,7 @@ class Policy:
         )
 
     def _predict_batch(self, x: Floats) -> NDArray[Any]:
-        if self._rows is not None and (self.backend == "vbmi" or len(x) < _BATCH):
+        if self._rows is not None and (self.backend == "vbmi" or 0 < len(x) < _BATCH):
             return self._rows(x)
         return self._batch(x)
 
