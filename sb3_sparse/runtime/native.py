@@ -70,7 +70,7 @@ def rows(network: Network, compiled: Any) -> Rows:
     return run
 
 
-def library(network: Network) -> Rows:
+def library(network: Network) -> Callable[[NDArray[Any]], NDArray[Any]]:
     """
     :param network: A network.
     :return: A function from one observation, an array of the network's shape, to one action, through ctypes
