@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sb3_sparse.callbacks import GradualPruningCallback, OneShotPruningCallback, QATCallback, restore
+    from sb3_sparse.callbacks import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback, restore
     from sb3_sparse.cost import summarize
     from sb3_sparse.export import CompressedPolicy, compress
 
@@ -19,6 +19,7 @@ __all__ = [
     "GradualPruningCallback",
     "OneShotPruningCallback",
     "QATCallback",
+    "RewiringCallback",
     "__version__",
     "compress",
     "restore",
@@ -31,6 +32,7 @@ _HOMES = {
     "GradualPruningCallback": "callbacks",
     "OneShotPruningCallback": "callbacks",
     "QATCallback": "callbacks",
+    "RewiringCallback": "callbacks",
     "compress": "export",
     "restore": "callbacks",
     "summarize": "cost",

@@ -6,6 +6,7 @@ from sb3_sparse.callbacks.pruning_base import PruningCallback
 from sb3_sparse.callbacks.quantization import QATCallback
 from sb3_sparse.callbacks.restore import restore
 from sb3_sparse.callbacks.resumable import ResumableCallback
+from sb3_sparse.callbacks.rewiring import RewiringCallback
 from sb3_sparse.callbacks.state import saved_bits
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "PruningCallback",
     "QATCallback",
     "ResumableCallback",
+    "RewiringCallback",
     "SparsityCallback",
     "restore",
     "saved_bits",

@@ -6,17 +6,18 @@ A subclass calls :meth:`SparsityCallback._apply` with new masks. Masks change th
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch as th
+from torch import Tensor
 
 from sb3_sparse.callbacks.restore import SavedLayers
 from sb3_sparse.callbacks.resumable import ResumableCallback
 from sb3_sparse.nn import Layer, apply_mask, find_twins
 from sb3_sparse.sparsity import Named
 
-#: What becomes of the target network: it gets the online mask, or forgets pruned weights by averaging alone.
-TARGETS = ("mask", "polyak")
+#: What becomes of a target network: it has the mask of the online one, or as many weights, or is left to the averaging.
+TARGETS = ("mask", "topk", "polyak")
 
 
 class SparsityCallback(ResumableCallback):
@@ -32,8 +33,8 @@ class SparsityCallback(ResumableCallback):
     :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
         or "all".
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4".
-    :param targets: "mask" gives a layer of a target network the mask of its online twin, "polyak" leaves it to the
-        averaging.
+    :param targets: "mask" gives a layer of a target network the mask of its online twin, "topk" as many weights as that
+        has, "polyak" leaves it to the averaging.
     :param verbose: Verbosity level: 0 for no output, 1 for a line per change of masks.
     :raises ValueError: on an unknown ``targets``; at the start of training on an unknown network, a layer to exclude
         that does not exist, or a model that trains without gradients
@@ -65,21 +66,23 @@ class SparsityCallback(ResumableCallback):
 
     def _init_callback(self) -> None:
         super()._init_callback()
-        self._twins = find_twins(self.model.policy) if self.targets == "mask" else {}
+        twins = find_twins(self.model.policy)
+        self._twins = {layer: twins.get(layer, []) for layers in self.layers.values() for layer in layers.values()}
         for network in self.layers:
             self._apply(network, {name: layer.mask.clone() for name, layer in self.layers[network].items()})
 
-    def _apply(self, network: str, masks: Named) -> None:
+    def _apply(self, network: str, masks: Named, *, rules: Collection[str] = ("mask",)) -> None:
         """
         Give the layers of a network new masks; target twins, optimizer moments, the saved state and the log follow.
 
         :param network: Name of the network.
         :param masks: New masks by full layer name.
+        :param rules: The rules for target networks under which they get these masks at once.
         """
         layers = self.layers[network]
         active = 0
         for name, layer in layers.items():
-            apply_mask(layer, masks[name], self._optimizers, self._twins.get(layer, ()))
+            apply_mask(layer, masks[name], self._optimizers, self._twins[layer] if self.targets in rules else ())
             self._state.save_mask(name, layer.mask)
             active += int(layer.mask.flatten(1).any(dim=1).sum())
         total = sum(layer.mask.numel() for layer in layers.values())
@@ -88,9 +91,11 @@ class SparsityCallback(ResumableCallback):
         self._log[f"sparsity/{network}_active_neurons"] = active
 
     def _enforce(self) -> None:
-        """Zero what came back by a way around the optimizers; target twins included."""
+        """Zero what came back by a way around the optimizers; target twins included where they have the same mask."""
         layers = [layer for layers in self.layers.values() for layer in layers.values() if layer.pruned]
-        pairs = [(obeying.weight, layer.multiplier) for layer in layers for obeying in (layer, *self._twins.get(layer, ()))]
+        pairs: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.multiplier) for layer in layers]
+        if self.targets == "mask":
+            pairs += [(twin.weight, layer.multiplier) for layer in layers for twin in self._twins[layer]]
         if pairs:
             with th.no_grad():
                 th._foreach_mul_(*map(list, zip(*pairs, strict=True)))

@@ -87,7 +87,7 @@ class PruningCallback(SparsityCallback):
                 distribution=self.distribution,
                 generator=th.Generator().manual_seed(int(seed)),
             )
-            self._apply(network, masks)
+            self._apply(network, masks, rules=("mask", "topk"))
         if self.verbose > 0:
             done = ", ".join(f"{network} {self._log[f'sparsity/{network}']:.4f}" for network in self.layers)
             print(f"{type(self).__name__}: step {self.timestep}, sparsity of {done}")

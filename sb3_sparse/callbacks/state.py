@@ -5,10 +5,12 @@ SB3 saves every attribute of a model, so CheckpointCallback, EvalCallback, rl-zo
 holds strings, integers and dicts alone, so SB3 writes it as JSON, and a zip loads where this package is not installed:
 
     {"masks": {"actor.latent_pi.0": <packed mask>, ...}, "bits": {"actor.latent_pi.0": 8, ...},
+    "explored": {"actor.latent_pi.0": <packed mask>, ...}, "topology": {"actor": [[<step>, ...], ...]},
     "callbacks": {<callback and its arguments>: {"timestep": 1200, ...}}}
 
 Masks are kept because they do not follow from the zeros of the weights: a weight that has just been regrown is zero too.
-Bits are those of layers that compute with quantized weights; the weights of a zip are float.
+Bits are those of layers that compute with quantized weights; the weights of a zip are float. Explored are the weights that
+have existed at any time of dynamic sparse training, and the topology is its history.
 """
 
 import base64
@@ -41,11 +43,17 @@ class SparsityState:
             raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it is no dict")
         self._masks: dict[str, str] = state.setdefault("masks", {})
         self._bits: dict[str, int] = state.setdefault("bits", {})
+        self._explored: dict[str, str] = state.setdefault("explored", {})
+        self._topology: dict[str, list[list[int]]] = state.setdefault("topology", {})
         self._callbacks: dict[str, dict[str, int]] = state.setdefault("callbacks", {})
-        clocks = self._callbacks.values() if isinstance(self._callbacks, dict) else [None]
-        whole = all(isinstance(clock, dict) and all(type(value) is int for value in clock.values()) for clock in clocks)
-        if not whole or not isinstance(self._masks, dict) or not isinstance(self._bits, dict):
-            raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it does not hold masks, bits and clocks")
+        if not all(isinstance(part, dict) for part in state.values()):
+            raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: a part of it is no dict")
+        for clock in self._callbacks.values():
+            if not isinstance(clock, dict) or not all(type(value) is int for value in clock.values()):
+                raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it does not hold clocks")
+        for history in self._topology.values():
+            if not isinstance(history, list) or not all(_is_row(row) for row in history):
+                raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it does not hold topologies")
 
     def clock(self, key: str) -> dict[str, int]:
         """
@@ -64,8 +72,7 @@ class SparsityState:
         :param layer: Full name of the layer.
         :param mask: Its boolean mask.
         """
-        bits = np.packbits(mask.cpu().numpy().reshape(-1))
-        self._masks[layer] = base64.b85encode(zlib.compress(bits.tobytes())).decode()
+        self._masks[layer] = _pack(mask)
 
     def load_mask(self, layer: str, shape: th.Size) -> th.Tensor | None:
         """
@@ -74,19 +81,25 @@ class SparsityState:
         :return: The saved mask, or None if there is none
         :raises ValueError: if what was saved is damaged, or does not fit the shape
         """
-        if layer not in self._masks:
-            return None
-        try:
-            # At most the bytes that the mask can have, and one to notice more.
-            size = (shape.numel() + 7) // 8
-            decompressor = zlib.decompressobj()
-            data = decompressor.decompress(base64.b85decode(self._masks[layer]), size + 1)
-        except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
-            raise ValueError(f"the saved mask of layer '{layer}' is damaged: {error}") from error
-        if len(data) != size or not decompressor.eof:
-            raise ValueError(f"the saved mask of layer '{layer}' does not fit its weight of shape {tuple(shape)}")
-        bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
-        return th.from_numpy(bits.astype(bool)).view(shape)
+        return _unpack(self._masks[layer], layer, shape) if layer in self._masks else None
+
+    def save_explored(self, layer: str, mask: th.Tensor) -> None:
+        """
+        :param layer: Full name of the layer.
+        :param mask: Boolean, True where a weight has existed at any time.
+        """
+        self._explored[layer] = _pack(mask)
+
+    def load_explored(self, layer: str, shape: th.Size) -> th.Tensor | None:
+        """Like :meth:`load_mask`, for the weights that have existed at any time."""
+        return _unpack(self._explored[layer], layer, shape) if layer in self._explored else None
+
+    def topology(self, network: str) -> list[list[int]]:
+        """
+        :param network: Name of a network.
+        :return: A list that is saved with the model, to append a row to at every rewiring
+        """
+        return self._topology.setdefault(network, [])
 
     def drop_mask(self, layer: str) -> None:
         """
@@ -119,3 +132,26 @@ def saved_bits(model: "BaseAlgorithm") -> dict[str, int]:
     :raises ValueError: if what was saved is damaged
     """
     return SparsityState(model).load_bits() if _ATTRIBUTE in model.__dict__ else {}
+
+
+def _is_row(row: object) -> bool:
+    return isinstance(row, list) and all(type(value) is int for value in row)
+
+
+def _pack(mask: th.Tensor) -> str:
+    bits = np.packbits(mask.cpu().numpy().reshape(-1))
+    return base64.b85encode(zlib.compress(bits.tobytes())).decode()
+
+
+def _unpack(packed: str, layer: str, shape: th.Size) -> th.Tensor:
+    try:
+        # At most the bytes that the mask can have, and one to notice more.
+        size = (shape.numel() + 7) // 8
+        decompressor = zlib.decompressobj()
+        data = decompressor.decompress(base64.b85decode(packed), size + 1)
+    except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+        raise ValueError(f"the saved mask of layer '{layer}' is damaged: {error}") from error
+    if len(data) != size or not decompressor.eof:
+        raise ValueError(f"the saved mask of layer '{layer}' does not fit its weight of shape {tuple(shape)}")
+    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
+    return th.from_numpy(bits.astype(bool)).view(shape)

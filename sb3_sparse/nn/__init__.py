@@ -1,6 +1,7 @@
 """Masked and quantized layers, and what they ask of the modules and optimizers around them. Imports torch alone."""
 
 from sb3_sparse.nn.fake_quantize import check_bits, fake_quantize, quantize, quantized_bits
+from sb3_sparse.nn.gradients import DenseGradients
 from sb3_sparse.nn.layers import (
     Layer,
     MaskedConv2d,
@@ -15,6 +16,7 @@ from sb3_sparse.nn.networks import find_networks, find_twins, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, fuse_adam, hold_masks
 
 __all__ = [
+    "DenseGradients",
     "Layer",
     "MaskedConv2d",
     "MaskedLayer",

@@ -1,0 +1,241 @@
+"""Dynamic sparse training: the weights that exist move, and their number stays what it is."""
+
+import warnings
+from collections.abc import Sequence
+
+import torch as th
+
+from sb3_sparse.callbacks.arguments import check_count, check_moment
+from sb3_sparse.callbacks.base import SparsityCallback
+from sb3_sparse.callbacks.draws import draw_generator, first_seed
+from sb3_sparse.callbacks.topk import TopkFollower, follow_topk
+from sb3_sparse.nn import DenseGradients, MaskedLayer
+from sb3_sparse.sparsity import SALIENCIES, Constant, Cosine, Named, Schedule, magnitude, random, rewire
+
+#: Where new weights grow: anywhere (SET), or where the gradient of a dense network is largest (RigL).
+GROW = ("random", "gradient")
+FRACTION_SCHEDULES = ("constant", "cosine")
+
+
+class RewiringCallback(SparsityCallback):
+    """
+    Dynamic sparse training: at every ``update_freq`` steps each sparse layer loses a fraction of its weights, those closest
+    to zero, and grows as many elsewhere, which begin at zero. SET grows at random (Mocanu et al. 2018; DS-TD3: Sokar et al.
+    2022), RigL where the gradient is largest (Evci et al. 2020; Graesser et al. 2022 for reinforcement learning).
+
+    It moves the weights of a network that is sparse already: by a pruning callback before it in the list, or by a sparse
+    policy. Dense layers stay as they are. DS-TD3 at half of the weights:
+
+        static = OneShotPruningCallback("all", 0.5, saliency="random", targets="topk")
+        model.learn(100_000, callback=[static, RewiringCallback("all")])
+
+    A rewiring takes place after the gradient steps that follow environment step ``k * update_freq``, and is left out if the
+    network has not been trained since the last. A place that was dropped may be grown again; the weight then keeps
+    its value. The gradients of RigL are those of the last minibatch before a rewiring; they are computed anyhow, and
+    catching them costs nothing in between.
+
+    What has been explored is logged: the share of weights that have ever existed (the ITOP rate of Liu et al. 2021), the share
+    that the last rewiring has replaced, and the neurons with at least one weight. :func:`topology_history` gives all of it.
+
+    :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
+        or "all".
+    :param fraction: Share of each layer's weights that a rewiring moves, in [0, 1], rounded down to whole weights.
+    :param update_freq: Environment steps between two rewirings.
+    :param grow: Where weights grow: "random" or "gradient".
+    :param fraction_schedule: "constant", or "cosine": the fraction falls to 0 at ``stop``.
+    :param stop: When rewiring ends: a share of the run if a float, environment steps if an int. At 1.0 a constant fraction
+        goes on as long as training does, also in later calls of ``learn()``.
+    :param targets: What becomes of target networks. "topk" prunes their smallest weights after each soft update, down to
+        the online number of weights (DS-TD3); "mask" gives them the online mask (RLx2: Tan et al. 2023); "polyak" leaves
+        them to the averaging.
+    :param seed: Seed of random growth; the model's seed by default.
+    :param verbose: Verbosity level: 0 for no output, 1 for a line at every rewiring.
+    :param drop: Score of the weights that exist, the lowest are dropped: "magnitude", or "magnitude_by_sign", which takes
+        the fraction of the positive and of the negative weights (what DS-TD3's published code does).
+    :param exclude: Layers to leave as they are, as shell patterns: "actor.mu", "mu", "qf*.4".
+    :raises ValueError: on an unknown name, a fraction outside [0, 1] or a ``stop`` that is no moment of a run; at the start of
+        training on an unknown network
+    """
+
+    def __init__(
+        self,
+        network: str | Sequence[str],
+        fraction: float = 0.05,
+        update_freq: int = 1000,
+        grow: str = "random",
+        fraction_schedule: str = "constant",
+        stop: float | int = 1.0,
+        targets: str = "topk",
+        seed: int | None = None,
+        verbose: int = 0,
+        *,
+        drop: str = "magnitude",
+        exclude: Sequence[str] = (),
+    ) -> None:
+        super().__init__(network, exclude=exclude, targets=targets, verbose=verbose)
+        if not isinstance(fraction, (int, float)) or not 0.0 <= fraction <= 1.0:
+            raise ValueError(f"fraction is a share of the weights and must lie in [0, 1], got {fraction!r}")
+        for name, value, known in (
+            ("grow", grow, GROW),
+            ("fraction_schedule", fraction_schedule, FRACTION_SCHEDULES),
+            ("drop", drop, SALIENCIES),
+        ):
+            if value not in known:
+                raise ValueError(f"unknown {name}='{value}': use one of {', '.join(known)}")
+        self.fraction = float(fraction)
+        self.update_freq = check_count("update_freq", update_freq, least=1)
+        self.grow = grow
+        self.fraction_schedule = fraction_schedule
+        self.stop = check_moment("stop", stop)
+        self.drop = drop
+        self.seed = None if seed is None else check_count("seed", seed, least=0)
+
+    def _arguments(self) -> dict[str, object]:
+        own = ("fraction", "update_freq", "grow", "fraction_schedule", "stop", "drop", "seed")
+        return {name: getattr(self, name) for name in own}
+
+    def _start(self, clock: dict[str, int]) -> None:
+        clock.setdefault("seed", first_seed(self.seed, self.model))
+        clock.setdefault("start", self.timestep)
+        clock.setdefault("updates", 0)
+        clock.setdefault("n_updates", self.model._n_updates)
+        endless = self.fraction_schedule == "constant" and isinstance(self.stop, float) and self.stop == 1.0
+        if not endless:
+            clock.setdefault("stop", self._resolve(self.stop))
+        self._schedule: Schedule = Constant(self.fraction)
+        if self.fraction_schedule == "cosine":
+            start = clock["start"]
+            self._schedule = Cosine(self.fraction, start=start, end=max(start, clock["stop"]))
+
+    def _init_callback(self) -> None:
+        super()._init_callback()
+        layers = [layer for network in self.layers.values() for layer in network.values()]
+        self._gradients = DenseGradients(layers, self._optimizers)
+        self._followers: list[TopkFollower] = []
+        self._explored: Named = {}
+
+    def _on_training_start(self) -> None:
+        if self.targets == "topk":
+            self._followers = follow_topk(self._twins)
+        super()._on_training_start()
+
+    def _update(self) -> None:
+        # DQN updates its target network after this, and others may look at the model after that.
+        for follower in self._followers:
+            follower.prune()
+
+    def _on_step(self) -> bool:
+        if not self._explored:
+            self._begin()
+        return super()._on_step()
+
+    def _begin(self) -> None:
+        """The first step of a run: whatever makes the networks sparse has been at work."""
+        for network, layers in self.layers.items():
+            if not any(layer.pruned for layer in layers.values()):
+                warnings.warn(
+                    f"network '{network}' is dense, so there is nothing to rewire until it is pruned: put a "
+                    'OneShotPruningCallback(..., saliency="random") before RewiringCallback, or take a sparse policy',
+                    stacklevel=2,
+                )
+            for name, layer in layers.items():
+                saved = self._state.load_explored(name, layer.mask.shape)
+                self._explored[name] = layer.mask.clone() if saved is None else layer.mask | saved.to(layer.mask.device)
+
+    def _due(self) -> int:
+        """Number of the rewiring that is due now, or 0."""
+        number = (self.timestep - self._clock["start"]) // self.update_freq
+        if "stop" in self._clock:
+            number = min(number, (self._clock["stop"] - self._clock["start"] - 1) // self.update_freq)
+        return number if number > self._clock["updates"] else 0
+
+    def _on_rollout_end(self) -> None:
+        super()._on_rollout_end()
+        # Just before train().
+        if self.grow == "gradient" and self._due():
+            self._gradients.start()
+
+    def _on_rollout_start(self) -> None:
+        super()._on_rollout_start()
+        self._rewire_if_due()
+
+    def _on_training_end(self) -> None:
+        super()._on_training_end()
+        if self.grow == "gradient":
+            # The gradients would be lost; what is drawn can wait for the next call of learn().
+            self._rewire_if_due()
+        for follower in self._followers:
+            follower.prune()
+            follower.detach()
+
+    def _enforce(self) -> None:
+        super()._enforce()
+        for follower in self._followers:
+            follower.prune()
+
+    def _rewire_if_due(self) -> None:
+        gradients = self._gradients.stop()
+        number = self._due()
+        if not number:
+            return
+        if self.model._n_updates != self._clock["n_updates"]:
+            if self.grow == "gradient" and not self._complete(gradients):
+                return
+            for network in self.layers:
+                self._rewire(network, gradients, number)
+            if self.verbose > 0:
+                done = ", ".join(f"{network} {self._log[f'sparsity/{network}_churn']:.4f}" for network in self.layers)
+                print(f"{type(self).__name__}: step {self.timestep}, replaced of {done}")
+        self._clock.update(updates=number, n_updates=self.model._n_updates)
+
+    def _complete(self, gradients: dict[MaskedLayer, th.Tensor]) -> bool:
+        """Whether all gradients are there; an actor that is updated every other time has none in between."""
+        missing = [name for layers in self.layers.values() for name, x in layers.items() if x.pruned and x not in gradients]
+        overdue = self.timestep - self._clock["start"] >= (self._clock["updates"] + 2) * self.update_freq
+        if missing and overdue:
+            raise ValueError(
+                f"no optimizer has moved {', '.join(missing)} together with the other layers since a rewiring became due, so "
+                'there is no gradient to grow by: leave them out, or use grow="random"'
+            )
+        return not missing
+
+    def _rewire(self, network: str, gradients: dict[MaskedLayer, th.Tensor], number: int) -> None:
+        """
+        Move the weights of a network.
+
+        :param network: Name of the network.
+        :param gradients: Dense gradients of its pruned layers, if weights grow by gradient.
+        :param number: Number of this rewiring: together with the seed it fixes what is drawn.
+        """
+        layers = self.layers[network]
+        sparse = {name: layer for name, layer in layers.items() if layer.pruned}
+        weights = {name: layer.weight.detach() for name, layer in sparse.items()}
+        if self.grow == "gradient":
+            scores = magnitude({name: gradients[layer] for name, layer in sparse.items()})
+        else:
+            scores = random(weights, generator=draw_generator(self._clock["seed"], number, f"grow {network}"))
+        old = {name: layer.mask.clone() for name, layer in layers.items()}
+        drop = SALIENCIES[self.drop](weights)
+        fraction = self._schedule(self._clock["start"] + number * self.update_freq)
+        new = rewire({name: old[name] for name in sparse}, drop, scores, fraction)
+        self._apply(network, {**old, **new})
+        self._record(network, sum(int((mask & ~old[name]).sum()) for name, mask in new.items()))
+
+    def _record(self, network: str, replaced: int) -> None:
+        """
+        Log and keep what a rewiring has explored.
+
+        :param network: Name of the network.
+        :param replaced: Number of its weights that did not exist before.
+        """
+        layers = self.layers[network]
+        for name, layer in layers.items():
+            self._explored[name] |= layer.mask
+            self._state.save_explored(name, self._explored[name])
+        explored = sum(int(self._explored[name].sum()) for name in layers)
+        existing = sum(int(layer.mask.sum()) for layer in layers.values())
+        total = sum(layer.mask.numel() for layer in layers.values())
+        self._log[f"sparsity/{network}_explored"] = explored / total
+        self._log[f"sparsity/{network}_churn"] = replaced / existing
+        active = int(self._log[f"sparsity/{network}_active_neurons"])
+        self._state.topology(network).append([self.timestep, replaced, existing, explored, total, active])
