@@ -6,9 +6,10 @@ A pruning method is a choice on four axes, each a family of functions with one s
 (:mod:`masks`). Adding a member touches its family's file alone.
 """
 
+from sb3_sparse.sparsity.choice import check_choice, find_distribution
 from sb3_sparse.sparsity.distributions import DISTRIBUTIONS, check_sparsity, erdos_renyi, erk, global_, uniform
 from sb3_sparse.sparsity.masks import prune, prune_to, rewire
-from sb3_sparse.sparsity.saliency import SALIENCIES, magnitude, random
+from sb3_sparse.sparsity.saliency import SALIENCIES, magnitude, magnitude_by_sign, random
 from sb3_sparse.sparsity.schedules import SCHEDULES, Constant, Cosine, Cubic
 from sb3_sparse.sparsity.types import Distribution, Loss, Named, Saliency, Schedule
 
@@ -24,11 +25,14 @@ __all__ = [
     "Named",
     "Saliency",
     "Schedule",
+    "check_choice",
     "check_sparsity",
     "erdos_renyi",
     "erk",
+    "find_distribution",
     "global_",
     "magnitude",
+    "magnitude_by_sign",
     "prune",
     "prune_to",
     "random",

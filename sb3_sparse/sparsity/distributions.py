@@ -15,7 +15,7 @@ the usual iteration for ERK.
 """
 
 from collections.abc import Callable, Sequence
-from math import floor, prod
+from math import floor, inf, prod
 from numbers import Real
 
 import torch as th
@@ -38,13 +38,19 @@ def uniform(scores: Named, sparsity: float) -> dict[str, int]:
     return _share_out(scores, sparsity, lambda shape: prod(shape))
 
 
-def erdos_renyi(scores: Named, sparsity: float | None = None, *, lambdas: Sequence[float] | None = None) -> dict[str, int]:
+def erdos_renyi(
+    scores: Named, sparsity: float | None = None, *, lambdas: Sequence[float] | None = None, counts: str = "exact"
+) -> dict[str, int]:
     """
     Erdős–Rényi: density proportional to (n_in + n_out) / (n_in * n_out) (Mocanu et al. 2018, eq. 3).
 
-    The factor of proportionality is solved for ``sparsity``, or given per layer as ``lambdas``: then layer l keeps
-    ``round(lambda_l * (n_in + n_out))`` weights, times the kernel size of a convolution, at most all of them (DS-TD3:
-    Sokar et al. 2021). ``functools.partial(erdos_renyi, lambdas=(7, 64))`` is a distribution with fixed counts.
+    The factor of proportionality is solved for ``sparsity``, or given per layer as ``lambdas``: then layer l has density
+
+        p_l = min(1, lambda_l * (n_in + n_out) / (n_in * n_out))
+
+    (DS-TD3: Sokar et al. 2022) and keeps ``round(p_l * n_in * n_out)`` weights, times the kernel size of a convolution; or,
+    as in the authors' code, each of them with probability p_l, independently of the others.
+    ``functools.partial(erdos_renyi, lambdas=(7, 64))`` is a distribution with fixed counts.
 
     >>> erdos_renyi({"l1": th.ones(256, 17), "l2": th.ones(256, 256)}, lambdas=(7, 64))
     {'l1': 1911, 'l2': 32768}
@@ -52,21 +58,32 @@ def erdos_renyi(scores: Named, sparsity: float | None = None, *, lambdas: Sequen
     :param scores: Scores by layer, shapes ``[out, in, ...]``; -inf marks what is pruned already.
     :param sparsity: Share of zeros over all layers, in [0, 1). With lambdas it follows from them, and this value is not
         used.
-    :param lambdas: One positive factor per layer, in network order.
+    :param lambdas: One positive factor per layer, in network order. A network of equal branches, such as twin critics, may
+        give those of one branch alone.
+    :param counts: With lambdas: "exact", or "bernoulli" for ``max(1, #{scores >= 1 - p_l})``. The scores are then the
+        uniform draws of saliency ``random``, so the draw that counts the weights also chooses them.
     :return: Weights that each layer keeps
-    :raises ValueError: if neither is given, on a wrong number of lambdas, or if the sparsity leaves fewer weights than
-        layers
+    :raises ValueError: if neither sparsity nor lambdas are given, on lambdas that are not positive or do not fit the layers,
+        if the sparsity leaves fewer weights than layers, on unknown counts, or for "bernoulli" without lambdas or with
+        scores outside [0, 1)
     """
+    if counts not in ("exact", "bernoulli"):
+        raise ValueError(f"unknown counts={counts!r}: use one of exact, bernoulli")
     if lambdas is None:
+        if counts == "bernoulli":
+            raise ValueError("counts='bernoulli' needs lambdas: for a sparsity the counts are exact")
         if sparsity is None:
             raise ValueError("erdos_renyi needs a sparsity or lambdas")
         return _share_out(scores, sparsity, lambda shape: sum(shape[:2]) * prod(shape[2:]))
-    if len(lambdas) != len(scores) or not all(factor > 0 for factor in lambdas):
-        raise ValueError(f"erdos_renyi needs one positive lambda for each of {list(scores)}, got {list(lambdas)}")
     keep = {}
-    for factor, (name, score) in zip(lambdas, scores.items(), strict=True):
-        expected = min(score.numel(), factor * sum(score.shape[:2]) * prod(score.shape[2:]))
-        keep[name] = min(_active(score), max(1, floor(expected + 0.5)))
+    for factor, (name, score) in zip(_per_layer(lambdas, scores), scores.items(), strict=True):
+        if counts == "exact":
+            expected = min(score.numel(), factor * sum(score.shape[:2]) * prod(score.shape[2:]))
+            count = floor(expected + 0.5)
+        else:
+            density = min(1.0, factor * sum(score.shape[:2]) / prod(score.shape[:2]))
+            count = _count_draws(name, score, density)
+        keep[name] = min(_active(score), max(1, count))
     return keep
 
 
@@ -121,6 +138,31 @@ def check_sparsity(sparsity: float) -> float:
     if not isinstance(sparsity, Real) or not 0.0 <= sparsity < 1.0:
         raise ValueError(f"sparsity is the share of zeros and must lie in [0, 1), got {sparsity!r}")
     return float(sparsity)
+
+
+def _per_layer(lambdas: Sequence[float], scores: Named) -> list[float]:
+    """One factor per layer; those of one branch are repeated over branches of the same shapes."""
+    factors = list(lambdas) if isinstance(lambdas, Sequence) else []
+    shapes = [score.shape for score in scores.values()]
+    period = len(factors)
+    fits = period > 0 and len(shapes) % period == 0 and all(a == b for a, b in zip(shapes, shapes[period:], strict=False))
+    if not fits or not all(isinstance(factor, Real) and 0 < factor < inf for factor in factors):
+        raise ValueError(
+            f"erdos_renyi needs one positive lambda for each of {list(scores)}, or for each layer of one branch if all "
+            f"branches have the same shapes; got {lambdas!r} for shapes {[tuple(shape) for shape in shapes]}"
+        )
+    return [float(factor) for factor in factors] * (len(shapes) // period)
+
+
+def _count_draws(name: str, score: th.Tensor, density: float) -> int:
+    """Number of weights that uniform draws let exist, each with this probability."""
+    draws = score[score != -th.inf]
+    if not bool(((draws >= 0.0) & (draws < 1.0)).all()):
+        raise ValueError(
+            f"the scores of layer '{name}' are no draws from [0, 1), from which counts='bernoulli' could follow: use saliency "
+            "'random'"
+        )
+    return int((draws >= 1.0 - density).sum())
 
 
 def _active(score: th.Tensor) -> int:
