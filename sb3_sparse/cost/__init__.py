@@ -1,0 +1,18 @@
+"""What a policy costs: connections, neurons, bytes, and the FLOPs of a decision and of a training run."""
+
+from sb3_sparse.cost.counting import summarize, summarize_parameters
+from sb3_sparse.cost.counts import Counts, LayerSummary, NetworkSummary
+from sb3_sparse.cost.summary import Summary
+from sb3_sparse.cost.training import Schedule, Training, read_training
+
+__all__ = [
+    "Counts",
+    "LayerSummary",
+    "NetworkSummary",
+    "Schedule",
+    "Summary",
+    "Training",
+    "read_training",
+    "summarize",
+    "summarize_parameters",
+]

@@ -1,0 +1,115 @@
+"""Counting, in a model and in the state dict of a policy."""
+
+import io
+from collections.abc import Callable, Container, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch as th
+
+from sb3_sparse.cost.counts import LayerSummary, NetworkSummary, sum_counts
+from sb3_sparse.cost.geometry import count_positions
+from sb3_sparse.cost.summary import Summary
+from sb3_sparse.cost.training import Training, read_training
+from sb3_sparse.nn import MaskedLayer, find_networks
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+def summarize(model: "BaseAlgorithm") -> Summary:
+    """
+    Count the connections, neurons, FLOPs and bytes of a model, dense or sparse, whatever made it sparse.
+
+        summary = summarize(model)
+        print(summary)
+        summary.networks["actor"].sparsity
+        summary.training_flops(1_000_000)
+
+    The features extractors run once on an observation of zeros, for the size of what their convolutions put out; the model
+    and torch's random state stay as they are.
+
+    :param model: Any SB3 model.
+    :return: Counts per layer and network; target networks, LSTMs and attention are left out, a layer that networks share
+        counts for the first
+    :raises ValueError: if the policy has no linear or convolutional layer
+    """
+    layers = {path: layer for network in find_networks(model.policy).values() for path, layer in network.items()}
+    masks = {path: layer.mask for path, layer in layers.items() if isinstance(layer, MaskedLayer)}
+    positions = count_positions(model.policy, layers)
+    return _count(model.policy.state_dict(), layers, masks, positions.get, read_training(vars(model)))
+
+
+def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[str] | None = None) -> Summary:
+    """
+    Like :func:`summarize`, for the state dict of a policy: the file ``policy.pth`` in an SB3 zip.
+
+    A state dict holds the masks of a sparse policy, not those of callbacks on a stock policy, whose connections are its
+    nonzero weights. It says neither how large images are nor how the model trains: the FLOPs of networks with convolutions
+    are None, and so is ``training``.
+
+    :param state_dict: Tensors by name.
+    :param names: Names of the layers; by default all that have a "weight" with two or four dimensions.
+    :return: Counts per layer and network
+    :raises ValueError: if there is no such layer, or a mask does not fit its layer
+    """
+    if names is None:
+        weights = {name: tensor for name, tensor in state_dict.items() if name.endswith(".weight") and tensor.dim() in (2, 4)}
+        names = {name.removesuffix(".weight") for name in weights}
+    masks = {name.removesuffix(".mask"): tensor for name, tensor in state_dict.items() if name.endswith(".mask")}
+    return _count(state_dict, names, masks, lambda layer: 1 if state_dict[f"{layer}.weight"].dim() == 2 else None, None)
+
+
+def _count(
+    state_dict: Mapping[str, th.Tensor],
+    names: Container[str],
+    masks: Mapping[str, th.Tensor],
+    positions: Callable[[str], int | None],
+    training: Training | None,
+) -> Summary:
+    layers: dict[str, dict[str, LayerSummary]] = {}
+    parameters: dict[str, dict[str, np.ndarray]] = {}
+    seen: set[int] = set()
+    for name, tensor in state_dict.items():
+        network, _, path = name.partition(".")
+        if network.endswith("_target") or tensor.data_ptr() in seen or path.endswith(("mask", "bits")):
+            continue
+        seen.add(tensor.data_ptr())
+        parameters.setdefault(network, {})[path] = tensor.detach().cpu().numpy()
+        layer = name.removesuffix(".weight")
+        if name.endswith(".weight") and layer in names:
+            layers.setdefault(network, {})[layer] = _count_layer(layer, tensor, masks.get(layer), positions(layer))
+    if not layers:
+        raise ValueError("this policy has no linear or convolutional layer")
+    networks = {
+        name: NetworkSummary(**vars(sum_counts(part.values())), layers=part, nbytes=_npz_bytes(parameters[name]))
+        for name, part in layers.items()
+    }
+    everything = {f"{name}.{path}": array for name, part in parameters.items() for path, array in part.items()}
+    counts = sum_counts(networks.values())
+    return Summary(**vars(counts), networks=networks, nbytes=_npz_bytes(everything), training=training)
+
+
+def _count_layer(name: str, weight: th.Tensor, mask: th.Tensor | None, positions: int | None) -> LayerSummary:
+    if mask is not None and mask.shape != weight.shape:
+        raise ValueError(f"the mask of '{name}' has shape {tuple(mask.shape)}, its weight {tuple(weight.shape)}")
+    present = weight != 0
+    nonzero = int(present.sum())
+    connections = nonzero if mask is None else int(mask.count_nonzero())
+    return LayerSummary(
+        nonzero=nonzero,
+        connections=connections,
+        total=weight.numel(),
+        active_neurons=int(present.flatten(1).any(dim=1).sum()),
+        neurons=len(weight),
+        flops=None if positions is None else 2 * connections * positions,
+        dense_flops=None if positions is None else 2 * weight.numel() * positions,
+        shape=tuple(weight.shape),
+    )
+
+
+def _npz_bytes(arrays: dict[str, np.ndarray]) -> int:
+    """Size of the archive that ``numpy.savez_compressed`` writes."""
+    file = io.BytesIO()
+    np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+    return file.getbuffer().nbytes
