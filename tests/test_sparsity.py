@@ -1,6 +1,7 @@
 """The mathematics: conformance over the tables, properties over random cases, golden numbers."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,11 +16,16 @@ from sb3_sparse.sparsity import (
     Constant,
     Cosine,
     Cubic,
+    check_choice,
     erdos_renyi,
     erk,
+    find_distribution,
     global_,
+    magnitude,
+    magnitude_by_sign,
     prune,
     prune_to,
+    random,
     rewire,
 )
 
@@ -104,6 +110,38 @@ def test_saliencies_conform(saliency):
         assert weight.grad is None
         assert th.equal(weight, before[name])
         assert th.equal(scores[name], again[name])
+
+
+@settings(max_examples=200, deadline=None)
+@given(shapes, st.integers(0, 2**32 - 1), st.floats(0, 1), st.floats(0, 1), st.booleans())
+def test_magnitude_by_sign_drops_the_same_share_of_both_signs(shape, seed, fraction, bias, ties):
+    """Also if the signs are unequally many, and among weights most of which are pruned; to one weight of each sign."""
+    rng = np.random.default_rng(seed)
+    values = rng.integers(1, 4, shape) if ties else np.abs(rng.normal(size=shape)) + 1e-3
+    weight = th.from_numpy(values * np.where(rng.random(shape) < bias, 1.0, -1.0))
+    mask = th.from_numpy(rng.random(shape) < 0.5)
+    weight *= mask
+    scores = magnitude_by_sign({"a": weight})["a"]
+    assert (scores[~mask] == 0).all() and (scores[mask] > 0).all()
+    active = int(mask.sum())
+    moved = math.floor(fraction * active + 1e-9)
+    kept = prune({"a": mask}, {"a": scores}, {"a": active - moved})["a"]
+    for sign in (1, -1):
+        same = mask & (weight.sign() == sign)
+        dropped = same & ~kept
+        assert abs(int(dropped.sum()) - fraction * int(same.sum())) <= 1 + 1e-6
+        if dropped.any() and (same & kept).any():
+            assert weight[dropped].abs().max() <= weight[same & kept].abs().min()
+
+
+def test_magnitude_by_sign_golden():
+    """A drop of a quarter takes 0.1 and 0.2 of eight positive weights, and one of four negative ones, however large."""
+    weight = th.tensor([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, -9.0, -8.0, 0.0, -7.0, -6.0, -0.0])
+    scores = magnitude_by_sign({"a": weight})
+    assert scores["a"].tolist() == [0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1, 0.75, 0, 0.5, 0.25, 0]
+    rewired = rewire({"a": weight != 0}, scores, {"a": (weight == 0).float()}, 0.25)["a"]
+    assert [i for i, kept in enumerate(rewired.tolist()) if not kept] == [1, 12]
+    assert magnitude_by_sign({"a": th.tensor([1.0, th.nan])})["a"].isnan().tolist() == [False, True]
 
 
 # ---------------------------------------------------------------- distributions
@@ -211,28 +249,141 @@ def test_erk_agrees_with_jaxpruner(shapes, sparsity, expected):
         assert abs(keep[name] - (1 - share) * score.numel()) <= 1.0
 
 
+def hidden(inputs, branches=1):
+    """The hidden layers of 256-256 branches, which DS-TD3 makes sparse."""
+    shapes = {"0": (256, inputs), "2": (256, 256)}
+    return {f"qf{branch}.{name}": th.ones(shape) for branch in range(branches) for name, shape in shapes.items()}
+
+
 def test_erdos_renyi_counts_of_ds_td3():
     """Sokar et al.: lambda = (7, 64), dense output: 106,169 connections of HalfCheetah's TD3 in expectation."""
+    actor = sum(erdos_renyi(hidden(17), lambdas=(7, 64)).values()) + 6 * 256
+    critics = erdos_renyi(hidden(23, branches=2), lambdas=(7, 64))
+    assert critics == {"qf0.0": 1953, "qf0.2": 32_768, "qf1.0": 1953, "qf1.2": 32_768}
+    assert actor == 36_215
+    assert sum(critics.values()) + 2 * 256 == 2 * 34_977
+    assert actor + sum(critics.values()) + 2 * 256 == 106_169
 
-    def connections(shapes):
-        hidden = {str(i): th.ones(shape) for i, shape in enumerate(shapes[:2])}
-        return sum(erdos_renyi(hidden, lambdas=(7, 64)).values()) + math.prod(shapes[2])
 
-    actor, critic = [(256, 17), (256, 256), (6, 256)], [(256, 23), (256, 256), (1, 256)]
-    assert connections(actor) == 36_215
-    assert connections(critic) == 34_977
-    assert connections(actor) + 2 * connections(critic) == 106_169
+@pytest.mark.parametrize("lambdas", [(7, 64), (40, 64), (7, 300)])
+def test_erdos_renyi_as_the_authors_draw(lambdas):
+    """Every weight exists with probability p, independently: the counts are those of a binomial distribution."""
+    weights = hidden(23, branches=2)
+    masks = {name: th.ones_like(weight, dtype=th.bool) for name, weight in weights.items()}
+    distribution = partial(erdos_renyi, lambdas=lambdas, counts="bernoulli")
+    deviations = []
+    for seed in range(40):
+        draws = random(weights, generator=th.Generator().manual_seed(seed))
+        drawn = prune_to(
+            weights, masks, 0.0, saliency=random, distribution=distribution, generator=th.Generator().manual_seed(seed)
+        )
+        for (name, weight), factor in zip(weights.items(), lambdas * 2, strict=True):
+            n_out, n_in = weight.shape
+            p = min(1.0, factor * (n_in + n_out) / (n_in * n_out))
+            assert th.equal(drawn[name], draws[name] >= 1 - p)
+            sigma = math.sqrt(p * (1 - p) * weight.numel())
+            deviation = int(drawn[name].sum()) - p * weight.numel()
+            # Six sigma for one of 160 draws: they are seeded, and none may be far out.
+            assert abs(deviation) <= 6 * sigma
+            deviations += [deviation / sigma] if sigma else []
+    # Three sigma for their mean; that of the squares of n standard normal numbers has variance 2 / n.
+    assert abs(np.mean(deviations)) <= 3 / math.sqrt(len(deviations))
+    assert abs(np.mean(np.square(deviations)) - 1) <= 3 * math.sqrt(2 / len(deviations))
+
+
+def test_erdos_renyi_draws_within_three_sigma():
+    """DS-TD3's HalfCheetah actor and critics: 106,169 in expectation, sigma 222."""
+    for seed in range(5):
+        generator = th.Generator().manual_seed(seed)
+        connections, variance = 8 * 256, 0.0
+        for network in (hidden(17), hidden(23, branches=2)):
+            draws = random(network, generator=generator)
+            connections += sum(erdos_renyi(draws, lambdas=(7, 64), counts="bernoulli").values())
+            for factor, draw in zip((7, 64) * 2, draws.values(), strict=False):
+                p = factor * sum(draw.shape) / draw.numel()
+                variance += p * (1 - p) * draw.numel()
+        assert abs(connections - 106_169) <= 3 * math.sqrt(variance)
+
+
+def test_erdos_renyi_draws_are_uniform_ones():
+    bernoulli = partial(erdos_renyi, lambdas=(1,), counts="bernoulli")
+    for scores in ([[-0.1, 0.5]], [[1.0, 0.5]], [[th.inf, 0.5]]):
+        with pytest.raises(ValueError, match=r"layer 'a' are no draws from .*: use saliency 'random'"):
+            bernoulli({"a": th.tensor(scores)})
+    # What is pruned stays so, and a layer that the draws would empty keeps one weight.
+    assert bernoulli({"a": th.tensor([[-th.inf, -th.inf, 0.99, 0.5]])}) == {"a": 2}
+    assert bernoulli({"a": th.zeros(100, 100)}) == {"a": 1}
+    with pytest.raises(ValueError, match="needs lambdas"):
+        erdos_renyi({"a": th.rand(2, 2)}, 0.5, counts="bernoulli")
+    with pytest.raises(ValueError, match="unknown counts='about': use one of exact, bernoulli"):
+        erdos_renyi({"a": th.rand(2, 2)}, lambdas=(1,), counts="about")
 
 
 def test_erdos_renyi_lambdas():
     scores = {"a": th.ones(10, 10), "conv": th.ones(4, 2, 3, 3)}
     assert erdos_renyi(scores, lambdas=(2, 0.5)) == {"a": 40, "conv": 27}
     assert erdos_renyi(scores, lambdas=(100, 100)) == {"a": 100, "conv": 72}
-    for wrong in ((1,), (1, 0), (1, -1)):
+    for wrong in ((1,), (1, 0), (1, -1), (1, 2, 3), (), 1, "12", (1, "2"), (1, math.nan), (1, math.inf)):
         with pytest.raises(ValueError, match="one positive lambda"):
             erdos_renyi(scores, lambdas=wrong)
     with pytest.raises(ValueError, match="needs a sparsity or lambdas"):
         erdos_renyi(scores)
+
+
+def test_erdos_renyi_repeats_lambdas_over_equal_branches_alone():
+    """With its output layers a twin critic has six layers, a multiple of two, and its lambdas would go astray."""
+    critic = {f"qf{i}.{j}": th.ones(shape) for i in range(2) for j, shape in enumerate([(256, 23), (256, 256), (1, 256)])}
+    with pytest.raises(ValueError, match="if all branches have the same shapes"):
+        erdos_renyi(critic, lambdas=(7, 64))
+    assert list(erdos_renyi(critic, lambdas=(7, 64, 1)).values()) == [1953, 32_768, 256] * 2
+    for wrong in ((7,), (7, 64, 7), (7, 64, 7, 64, 7)):
+        with pytest.raises(ValueError, match="one positive lambda"):
+            erdos_renyi(hidden(23, branches=2), lambdas=wrong)
+
+
+def test_find_distribution():
+    assert find_distribution("erk") is erk
+    assert find_distribution(global_) is global_
+    assert find_distribution({"erk": {}}) is erk
+    fixed = find_distribution({"erdos_renyi": {"lambdas": [7, 64], "counts": "bernoulli"}})
+    assert isinstance(fixed, partial)
+    assert (fixed.func, fixed.keywords) == (erdos_renyi, {"lambdas": (7, 64), "counts": "bernoulli"})
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ("x", "unknown distribution 'x': use one of uniform, erdos_renyi, erk, global_"),
+        ({"x": {}}, "unknown distribution 'x'"),
+        ({"erk": {}, "uniform": {}}, r"one name with its arguments, got \['erk', 'uniform'\]"),
+        ({}, r"one name with its arguments, got \[\]"),
+        ({"erk": {"lambdas": [1]}}, "distribution 'erk' has no arguments; got {'lambdas'"),
+        ({"erdos_renyi": {"lambda": [1]}}, "'erdos_renyi' has these arguments, by name: lambdas, counts; got {'lambda'"),
+        ({"erdos_renyi": {"scores": [1]}}, "has these arguments"),
+        ({"erdos_renyi": [7, 64]}, r"has these arguments, by name: lambdas, counts; got \[7, 64\]"),
+        ({"erdos_renyi": None}, "has these arguments, by name: lambdas, counts; got None"),
+        (None, "a mapping of one name to its arguments, or a function, got None"),
+    ],
+)
+def test_find_distribution_errors(chosen, message):
+    with pytest.raises(ValueError, match=message):
+        find_distribution(chosen)
+
+
+def test_what_goes_together():
+    fixed = partial(erdos_renyi, lambdas=(7, 64))
+    assert check_choice(erk, 0.9, magnitude) == check_choice(fixed, 0.9, magnitude) == 0.9
+    assert check_choice(fixed, None, magnitude) == 0.0
+    for distribution in (erk, erdos_renyi, partial(erk), partial(erdos_renyi)):
+        with pytest.raises(ValueError, match="sparsity=None needs a distribution whose counts are fixed"):
+            check_choice(distribution, None, random)
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\), got 1"):
+        check_choice(fixed, 1, random)
+    drawn = partial(fixed, counts="bernoulli")
+    assert check_choice(drawn, None, random) == check_choice(drawn, None, lambda weights, loss=None: weights) == 0.0
+    for saliency in (magnitude, magnitude_by_sign):
+        with pytest.raises(ValueError, match="use saliency 'random'"):
+            check_choice(drawn, None, saliency)
 
 
 def test_global_equals_union_ranking():
