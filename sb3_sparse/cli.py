@@ -3,14 +3,16 @@ The command ``sb3-sparse``:
 
     sb3-sparse train --algo sac --env Pendulum-v1 --recipe gmp --sparsity 0.95    rl-zoo3's train with our recipes
     sb3-sparse enjoy --algo sac --env Pendulum-v1                                 rl-zoo3's enjoy
-    sb3-sparse summary agent.zip                                                  connections, neurons and bytes
+    sb3-sparse summary agent.zip                                                  connections, neurons, FLOPs and bytes
     sb3-sparse compress agent.zip --env Pendulum-v1 -o out/                       a small, fast policy, compared with SB3's
 """
 
 import argparse
 import ast
+import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
@@ -34,9 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.command == "train":
             rest = _train_arguments(args, rest)
         elif args.command == "summary":
-            from sb3_sparse.cost import summarize_parameters
-
-            print(summarize_parameters(read_policy(args.agent)))
+            _summary(args)
         elif args.command == "compress":
             _compress(args)
     except (OSError, ValueError) as error:
@@ -66,8 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("-i", "--trained-agent", help="zip of an agent to go on training")
     commands.add_parser("enjoy", allow_abbrev=False, add_help=False, help="watch an agent with rl-zoo3; takes all its options")
-    summary = commands.add_parser("summary", help="connections, neurons and bytes of an SB3 zip")
+    summary = commands.add_parser("summary", allow_abbrev=False, help="connections, neurons, FLOPs and bytes of an SB3 zip")
     summary.add_argument("agent", type=Path, help="zip of an agent")
+    summary.add_argument(
+        "--load",
+        action="store_true",
+        help="load the agent whole, for the FLOPs of convolutions and of training, and for the masks of callbacks; this runs "
+        "the pickles in the zip: only load files that you trust",
+    )
     _add_compress(
         commands.add_parser(
             "compress",
@@ -78,6 +84,22 @@ def _parser() -> argparse.ArgumentParser:
         )
     )
     return parser
+
+
+def _summary(args: argparse.Namespace) -> None:
+    state_dict, settings = read_policy(args.agent), read_settings(args.agent)
+    from sb3_sparse.cost import read_training, summarize, summarize_parameters
+
+    if args.load:
+        from sb3_sparse.export.agent import load_agent
+
+        model = load_agent(args.agent)
+        summary = summarize(model)
+        # A zip of A2C loads as PPO, with the defaults of PPO for what is not in the file.
+        settings = {name: value for name, value in vars(model).items() if name in settings}
+    else:
+        summary = summarize_parameters(state_dict)
+    print(replace(summary, training=read_training(settings)))
 
 
 def _add_compress(parser: argparse.ArgumentParser) -> None:
@@ -181,3 +203,20 @@ def read_policy(agent: Path) -> "dict[str, th.Tensor]":
     if not isinstance(state_dict, dict) or not all(isinstance(value, th.Tensor) for value in state_dict.values()):
         raise ValueError(f"{agent} is damaged: its policy does not consist of tensors; save or copy the agent again")
     return state_dict
+
+
+def read_settings(agent: Path) -> dict[str, object]:
+    """
+    :param agent: An SB3 zip.
+    :return: The attributes of its model as JSON holds them: plain values, and dicts for what is pickled, which stays so
+    :raises ValueError: if the file is damaged or not of SB3
+    :raises OSError: if it cannot be read
+    """
+    try:
+        with zipfile.ZipFile(agent) as archive:
+            settings = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+    except (zipfile.BadZipFile, ValueError, RecursionError) as error:
+        raise ValueError(f"{agent} is damaged: its part 'data' is no JSON ({error}); save or copy the agent again") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{agent} is damaged: its part 'data' holds no attributes; save or copy the agent again")
+    return settings

@@ -25,6 +25,7 @@ Schedule = Callable[[float], float]
 
 #: Points of the mean over a schedule.
 _POINTS = 10_000
+_MOST = 2**53
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def read_training(settings: Mapping[str, object]) -> Training | None:
     :param settings: ``vars(model)``, or such values by name; others are ignored.
     :return: None if the algorithm is of another kind, such as TRPO, whose steps are found by conjugate gradients
     """
-    whole = {name: value for name, value in settings.items() if type(value) is int}
+    # A file may say anything: what overflows a float is no number of samples.
+    whole = {name: value for name, value in settings.items() if type(value) is int and 0 <= value <= _MOST}
     batch_size, delay = whole.get("batch_size", 0), whole.get("policy_delay", 1)
     if "cg_max_steps" in settings:
         return None
