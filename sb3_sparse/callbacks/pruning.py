@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from math import ceil
 
+import torch as th
+
 from sb3_sparse.callbacks.arguments import check_count, check_moment, name_of
 from sb3_sparse.callbacks.pruning_base import PruningCallback
 from sb3_sparse.nn import Layer
-from sb3_sparse.sparsity import Cubic, Distribution, Saliency, check_sparsity
+from sb3_sparse.sparsity import ChosenDistribution, Cubic, Saliency, check_choice, check_sparsity
 
 
 class OneShotPruningCallback(PruningCallback):
@@ -19,27 +21,29 @@ class OneShotPruningCallback(PruningCallback):
 
     :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
         or "all".
-    :param sparsity: Share of zeros that each network is to have, in [0, 1).
+    :param sparsity: Share of zeros that each network is to have, in [0, 1). None where the distribution fixes the counts:
+        ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
     :param at: When: a share of the run if a float, environment steps if an int.
-    :param saliency: Which weights to keep: "magnitude", "random", or a function.
-    :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, or a
-        function.
+    :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function.
+    :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
+        one name to its arguments, or a function.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
     :param n_samples: Size of the batch for saliencies that need data; none of the present ones does.
     :param seed: Seed of the saliencies that draw; the model's seed by default.
     :param verbose: Verbosity level: 0 for no output, 1 for a line when it prunes.
-    :raises ValueError: on a sparsity outside [0, 1), an unknown name, or ``n_samples`` for a saliency without data; at
-        the start of training on an unknown network, or a sparsity that leaves a layer without weights
+    :raises ValueError: on a sparsity outside [0, 1) or none where one is needed, an unknown name, a distribution whose
+        counts are drawn with a saliency other than "random", or ``n_samples`` for a saliency without data; at the start of
+        training on an unknown network, a sparsity that leaves a layer without weights, or lambdas that do not fit the layers
     """
 
     def __init__(
         self,
         network: str | Sequence[str],
-        sparsity: float,
+        sparsity: float | None,
         at: float | int = 0,
         saliency: str | Saliency = "magnitude",
-        distribution: str | Distribution = "erk",
+        distribution: ChosenDistribution = "erk",
         exclude: Sequence[str] = (),
         targets: str = "mask",
         n_samples: int | None = None,
@@ -59,7 +63,8 @@ class OneShotPruningCallback(PruningCallback):
             raise ValueError(
                 f"saliency '{name_of(saliency)}' needs no data, so there is nothing to take n_samples={n_samples} of"
             )
-        self.sparsity = check_sparsity(sparsity)
+        self._share = check_choice(self.distribution, sparsity, self.saliency)
+        self.sparsity = None if sparsity is None else self._share
         self.at = check_moment("at", at)
 
     def _arguments(self) -> dict[str, object]:
@@ -67,7 +72,7 @@ class OneShotPruningCallback(PruningCallback):
 
     @property
     def _highest_sparsity(self) -> float:
-        return self.sparsity
+        return self._share
 
     def _start(self, clock: dict[str, int]) -> None:
         super()._start(clock)
@@ -76,7 +81,7 @@ class OneShotPruningCallback(PruningCallback):
 
     def _update(self) -> None:
         if self._clock["updates"] == 0 and self.timestep >= self._clock["at"]:
-            self._prune(self.sparsity, draw=0)
+            self._prune(self._share, draw=0)
             self._clock["updates"] = 1
 
 
@@ -102,9 +107,9 @@ class GradualPruningCallback(PruningCallback):
     :param start: When pruning begins: a share of the run if a float, environment steps if an int.
     :param end: When the final sparsity is reached: likewise.
     :param update_freq: Environment steps between two prunings.
-    :param saliency: Which weights to keep: "magnitude", "random", or a function.
-    :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, or a
-        function.
+    :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function.
+    :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
+        one name to its arguments, or a function.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
     :param initial_sparsity: Share of zeros from the first step until ``start``, in [0, final_sparsity].
@@ -121,7 +126,7 @@ class GradualPruningCallback(PruningCallback):
         end: float | int = 0.8,
         update_freq: int = 1000,
         saliency: str | Saliency = "magnitude",
-        distribution: str | Distribution = "erk",
+        distribution: ChosenDistribution = "erk",
         exclude: Sequence[str] = (),
         targets: str = "mask",
         initial_sparsity: float = 0.0,
@@ -157,8 +162,8 @@ class GradualPruningCallback(PruningCallback):
     def _check(self, selected: dict[str, dict[str, Layer]]) -> None:
         super()._check(selected)
         for network, layers in selected.items():
-            weights = {name: layer.weight for name, layer in layers.items()}
-            if self.distribution(weights, 0.0) != {name: weight.numel() for name, weight in weights.items()}:
+            scores = {name: th.zeros_like(layer.weight) for name, layer in layers.items()}
+            if self.distribution(scores, 0.0) != {name: score.numel() for name, score in scores.items()}:
                 raise ValueError(
                     f"network '{network}': distribution '{name_of(self.distribution)}' has fixed counts, which cannot be "
                     "reached gradually: use OneShotPruningCallback"

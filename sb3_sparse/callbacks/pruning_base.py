@@ -10,7 +10,7 @@ import torch as th
 from sb3_sparse.callbacks.arguments import check_count, name_of
 from sb3_sparse.callbacks.base import SparsityCallback
 from sb3_sparse.nn import Layer
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, Distribution, Saliency, prune_to
+from sb3_sparse.sparsity import SALIENCIES, ChosenDistribution, Saliency, find_distribution, prune_to
 
 
 class PruningCallback(SparsityCallback):
@@ -19,13 +19,13 @@ class PruningCallback(SparsityCallback):
 
     :param network: See :class:`SparsityCallback`.
     :param saliency: Which weights to keep: a name in ``SALIENCIES``, or a function.
-    :param distribution: How many each layer keeps: a name in ``DISTRIBUTIONS``, or a function. Each network has its own
-        budget.
+    :param distribution: How many each layer keeps: a name in ``DISTRIBUTIONS``, a mapping of one name to its arguments, or
+        a function. Each network has its own budget.
     :param exclude: See :class:`SparsityCallback`.
     :param targets: See :class:`SparsityCallback`.
     :param seed: Seed of the saliencies that draw; the model's seed by default.
     :param verbose: See :class:`SparsityCallback`.
-    :raises ValueError: on an unknown saliency or distribution
+    :raises ValueError: on an unknown saliency or distribution, or arguments that the distribution does not have
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class PruningCallback(SparsityCallback):
         network: str | Sequence[str],
         *,
         saliency: str | Saliency,
-        distribution: str | Distribution,
+        distribution: ChosenDistribution,
         exclude: Sequence[str],
         targets: str,
         seed: int | None,
@@ -42,10 +42,8 @@ class PruningCallback(SparsityCallback):
         super().__init__(network, exclude=exclude, targets=targets, verbose=verbose)
         if isinstance(saliency, str) and saliency not in SALIENCIES:
             raise ValueError(f"unknown saliency '{saliency}': use one of {', '.join(SALIENCIES)}")
-        if isinstance(distribution, str) and distribution not in DISTRIBUTIONS:
-            raise ValueError(f"unknown distribution '{distribution}': use one of {', '.join(DISTRIBUTIONS)}")
         self.saliency = SALIENCIES[saliency] if isinstance(saliency, str) else saliency
-        self.distribution = DISTRIBUTIONS[distribution] if isinstance(distribution, str) else distribution
+        self.distribution = find_distribution(distribution)
         self.seed = None if seed is None else check_count("seed", seed, least=0)
 
     def _arguments(self) -> dict[str, object]:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sb3_sparse.nn import MaskedLayer, apply_mask, find_optimizers, find_twins, hold_masks, mask_layers, select_networks
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to
+from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, check_choice, find_distribution, prune_to
 
 
 class SparsePolicyMixin:
@@ -19,7 +19,9 @@ class SparsePolicyMixin:
         SAC(SparseSACPolicy, env, policy_kwargs=dict(sparsity={"actor": 0.9, "critic": 0.5}))
 
     :param sparsity: Share of zeros of each network, in [0, 1): one number for all, or one per network (others stay dense).
-    :param distribution: How many weights each layer keeps: a name in ``DISTRIBUTIONS``.
+        None where the distribution fixes the counts.
+    :param distribution: How many weights each layer keeps: a name in ``DISTRIBUTIONS``, or a mapping of one such name to its
+        arguments, such as ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
     :param saliency: Which weights each layer keeps: a name in ``SALIENCIES``.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4".
     :raises ValueError: on an unknown name, network or layer, or a sparsity outside [0, 1) or too high for the layers
@@ -28,8 +30,8 @@ class SparsePolicyMixin:
     def __init__(
         self,
         *args: Any,
-        sparsity: float | Mapping[str, float] = 0.0,
-        distribution: str = "erk",
+        sparsity: float | Mapping[str, float | None] | None = 0.0,
+        distribution: str | Mapping[str, Mapping[str, object]] = "erk",
         saliency: str = "random",
         exclude: Sequence[str] = (),
         **kwargs: Any,
@@ -41,10 +43,18 @@ class SparsePolicyMixin:
         hold_masks(self)  # type: ignore[arg-type]
         self._prune(sparsity, distribution, saliency, exclude)
 
-    def _prune(self, sparsity: float | Mapping[str, float], distribution: str, saliency: str, exclude: Sequence[str]) -> None:
+    def _prune(
+        self,
+        sparsity: float | Mapping[str, float | None] | None,
+        distribution: str | Mapping[str, Mapping[str, object]],
+        saliency: str,
+        exclude: Sequence[str],
+    ) -> None:
+        # No functions: the policy is saved with its arguments.
         for name, table in ((distribution, DISTRIBUTIONS), (saliency, SALIENCIES)):
-            if name not in table:
+            if not isinstance(name, Mapping) and name not in table:
                 raise ValueError(f"unknown name '{name}': use one of {', '.join(table)}")
+        budget, score = find_distribution(distribution), SALIENCIES[saliency]
         if isinstance(sparsity, Mapping) and not sparsity:
             return
         chosen = list(sparsity) if isinstance(sparsity, Mapping) else "all"
@@ -58,9 +68,9 @@ class SparsePolicyMixin:
             masks = prune_to(
                 {name: layer.weight for name, layer in layers.items()},
                 {name: layer.mask for name, layer in layers.items()},
-                share,
-                saliency=SALIENCIES[saliency],
-                distribution=DISTRIBUTIONS[distribution],
+                check_choice(budget, share, score),
+                saliency=score,
+                distribution=budget,
             )
             for name, layer in layers.items():
                 apply_mask(layer, masks[name], optimizers, twins.get(layer, ()))

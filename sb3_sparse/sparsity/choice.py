@@ -15,8 +15,11 @@ from sb3_sparse.sparsity.distributions import DISTRIBUTIONS, check_sparsity, erd
 from sb3_sparse.sparsity.saliency import SALIENCIES, random
 from sb3_sparse.sparsity.types import Distribution, Saliency
 
+#: A name, a mapping of one name to its arguments, or a function.
+ChosenDistribution = str | Mapping[str, Mapping[str, object]] | Distribution
 
-def find_distribution(chosen: str | Mapping[str, Mapping[str, object]] | Distribution) -> Distribution:
+
+def find_distribution(chosen: ChosenDistribution) -> Distribution:
     """
     What a user's choice means, in code or in YAML.
 
