@@ -99,7 +99,7 @@ def test_train_resume_enjoy_summary(tmp_path):
     (tmp_path / "logs").symlink_to(tmp_path)
     output = zoo("sb3-sparse", *"enjoy --algo sac --env Pendulum-v1 -n 200 --no-render --device cpu".split(), cwd=tmp_path)
     assert "Mean reward" in output
-    output = zoo("sb3-sparse", "summary", str(first / "Pendulum-v1.zip"), cwd=tmp_path)
+    output = zoo("sb3-sparse", "summary", str(first / "Pendulum-v1.zip"), "--load", cwd=tmp_path)
     assert output == f"{summarize(SAC.load(first / 'Pendulum-v1.zip'))}\n"
 
 
