@@ -1,5 +1,5 @@
 """
-What masking and quantization cost: the time of a training step with a callback over that of stock SB3.
+What masking, rewiring and quantization cost: the time of a training step with a callback over that of stock SB3.
 
     python benchmarks/overhead.py --json benchmarks/results/overhead.json
 
@@ -7,7 +7,9 @@ SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the 
 and critics. All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in
 every round, so that a busy machine slows all alike; a ratio is the median over the rounds of variant / stock. The pruned
 variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps);
-the quantized ones have dense weights of 8 bits. All that a callback does in an environment step counts.
+the rewired ones stand at 50 %, are rewired every 1000 updates (DS-TD3 with targets pruned after each soft update, RigL with the
+online mask), and 1/1000 of that is in each of their steps; the quantized ones have dense weights of 8 bits. All that a
+callback does in an environment step counts.
 """
 
 import argparse
@@ -24,23 +26,28 @@ from report import describe_machine, describe_versions
 from rich.progress import track
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import Logger
 
-from sb3_sparse import GradualPruningCallback, QATCallback
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback
 
 #: By name: the algorithm and its optimizer. RMSprop has no fused form, and pays for the square roots of zeros.
 ALGORITHMS = {"sac": (SAC, th.optim.Adam), "td3": (TD3, th.optim.Adam), "td3_rmsprop": (TD3, th.optim.RMSprop)}
 PRUNE = partial(GradualPruningCallback, start=905, end=1000, update_freq=5)
 QAT = partial(QATCallback, start=905)
-#: By name: what makes the callback; at 0 the networks are in the hands of the callback, but all their weights are there.
-VARIANTS: dict[str, Callable[[], BaseCallback] | None] = {
-    "stock": None,
-    "actor/prune": partial(PRUNE, "actor", 0.9),
-    "all/prune": partial(PRUNE, "all", 0.9),
-    "all/before": partial(PRUNE, "all", 0.0),
-    "actor/qat": partial(QAT, "actor"),
-    "all/qat": partial(QAT, "all"),
+STATIC = partial(OneShotPruningCallback, sparsity=0.5, saliency="random")
+REWIRE = partial(RewiringCallback, update_freq=90)
+#: By name: what makes the callbacks; at 0 the networks are in the hands of the callback, but all their weights are there.
+VARIANTS: dict[str, Callable[[], list[BaseCallback]]] = {
+    "stock": lambda: [],
+    "actor/prune": lambda: [PRUNE("actor", 0.9)],
+    "all/prune": lambda: [PRUNE("all", 0.9)],
+    "all/before": lambda: [PRUNE("all", 0.0)],
+    "actor/qat": lambda: [QAT("actor")],
+    "all/qat": lambda: [QAT("all")],
+    "all/static": lambda: [STATIC("all", targets="mask")],
+    "all/set": lambda: [STATIC("all", targets="topk"), REWIRE("all")],
+    "all/rigl": lambda: [STATIC("all", targets="mask"), REWIRE("all", grow="gradient", fraction=0.3, targets="mask")],
 }
 UPDATE_FREQ = 1000
 
@@ -63,35 +70,38 @@ class HalfCheetahSpaces(gym.Env):
 
 
 def make(
-    algorithm: type[BaseAlgorithm], optimizer: type[th.optim.Optimizer], variant: Callable[[], BaseCallback] | None
-) -> tuple[BaseAlgorithm, BaseCallback | None]:
+    algorithm: type[BaseAlgorithm], optimizer: type[th.optim.Optimizer], variant: Callable[[], list[BaseCallback]]
+) -> tuple[BaseAlgorithm, CallbackList]:
     """
     :param algorithm: SAC or TD3.
     :param optimizer: Its optimizer.
-    :param variant: What makes its callback.
-    :return: A model with a filled buffer and, if it has one, the callback, which has pruned or quantized it
+    :param variant: What makes its callbacks.
+    :return: A model with a filled buffer and its callbacks, which have pruned or quantized it and are ready to go on
     """
     kwargs = {"net_arch": [256, 256], "optimizer_class": optimizer}
     model = algorithm("MlpPolicy", HalfCheetahSpaces(), policy_kwargs=kwargs, batch_size=256, learning_starts=900, seed=0)
-    callback = variant and variant()
-    model.learn(1000, callback=callback)
+    callbacks = CallbackList(variant())
+    model.learn(1000, callback=callbacks)
     model.set_logger(Logger(folder=None, output_formats=[]))
-    return model, callback
+    callbacks.init_callback(model)
+    callbacks.on_training_start({}, {})
+    callbacks.on_step()
+    return model, callbacks
 
 
-def seconds(model: BaseAlgorithm, callback: BaseCallback | None, updates: int) -> float:
+def seconds(model: BaseAlgorithm, callbacks: CallbackList, updates: int) -> float:
     """
     :param model: The model.
-    :param callback: Its callback; it is called around every update, as with ``train_freq=1``.
+    :param callbacks: Its callbacks; they are called around every update, as with ``train_freq=1``.
     :param updates: Number of gradient steps.
     :return: Time of one of them
     """
     begin = time.perf_counter()
     for _ in range(updates):
-        if callback is not None:
-            callback.on_rollout_start()
-            callback.on_step()
-            callback.on_rollout_end()
+        if callbacks.callbacks:
+            callbacks.on_rollout_start()
+            callbacks.on_step()
+            callbacks.on_rollout_end()
         model.train(gradient_steps=1, batch_size=256)
     return (time.perf_counter() - begin) / updates
 
@@ -106,6 +116,22 @@ def pruning_seconds(callback: GradualPruningCallback) -> float:
     return time.perf_counter() - begin
 
 
+def rewiring_seconds(model: BaseAlgorithm, callback: RewiringCallback, number: int) -> float:
+    """
+    :param model: The model, which is trained a little for the gradients.
+    :param callback: Its callback.
+    :param number: Number of the rewiring.
+    :return: Time of one more rewiring
+    """
+    callback._gradients.start()
+    model.train(gradient_steps=2, batch_size=256)
+    gradients = callback._gradients.stop()
+    begin = time.perf_counter()
+    for network in callback.layers:
+        callback._rewire(network, gradients, number)
+    return time.perf_counter() - begin
+
+
 def measure(name: str, rounds: int, updates: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """
     :param name: A name in ``ALGORITHMS``.
@@ -114,15 +140,20 @@ def measure(name: str, rounds: int, updates: int, rng: np.random.Generator) -> d
     :param rng: Source of the order of turns.
     :return: By variant, time of a training step over stock in each round
     """
-    models = {variant: make(*ALGORITHMS[name], callback) for variant, callback in VARIANTS.items()}
+    models = {variant: make(*ALGORITHMS[name], callbacks) for variant, callbacks in VARIANTS.items()}
     ratios = {variant: [] for variant in VARIANTS if variant != "stock"}
-    for _ in track(range(rounds), description=name):
+    rewiring = {}
+    for number in track(range(rounds), description=name):
         took = {}
         for variant in rng.permutation(list(VARIANTS)):
-            model, callback = models[variant]
-            took[variant] = seconds(model, callback, updates)
-            if isinstance(callback, GradualPruningCallback):
-                took[variant] += pruning_seconds(callback) / UPDATE_FREQ
+            model, callbacks = models[variant]
+            for callback in callbacks.callbacks:
+                if isinstance(callback, RewiringCallback) and number % (UPDATE_FREQ // updates) == 0:
+                    rewiring[variant] = rewiring_seconds(model, callback, number + 1000)
+            took[variant] = seconds(model, callbacks, updates) + rewiring.get(variant, 0.0) / UPDATE_FREQ
+            for callback in callbacks.callbacks:
+                if isinstance(callback, GradualPruningCallback):
+                    took[variant] += pruning_seconds(callback) / UPDATE_FREQ
         for variant, values in ratios.items():
             values.append(took[variant] / took["stock"])
     return {variant: np.array(values) for variant, values in ratios.items()}

@@ -125,12 +125,13 @@ class RewiringCallback(SparsityCallback):
             follower.prune()
 
     def _on_step(self) -> bool:
-        if not self._explored:
-            self._begin()
+        self._begin()
         return super()._on_step()
 
     def _begin(self) -> None:
-        """The first step of a run: whatever makes the networks sparse has been at work."""
+        """Look at the networks once, after the first step of a run: whatever makes them sparse has been at work."""
+        if self._explored:
+            return
         for network, layers in self.layers.items():
             if not any(layer.pruned for layer in layers.values()):
                 warnings.warn(
@@ -178,6 +179,7 @@ class RewiringCallback(SparsityCallback):
         number = self._due()
         if not number:
             return
+        self._begin()
         if self.model._n_updates != self._clock["n_updates"]:
             if self.grow == "gradient" and not self._complete(gradients):
                 return

@@ -7,6 +7,8 @@ through the forward pass of its layers, so each prunes itself right before that;
 whenever others may look at the model. A soft update moves biases, so a layer that has seen its bias before has nothing to do.
 """
 
+import math
+
 import numpy as np
 import torch as th
 from torch import Tensor
@@ -27,6 +29,7 @@ class TopkFollower:
         self.online = online
         self.target = target
         self._seen: Tensor | None = None
+        self._hint = math.inf
         self._handle: RemovableHandle = target.register_forward_pre_hook(self._before_forward)
 
     def detach(self) -> None:
@@ -36,63 +39,73 @@ class TopkFollower:
     def _before_forward(self, *_: object) -> None:
         self.prune()
 
-    @th.no_grad()
     def prune(self) -> None:
         """Prune the target layer if it has changed since the last time."""
-        if not self.online.pruned:
-            return
+        if self.online.pruned:
+            # Modules are slow to find their parameters, and this is asked several times per gradient step.
+            parameters = self.target._parameters
+            witness = parameters["bias"]
+            if witness is None:
+                witness = parameters["weight"]
+            assert witness is not None
+            if self._seen is None or not witness.is_cpu or not th.equal(witness, self._seen):
+                self._prune(witness)
+
+    @th.no_grad()
+    def _prune(self, witness: Tensor) -> None:
         if isinstance(self.target, MaskedLayer) and self.target.pruned:
             # Its topology is its own; a mask would take weights away when it is loaded.
             self.target.set_mask(th.ones_like(self.target.mask))
-        witness = self.target.weight if self.target.bias is None else self.target.bias
+        weight, like = self.target.weight, self.online.weight
         if self._seen is None:
-            # It may be that of a resumed run, pruned when the online weights that are zero now had a value.
-            self._seen = witness.detach().clone()
-            keep_largest(self.target.weight, self.online.mask)
-        elif witness.is_cpu:
-            if not th.equal(witness, self._seen):
-                self._seen.copy_(witness)
-                keep_largest(self.target.weight, self.online.weight)
+            # A resumed target was pruned before online weights were regrown, and these are zero still.
+            self._seen = th.full_like(witness, math.nan)
+            like = self.online.mask
+        changed = witness != self._seen
+        self._seen.copy_(witness)
+        if weight.is_cpu and weight.is_contiguous():
+            self._hint = keep_largest(weight, like, self._hint)
         else:
-            # The same without asking the device for an answer.
-            changed = (witness != self._seen).any()
-            self._seen.copy_(witness)
-            keep_largest_on_device(self.target.weight, self.online.weight, changed)
+            keep_largest_on_device(weight, like, changed.any())
 
 
 @th.no_grad()
-def keep_largest(weight: Tensor, like: Tensor) -> None:
+def keep_largest(weight: Tensor, like: Tensor, hint: float = math.inf) -> float:
     """
     Zero the smallest entries in place, until there are at most as many nonzero ones as in another tensor.
 
     >>> weight = th.tensor([1.0, -3.0, 2.0])
-    >>> keep_largest(weight, like=th.tensor([True, False, True]))
+    >>> _ = keep_largest(weight, like=th.tensor([True, False, True]))
     >>> weight
     tensor([ 0., -3.,  2.])
 
-    :param weight: The tensor to prune, on any device; among equal magnitudes the lower index stays.
+    :param weight: The tensor to prune, contiguous and on the CPU; among equal magnitudes the lower index stays.
     :param like: The tensor that has the right number of nonzero entries.
+    :param hint: A magnitude that what has to go is likely to be below: it saves time and changes nothing.
+    :return: A hint for the next time
     """
-    if not weight.is_cpu:
-        keep_largest_on_device(weight, like, th.ones((), dtype=th.bool, device=weight.device))
-        return
-    magnitude = np.abs(weight.detach().numpy()).reshape(-1)
-    count = int(np.count_nonzero(like.detach().numpy() != 0))
-    excess = int(np.count_nonzero(magnitude != 0)) - count
+    # numpy compares and selects with vector instructions, where torch's count_nonzero, topk and kthvalue do not.
+    entries = weight.detach().numpy().reshape(-1)
+    magnitude = np.abs(entries)
+    exists = magnitude != 0
+    excess = int(np.count_nonzero(exists)) - int(np.count_nonzero(like.detach().numpy() != 0))
     if excess <= 0:
-        return
-    # numpy selects with vector instructions, where torch's topk and kthvalue do not.
-    threshold = np.partition(magnitude, len(magnitude) - count - 1)[len(magnitude) - count - 1]
-    keep = magnitude > threshold
-    ties = np.flatnonzero(magnitude == threshold)
-    keep[ties[: count - int(np.count_nonzero(keep))]] = True
-    weight.mul_(th.from_numpy(keep).view(weight.shape))
+        return hint
+    candidates = np.flatnonzero(exists & (magnitude <= hint))
+    if len(candidates) < excess:
+        candidates = np.flatnonzero(exists)
+    magnitude = magnitude[candidates]
+    largest = np.partition(magnitude, excess - 1)[excess - 1]
+    smaller, ties = candidates[magnitude < largest], candidates[magnitude == largest]
+    entries[smaller] = 0.0
+    entries[ties[len(smaller) - excess :]] = 0.0
+    return 2.0 * float(largest)
 
 
 @th.no_grad()
 def keep_largest_on_device(weight: Tensor, like: Tensor, condition: Tensor) -> None:
     """
-    Same as ``if condition: keep_largest(weight, like)``, but the host waits for nothing.
+    Same as ``if condition: keep_largest(weight, like)``, on any device, and the host waits for nothing.
 
     :param weight: The tensor to prune.
     :param like: The tensor that has the right number of nonzero entries.
