@@ -18,6 +18,8 @@ RECIPES = next(path for path in (_PACKAGE / "hyperparams", _PACKAGE.parent / "hy
 
 #: Arguments of callbacks that say how sparse a network ends.
 _SPARSITY_ARGUMENTS = {"final_sparsity", "sparsity"}
+#: Our callbacks that have nothing to do on a dense network.
+_SPARSE_ONLY = {"OneShotPruningCallback", "RewiringCallback"}
 
 
 def find_recipe(algo: str, name: str) -> Path:
@@ -57,8 +59,8 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     """
     :param path: A hyperparameter file.
     :param env: Environment, one of the file's.
-    :param sparsity: Share of zeros that all callbacks of this package are to have; 0 trains the dense twin, quantized if the
-        recipe says so.
+    :param sparsity: Share of zeros that all callbacks of this package are to have, also where the recipe fixes the counts by
+        lambdas: the distribution is then solved for the sparsity. 0 trains the dense twin, quantized if the recipe says so.
     :return: An override for rl-zoo3's ``--hyperparams``, which it stores with the run
     :raises ValueError: if the file does not know the environment, or has no callback with a sparsity for it
     """
@@ -70,22 +72,39 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     callbacks = hyperparams.get("callback") or []
     callbacks = deepcopy(callbacks if isinstance(callbacks, list) else [callbacks])
     changed = False
-    for arguments in _our_arguments(callbacks):
+    for _, arguments in _ours(callbacks):
         for name in _SPARSITY_ARGUMENTS.intersection(arguments):
             arguments[name] = sparsity
             changed = True
         if "initial_sparsity" in arguments:
             arguments["initial_sparsity"] = min(arguments["initial_sparsity"], sparsity)
+        if "distribution" in arguments:
+            arguments["distribution"] = _without_lambdas(arguments["distribution"])
     if not changed:
-        raise ValueError(f"{path} has no callback with a sparsity to set for '{env}'")
+        raise ValueError(f"{path} has no callback with a sparsity to set for '{env}': leave --sparsity out")
+    if sparsity == 0.0:
+        callbacks = [callback for callback in callbacks if not any(name in _SPARSE_ONLY for name, _ in _ours([callback]))]
     return f"callback:{callbacks!r}"
 
 
-def _our_arguments(callbacks: list[Any]) -> Iterator[dict[str, Any]]:
-    """The arguments of our callbacks; rl-zoo3 takes a callback as a name, or as a dict of one name and its arguments."""
+def _ours(callbacks: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """
+    Our callbacks by class name, with their arguments; rl-zoo3 takes a callback as a name, or as a dict of one name and its
+    arguments.
+    """
     for callback in callbacks:
-        if isinstance(callback, dict):
-            yield from (arguments for name, arguments in callback.items() if name.startswith("sb3_sparse.") and arguments)
+        for name, arguments in callback.items() if isinstance(callback, dict) else [(callback, None)]:
+            if str(name).startswith("sb3_sparse."):
+                yield name.rsplit(".", 1)[1], arguments or {}
+
+
+def _without_lambdas(distribution: Any) -> Any:
+    """The name alone of a distribution with fixed counts."""
+    if isinstance(distribution, dict) and len(distribution) == 1:
+        ((name, arguments),) = distribution.items()
+        if isinstance(arguments, dict) and "lambdas" in arguments:
+            return name
+    return distribution
 
 
 def train(arguments: Sequence[str]) -> None:
