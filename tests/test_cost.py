@@ -135,7 +135,10 @@ def test_the_papers_sparse_td3():
     assert (summary.connections, summary.networks["actor"].connections) == (106_169, 36_215)
     assert summary.training_flops(1_000_000) / dense.training_flops(1_000_000) == pytest.approx(0.4918, abs=5e-5)
     assert summary.training_flops(1_000_000, schedule=Constant(0.0)) == dense.training_flops(1_000_000)
-    assert "training: 5.284e+13 FLOPs per 1,000,000 environment steps; dense 1.074e+14, ratio 0.4918" in str(summary)
+    assert (
+        "training with these connections: 5.284e+13 FLOPs per 1,000,000 environment steps; dense 1.074e+14, ratio 0.4918"
+        in str(summary)
+    )
     assert "connections: 106,169 of 214,784, ratio 0.4943" in str(summary)
     assert f"inference: 212,338 FLOPs per observation and pass through all networks; dense {2 * 214_784:,}" in str(summary)
 
@@ -321,7 +324,7 @@ def test_what_is_unknown_has_to_be_given():
     episodes = summarize(CASES["sac"].make(train_freq=(1, "episode")))
     with pytest.raises(ValueError, match="give training_flops updates_per_step"):
         episodes.training_flops(10)
-    assert f"training: {16 * 3 * episodes.flops:.4g} FLOPs per gradient update" in str(episodes)
+    assert f"training with these connections: {16 * 3 * episodes.flops:.4g} FLOPs per gradient update" in str(episodes)
 
 
 def test_how_models_train():

@@ -75,7 +75,7 @@ class Summary(Counts):
             raise ValueError(f"this summary does not know how its model trains: give training_flops {missing}")
         if steps < 0 or batch_size < 1 or updates_per_step < 0:
             raise ValueError(f"steps={steps}, batch_size={batch_size}, updates_per_step={updates_per_step} make no training")
-        if isinstance(grow_freq, int):
+        if grow_freq is not None and not isinstance(grow_freq, Mapping):
             grow_freq = dict.fromkeys(self.networks, grow_freq)
         if schedule is not None and not isinstance(schedule, Mapping):
             schedule = dict.fromkeys(self.networks, schedule)
@@ -124,7 +124,9 @@ class Summary(Counts):
                 self.training_flops(steps, updates_per_step=updates, schedule=schedule) for schedule in (None, _dense)
             )
             ratio = sparse / dense if dense else 1.0
-            lines.append(f"training: {sparse:.4g} FLOPs per {what}; dense {dense:.4g}, ratio {ratio:.4f}")
+            lines.append(
+                f"training with these connections: {sparse:.4g} FLOPs per {what}; dense {dense:.4g}, ratio {ratio:.4f}"
+            )
         return lines
 
 
