@@ -7,8 +7,8 @@ SAC and TD3 at the papers' size (17-256-256-6, batch 256), each stock, with the 
 and critics. All variants live in one process and take turns, a few updates at a time and in an order that is drawn anew in
 every round, so that a busy machine slows all alike; a ratio is the median over the rounds of variant / stock. The pruned
 variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment steps);
-the rewired ones stand at 50 %, are rewired every 1000 updates (DS-TD3 with targets pruned after each soft update, RigL with the
-online mask), and 1/1000 of that is in each of their steps; the quantized ones have dense weights of 8 bits. All that a
+the rewired ones stand at 50 %, are rewired every 1000 updates (DS-TD3 with targets pruned after each soft update, RigL with
+the online mask), and 1/1000 of that is in each of their steps; the quantized ones have dense weights of 8 bits. All that a
 callback does in an environment step counts.
 """
 

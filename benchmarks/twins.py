@@ -11,15 +11,7 @@ time, one thread each.
 """
 
 import argparse
-import hashlib
 import json
-import shlex
-import shutil
-import subprocess
-import sys
-import time
-from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -30,127 +22,12 @@ import numpy as np
 import torch as th
 from report import describe_machine, describe_versions
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
-from rl_zoo3 import ALGOS
-from rl_zoo3.utils import create_test_env, get_saved_hyperparams
-from stable_baselines3.common.evaluation import evaluate_policy
+from runs import Run, load, returns_of, train
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import sb3_sparse
-from sb3_sparse import restore, summarize
+from sb3_sparse import summarize
 from sb3_sparse.zoo import find_recipe, read_recipe
-
-#: Seeds of the evaluation episodes begin here, the same for every agent.
-EVALUATION_SEED = 10_000
-
-
-@dataclass(frozen=True)
-class Run:
-    """One training run of rl-zoo3 and where its files are."""
-
-    algo: str
-    env: str
-    recipe: str
-    sparsity: float
-    seed: int
-    steps: int
-    root: Path
-
-    @property
-    def folder(self) -> Path:
-        """The folder of this run, under rl-zoo3's own naming."""
-        return self.logs / self.algo / f"{self.env}_1"
-
-    @property
-    def logs(self) -> Path:
-        """The log folder that rl-zoo3 is given, one for each run."""
-        return self.root / f"{self.algo}_{self.env}_{self.recipe}_{self.steps}" / f"sparsity{self.sparsity}_seed{self.seed}"
-
-    @property
-    def zip(self) -> Path:
-        """The trained agent."""
-        return self.folder / f"{self.env}.zip"
-
-    @property
-    def mark(self) -> Path:
-        """Written when the run has finished; holds what it was made by."""
-        return self.logs / "finished.txt"
-
-    def maker(self) -> str:
-        """What a finished run depends on: the command, the code and the versions."""
-        sources = [*Path(sb3_sparse.__file__).parent.rglob("*.py"), find_recipe(self.algo, self.recipe)]
-        code = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(sources))).hexdigest()
-        return f"{shlex.join(self.command())}\n{code}\n{describe_versions()}\n"
-
-    def is_finished(self) -> bool:
-        """Whether it was trained to its end by this command, this code and these versions."""
-        return self.mark.is_file() and self.mark.read_text() == self.maker()
-
-    @property
-    def name(self) -> str:
-        """How it is called in tables and bars."""
-        return f"{'dense' if self.sparsity == 0 else f'{self.sparsity:.0%} sparse'}, seed {self.seed}"
-
-    def command(self) -> list[str]:
-        """The command that trains it."""
-        return [
-            *("sb3-sparse", "train", "--algo", self.algo, "--env", self.env, "--recipe", self.recipe),
-            *("--sparsity", str(self.sparsity), "--seed", str(self.seed), "-n", str(self.steps)),
-            *("--eval-freq", str(max(1, self.steps // 20)), "--eval-episodes", "10", "--num-threads", "1", "--device", "cpu"),
-            *("-f", str(self.logs), "-tb", str(self.logs / "tensorboard"), "--verbose", "0"),
-        ]
-
-    def start(self) -> subprocess.Popen:
-        """Start to train it, in the background and from the beginning."""
-        shutil.rmtree(self.logs, ignore_errors=True)
-        self.logs.mkdir(parents=True)
-        program, *arguments = self.command()
-        with open(self.logs / "output.txt", "w") as output:
-            return subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *arguments], stdout=output, stderr=subprocess.STDOUT
-            )
-
-    def steps_done(self) -> int:
-        """Environment steps in finished episodes."""
-        try:
-            rows = (self.folder / "0.monitor.csv").read_text().splitlines()[2:]
-            return sum(int(row.split(",")[1]) for row in rows)
-        except (OSError, IndexError, ValueError):
-            return 0
-
-
-def train(runs: list[Run], jobs: int) -> None:
-    """
-    Train what is not there yet.
-
-    :param runs: The runs.
-    :param jobs: How many at a time.
-    :raises RuntimeError: if one of them fails
-    """
-    waiting = [run for run in runs if not run.is_finished()]
-    for run in waiting:
-        print("$", shlex.join(run.command()))
-    running: dict[Run, subprocess.Popen] = {}
-    with ExitStack() as stack:
-        stack.callback(lambda: [process.kill() for process in running.values()])
-        progress = stack.enter_context(Progress())
-        bars = {run: progress.add_task(run.name, total=run.steps, start=False) for run in waiting}
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                run = waiting.pop(0)
-                running[run] = run.start()
-                progress.start_task(bars[run])
-            time.sleep(0.5)
-            for run, process in list(running.items()):
-                progress.update(bars[run], completed=run.steps_done())
-                if process.poll() is None:
-                    continue
-                if process.returncode != 0:
-                    raise RuntimeError(f"training failed: {run.name}\n{(run.logs / 'output.txt').read_text()[-3000:]}")
-                run.mark.write_text(run.maker())
-                progress.update(bars[run], completed=run.steps)
-                del running[run]
 
 
 def evaluate(run: Run, network: str, episodes: int) -> dict[str, object]:
@@ -160,15 +37,8 @@ def evaluate(run: Run, network: str, episodes: int) -> dict[str, object]:
     :param episodes: Number of evaluation episodes, each with its own seed.
     :return: Returns of the agent, and what its network costs; its parameters are written to a file to weigh it
     """
-    model = ALGOS[run.algo].load(run.zip, device="cpu")
-    restore(model)
-    hyperparams, stats_path = get_saved_hyperparams(str(run.folder / run.env), test_mode=True)
-    env = create_test_env(run.env, stats_path=stats_path, hyperparams=hyperparams, should_render=False)
-    returns = []
-    for episode in range(episodes):
-        env.seed(EVALUATION_SEED + episode)
-        returns.append(evaluate_policy(model, env, n_eval_episodes=1, warn=False)[0])
-    env.close()
+    model = load(run)
+    returns = returns_of(run, model, episodes)
     cost = summarize(model).networks[network]
     if abs(cost.sparsity - run.sparsity) > 1e-3:
         raise RuntimeError(f"{run.name}: the {network} ends at a sparsity of {cost.sparsity}")
@@ -179,7 +49,7 @@ def evaluate(run: Run, network: str, episodes: int) -> dict[str, object]:
     return {
         "seed": run.seed,
         "sparsity": cost.sparsity,
-        "returns": [round(float(value), 3) for value in returns],
+        "returns": returns,
         "nonzero": cost.nonzero,
         "total": cost.total,
         "active_neurons": cost.active_neurons,

@@ -8,6 +8,7 @@ from sb3_sparse.callbacks.restore import restore
 from sb3_sparse.callbacks.resumable import ResumableCallback
 from sb3_sparse.callbacks.rewiring import RewiringCallback
 from sb3_sparse.callbacks.state import saved_bits
+from sb3_sparse.callbacks.topology import topology_history
 
 __all__ = [
     "GradualPruningCallback",
@@ -19,4 +20,5 @@ __all__ = [
     "SparsityCallback",
     "restore",
     "saved_bits",
+    "topology_history",
 ]

@@ -9,8 +9,9 @@ from sb3_sparse.callbacks.arguments import check_count, check_moment
 from sb3_sparse.callbacks.base import SparsityCallback
 from sb3_sparse.callbacks.draws import draw_generator, first_seed
 from sb3_sparse.callbacks.topk import TopkFollower, follow_topk
+from sb3_sparse.callbacks.topology import Topology
 from sb3_sparse.nn import DenseGradients, MaskedLayer
-from sb3_sparse.sparsity import SALIENCIES, Constant, Cosine, Named, Schedule, magnitude, random, rewire
+from sb3_sparse.sparsity import SALIENCIES, Constant, Cosine, Schedule, magnitude, random, rewire
 
 #: Where new weights grow: anywhere (SET), or where the gradient of a dense network is largest (RigL).
 GROW = ("random", "gradient")
@@ -112,7 +113,7 @@ class RewiringCallback(SparsityCallback):
         layers = [layer for network in self.layers.values() for layer in network.values()]
         self._gradients = DenseGradients(layers, self._optimizers)
         self._followers: list[TopkFollower] = []
-        self._explored: Named = {}
+        self._topologies: dict[str, Topology] = {}
 
     def _on_training_start(self) -> None:
         if self.targets == "topk":
@@ -130,7 +131,7 @@ class RewiringCallback(SparsityCallback):
 
     def _begin(self) -> None:
         """Look at the networks once, after the first step of a run: whatever makes them sparse has been at work."""
-        if self._explored:
+        if self._topologies:
             return
         for network, layers in self.layers.items():
             if not any(layer.pruned for layer in layers.values()):
@@ -139,9 +140,7 @@ class RewiringCallback(SparsityCallback):
                     'OneShotPruningCallback(..., saliency="random") before RewiringCallback, or take a sparse policy',
                     stacklevel=2,
                 )
-            for name, layer in layers.items():
-                saved = self._state.load_explored(name, layer.mask.shape)
-                self._explored[name] = layer.mask.clone() if saved is None else layer.mask | saved.to(layer.mask.device)
+            self._topologies[network] = Topology(self._state, network, layers)
 
     def _due(self) -> int:
         """Number of the rewiring that is due now, or 0."""
@@ -221,23 +220,4 @@ class RewiringCallback(SparsityCallback):
         fraction = self._schedule(self._clock["start"] + number * self.update_freq)
         new = rewire({name: old[name] for name in sparse}, drop, scores, fraction)
         self._apply(network, {**old, **new})
-        self._record(network, sum(int((mask & ~old[name]).sum()) for name, mask in new.items()))
-
-    def _record(self, network: str, replaced: int) -> None:
-        """
-        Log and keep what a rewiring has explored.
-
-        :param network: Name of the network.
-        :param replaced: Number of its weights that did not exist before.
-        """
-        layers = self.layers[network]
-        for name, layer in layers.items():
-            self._explored[name] |= layer.mask
-            self._state.save_explored(name, self._explored[name])
-        explored = sum(int(self._explored[name].sum()) for name in layers)
-        existing = sum(int(layer.mask.sum()) for layer in layers.values())
-        total = sum(layer.mask.numel() for layer in layers.values())
-        self._log[f"sparsity/{network}_explored"] = explored / total
-        self._log[f"sparsity/{network}_churn"] = replaced / existing
-        active = int(self._log[f"sparsity/{network}_active_neurons"])
-        self._state.topology(network).append([self.timestep, replaced, existing, explored, total, active])
+        self._log |= self._topologies[network].record(self.timestep, old)

@@ -94,12 +94,16 @@ class SparsityState:
         """Like :meth:`load_mask`, for the weights that have existed at any time."""
         return _unpack(self._explored[layer], layer, shape) if layer in self._explored else None
 
-    def topology(self, network: str) -> list[list[int]]:
+    def save_topology(self, network: str, row: list[int]) -> None:
         """
         :param network: Name of a network.
-        :return: A list that is saved with the model, to append a row to at every rewiring
+        :param row: What a rewiring adds to its history.
         """
-        return self._topology.setdefault(network, [])
+        self._topology.setdefault(network, []).append(row)
+
+    def topologies(self) -> dict[str, list[list[int]]]:
+        """The rows of all rewirings, by network."""
+        return self._topology
 
     def drop_mask(self, layer: str) -> None:
         """
@@ -135,7 +139,7 @@ def saved_bits(model: "BaseAlgorithm") -> dict[str, int]:
 
 
 def _is_row(row: object) -> bool:
-    return isinstance(row, list) and all(type(value) is int for value in row)
+    return isinstance(row, list) and len(row) == 6 and all(type(value) is int for value in row)
 
 
 def _pack(mask: th.Tensor) -> str:

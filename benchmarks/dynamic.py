@@ -1,0 +1,207 @@
+"""
+Dense, static, SET and RigL: TD3 from the recipes ``td3_{dense,static,set,rigl}``, sparse from the first step to the last.
+
+    python benchmarks/dynamic.py --seeds 5 --json benchmarks/results/dynamic_td3_inverted_double_pendulum.json \\
+        --png benchmarks/results/dynamic_td3_inverted_double_pendulum.png
+
+Every agent is trained by rl-zoo3 and evaluated on the same episodes. An agent's score is the mean return of its last agent;
+a method's is the mean over seeds, with a 95 % percentile bootstrap interval over seeds, also for the difference from dense.
+Runs are kept, and a second call trains only what is missing; two at a time, one thread each.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch as th
+from report import describe_machine, describe_versions
+from rich.console import Console
+from rich.table import Table
+from runs import Run, learning_curve, load, returns_of, train
+
+from sb3_sparse import summarize
+from sb3_sparse.callbacks import topology_history
+from sb3_sparse.zoo import find_recipe, read_recipe
+
+METHODS = ("static", "set", "rigl")
+COLORS = {"dense": "tab:gray", "static": "tab:orange", "set": "tab:blue", "rigl": "tab:green"}
+
+
+def make_runs(env: str, sparsities: list[float], steps: int, seeds: range, root: Path) -> dict[str, list[Run]]:
+    """
+    :param env: Environment, one of the recipes'.
+    :param sparsities: Shares of zeros of the hidden layers, for each of the methods.
+    :param steps: Environment steps.
+    :param seeds: Seeds.
+    :param root: Where the runs are kept.
+    :return: The runs of each contestant, such as "set 90%"
+    """
+    runs = {"dense": [Run("td3", env, "dense", None, seed, steps, root) for seed in seeds]}
+    for sparsity in sparsities:
+        for method in METHODS:
+            runs[f"{method} {sparsity:.0%}"] = [Run("td3", env, method, sparsity, seed, steps, root) for seed in seeds]
+    return runs
+
+
+def evaluate(run: Run, episodes: int) -> dict[str, object]:
+    """
+    :param run: A finished run.
+    :param episodes: Number of evaluation episodes.
+    :return: Returns of the agent, what its networks cost, and what they have explored
+    """
+    model = load(run)
+    summary = summarize(model)
+    training = summary.training_flops(run.steps)
+    history = topology_history(model)
+    return {
+        "seed": run.seed,
+        "returns": returns_of(run, model, episodes),
+        "connections": summary.connections,
+        "total": summary.total,
+        "active_neurons": summary.active_neurons,
+        "neurons": summary.neurons,
+        "training_flops": training,
+        "explored": {network: round(float(columns["explored"][-1]), 4) for network, columns in history.items()},
+        "rewirings": {network: len(columns["timestep"]) for network, columns in history.items()},
+    }
+
+
+def interval(draws: np.ndarray) -> list[float]:
+    """
+    :param draws: Values of a statistic over bootstrap samples.
+    :return: Its 95 % percentile interval
+    """
+    return [round(float(q), 2) for q in np.quantile(draws, [0.025, 0.975])]
+
+
+def compare(agents: dict[str, list[dict]]) -> dict[str, dict]:
+    """
+    :param agents: What :func:`evaluate` found, by contestant.
+    :return: By contestant: mean return of each seed, their mean and interval, and that of the difference from dense
+    """
+    rng = np.random.default_rng(0)
+    means = {name: np.array([np.mean(agent["returns"]) for agent in found]) for name, found in agents.items()}
+    draws = {name: rng.choice(values, size=(10_000, len(values))).mean(axis=1) for name, values in means.items()}
+    return {
+        name: {
+            "seeds": [round(float(value), 2) for value in values],
+            "mean": round(float(values.mean()), 2),
+            "interval": interval(draws[name]),
+            "difference": round(float(values.mean() - means["dense"].mean()), 2),
+            "difference_interval": interval(draws[name] - draws["dense"]) if name != "dense" else [0.0, 0.0],
+        }
+        for name, values in means.items()
+    }
+
+
+def print_table(agents: dict[str, list[dict]], scores: dict[str, dict]) -> None:
+    """
+    :param agents: What :func:`evaluate` found, by contestant.
+    :param scores: What :func:`compare` found.
+    """
+    table = Table(title=f"{len(agents['dense'])} seeds, {len(agents['dense'][0]['returns'])} episodes each")
+    for column in ("agent", "return [95 %]", "minus dense [95 %]", "connections", "active neurons", "ever active", "FLOPs"):
+        table.add_column(column, justify="right")
+    dense_flops = agents["dense"][0]["training_flops"]
+    for name, found in agents.items():
+        score, first = scores[name], found[0]
+        explored = [
+            f"{network} {np.mean([agent['explored'][network] for agent in found]):.2f}" for network in first["explored"]
+        ]
+        table.add_row(
+            name,
+            f"{score['mean']:,.0f} {score['interval']}",
+            f"{score['difference']:+,.0f} {score['difference_interval']}",
+            f"{first['connections']:,} of {first['total']:,}",
+            f"{np.mean([agent['active_neurons'] for agent in found]):.0f} of {first['neurons']}",
+            ", ".join(explored),
+            f"{first['training_flops'] / dense_flops:.2f}",
+        )
+    Console(width=170).print(table)
+
+
+def draw(runs: dict[str, list[Run]], sparsities: list[float], png: Path) -> None:
+    """
+    Draw the learning curves, one panel for each sparsity, and what the networks have explored.
+
+    :param runs: Finished runs by contestant.
+    :param sparsities: The sparsities.
+    :param png: Where to write the figure.
+    """
+    rng = np.random.default_rng(0)
+    figure, axes = plt.subplots(1, len(sparsities) + 1, figsize=(5 * (len(sparsities) + 1), 4.2))
+    for panel, sparsity in zip(axes, sparsities, strict=False):
+        for method in ("dense", *METHODS):
+            found = [learning_curve(run) for run in runs["dense" if method == "dense" else f"{method} {sparsity:.0%}"]]
+            steps, curves = found[0][0], np.array([curve for _, curve in found])
+            low, high = np.quantile(rng.choice(curves, size=(2000, len(curves))).mean(axis=1), [0.025, 0.975], axis=0)
+            panel.plot(steps, curves.mean(axis=0), color=COLORS[method], label=method)
+            panel.fill_between(steps, low, high, color=COLORS[method], alpha=0.2)
+        panel.set(title=f"{sparsity:.0%} of the hidden weights zero", xlabel="environment steps")
+        panel.legend()
+    axes[0].set_ylabel(f"evaluation return, mean and 95 % interval over {len(runs['dense'])} seeds")
+    for method in ("set", "rigl"):
+        for sparsity, style in zip(sparsities, ("-", "--", ":"), strict=False):
+            for network, marker in (("actor", ""), ("critic", ".")):
+                history = topology_history(load(runs[f"{method} {sparsity:.0%}"][0]))[network]
+                label = f"{method} {sparsity:.0%}, {network}"
+                axes[-1].plot(history["timestep"], history["explored"], style + marker, color=COLORS[method], label=label)
+    axes[-1].set(title="weights that have ever existed, first seed", xlabel="environment steps", ylim=(0, 1))
+    axes[-1].legend(fontsize="small")
+    figure.suptitle(f"TD3 on {runs['dense'][0].env}")
+    figure.tight_layout()
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, dpi=110)
+
+
+def main() -> None:
+    """Train, evaluate, print, draw and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--env", default="InvertedDoublePendulum-v4", help="environment, one of the recipes' (%(default)s)")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.9], help="shares of zeros (%(default)s)")
+    parser.add_argument("--steps", type=int, help="environment steps; those of the recipe by default")
+    parser.add_argument("--seeds", type=int, default=5, help="number of training seeds, from 1 on (%(default)s)")
+    parser.add_argument("--episodes", type=int, default=20, help="evaluation episodes per agent (%(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="training runs at a time (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("logs/dynamic"), help="where the runs are kept")
+    parser.add_argument("--png", type=Path, help="where to draw the figure; in the folder by default")
+    parser.add_argument("--json", type=Path, help="where to store the result")
+    parser.add_argument(
+        "--quick", action="store_true", help="1,500 steps, one seed, 90 %%: a check that it works, not a result"
+    )
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    steps = args.steps or int(read_recipe(find_recipe("td3", "dense"))[args.env]["n_timesteps"])
+    if args.quick:
+        steps, args.seeds, args.sparsities, args.episodes = 1500, 1, [0.9], 2
+    runs = make_runs(args.env, args.sparsities, steps, range(1, args.seeds + 1), args.folder)
+    train([run for contestant in runs.values() for run in contestant], args.jobs)
+    agents = {name: [evaluate(run, args.episodes) for run in contestant] for name, contestant in runs.items()}
+    scores = compare(agents)
+    print_table(agents, scores)
+    png = args.png or args.folder / f"td3_{args.env}.png"
+    draw(runs, args.sparsities, png)
+    print(f"learning curves and exploration: {png}")
+    if args.json:
+        stored = {
+            "ratios": {name: round(score["mean"] / scores["dense"]["mean"], 4) for name, score in scores.items()},
+            "intervals": {name: score["interval"] for name, score in scores.items()},
+            "scores": scores,
+            "command": f"python benchmarks/dynamic.py --env {args.env} --sparsities {' '.join(map(str, args.sparsities))} "
+            f"--steps {steps} --seeds {args.seeds} --episodes {args.episodes}",
+            "steps": steps,
+            "agents": agents,
+            "versions": describe_versions(),
+            "machine": describe_machine(),
+        }
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(stored, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
