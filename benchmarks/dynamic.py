@@ -148,11 +148,14 @@ def draw(runs: dict[str, list[Run]], sparsities: list[float], png: Path) -> None
     for method in ("set", "rigl"):
         for sparsity, style in zip(sparsities, ("-", "--", ":"), strict=False):
             for network, marker in (("actor", ""), ("critic", ".")):
-                history = topology_history(load(runs[f"{method} {sparsity:.0%}"][0]))[network]
-                label = f"{method} {sparsity:.0%}, {network}"
-                axes[-1].plot(history["timestep"], history["explored"], style + marker, color=COLORS[method], label=label)
+                history = topology_history(load(runs[f"{method} {sparsity:.0%}"][0]))
+                if network in history:
+                    steps, explored = history[network]["timestep"], history[network]["explored"]
+                    label = f"{method} {sparsity:.0%}, {network}"
+                    axes[-1].plot(steps, explored, style + marker, color=COLORS[method], label=label)
     axes[-1].set(title="weights that have ever existed, first seed", xlabel="environment steps", ylim=(0, 1))
-    axes[-1].legend(fontsize="small")
+    if axes[-1].lines:
+        axes[-1].legend(fontsize="small")
     figure.suptitle(f"TD3 on {runs['dense'][0].env}")
     figure.tight_layout()
     png.parent.mkdir(parents=True, exist_ok=True)
