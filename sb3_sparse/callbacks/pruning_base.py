@@ -2,13 +2,12 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from zlib import crc32
 
-import numpy as np
 import torch as th
 
 from sb3_sparse.callbacks.arguments import check_count, name_of
 from sb3_sparse.callbacks.base import SparsityCallback
+from sb3_sparse.callbacks.draws import draw_generator, first_seed
 from sb3_sparse.nn import Layer
 from sb3_sparse.sparsity import SALIENCIES, ChosenDistribution, Saliency, find_distribution, prune_to
 
@@ -51,8 +50,7 @@ class PruningCallback(SparsityCallback):
 
     def _start(self, clock: dict[str, int]) -> None:
         if "seed" not in clock:
-            seed = self.seed if self.seed is not None else self.model.seed
-            clock["seed"] = seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
+            clock["seed"] = first_seed(self.seed, self.model)
 
     @property
     @abstractmethod
@@ -74,16 +72,13 @@ class PruningCallback(SparsityCallback):
         :param draw: Number of this update: together with the seed it fixes what is drawn, so no generator has to be saved.
         """
         for network, layers in self.layers.items():
-            # Every network has draws of its own, also those of another callback with the same seed.
-            entropy = [self._clock["seed"], draw, crc32(network.encode())]
-            seed = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1)
             masks = prune_to(
                 {name: layer.weight.detach() for name, layer in layers.items()},
                 {name: layer.mask for name, layer in layers.items()},
                 sparsity,
                 saliency=self.saliency,
                 distribution=self.distribution,
-                generator=th.Generator().manual_seed(int(seed)),
+                generator=draw_generator(self._clock["seed"], draw, network),
             )
             self._apply(network, masks, rules=("mask", "topk"))
         if self.verbose > 0:

@@ -96,7 +96,8 @@ class RewiringCallback(SparsityCallback):
         return {name: getattr(self, name) for name in own}
 
     def _start(self, clock: dict[str, int]) -> None:
-        clock.setdefault("seed", first_seed(self.seed, self.model))
+        if "seed" not in clock:
+            clock["seed"] = first_seed(self.seed, self.model)
         clock.setdefault("start", self.timestep)
         clock.setdefault("updates", 0)
         clock.setdefault("n_updates", self.model._n_updates)
