@@ -2,27 +2,39 @@
 
 import ast
 import copy
+import math
 import os
 import shutil
 import subprocess
 import sys
 import venv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch as th
 import yaml
-from stable_baselines3 import SAC
+from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sparse import summarize
+from sb3_sparse.callbacks.state import SparsityState
 from sb3_sparse.cli import main, read_policy
 from sb3_sparse.cost import summarize_parameters
+from sb3_sparse.nn import select_networks
+from sb3_sparse.sparsity import erk
 from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
 
 ROOT = Path(__file__).parent.parent
 CASES = [(path, env) for path in sorted(RECIPES.glob("*.yml")) for env in read_recipe(path) if not env.startswith("_")]
 #: The methods with a phase of quantization, by the method that they extend; without one they extend plain training.
 QAT = {"qat": None, "gmp_qat": "gmp"}
+#: The methods that are sparse from the first step, each with a rule for target networks.
+SPARSE = {"static": "mask", "set": "topk", "rigl": "mask"}
+GRADUAL, AT_ONCE, DENSE = (
+    [pytest.param(path, env, id=f"{path.stem}-{env}") for path, env in CASES if path.stem.split("_", 1)[1] in methods]
+    for methods in (("gmp", *QAT), SPARSE, ("dense",))
+)
 #: Small enough for a test; the rest of a recipe is as it is.
 SHORT = "-n 60 --eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
 SMALL = {
@@ -52,9 +64,9 @@ def callbacks_of(path, env):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("path", "env"), CASES, ids=[f"{path.stem}-{env}" for path, env in CASES])
-def test_every_recipe_trains(path, env, tmp_path, monkeypatch):
-    """Sixty steps of every entry of every recipe, through rl-zoo3 itself."""
+@pytest.mark.parametrize(("path", "env"), GRADUAL)
+def test_every_recipe_trains(path, env, tmp_path):
+    """Sixty steps of every entry of the recipes for pruning and quantization, through rl-zoo3 itself."""
     algo, recipe = path.stem.split("_", 1)
     if env.startswith("LunarLander"):
         pytest.importorskip("Box2D", reason="LunarLander needs the package box2d")
@@ -73,6 +85,169 @@ def test_every_recipe_trains(path, env, tmp_path, monkeypatch):
         assert summary.networks[network].sparsity == pytest.approx(0.75, abs=0.002)
     state = load_from_zip_file(agent, load_data=True)[0]["sparsity_state"]
     assert state["bits"] == {layer: 8 for network in quantized for layer in summary.networks[network].layers}
+
+
+def test_every_recipe_is_trained():
+    assert len(GRADUAL) + len(AT_ONCE) + len(DENSE) == len(CASES)
+
+
+def named(callbacks, name):
+    """The arguments of all callbacks of a name."""
+    return [arguments for callback in callbacks for key, arguments in callback.items() if key == f"sb3_sparse.{name}"]
+
+
+def check_counts(policy, state, callbacks, method):
+    """Every layer has exactly the weights that the recipe says, and none elsewhere; the target networks obey their rule."""
+    saved = SparsityState(SimpleNamespace(sparsity_state=state))
+    networks = summarize_parameters(policy).networks
+    masked = set()
+    for pruning in named(callbacks, "OneShotPruningCallback"):
+        assert (pruning["saliency"], pruning["targets"]) == ("random", SPARSE[method])
+        names = [pruning["network"]] if isinstance(pruning["network"], str) else pruning["network"]
+        for network in names:
+            outputs = ("actor.mu.4", "critic.qf0.4", "critic.qf1.4") if "exclude" in pruning else ()
+            shapes = {name: layer.shape for name, layer in networks[network].layers.items() if name not in outputs}
+            expected = erk({name: th.zeros(shape) for name, shape in shapes.items()}, pruning["sparsity"] or 0.0)
+            if pruning["sparsity"] is None:
+                lambdas = pruning["distribution"]["erdos_renyi"]["lambdas"] * (len(shapes) // 2)
+                sizes = zip(lambdas, shapes.items(), strict=True)
+                expected = {name: min(math.prod(shape), round(factor * sum(shape))) for factor, (name, shape) in sizes}
+            for name, shape in shapes.items():
+                mask = saved.load_mask(name, th.Size(shape))
+                assert int(mask.sum()) == expected[name]
+                assert not policy[f"{name}.weight"][~mask].any()
+                twin = policy.get(f"{name.replace(network, f'{network}_target', 1)}.weight")
+                if twin is not None and method == "set":
+                    assert twin.count_nonzero() <= expected[name]
+                elif twin is not None:
+                    assert not twin[~mask].any()
+            masked.update(shapes)
+    assert masked == saved.masked
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("path", "env"), AT_ONCE)
+def test_sparse_recipes_train(path, env, tmp_path):
+    """Sixty steps through rl-zoo3, rewired every tenth."""
+    algo, method = path.stem.split("_", 1)
+    if env.startswith("LunarLander"):
+        pytest.importorskip("Box2D", reason="LunarLander needs the package box2d")
+    callbacks = copy.deepcopy(read_recipe(path)[env]["callback"])
+    rewirings = named(callbacks, "RewiringCallback")
+    for rewiring in rewirings:
+        rewiring["update_freq"] = 10
+    command = f"train --algo {algo} --env {env} --recipe {method} -f {tmp_path} {SHORT} -params {SMALL[algo]}".split()
+    main([*command, f"callback:{callbacks!r}"])
+    agent = tmp_path / algo / f"{env}_1" / f"{env}.zip"
+    state = load_from_zip_file(agent, load_data=True)[0]["sparsity_state"]
+    check_counts(read_policy(agent), state, callbacks, method)
+    assert len(rewirings) == (method != "static")
+    for rewiring in rewirings:
+        names = [rewiring["network"]] if isinstance(rewiring["network"], str) else rewiring["network"]
+        assert all(any(replaced > 0 for _, replaced, *_ in state["topology"][network]) for network in names)
+
+
+@pytest.mark.parametrize(
+    ("env", "inputs", "actions", "connections"),
+    [
+        ("HalfCheetah-v4", 17, 6, 106_169),
+        ("Walker2d-v4", 17, 6, 106_169),
+        ("Hopper-v4", 11, 3, 105_233),
+        ("Ant-v5", 111, 8, 145_544),
+        ("Humanoid-v4", 376, 17, 220_898),
+    ],
+)
+def test_connections_of_ds_td3(env, inputs, actions, connections):
+    """Sokar et al. 2022 with dense output layers; Ant-v3 has 111 inputs, and v5 the same lambda."""
+    for method in SPARSE:
+        (pruning,) = named(read_recipe(find_recipe("td3", method))[env]["callback"], "OneShotPruningCallback")
+        first, second = pruning["distribution"]["erdos_renyi"]["lambdas"]
+        layers = (
+            (first, inputs),
+            (second, 256),
+            (first, inputs + actions),
+            (second, 256),
+            (first, inputs + actions),
+            (second, 256),
+        )
+        assert sum(factor * (n + 256) for factor, n in layers) + 256 * (actions + 2) == connections
+
+
+def test_ant_with_27_inputs_is_as_dense_as_with_111():
+    (pruning,) = named(read_recipe(find_recipe("td3", "set"))["Ant-v4"]["callback"], "OneShotPruningCallback")
+
+    def density(factor, inputs):
+        layers = (inputs, inputs + 8, inputs + 8)
+        return sum(factor * (n + 256) for n in layers) / sum(256 * n for n in layers)
+
+    factor = pruning["distribution"]["erdos_renyi"]["lambdas"][0]
+    assert density(factor, 27) == pytest.approx(density(40, 111), abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("algo", "base", "methods"),
+    [("td3", "dense", SPARSE), ("td3", "gmp", ["dense"]), ("sac", "gmp", SPARSE), ("dqn", "gmp", SPARSE)],
+    ids=["td3", "td3_dense", "sac", "dqn"],
+)
+def test_methods_differ_in_their_callbacks_alone(algo, base, methods):
+    """So that what they reach compares; static, SET and RigL begin with the same topology."""
+    recipes = [read_recipe(find_recipe(algo, method)) for method in methods]
+    control = read_recipe(find_recipe(algo, base))
+    for env in (name for name in recipes[0] if not name.startswith("_")):
+        topologies = []
+        for recipe in recipes:
+            entry = dict(recipe[env])
+            pruning = named(entry.pop("callback", []), "OneShotPruningCallback")
+            topologies.append([{**arguments, "targets": ""} for arguments in pruning])
+            if env in control:
+                assert entry == {key: value for key, value in control[env].items() if key != "callback"}
+        assert all(topology == topologies[0] for topology in topologies)
+    assert all(recipe.keys() == recipes[0].keys() for recipe in recipes)
+    only_one_has = {env for env in recipes[0].keys() ^ control.keys() if not env.startswith(("_", "InvertedDoublePendulum"))}
+    assert only_one_has <= {"Swimmer-v4", "Swimmer-v5"}
+
+
+def test_sparsity_of_a_sparse_recipe(tmp_path):
+    """One sparsity for all networks, also where lambdas fix the counts; the budget is that of the hidden layers."""
+    _, changed = with_sparsity(find_recipe("td3", "set"), "Ant-v5", 0.9).split(":", 1)
+    pruning, rewiring = ast.literal_eval(changed)
+    original = read_recipe(find_recipe("td3", "set"))["Ant-v5"]["callback"]
+    expected = named(original, "OneShotPruningCallback")[0] | {"sparsity": 0.9, "distribution": "erdos_renyi"}
+    assert pruning == {"sb3_sparse.OneShotPruningCallback": expected}
+    assert rewiring == original[1]
+    _, changed = with_sparsity(find_recipe("sac", "rigl"), "Ant-v5", 0.7).split(":", 1)
+    assert [arguments["sparsity"] for arguments in named(ast.literal_eval(changed), "OneShotPruningCallback")] == [0.7, 0.7]
+    main(
+        f"train --algo td3 --env Pendulum-v1 --recipe set --sparsity 0.9 -f {tmp_path} {SHORT} -params {SMALL['td3']}".split()
+    )
+    model = TD3.load(tmp_path / "td3/Pendulum-v1_1/Pendulum-v1.zip")
+    saved = SparsityState(model)
+    for layers in select_networks(model.policy, "all", ["mu.4", "qf*.4"]).values():
+        counts = [int(saved.load_mask(name, layer.weight.shape).sum()) for name, layer in layers.items()]
+        assert sum(counts) == round(0.1 * sum(layer.weight.numel() for layer in layers.values()))
+
+
+def test_dense_twin_of_a_sparse_recipe(tmp_path):
+    """Sparsity 0 takes away what has nothing to do then, and is the dense control, bit for bit."""
+    assert with_sparsity(find_recipe("td3", "rigl"), "HalfCheetah-v4", 0.0) == "callback:[]"
+    agents = []
+    for options in ("set --sparsity 0", "dense"):
+        command = f"train --algo td3 --env Pendulum-v1 --recipe {options} -f {tmp_path} {SHORT} -params {SMALL['td3']}"
+        main(command.split())
+        agents.append(read_policy(tmp_path / f"td3/Pendulum-v1_{len(agents) + 1}/Pendulum-v1.zip"))
+    assert all(th.equal(weight, agents[1][name]) for name, weight in agents[0].items())
+    for sparsity in (0.0, 0.5):
+        with pytest.raises(ValueError, match="no callback with a sparsity to set for 'Ant-v5': leave --sparsity out"):
+            with_sparsity(find_recipe("td3", "dense"), "Ant-v5", sparsity)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("path", "env"), DENSE)
+def test_dense_recipes_train(path, env, tmp_path):
+    algo, method = path.stem.split("_", 1)
+    main(f"train --algo {algo} --env {env} --recipe {method} -f {tmp_path} {SHORT} -params {SMALL[algo]}".split())
+    summary = summarize_parameters(read_policy(tmp_path / algo / f"{env}_1" / f"{env}.zip"))
+    assert all(network.sparsity == 0.0 for network in summary.networks.values())
 
 
 def test_rl_zoo3_runs_our_recipe_unmodified(tmp_path):
