@@ -1,7 +1,7 @@
 """Dynamic sparse training: the weights that exist move, and their number stays what it is."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch as th
 
@@ -10,12 +10,14 @@ from sb3_sparse.callbacks.base import SparsityCallback
 from sb3_sparse.callbacks.draws import draw_generator, first_seed
 from sb3_sparse.callbacks.topk import TopkFollower, follow_topk
 from sb3_sparse.callbacks.topology import Topology
-from sb3_sparse.nn import DenseGradients, MaskedLayer
+from sb3_sparse.nn import DenseGradients, Layer, MaskedLayer
 from sb3_sparse.sparsity import SALIENCIES, Constant, Cosine, Schedule, magnitude, random, rewire
 
 #: Where new weights grow: anywhere (SET), or where the gradient of a dense network is largest (RigL).
 GROW = ("random", "gradient")
 FRACTION_SCHEDULES = ("constant", "cosine")
+#: Calls of ``train()`` in which every network should have been trained once, delayed actors included.
+PATIENCE = 20
 
 
 class RewiringCallback(SparsityCallback):
@@ -115,6 +117,7 @@ class RewiringCallback(SparsityCallback):
         self._gradients = DenseGradients(layers, self._optimizers)
         self._followers: list[TopkFollower] = []
         self._topologies: dict[str, Topology] = {}
+        self._waited = 0
 
     def _on_training_start(self) -> None:
         if self.targets == "topk":
@@ -193,10 +196,10 @@ class RewiringCallback(SparsityCallback):
     def _complete(self, gradients: dict[MaskedLayer, th.Tensor]) -> bool:
         """Whether all gradients are there; an actor that is updated every other time has none in between."""
         missing = [name for layers in self.layers.values() for name, x in layers.items() if x.pruned and x not in gradients]
-        overdue = self.timestep - self._clock["start"] >= (self._clock["updates"] + 2) * self.update_freq
-        if missing and overdue:
+        self._waited = self._waited + 1 if missing else 0
+        if self._waited > PATIENCE:
             raise ValueError(
-                f"no optimizer has moved {', '.join(missing)} together with the other layers since a rewiring became due, so "
+                f"no optimizer has moved {', '.join(missing)} together with the other layers in {PATIENCE} calls of train(), so "
                 'there is no gradient to grow by: leave them out, or use grow="random"'
             )
         return not missing
@@ -220,5 +223,15 @@ class RewiringCallback(SparsityCallback):
         drop = SALIENCIES[self.drop](weights)
         fraction = self._schedule(self._clock["start"] + number * self.update_freq)
         new = rewire({name: old[name] for name in sparse}, drop, scores, fraction)
+        if self.targets != "mask":
+            for layer in sparse.values():
+                _unmask(self._twins[layer])
         self._apply(network, {**old, **new})
         self._log |= self._topologies[network].record(self.timestep, old)
+
+
+def _unmask(targets: Iterable[Layer]) -> None:
+    """Targets of a sparse policy have masks, but from now on another topology: loading them would take weights away."""
+    for target in targets:
+        if isinstance(target, MaskedLayer) and target.pruned:
+            target.set_mask(th.ones_like(target.mask))

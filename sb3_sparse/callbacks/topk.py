@@ -53,9 +53,6 @@ class TopkFollower:
 
     @th.no_grad()
     def _prune(self, witness: Tensor) -> None:
-        if isinstance(self.target, MaskedLayer) and self.target.pruned:
-            # Its topology is its own; a mask would take weights away when it is loaded.
-            self.target.set_mask(th.ones_like(self.target.mask))
         weight, like = self.target.weight, self.online.weight
         if self._seen is None:
             # A resumed target was pruned before online weights were regrown, and these are zero still.
