@@ -5,7 +5,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sb3_sparse.callbacks import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback, restore
+    from sb3_sparse.callbacks import (
+        DelayedMultiStepCallback,
+        GradualPruningCallback,
+        OneShotPruningCallback,
+        QATCallback,
+        RewiringCallback,
+        restore,
+    )
     from sb3_sparse.cost import summarize
     from sb3_sparse.export import CompressedPolicy, compress
 
@@ -16,6 +23,7 @@ except PackageNotFoundError:  # run from a checkout that is not installed
 
 __all__ = [
     "CompressedPolicy",
+    "DelayedMultiStepCallback",
     "GradualPruningCallback",
     "OneShotPruningCallback",
     "QATCallback",
@@ -29,6 +37,7 @@ __all__ = [
 #: Where a name comes from. They are imported when asked for: sb3_sparse.runtime runs where there is no torch.
 _HOMES = {
     "CompressedPolicy": "export",
+    "DelayedMultiStepCallback": "callbacks",
     "GradualPruningCallback": "callbacks",
     "OneShotPruningCallback": "callbacks",
     "QATCallback": "callbacks",

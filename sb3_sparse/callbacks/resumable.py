@@ -11,14 +11,14 @@ import warnings
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from stable_baselines3.common.callbacks import BaseCallback, EventCallback
+from stable_baselines3.common.callbacks import EventCallback
 
+from sb3_sparse.callbacks.clock import ClockedCallback
 from sb3_sparse.callbacks.restore import SavedLayers
-from sb3_sparse.callbacks.state import SparsityState
 from sb3_sparse.nn import Layer, MaskedLayer, find_optimizers, hold_masks, mask_layers, overlooked_layers, select_networks
 
 
-class ResumableCallback(BaseCallback):
+class ResumableCallback(ClockedCallback):
     """
     Base class of callbacks that change the layers of a model, and go on where a saved run stopped.
 
@@ -67,27 +67,12 @@ class ResumableCallback(BaseCallback):
         :raises ValueError: if the moments do not fit
         """
 
-    @property
-    def timestep(self) -> int:
-        """Environment steps since this callback's first run on the model began, whatever SB3 resets ``num_timesteps`` to."""
-        return self.model.num_timesteps + self._offset
-
-    def _resolve(self, when: float | int) -> int:
-        """
-        :param when: A share of this run if a float, a number of environment steps if an int.
-        :return: The same moment on the clock of :attr:`timestep`
-        """
-        if isinstance(when, float):
-            begin = self.model._num_timesteps_at_start
-            return begin + round(when * (self.model._total_timesteps - begin))
-        return when
-
     def _init_callback(self) -> None:
         self._optimizers = find_optimizers(self.model.policy)
         selected = self._select()
         self._check(selected)
         saved = self._load(selected)
-        self._offset = max(0, self._clock.get("timestep", 0) - self.model.num_timesteps)
+        self._start_clock()
         self._start(self._clock)
         saved.put_back()
         self._convert(selected)
@@ -116,9 +101,7 @@ class ResumableCallback(BaseCallback):
 
     def _load(self, selected: dict[str, dict[str, Layer]]) -> SavedLayers:
         """Find the clock of this callback, and what was saved of the layers of all networks."""
-        self._state = SparsityState(self.model)
-        arguments = {"network": list(selected), **self._identity()}
-        self._clock = self._state.clock(f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})")
+        self._state = self._find_clock({"network": list(selected), **self._identity()})
         saved = SavedLayers(self.model, self._state)
         saved.drop_regrown()
         return saved
