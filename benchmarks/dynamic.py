@@ -41,11 +41,12 @@ def make_runs(env: str, sparsities: list[float], steps: int, seeds: range, root:
     :param root: Where the runs are kept.
     :return: The runs of each contestant, such as "set 90%"
     """
-    runs = {"dense": [Run("td3", env, "dense", None, seed, steps, root) for seed in seeds]}
-    for sparsity in sparsities:
-        for method in METHODS:
-            runs[f"{method} {sparsity:.0%}"] = [Run("td3", env, method, sparsity, seed, steps, root) for seed in seeds]
-    return runs
+    contestants = {"dense": ("dense", None)}
+    contestants |= {f"{method} {sparsity:.0%}": (method, sparsity) for sparsity in sparsities for method in METHODS}
+    return {
+        name: [Run("td3", env, recipe, sparsity, seed, steps, root, eval_episodes=5) for seed in seeds]
+        for name, (recipe, sparsity) in contestants.items()
+    }
 
 
 def evaluate(run: Run, episodes: int) -> dict[str, object]:
@@ -183,7 +184,8 @@ def main() -> None:
     if args.quick:
         steps, args.seeds, args.sparsities, args.episodes = 1500, 1, [0.9], 2
     runs = make_runs(args.env, args.sparsities, steps, range(1, args.seeds + 1), args.folder)
-    train([run for contestant in runs.values() for run in contestant], args.jobs)
+    # Seed by seed, so that what is there after an interruption can be compared.
+    train([run for seed in zip(*runs.values(), strict=True) for run in seed], args.jobs)
     agents = {name: [evaluate(run, args.episodes) for run in contestant] for name, contestant in runs.items()}
     scores = compare(agents)
     print_table(agents, scores)

@@ -32,6 +32,7 @@ class Run:
     One training run of rl-zoo3 and where its files are.
 
     :param sparsity: Share of zeros, or None for what the recipe says.
+    :param eval_episodes: Episodes of each of the twenty evaluations during training.
     """
 
     algo: str
@@ -41,6 +42,7 @@ class Run:
     seed: int
     steps: int
     root: Path
+    eval_episodes: int = 10
 
     @property
     def folder(self) -> Path:
@@ -86,7 +88,16 @@ class Run:
         return [
             *("sb3-sparse", "train", "--algo", self.algo, "--env", self.env, "--recipe", self.recipe, *sparsity),
             *("--seed", str(self.seed), "-n", str(self.steps)),
-            *("--eval-freq", str(max(1, self.steps // 20)), "--eval-episodes", "10", "--num-threads", "1", "--device", "cpu"),
+            *(
+                "--eval-freq",
+                str(max(1, self.steps // 20)),
+                "--eval-episodes",
+                str(self.eval_episodes),
+                "--num-threads",
+                "1",
+                "--device",
+                "cpu",
+            ),
             *("-f", str(self.logs), "-tb", str(self.logs / "tensorboard"), "--verbose", "0"),
         ]
 
