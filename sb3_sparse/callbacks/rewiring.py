@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
+from numbers import Real
 
 import torch as th
 
@@ -76,12 +77,12 @@ class RewiringCallback(SparsityCallback):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(network, exclude=exclude, targets=targets, verbose=verbose)
-        if not isinstance(fraction, (int, float)) or not 0.0 <= fraction <= 1.0:
+        if not isinstance(fraction, Real) or isinstance(fraction, bool) or not 0.0 <= fraction <= 1.0:
             raise ValueError(f"fraction is a share of the weights and must lie in [0, 1], got {fraction!r}")
         for name, value, known in (
             ("grow", grow, GROW),
             ("fraction_schedule", fraction_schedule, FRACTION_SCHEDULES),
-            ("drop", drop, SALIENCIES),
+            ("drop", drop, tuple(SALIENCIES)),
         ):
             if value not in known:
                 raise ValueError(f"unknown {name}='{value}': use one of {', '.join(known)}")
@@ -92,6 +93,8 @@ class RewiringCallback(SparsityCallback):
         self.stop = check_moment("stop", stop)
         self.drop = drop
         self.seed = None if seed is None else check_count("seed", seed, least=0)
+        self._gradients = DenseGradients((), ())
+        self._followers: list[TopkFollower] = []
 
     def _arguments(self) -> dict[str, object]:
         own = ("fraction", "update_freq", "grow", "fraction_schedule", "stop", "drop", "seed")
@@ -112,12 +115,20 @@ class RewiringCallback(SparsityCallback):
             self._schedule = Cosine(self.fraction, start=start, end=max(start, clock["stop"]))
 
     def _init_callback(self) -> None:
+        self._leave()
         super()._init_callback()
         layers = [layer for network in self.layers.values() for layer in network.values()]
         self._gradients = DenseGradients(layers, self._optimizers)
-        self._followers: list[TopkFollower] = []
         self._topologies: dict[str, Topology] = {}
-        self._waited = 0
+        #: Numbers of updates after which gradients were missing, since the last rewiring.
+        self._waited: set[int] = set()
+
+    def _leave(self) -> None:
+        """Take the hooks off the model. Ctrl-C skips the end of training, so the next one begins with this too."""
+        self._gradients.stop()
+        for follower in self._followers:
+            follower.detach()
+        self._followers = []
 
     def _on_training_start(self) -> None:
         if self.targets == "topk":
@@ -168,9 +179,7 @@ class RewiringCallback(SparsityCallback):
         if self.grow == "gradient":
             # The gradients would be lost; what is drawn can wait for the next call of learn().
             self._rewire_if_due()
-        for follower in self._followers:
-            follower.prune()
-            follower.detach()
+        self._leave()
 
     def _enforce(self) -> None:
         super()._enforce()
@@ -196,11 +205,14 @@ class RewiringCallback(SparsityCallback):
     def _complete(self, gradients: dict[MaskedLayer, th.Tensor]) -> bool:
         """Whether all gradients are there; an actor that is updated every other time has none in between."""
         missing = [name for layers in self.layers.values() for name, x in layers.items() if x.pruned and x not in gradients]
-        self._waited = self._waited + 1 if missing else 0
-        if self._waited > PATIENCE:
+        if missing:
+            self._waited.add(self.model._n_updates)
+        else:
+            self._waited.clear()
+        if len(self._waited) > PATIENCE:
             raise ValueError(
-                f"no optimizer has moved {', '.join(missing)} together with the other layers in {PATIENCE} calls of train(), so "
-                'there is no gradient to grow by: leave them out, or use grow="random"'
+                f"in {PATIENCE} calls of train() no optimizer has moved {', '.join(missing)} together with the other layers, "
+                'so there is no gradient to grow by: leave them out, or use grow="random"'
             )
         return not missing
 
@@ -220,7 +232,7 @@ class RewiringCallback(SparsityCallback):
         else:
             scores = random(weights, generator=draw_generator(self._clock["seed"], number, f"grow {network}"))
         old = {name: layer.mask.clone() for name, layer in layers.items()}
-        drop = SALIENCIES[self.drop](weights)
+        drop = SALIENCIES[self.drop](weights, generator=draw_generator(self._clock["seed"], number, f"drop {network}"))
         fraction = self._schedule(self._clock["start"] + number * self.update_freq)
         new = rewire({name: old[name] for name in sparse}, drop, scores, fraction)
         if self.targets != "mask":

@@ -1,0 +1,352 @@
+"""Dynamic sparse training: the weights move, and their number does not."""
+
+import math
+import re
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from stable_baselines3.common.callbacks import BaseCallback
+
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback
+from sb3_sparse.nn import quantized_bits
+from sb3_sparse.sparsity import magnitude, magnitude_by_sign, random, rewire
+from tests.algorithms import CASES
+from tests.invariants import Watch, check, masked
+from tests.rewirings import Rewirings, masks_of, rewiring, sparse_model
+
+
+def steps_of(name):
+    """Environment steps with three rewirings; on-policy algorithms collect 32 of them before they train."""
+    return 130 if "mlp_extractor" in CASES[name].networks else 61
+
+
+# ---------------------------------------------------------------- the mathematics
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    shape=st.sampled_from([(1, 1), (1, 40), (5, 7), (16, 3), (4, 3, 3, 3), (2, 1, 5, 1)]),
+    density=st.floats(0, 1),
+    fraction=st.floats(0, 1),
+    grow=st.sampled_from(["random", "gradient"]),
+    drop=st.sampled_from([magnitude, magnitude_by_sign]),
+    ties=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_ten_thousand_rewirings(shape, density, fraction, grow, drop, ties, seed):
+    """Two hundred in a row for each of fifty layers: the count never moves, and no more than the fraction is replaced."""
+    generator = th.Generator().manual_seed(seed)
+    mask = th.rand(shape, generator=generator) < density
+    weight = th.randn(shape, generator=generator) * mask
+    count = int(mask.sum())
+    for _ in range(200):
+        step = th.randn(shape, generator=generator)
+        weight = ((weight + 0.1 * step) * mask).round(decimals=1 if ties else 6)
+        scores = random({"a": weight}, generator=generator) if grow == "random" else magnitude({"a": step})
+        new = rewire({"a": mask}, drop({"a": weight}), scores, fraction)["a"]
+        assert int(new.sum()) == count
+        assert int((mask & ~new).sum()) <= math.floor(fraction * count + 1e-9)
+        mask = new
+
+
+def test_growth_excludes_survivors_alone():
+    """A place that was just dropped may be grown again; a survivor is not grown a second time."""
+    mask, weight = th.tensor([True, True, True, False]), th.tensor([0.1, 2.0, 3.0, 0.0])
+    back = rewire({"a": mask}, {"a": weight.abs()}, {"a": th.tensor([5.0, 9.0, 9.0, 1.0])}, 0.34)["a"]
+    assert th.equal(back, mask)
+
+
+# ---------------------------------------------------------------- runs
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+@pytest.mark.parametrize("name", CASES)
+def test_every_algorithm(name, grow, sparse):
+    """TRPO's actor is moved by no optimizer, so only its value network has a gradient to grow by."""
+    networks = "value_net" if (name, grow) == ("trpo", "gradient") else "all"
+    model = sparse_model(name, sparse)
+    watch = Rewirings()
+    model.learn(steps_of(name), callback=[*rewiring(sparse, networks, grow=grow), watch])
+    assert watch.looks > 0
+    assert len(watch.steps) >= 3
+    moved = {layer.split(".")[0] for layer, mask in watch.masks[0].items() if not th.equal(mask, watch.masks[-1][layer])}
+    assert moved == (set(CASES[name].networks) if networks == "all" else {networks})
+
+
+def test_gradient_of_a_network_that_no_optimizer_moves():
+    model = CASES["trpo"].make(n_steps=4, batch_size=4)
+    message = r"in 20 calls of train\(\) no optimizer has moved mlp_extractor.policy_net.2, action_net together with"
+    with pytest.raises(ValueError, match=message):
+        model.learn(200, callback=rewiring(grow="gradient"))
+    assert model.num_timesteps < 120
+
+
+@pytest.mark.parametrize("targets", ["topk", "mask", "polyak"])
+@pytest.mark.parametrize("optimizer", [th.optim.SGD, th.optim.RMSprop, th.optim.AdamW])
+def test_optimizers(optimizer, targets):
+    kwargs = {"weight_decay": 1e-2, **({} if optimizer is th.optim.AdamW else {"momentum": 0.9})}
+    model = CASES["td3"].make(policy_kwargs={"optimizer_class": optimizer, "optimizer_kwargs": kwargs})
+    watch = Rewirings(targets)
+    model.learn(80, callback=[*rewiring(targets=targets), watch])
+    assert len(watch.steps) == 5
+
+
+def test_convolutions():
+    env = gym.make("CartPole-v1")
+
+    class Image(gym.ObservationWrapper):
+        observation_space = gym.spaces.Box(0, 255, (1, 36, 36), np.uint8)
+
+        def observation(self, observation):
+            return np.resize(np.abs(observation * 100).astype(np.uint8), (1, 36, 36))
+
+    model = CASES["dqn"].algorithm("CnnPolicy", Image(env), seed=0, device="cpu", **{**CASES["dqn"].kwargs, "buffer_size": 60})
+    for grow in ("random", "gradient"):
+        watch = Rewirings()
+        model.learn(60, callback=[*rewiring(network="q_net", grow=grow), watch])
+        assert len(watch.steps) >= 2
+
+
+# ---------------------------------------------------------------- when
+
+
+def test_a_rewiring_follows_the_gradient_steps_of_its_moment():
+    """Nothing is rewired before the first gradient step; the last one waits for the next call of learn()."""
+    model, watch = CASES["sac"].make(), Rewirings()
+    callbacks = rewiring()
+    model.learn(60, callback=[*callbacks, watch])
+    assert watch.steps == [30, 40, 50]
+    again = Rewirings()
+    again.masks.append(masks_of(model))
+    model.learn(20, callback=[*callbacks, again], reset_num_timesteps=False)
+    assert again.steps == [60, 70]
+
+
+def test_gradients_do_not_wait_for_the_next_run():
+    model, watch = CASES["sac"].make(), Rewirings()
+    model.learn(60, callback=[*rewiring(grow="gradient"), watch])
+    assert watch.steps == [30, 40, 50, 60]
+
+
+def test_delayed_actors_rewire_when_both_are_trained():
+    """TD3 trains its actor every other time; the rewiring waits for it, and its number does not."""
+    model, watch = CASES["td3"].make(learning_starts=21, policy_delay=3), Rewirings()
+    model.learn(80, callback=[*rewiring(grow="gradient"), watch])
+    assert watch.steps == [30, 42, 51, 60, 72]
+    critic, watch = CASES["td3"].make(policy_delay=3), Rewirings()
+    critic.learn(60, callback=[*rewiring(network="critic", grow="gradient"), watch])
+    assert watch.steps == [30, 40, 50, 60]
+
+
+@pytest.mark.parametrize(
+    ("stop", "steps"), [(50, [30, 40]), (51, [30, 40, 50]), (0.5, [30]), (0, []), (1.0, [30, 40, 50, 60, 70])]
+)
+def test_no_rewiring_from_stop_on(stop, steps):
+    model, watch = CASES["sac"].make(), Rewirings()
+    model.learn(80, callback=[*rewiring(stop=stop), watch])
+    assert watch.steps == steps
+
+
+def test_the_cosine_falls_to_zero_at_stop():
+    model, watch = CASES["sac"].make(), Rewirings()
+    callbacks = rewiring(network="critic", fraction=1.0, fraction_schedule="cosine", stop=100)
+    model.learn(120, callback=[*callbacks, watch])
+    assert watch.steps == [30, 40, 50, 60, 70, 80, 90]
+    _, schedule = (callbacks[0], callbacks[1]._schedule)
+    assert schedule(100) == 0.0
+    count = int(watch.masks[0]["critic.qf0.2"].sum())
+    for step, old, new in zip(watch.steps, watch.masks[:-1], watch.masks[1:], strict=True):
+        lost = int((old["critic.qf0.2"] & ~new["critic.qf0.2"]).sum())
+        assert lost <= math.floor(0.5 * (1 + math.cos(math.pi * step / 100)) * count + 1e-9)
+
+
+def test_a_rollout_longer_than_the_period():
+    """One rewiring per rollout, with the fraction of the last moment that it has passed."""
+    model, watch = CASES["ppo"].make(), Rewirings()
+    model.learn(128, callback=[*rewiring(), watch])
+    assert watch.steps == [32, 64, 96]
+    (clock,) = (clock for name, clock in model.sparsity_state["callbacks"].items() if name.startswith("Rewiring"))
+    assert clock["updates"] == 9
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"train_freq": (1, "episode"), "gradient_steps": 5}, {"train_freq": 7, "gradient_steps": 2}]
+)
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_update_ratios(kwargs, grow):
+    model, watch = CASES["sac"].make(**kwargs), Rewirings()
+    model.learn(450, callback=[*rewiring(grow=grow, update_freq=50), watch])
+    assert len(watch.steps) >= 2
+
+
+def test_networks_that_are_not_trained_stay():
+    model, watch = CASES["sac"].make(learning_starts=1000), Rewirings()
+    model.learn(60, callback=[*rewiring(), watch])
+    assert watch.steps == []
+
+
+# ---------------------------------------------------------------- company
+
+
+def parameters_after(model, callback):
+    model.learn(80, callback=callback)
+    return {name: value.clone() for name, value in model.policy.state_dict().items() if not name.endswith("mask")}
+
+
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+@pytest.mark.parametrize("name", ["sac", "dqn", "ppo"])
+def test_a_dense_network_is_left_as_it_is(name, grow):
+    """With one warning, and bit for bit."""
+    stock = parameters_after(CASES[name].make(), None)
+    with pytest.warns(UserWarning, match="is dense, so there is nothing to rewire") as warned:
+        ours = parameters_after(CASES[name].make(), rewiring(sparse=True, network=CASES[name].networks[0], grow=grow))
+    assert len(warned) == 1
+    assert stock.keys() == ours.keys() and all(th.equal(value, ours[key]) for key, value in stock.items())
+
+
+@pytest.mark.parametrize("fraction", [0, 1])
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_all_or_nothing(fraction, grow):
+    model, watch = CASES["td3"].make(), Rewirings()
+    model.learn(60, callback=[*rewiring(fraction=fraction, grow=grow), watch])
+    assert len(watch.steps) == (0 if fraction == 0 else 4 if grow == "gradient" else 3)
+
+
+def test_a_fraction_of_nothing_trains_as_static():
+    """Rewirings that move no weight leave no trace."""
+    static = OneShotPruningCallback("all", 0.5, saliency="random")
+    ours = [static, RewiringCallback("all", 0.0, update_freq=10, targets="mask")]
+    one, other = parameters_after(CASES["sac"].make(), static), parameters_after(CASES["sac"].make(), ours)
+    assert all(th.equal(value, other[key]) for key, value in one.items())
+
+
+def test_order_in_the_list():
+    """What prunes may come later in the list."""
+    model, watch = CASES["sac"].make(), Rewirings()
+    model.learn(60, callback=[*reversed(rewiring()), watch])
+    assert watch.steps == [30, 40, 50]
+
+
+@pytest.mark.filterwarnings("ignore:network .* is dense")
+def test_with_gradual_pruning():
+    """Pruning takes away from what rewiring has made, and its budgets stay exact."""
+    model = CASES["sac"].make()
+    gradual = GradualPruningCallback("all", 0.8, start=25, end=75, update_freq=10)
+    model.learn(100, callback=[gradual, RewiringCallback("all", 0.3, 10, targets="mask"), Watch()])
+    kept = {name: int(layer.mask.sum()) for name, layer in masked(model)}
+    alone = CASES["sac"].make()
+    alone.learn(100, callback=GradualPruningCallback("all", 0.8, start=25, end=75, update_freq=10))
+    assert kept == {name: int(layer.mask.sum()) for name, layer in masked(alone)}
+    assert any(not th.equal(mask, masks_of(alone)[name]) for name, mask in masks_of(model).items())
+
+
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_with_quantization(grow):
+    model, watch = CASES["sac"].make(), Rewirings()
+    model.learn(80, callback=[*rewiring(grow=grow), QATCallback("all", start=40), watch])
+    assert len(watch.steps) >= 5
+    assert quantized_bits(model.policy)
+
+
+def test_excluded_layers_stay():
+    model, watch = sparse_model("sac", True), Rewirings()
+    model.learn(60, callback=[*rewiring(True, exclude=["mu", "critic.qf*.2"]), watch])
+    still = [name for name, mask in masks_of(model).items() if th.equal(mask, watch.masks[0][name])]
+    assert {"actor.mu", "critic.qf0.2", "critic.qf1.2"} <= set(still)
+    assert "actor.latent_pi.2" not in still
+
+
+def test_networks_draw_for_themselves_and_seeds_differ():
+    def grown(**kwargs):
+        model, watch = sparse_model("td3", True), Rewirings()
+        model.learn(31, callback=[*rewiring(True, **kwargs), watch])
+        return {name: mask & ~watch.masks[0][name] for name, mask in masks_of(model).items()}
+
+    one, same, other = grown(seed=1), grown(seed=1), grown(seed=2)
+    assert all(th.equal(mask, same[name]) for name, mask in one.items())
+    assert not th.equal(one["critic.qf0.2"], other["critic.qf0.2"])
+    assert not th.equal(one["critic.qf0.2"], one["critic.qf1.2"])
+    assert not th.equal(one["actor.mu.2"], one["critic.qf0.2"])
+
+
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_torch_draws_nothing_more(grow):
+    """The random numbers of the algorithm and of exploration are those of a run without rewiring."""
+    states = []
+    for callbacks in ([], rewiring(True, grow=grow, drop="random")):
+        model = sparse_model("td3", True)
+        model.learn(60, callback=callbacks)
+        states.append(th.get_rng_state())
+    assert th.equal(*states)
+
+
+def test_interrupted_then_again():
+    """Ctrl-C skips the end of training, also in the middle of catching gradients: nothing is left behind, nothing piles up."""
+
+    class Interrupt(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            if self.num_timesteps == 40:
+                raise KeyboardInterrupt
+
+    model, callbacks = CASES["td3"].make(), rewiring(grow="gradient")
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            model.learn(80, callback=[*callbacks, Interrupt()])
+    callbacks[1]._init_callback()
+    assert not any(len(layer._forward_pre_hooks) for layer in model.policy.modules())
+    assert not any(optimizer._optimizer_step_pre_hooks for optimizer in (model.actor.optimizer, model.critic.optimizer))
+    model.learn(60, callback=[*callbacks, Rewirings()])
+    check(model)
+
+
+# ---------------------------------------------------------------- errors
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"fraction": 1.1}, "must lie in [0, 1], got 1.1"),
+        ({"fraction": -0.1}, "must lie in [0, 1], got -0.1"),
+        ({"fraction": float("nan")}, "must lie in [0, 1], got nan"),
+        ({"fraction": "0.1"}, "must lie in [0, 1], got '0.1'"),
+        ({"fraction": None}, "must lie in [0, 1], got None"),
+        ({"update_freq": 0}, "update_freq=0 must be a whole number"),
+        ({"update_freq": 1.5}, "update_freq=1.5 must be a whole number"),
+        ({"grow": "x"}, "unknown grow='x': use one of random, gradient"),
+        ({"fraction_schedule": "linear"}, "unknown fraction_schedule='linear': use one of constant, cosine"),
+        ({"drop": "x"}, "unknown drop='x': use one of magnitude, random, magnitude_by_sign"),
+        ({"drop": ["magnitude"]}, "unknown drop='['magnitude']'"),
+        ({"targets": "x"}, "unknown targets='x': use one of mask, topk, polyak"),
+        ({"stop": 1.5}, "a float lies in [0, 1], steps are given as an int"),
+        ({"stop": -1}, "stop=-1 lies before the run"),
+        ({"stop": "0.5"}, "stop='0.5' is no moment of a run"),
+        ({"seed": -1}, "seed=-1 must be a whole number, at least 0"),
+    ],
+)  # fmt: skip
+def test_arguments(kwargs, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        RewiringCallback("actor", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "message"),
+    [
+        ("sac", "q_net", "SACPolicy has no network 'q_net' with linear or convolutional layers; it has: actor, critic"),
+        ("sac", "critic_target", "it has: actor, critic"),
+        ("dqn", ["q_net", "actor"], "it has: q_net"),
+    ],
+)
+def test_unknown_networks(name, network, message):
+    model = CASES[name].make()
+    before = repr(model.policy)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        model.learn(50, callback=RewiringCallback(network))
+    assert model.num_timesteps == 0 and repr(model.policy) == before
