@@ -317,7 +317,7 @@ def test_interrupted_then_again():
         ({"fraction": -0.1}, "must lie in [0, 1], got -0.1"),
         ({"fraction": float("nan")}, "must lie in [0, 1], got nan"),
         ({"fraction": "0.1"}, "must lie in [0, 1], got '0.1'"),
-        ({"fraction": None}, "must lie in [0, 1], got None"),
+        ({"fraction": True}, "must lie in [0, 1], got True"),
         ({"update_freq": 0}, "update_freq=0 must be a whole number"),
         ({"update_freq": 1.5}, "update_freq=1.5 must be a whole number"),
         ({"grow": "x"}, "unknown grow='x': use one of random, gradient"),

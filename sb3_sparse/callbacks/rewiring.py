@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Iterable, Sequence
-from numbers import Real
 
 import torch as th
 
@@ -77,7 +76,7 @@ class RewiringCallback(SparsityCallback):
         exclude: Sequence[str] = (),
     ) -> None:
         super().__init__(network, exclude=exclude, targets=targets, verbose=verbose)
-        if not isinstance(fraction, Real) or isinstance(fraction, bool) or not 0.0 <= fraction <= 1.0:
+        if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0.0 <= fraction <= 1.0:
             raise ValueError(f"fraction is a share of the weights and must lie in [0, 1], got {fraction!r}")
         for name, value, known in (
             ("grow", grow, GROW),

@@ -57,11 +57,11 @@ class DenseGradients:
         return caught
 
     def _accumulate(self, layer: MaskedLayer, gradient: Tensor) -> None:
-        # SB3 clears gradients to None before the backward pass of a loss.
+        # What other losses have left there is cleared to None before the backward pass of the layer's own.
         fresh = layer.weight.grad is None or layer not in self._accumulated
         self._accumulated[layer] = gradient if fresh else self._accumulated[layer] + gradient
 
     def _catch(self, layers: list[MaskedLayer], *_: object) -> None:
         for layer in layers:
             if layer.weight.grad is not None and layer in self._accumulated:
-                self._caught[layer] = self._accumulated[layer]
+                self._caught[layer] = self._accumulated.pop(layer)
