@@ -35,7 +35,9 @@ def sparse_model(name: str, sparse: bool = False, sparsity: float = 0.5, **kwarg
     :param kwargs: Arguments of the algorithm.
     :return: The model; a stock one is made sparse by :func:`rewiring`
     """
-    return CASES[name].make(sparse, policy_kwargs={"sparsity": sparsity} if sparse else None, **kwargs)
+    return CASES[name].make(
+        sparse, policy_kwargs={"sparsity": sparsity, "distribution": "uniform"} if sparse else None, **kwargs
+    )
 
 
 def rewiring(sparse: bool = False, network: object = "all", **kwargs: object) -> list[BaseCallback]:
@@ -46,7 +48,7 @@ def rewiring(sparse: bool = False, network: object = "all", **kwargs: object) ->
     :return: A rewiring every ten steps, after a random topology if the policy has none
     """
     dynamic = RewiringCallback(network, **{"fraction": 0.3, "update_freq": 10, **kwargs})
-    static = OneShotPruningCallback(network, 0.5, saliency="random", targets=dynamic.targets)
+    static = OneShotPruningCallback(network, 0.5, saliency="random", distribution="uniform", targets=dynamic.targets)
     return [dynamic] if sparse else [static, dynamic]
 
 

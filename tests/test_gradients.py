@@ -123,8 +123,8 @@ def test_nothing_is_left_behind():
 
 class FrozenTime:
     """
-    The policy, the minibatch and the random state as they are when an algorithm samples: by a loss that is written down here, that
-    is what a dense network of the same weights would have as gradient.
+    The policy, the minibatch and the random state as they are when an algorithm samples. A loss that is written down here then
+    says what a dense network of the same weights would have as gradient.
     """
 
     def __init__(self, model, network, loss):
@@ -188,8 +188,8 @@ RUNS = {"td3": ("critic", td3_critic, {}), "sac": ("critic", sac_critic, {"ent_c
 @pytest.mark.parametrize("name", RUNS)
 def test_of_a_run(name, sparse, gradient_steps):
     """
-    Caught is the dense gradient of the last minibatch, and the largest of it are where weights grow. What the actor's loss adds to
-    the critic's weights is no part of it.
+    Caught is the dense gradient of the last minibatch, and weights grow where it is largest. What the actor's loss adds to the
+    critic's weights is no part of it.
     """
     network, loss, kwargs = RUNS[name]
     model = sparse_model(name, sparse, gradient_steps=gradient_steps, **kwargs)

@@ -4,7 +4,8 @@ online twin has nonzero ones (Sokar et al. 2022, Algorithm 1, line 32). Their pl
 
 SB3 updates target networks in the middle of ``train()``, where no callback is called. But whoever uses a target network goes
 through the forward pass of its layers, so each prunes itself right before that; and the callback has all of them looked after
-whenever others may look at the model. A soft update moves biases, so a layer that has seen its bias before has nothing to do.
+whenever others may look at the model. A soft update moves biases, so a layer that has seen its bias before has nothing to do;
+a short one may stand still for a moment, and the layer's weights, which are few, are looked at in its place.
 """
 
 import math
@@ -15,6 +16,9 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from sb3_sparse.nn import Layer, MaskedLayer
+
+#: A bias of fewer entries may round to what it was before a soft update.
+SHORT = 16
 
 
 class TopkFollower:
@@ -45,7 +49,7 @@ class TopkFollower:
             # Modules are slow to find their parameters, and this is asked several times per gradient step.
             parameters = self.target._parameters
             witness = parameters["bias"]
-            if witness is None:
+            if witness is None or len(witness) < SHORT:
                 witness = parameters["weight"]
             assert witness is not None
             if self._seen is None or not witness.is_cpu or not th.equal(witness, self._seen):
@@ -58,12 +62,12 @@ class TopkFollower:
             # A resumed target was pruned before online weights were regrown, and these are zero still.
             self._seen = th.full_like(witness, math.nan)
             like = self.online.mask
-        changed = witness != self._seen
-        self._seen.copy_(witness)
         if weight.is_cpu and weight.is_contiguous():
             self._hint = keep_largest(weight, like, self._hint)
         else:
-            keep_largest_on_device(weight, like, changed.any())
+            keep_largest_on_device(weight, like, (witness != self._seen).any())
+        # Last, for the witness may be the weight.
+        self._seen.copy_(witness)
 
 
 @th.no_grad()
