@@ -8,6 +8,7 @@ import torch as th
 from sb3_sparse.callbacks.arguments import check_count, check_moment
 from sb3_sparse.callbacks.base import SparsityCallback
 from sb3_sparse.callbacks.draws import draw_generator, first_seed
+from sb3_sparse.callbacks.restore import SavedLayers
 from sb3_sparse.callbacks.topk import TopkFollower, follow_topk
 from sb3_sparse.callbacks.topology import Topology
 from sb3_sparse.nn import DenseGradients, Layer, MaskedLayer
@@ -112,6 +113,14 @@ class RewiringCallback(SparsityCallback):
         if self.fraction_schedule == "cosine":
             start = clock["start"]
             self._schedule = Cosine(self.fraction, start=start, end=max(start, clock["stop"]))
+
+    def _load(self, selected: dict[str, dict[str, Layer]]) -> SavedLayers:
+        saved = super()._load(selected)
+        for layers in selected.values():
+            for name, layer in layers.items():
+                # It is used later, but what is damaged has to be found before anything is changed.
+                self._state.load_explored(name, layer.weight.shape)
+        return saved
 
     def _init_callback(self) -> None:
         self._leave()

@@ -33,6 +33,7 @@ class Topology:
         for name, layer in layers.items():
             saved = state.load_explored(name, layer.mask.shape)
             self.explored[name] = layer.mask.clone() if saved is None else layer.mask | saved.to(layer.mask.device)
+            state.save_explored(name, self.explored[name])
 
     def record(self, timestep: int, old: Named) -> dict[str, float]:
         """
