@@ -44,7 +44,7 @@ def make_runs(env: str, sparsities: list[float], steps: int, seeds: range, root:
     contestants = {"dense": ("dense", None)}
     contestants |= {f"{method} {sparsity:.0%}": (method, sparsity) for sparsity in sparsities for method in METHODS}
     return {
-        name: [Run("td3", env, recipe, sparsity, seed, steps, root, eval_episodes=5) for seed in seeds]
+        name: [Run("td3", env, recipe, sparsity, seed, steps, root, eval_episodes=5, flush=True) for seed in seeds]
         for name, (recipe, sparsity) in contestants.items()
     }
 

@@ -33,6 +33,7 @@ class Run:
 
     :param sparsity: Share of zeros, or None for what the recipe says.
     :param eval_episodes: Episodes of each of the twenty evaluations during training.
+    :param flush: Whether numbers below 1e-38 are zero, for speed.
     """
 
     algo: str
@@ -43,6 +44,7 @@ class Run:
     steps: int
     root: Path
     eval_episodes: int = 10
+    flush: bool = False
 
     @property
     def folder(self) -> Path:
@@ -85,8 +87,9 @@ class Run:
     def command(self) -> list[str]:
         """The command that trains it."""
         sparsity = () if self.sparsity is None else ("--sparsity", str(self.sparsity))
+        flush = ("--flush-denormal",) if self.flush else ()
         return [
-            *("sb3-sparse", "train", "--algo", self.algo, "--env", self.env, "--recipe", self.recipe, *sparsity),
+            *("sb3-sparse", "train", "--algo", self.algo, "--env", self.env, "--recipe", self.recipe, *sparsity, *flush),
             *("--seed", str(self.seed), "-n", str(self.steps)),
             *(
                 "--eval-freq",

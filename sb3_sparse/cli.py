@@ -42,9 +42,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if args.command == "train":
+        if args.flush_denormal:
+            _flush_denormal()
         zoo.train(rest)
     elif args.command == "enjoy":
         zoo.enjoy(rest)
+
+
+def _flush_denormal() -> None:
+    import torch as th
+
+    if not th.set_flush_denormal(True):
+        print("--flush-denormal: this processor cannot, training goes on without")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("-conf", "--conf-file", help="hyperparameter file, instead of a recipe")
     train.add_argument(
         "-params", "--hyperparams", nargs="+", default=[], help="hyperparameters to overwrite, as rl-zoo3 takes them"
+    )
+    train.add_argument(
+        "--flush-denormal",
+        action="store_true",
+        help="take numbers below 1e-38 for zero: on a CPU they slow down saturated actors and dead units; use --num-threads 1",
     )
     train.add_argument("-i", "--trained-agent", help="zip of an agent to go on training")
     commands.add_parser("enjoy", allow_abbrev=False, add_help=False, help="watch an agent with rl-zoo3; takes all its options")

@@ -34,7 +34,7 @@ from tests.algorithms import CASES
         (OneShotPruningCallback, {"sparsity": 0.9, "at": -5}, "at=-5 lies before the run"),
         (OneShotPruningCallback, {"sparsity": 0.9, "saliency": "magic"}, "unknown saliency 'magic': use one of magnitude"),
         (OneShotPruningCallback, {"sparsity": 0.9, "distribution": "x"}, "unknown distribution 'x': use one of uniform"),
-        (OneShotPruningCallback, {"sparsity": 0.9, "targets": "x"}, "unknown targets='x': use one of mask, polyak"),
+        (OneShotPruningCallback, {"sparsity": 0.9, "targets": "x"}, "unknown targets='x': use one of mask, topk, polyak"),
         (GradualPruningCallback, {"final_sparsity": "0.9"}, "must lie in [0, 1), got '0.9'"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "start": "0.2"}, "start='0.2' is no moment of a run"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": float("inf")}, "update_freq=inf must be a whole"),
