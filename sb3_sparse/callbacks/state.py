@@ -142,7 +142,7 @@ def _is_row(row: object) -> bool:
     if not isinstance(row, list) or len(row) != 6 or not all(type(value) is int for value in row):
         return False
     _, replaced, existing, explored, total, active = row
-    return 0 <= replaced <= existing <= explored <= total and existing > 0 and active >= 0
+    return bool(0 <= replaced <= existing <= explored <= total and existing > 0 and active >= 0)
 
 
 def _pack(mask: th.Tensor) -> str:
