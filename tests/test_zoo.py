@@ -363,3 +363,14 @@ def test_wheel(tmp_path):
     assert subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, env=clean).stdout.startswith(str(environment))
     summary = summarize_parameters(read_policy(tmp_path / "logs/sac/Pendulum-v1_1/Pendulum-v1.zip"))
     assert summary.networks["actor"].nonzero == round(0.1 * 66_816)
+
+
+@pytest.mark.parametrize("able", [True, False])
+def test_flush_denormal(able, monkeypatch, capsys):
+    """Set before rl-zoo3 begins, and kept from its command line; a processor that cannot do it says so."""
+    calls = []
+    monkeypatch.setattr("torch.set_flush_denormal", lambda flush: calls.append(flush) or able)
+    monkeypatch.setattr("sb3_sparse.zoo.train", calls.append)
+    main("train --algo td3 --env Pendulum-v1 --flush-denormal -n 10".split())
+    assert calls == [True, ["--algo", "td3", "--env", "Pendulum-v1", "-n", "10"]]
+    assert ("cannot" in capsys.readouterr().out) is not able
