@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stable_baselines3.common.utils import polyak_update
 
+from sb3_sparse import OneShotPruningCallback, RewiringCallback
 from sb3_sparse.callbacks.topk import TopkFollower, keep_largest, keep_largest_on_device
 from sb3_sparse.nn import MaskedLayer, MaskedLinear
 from tests.algorithms import CASES
@@ -177,6 +178,35 @@ def test_targets_of_their_own_topology(sparse):
     stock.learn(5, callback=callbacks)
     for layer, twin in followers(stock):
         assert int((twin.weight != 0).sum()) == int(layer.mask.sum())
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["pruning-first", "rewiring-first"])
+@pytest.mark.parametrize("targets", ["topk", "polyak", "mask"])
+def test_rewiring_decides_over_targets(targets, order, tmp_path):
+    """Whatever the pruning callback in the same list would do, also in later calls of learn()."""
+
+    def callbacks(pruning):
+        static = OneShotPruningCallback("all", 0.5, saliency="random", targets=pruning)
+        return [static, RewiringCallback("all", 0.3, 10, targets=targets)][::order]
+
+    ends = []
+    for pruning in (targets, "mask", "polyak"):
+        model = CASES["td3"].make()
+        for _ in range(2):
+            model.learn(41, callback=[*callbacks(pruning), Rewirings(targets)], reset_num_timesteps=not model.num_timesteps)
+        ends.append(model.policy.state_dict())
+    for end in ends[1:]:
+        assert all(th.equal(value, end[name]) for name, value in ends[0].items())
+
+
+def test_pruning_alone_keeps_its_rule():
+    """Rewiring of one network has no say about the targets of another."""
+    model = CASES["td3"].make()
+    callbacks = [OneShotPruningCallback("all", 0.5, saliency="random"), RewiringCallback("critic", 0.3, 10)]
+    model.learn(61, callback=callbacks)
+    outside = {twin: bool(twin.weight[~layer.mask].any()) for layer, twin in followers(model)}
+    assert not any(outside[twin] for twin in model.actor_target.modules() if twin in outside)
+    assert any(outside[twin] for twin in model.critic_target.modules() if twin in outside)
 
 
 def test_hooks_end_with_training():

@@ -51,7 +51,7 @@ class RewiringCallback(SparsityCallback):
         goes on as long as training does, also in later calls of ``learn()``.
     :param targets: What becomes of target networks. "topk" prunes their smallest weights after each soft update, down to
         the online number of weights (DS-TD3); "mask" gives them the online mask (RLx2: Tan et al. 2023); "polyak" leaves
-        them to the averaging.
+        them to the averaging. It also holds for callbacks in the same list that prune the same layers.
     :param seed: Seed of random growth; the model's seed by default.
     :param verbose: Verbosity level: 0 for no output, 1 for a line at every rewiring.
     :param drop: Score of the weights that exist, the lowest are dropped: "magnitude", or "magnitude_by_sign", which takes
@@ -60,6 +60,8 @@ class RewiringCallback(SparsityCallback):
     :raises ValueError: on an unknown name, a fraction outside [0, 1] or a ``stop`` that is no moment of a run; at the start of
         training on an unknown network
     """
+
+    decides_targets = True
 
     def __init__(
         self,
