@@ -10,6 +10,7 @@ from sb3_sparse.nn import fake_quantize, fuse_adam, quantize, quantized_bits
 from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to, rewire
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
+from tests.rewirings import Rewirings, masks_of, rewiring
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU, and there is none")]
 
@@ -118,3 +119,56 @@ def test_a_gradient_step_does_not_wait_for_the_host(quantized):
         th.cuda.set_sync_debug_mode(previous)
     check(model)
     check_targets(model)
+
+
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_rewiring(grow):
+    """The invariants of dynamic sparse training, with targets by count."""
+    model, watch = CASES["td3"].make(device="cuda"), Rewirings("topk")
+    model.learn(60, callback=[*rewiring(grow=grow), watch])
+    assert len(watch.steps) >= 3
+
+
+def test_same_growth_on_both_devices():
+    """All weights move, so a new topology follows from the draws alone, which are those of the CPU."""
+    grown = []
+    for device in ("cpu", "cuda"):
+        model = CASES["td3"].make(device=device)
+        model.learn(60, callback=rewiring(fraction=1.0))
+        grown.append({name: mask.cpu() for name, mask in masks_of(model).items()})
+    assert all(th.equal(mask, grown[1][name]) for name, mask in grown[0].items())
+
+
+@pytest.mark.parametrize("grow", ["random", "gradient"])
+def test_training_between_rewirings_does_not_wait_for_the_host(grow):
+    """A critic's step and the use of its target, pruned by count, while no rewiring is due."""
+    model = CASES["td3"].make(device="cuda")
+    callbacks = rewiring(grow=grow)
+    model.learn(60, callback=callbacks)
+    model._setup_learn(60, None, reset_num_timesteps=False)
+    for callback in callbacks:
+        callback.init_callback(model)
+        callback.on_training_start({}, {})
+    critic, target = model.critic, model.critic_target
+    obs, actions = th.randn(32, 3, device="cuda"), th.rand(32, 1, device="cuda")
+
+    def step():
+        with th.no_grad():
+            goal = th.cat(target(obs, actions), dim=1).min(dim=1, keepdim=True).values
+        loss = sum((values - goal).pow(2).mean() for values in critic(obs, actions))
+        critic.optimizer.zero_grad()
+        loss.backward()
+        critic.optimizer.step()
+        polyak_update(critic.parameters(), target.parameters(), model.tau)
+
+    step()
+    previous = th.cuda.get_sync_debug_mode()
+    th.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            step()
+    finally:
+        th.cuda.set_sync_debug_mode(previous)
+    for callback in callbacks:
+        callback.on_training_end()
+    check(model)

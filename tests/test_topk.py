@@ -138,8 +138,7 @@ class SoftUpdates(Rewirings):
                 assert not isinstance(twin, MaskedLayer) or th.equal(twin.mask, layer.mask)
 
 
-@pytest.mark.parametrize("gradient_steps", [1, 4])
-@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+@pytest.mark.parametrize(("sparse", "gradient_steps"), [(False, 1), (True, 4)], ids=["stock-1", "sparse-4"])
 @pytest.mark.parametrize(
     ("name", "targets"), [*((name, "topk") for name in TARGETS), *product(["td3", "dqn-soft"], ["mask", "polyak"])]
 )
