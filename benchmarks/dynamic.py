@@ -4,9 +4,10 @@ Dense, static, SET and RigL: TD3 from the recipes ``td3_{dense,static,set,rigl}`
     python benchmarks/dynamic.py --seeds 5 --json benchmarks/results/dynamic_td3_inverted_double_pendulum.json \\
         --png benchmarks/results/dynamic_td3_inverted_double_pendulum.png
 
-Every agent is trained by rl-zoo3 and evaluated on the same episodes. An agent's score is the mean return of its last agent;
-a method's is the mean over seeds, with a 95 % percentile bootstrap interval over seeds, also for the difference from dense.
-Runs are kept, and a second call trains only what is missing; two at a time, one thread each.
+Every agent is trained by rl-zoo3 and evaluated on the same episodes. Two scores: the return in the end, and the mean return
+of the twenty evaluations during training, which says how fast it was learnt (the learning curve area of DS-TD3). A method's
+score is the mean over seeds, with a 95 % percentile bootstrap interval over seeds, also for the difference from dense. Runs
+are kept, and a second call trains only what is missing; two at a time, one thread each.
 """
 
 import argparse
@@ -57,16 +58,20 @@ def evaluate(run: Run, episodes: int) -> dict[str, object]:
     """
     model = load(run)
     summary = summarize(model)
-    training = summary.training_flops(run.steps)
+    callbacks = read_recipe(find_recipe(run.algo, run.recipe))[run.env].get("callback", [])
+    rewiring = {name: value for callback in callbacks for name, value in callback.items()}.get("sb3_sparse.RewiringCallback")
+    # Only RigL needs dense gradients, once per rewiring.
+    grow_freq = rewiring["update_freq"] if rewiring and rewiring["grow"] == "gradient" else None
     history = topology_history(model)
     return {
         "seed": run.seed,
         "returns": returns_of(run, model, episodes),
+        "area": round(float(learning_curve(run)[1].mean()), 2),
         "connections": summary.connections,
         "total": summary.total,
         "active_neurons": summary.active_neurons,
         "neurons": summary.neurons,
-        "training_flops": training,
+        "training_flops": summary.training_flops(run.steps, grow_freq=grow_freq),
         "explored": {network: round(float(columns["explored"][-1]), 4) for network, columns in history.items()},
         "rewirings": {network: len(columns["timestep"]) for network, columns in history.items()},
     }
@@ -80,13 +85,19 @@ def interval(draws: np.ndarray) -> list[float]:
     return [round(float(q), 2) for q in np.quantile(draws, [0.025, 0.975])]
 
 
-def compare(agents: dict[str, list[dict]]) -> dict[str, dict]:
+def rounded(values: list[float]) -> list[int]:
+    """Whole numbers, for the table."""
+    return [round(value) for value in values]
+
+
+def compare(agents: dict[str, list[dict]], score: str) -> dict[str, dict]:
     """
     :param agents: What :func:`evaluate` found, by contestant.
-    :return: By contestant: mean return of each seed, their mean and interval, and that of the difference from dense
+    :param score: "returns" or "area".
+    :return: By contestant: mean score of each seed, their mean and interval, and that of the difference from dense
     """
     rng = np.random.default_rng(0)
-    means = {name: np.array([np.mean(agent["returns"]) for agent in found]) for name, found in agents.items()}
+    means = {name: np.array([np.mean(agent[score]) for agent in found]) for name, found in agents.items()}
     draws = {name: rng.choice(values, size=(10_000, len(values))).mean(axis=1) for name, values in means.items()}
     return {
         name: {
@@ -100,30 +111,41 @@ def compare(agents: dict[str, list[dict]]) -> dict[str, dict]:
     }
 
 
-def print_table(agents: dict[str, list[dict]], scores: dict[str, dict]) -> None:
+def print_table(agents: dict[str, list[dict]], final: dict[str, dict], area: dict[str, dict]) -> None:
     """
     :param agents: What :func:`evaluate` found, by contestant.
-    :param scores: What :func:`compare` found.
+    :param final: What :func:`compare` found of the returns in the end.
+    :param area: And of the learning curves.
     """
     table = Table(title=f"{len(agents['dense'])} seeds, {len(agents['dense'][0]['returns'])} episodes each")
-    for column in ("agent", "return [95 %]", "minus dense [95 %]", "connections", "active neurons", "ever active", "FLOPs"):
+    for column in (
+        "agent",
+        "final return [95 %]",
+        "mean of curve [95 %]",
+        "minus dense [95 %]",
+        "connections",
+        "active",
+        "ever active",
+        "FLOPs",
+    ):
         table.add_column(column, justify="right")
     dense_flops = agents["dense"][0]["training_flops"]
     for name, found in agents.items():
-        score, first = scores[name], found[0]
+        first = found[0]
         explored = [
             f"{network} {np.mean([agent['explored'][network] for agent in found]):.2f}" for network in first["explored"]
         ]
         table.add_row(
             name,
-            f"{score['mean']:,.0f} {score['interval']}",
-            f"{score['difference']:+,.0f} {score['difference_interval']}",
+            f"{final[name]['mean']:,.0f} {rounded(final[name]['interval'])}",
+            f"{area[name]['mean']:,.0f} {rounded(area[name]['interval'])}",
+            f"{area[name]['difference']:+,.0f} {rounded(area[name]['difference_interval'])}",
             f"{first['connections']:,} of {first['total']:,}",
             f"{np.mean([agent['active_neurons'] for agent in found]):.0f} of {first['neurons']}",
             ", ".join(explored),
             f"{first['training_flops'] / dense_flops:.2f}",
         )
-    Console(width=170).print(table)
+    Console(width=180).print(table)
 
 
 def draw(runs: dict[str, list[Run]], sparsities: list[float], png: Path) -> None:
@@ -187,16 +209,17 @@ def main() -> None:
     # Seed by seed, so that what is there after an interruption can be compared.
     train([run for seed in zip(*runs.values(), strict=True) for run in seed], args.jobs)
     agents = {name: [evaluate(run, args.episodes) for run in contestant] for name, contestant in runs.items()}
-    scores = compare(agents)
-    print_table(agents, scores)
+    final, area = compare(agents, "returns"), compare(agents, "area")
+    print_table(agents, final, area)
     png = args.png or args.folder / f"td3_{args.env}.png"
     draw(runs, args.sparsities, png)
     print(f"learning curves and exploration: {png}")
     if args.json:
         stored = {
-            "ratios": {name: round(score["mean"] / scores["dense"]["mean"], 4) for name, score in scores.items()},
-            "intervals": {name: score["interval"] for name, score in scores.items()},
-            "scores": scores,
+            "ratios": {name: round(score["mean"] / final["dense"]["mean"], 4) for name, score in final.items()},
+            "intervals": {name: score["interval"] for name, score in final.items()},
+            "final_return": final,
+            "learning_curve_area": area,
             "command": f"python benchmarks/dynamic.py --env {args.env} --sparsities {' '.join(map(str, args.sparsities))} "
             f"--steps {steps} --seeds {args.seeds} --episodes {args.episodes}",
             "steps": steps,
