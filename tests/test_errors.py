@@ -89,7 +89,7 @@ def test_fixed_counts_cannot_be_reached_gradually():
     kwargs = {"exclude": ["mu", "log_std"], "distribution": fixed}
     assert "has fixed counts" in start("sac", GradualPruningCallback("actor", 0.9, **kwargs))
     model = CASES["sac"].make()
-    model.learn(20, callback=OneShotPruningCallback("actor", 0.5, **kwargs))
+    model.learn(20, callback=OneShotPruningCallback("actor", None, **kwargs))
     assert [int(layer.mask.sum()) for layer in (model.actor.latent_pi[0], model.actor.latent_pi[2])] == [19, 64]
 
 

@@ -43,10 +43,39 @@ def test_callback():
     assert all(model.policy.get_parameter(f"{name}.weight").all() for name in ("actor.mu.4", "critic.qf1.4"))
 
 
-def test_a_given_sparsity_does_not_change_fixed_counts():
+@pytest.mark.parametrize("sparsity", [0.0, 0.9])
+def test_lambdas_leave_a_sparsity_nothing_to_say(sparsity):
+    """0.0 is what a sparse policy has by default: it would be dense without a word."""
+    message = f"sparsity={sparsity} to say: give sparsity=None"
+    with pytest.raises(ValueError, match=message):
+        one_shot(LAMBDAS, sparsity)
+    with pytest.raises(ValueError, match=message):
+        one_shot(partial(erdos_renyi, lambdas=(2, 4)), sparsity)
+    for given in ({}, {"sparsity": sparsity}, {"sparsity": {"actor": None, "critic": sparsity}}):
+        with pytest.raises(ValueError, match=message if given else "sparsity=0.0 to say"):
+            make(SparseTD3Policy, exclude=OUTPUTS, distribution=LAMBDAS, **given)
+
+
+def test_nothing_pruned_is_said_once():
+    """Lambdas that ask for more than there is, a sparsity below one weight, and one that the network is beyond."""
     model = make()
-    model.learn(1, callback=one_shot(LAMBDAS, 0.9))
-    assert counts(model) == HIDDEN
+    large = {"erdos_renyi": {"lambdas": [7, 64]}}
+    with pytest.warns(UserWarning) as found:
+        model.learn(20, callback=one_shot(large))
+    expected = [f"lambdas (7, 64) keep every layer of network '{network}' dense" for network in ("actor", "critic")]
+    assert [str(warning.message) for warning in found] == expected
+    model.learn(20, callback=one_shot(large), reset_num_timesteps=False)
+    with pytest.warns(UserWarning, match="a sparsity of 1e-06 keeps every layer of network 'actor' dense"):
+        model.learn(1, callback=OneShotPruningCallback("actor", 1e-6))
+    model.learn(1, callback=OneShotPruningCallback("critic", 0.9))
+    before = "network 'critic' has a sparsity of 0.90 already, more than the "
+    with pytest.warns(UserWarning, match=before + "0.5 asked for"):
+        model.learn(1, callback=OneShotPruningCallback("critic", 0.5))
+    with pytest.warns(UserWarning, match=before + r"lambdas \(7, 64, 1\) asked for"):
+        model.learn(1, callback=OneShotPruningCallback("critic", None, distribution={"erdos_renyi": {"lambdas": [7, 64, 1]}}))
+    # As sparse as asked for, or nothing asked for, is nothing to be said.
+    for sparsity in (0.0, 0.9):
+        model.learn(1, callback=OneShotPruningCallback("critic", sparsity, seed=3))
 
 
 def test_yaml_and_code_say_the_same(tmp_path):
@@ -110,7 +139,7 @@ def test_errors_before_training():
     """What only the layers can tell: three of them have no two lambdas. And fixed counts cannot be reached gradually."""
     with pytest.raises(ValueError, match="network 'actor': erdos_renyi needs one positive lambda for each of"):
         make().learn(1, callback=OneShotPruningCallback("actor", None, distribution=LAMBDAS))
-    for fixed in (LAMBDAS, DRAWN):
+    for fixed in (LAMBDAS, DRAWN, {"erdos_renyi": {"lambdas": [700, 700]}}):
         callback = GradualPruningCallback("actor", 0.9, distribution=fixed, exclude=["mu.4"])
         with pytest.raises(ValueError, match="has fixed counts, which cannot be reached gradually"):
             make().learn(1, callback=callback)

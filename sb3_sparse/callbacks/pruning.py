@@ -1,14 +1,15 @@
 """Pruning: weights are taken away, at once or gradually, and never come back."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from math import ceil
 
 import torch as th
 
 from sb3_sparse.callbacks.arguments import check_count, check_moment, name_of
 from sb3_sparse.callbacks.pruning_base import PruningCallback
-from sb3_sparse.nn import Layer
-from sb3_sparse.sparsity import ChosenDistribution, Cubic, Saliency, check_choice, check_sparsity
+from sb3_sparse.nn import Layer, MaskedLayer
+from sb3_sparse.sparsity import ChosenDistribution, Cubic, Saliency, check_choice, check_sparsity, find_lambdas
 
 
 class OneShotPruningCallback(PruningCallback):
@@ -21,20 +22,22 @@ class OneShotPruningCallback(PruningCallback):
 
     :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
         or "all".
-    :param sparsity: Share of zeros that each network is to have, in [0, 1). None where the distribution fixes the counts:
-        ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
+    :param sparsity: Share of zeros that each network is to have, in [0, 1). None where the distribution fixes the counts by
+        lambdas, and only there: ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
     :param at: When: a share of the run if a float, environment steps if an int.
     :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function.
     :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
         one name to its arguments, or a function.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
-    :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
+    :param targets: "mask" gives target networks the mask of their online twin, "topk" when it prunes, then leaves them to a
+        :class:`RewiringCallback`; "polyak" leaves them to the averaging.
     :param n_samples: Size of the batch for saliencies that need data; none of the present ones does.
     :param seed: Seed of the saliencies that draw; the model's seed by default.
     :param verbose: Verbosity level: 0 for no output, 1 for a line when it prunes.
-    :raises ValueError: on a sparsity outside [0, 1) or none where one is needed, an unknown name, a distribution whose
-        counts are drawn with a saliency other than "random", or ``n_samples`` for a saliency without data; at the start of
-        training on an unknown network, a sparsity that leaves a layer without weights, or lambdas that do not fit the layers
+    :raises ValueError: on a sparsity outside [0, 1), none where one is needed or one beside lambdas, an unknown name, a
+        distribution whose counts are drawn with a saliency other than "random", or ``n_samples`` for a saliency without
+        data; at the start of training on an unknown network, a sparsity that leaves a layer without weights, or lambdas that
+        do not fit the layers
     """
 
     def __init__(
@@ -81,8 +84,34 @@ class OneShotPruningCallback(PruningCallback):
 
     def _update(self) -> None:
         if self._clock["updates"] == 0 and self.timestep >= self._clock["at"]:
+            before = {network: _count(layers) for network, layers in self.layers.items()}
             self._prune(self._share, draw=0)
             self._clock["updates"] = 1
+            if self.sparsity != 0.0:
+                self._warn_of_nothing(before)
+
+    def _warn_of_nothing(self, before: dict[str, int]) -> None:
+        """
+        Say so where nothing was pruned that should have been.
+
+        :param before: Number of weights by network before pruning.
+        """
+        lambdas = find_lambdas(self.distribution)
+        asked = f"the {self.sparsity}" if lambdas is None else f"the lambdas {lambdas}"
+        for network, layers in self.layers.items():
+            scores = {name: th.zeros_like(layer.weight) for name, layer in layers.items()}
+            kept, total = _count(layers), sum(score.numel() for score in scores.values())
+            if kept < before[network]:
+                continue
+            if kept == total:
+                cause = f"a sparsity of {self.sparsity} keeps" if lambdas is None else f"lambdas {lambdas} keep"
+                warnings.warn(f"{cause} every layer of network '{network}' dense", stacklevel=2)
+            elif kept < sum(self.distribution(scores, self._share).values()):
+                warnings.warn(
+                    f"network '{network}' has a sparsity of {1.0 - kept / total:.2f} already, more than {asked} asked for, "
+                    "and pruning brings no weight back",
+                    stacklevel=2,
+                )
 
 
 class GradualPruningCallback(PruningCallback):
@@ -111,7 +140,8 @@ class GradualPruningCallback(PruningCallback):
     :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
         one name to its arguments, or a function.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
-    :param targets: "mask" gives target networks the mask of their online twin, "polyak" leaves them to the averaging.
+    :param targets: "mask" gives target networks the mask of their online twin, "topk" when it prunes, then leaves them to a
+        :class:`RewiringCallback`; "polyak" leaves them to the averaging.
     :param initial_sparsity: Share of zeros from the first step until ``start``, in [0, final_sparsity].
     :param verbose: Verbosity level: 0 for no output, 1 for a line at every pruning.
     :raises ValueError: on a sparsity outside [0, 1), an ``end`` before the ``start`` or an unknown name; at the start of
@@ -163,7 +193,8 @@ class GradualPruningCallback(PruningCallback):
         super()._check(selected)
         for network, layers in selected.items():
             scores = {name: th.zeros_like(layer.weight) for name, layer in layers.items()}
-            if self.distribution(scores, 0.0) != {name: score.numel() for name, score in scores.items()}:
+            everything = {name: score.numel() for name, score in scores.items()}
+            if find_lambdas(self.distribution) is not None or self.distribution(scores, 0.0) != everything:
                 raise ValueError(
                     f"network '{network}': distribution '{name_of(self.distribution)}' has fixed counts, which cannot be "
                     "reached gradually: use OneShotPruningCallback"
@@ -199,6 +230,11 @@ class GradualPruningCallback(PruningCallback):
         super()._on_rollout_end()
         for network in self.layers:
             self.logger.record(f"sparsity/{network}_schedule", self._schedule(self.timestep))
+
+
+def _count(layers: Mapping[str, MaskedLayer]) -> int:
+    """Number of weights that exist."""
+    return sum(int(layer.mask.sum()) for layer in layers.values())
 
 
 def _check_order(start: float | int, end: float | int) -> None:

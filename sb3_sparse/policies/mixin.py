@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sb3_sparse.nn import MaskedLayer, apply_mask, find_optimizers, find_twins, hold_masks, mask_layers, select_networks
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, check_choice, find_distribution, prune_to
+from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, check_choice, find_distribution, find_lambdas, prune_to
 
 
 class SparsePolicyMixin:
@@ -19,12 +19,13 @@ class SparsePolicyMixin:
         SAC(SparseSACPolicy, env, policy_kwargs=dict(sparsity={"actor": 0.9, "critic": 0.5}))
 
     :param sparsity: Share of zeros of each network, in [0, 1): one number for all, or one per network (others stay dense).
-        None where the distribution fixes the counts.
+        None where the distribution fixes the counts by lambdas, and only there.
     :param distribution: How many weights each layer keeps: a name in ``DISTRIBUTIONS``, or a mapping of one such name to its
         arguments, such as ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
     :param saliency: Which weights each layer keeps: a name in ``SALIENCIES``.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4".
-    :raises ValueError: on an unknown name, network or layer, or a sparsity outside [0, 1) or too high for the layers
+    :raises ValueError: on an unknown name, network or layer, a sparsity outside [0, 1) or too high for the layers, or one
+        beside lambdas
     """
 
     def __init__(
@@ -61,14 +62,14 @@ class SparsePolicyMixin:
         networks = select_networks(self, chosen, exclude)  # type: ignore[arg-type]
         optimizers, twins = find_optimizers(self), find_twins(self)  # type: ignore[arg-type]
         for network, modules in networks.items():
-            share = sparsity[network] if isinstance(sparsity, Mapping) else sparsity
-            if share == 0.0:
+            share = check_choice(budget, sparsity[network] if isinstance(sparsity, Mapping) else sparsity, score)
+            if share == 0.0 and find_lambdas(budget) is None:
                 continue  # Draw nothing: the random numbers of a dense run stay what they were.
             layers = {name: layer for name, layer in modules.items() if isinstance(layer, MaskedLayer)}
             masks = prune_to(
                 {name: layer.weight for name, layer in layers.items()},
                 {name: layer.mask for name, layer in layers.items()},
-                check_choice(budget, share, score),
+                share,
                 saliency=score,
                 distribution=budget,
             )

@@ -6,7 +6,7 @@ A pruning method is a choice on four axes, each a family of functions with one s
 (:mod:`masks`). Adding a member touches its family's file alone.
 """
 
-from sb3_sparse.sparsity.choice import ChosenDistribution, check_choice, find_distribution
+from sb3_sparse.sparsity.choice import ChosenDistribution, check_choice, find_distribution, find_lambdas
 from sb3_sparse.sparsity.distributions import DISTRIBUTIONS, check_sparsity, erdos_renyi, erk, global_, uniform
 from sb3_sparse.sparsity.masks import prune, prune_to, rewire
 from sb3_sparse.sparsity.saliency import SALIENCIES, magnitude, magnitude_by_sign, random
@@ -31,6 +31,7 @@ __all__ = [
     "erdos_renyi",
     "erk",
     "find_distribution",
+    "find_lambdas",
     "global_",
     "magnitude",
     "magnitude_by_sign",

@@ -56,23 +56,42 @@ def find_distribution(chosen: ChosenDistribution) -> Distribution:
 
 def check_choice(distribution: Distribution, sparsity: float | None, saliency: Saliency) -> float:
     """
-    Check that a distribution fits the sparsity and the saliency that it is to work with.
+    Check that a distribution fits the sparsity and the saliency that it is to work with. Lambdas fix the counts, so a sparsity
+    beside them could only contradict.
 
     :param distribution: How many weights each layer keeps.
     :param sparsity: Share of zeros, in [0, 1), or None for a distribution whose counts are fixed by lambdas.
     :param saliency: Which weights each layer keeps.
     :return: The sparsity for the distribution; 0 stands for None, and is not used
-    :raises ValueError: if the sparsity is missing or no number in [0, 1), or if counts that are to be drawn would be taken
-        from scores that are no draws
+    :raises ValueError: if the sparsity is missing, stands beside lambdas or is no number in [0, 1), or if counts to be
+        drawn would be taken from scores that are no draws
     """
-    arguments = distribution.keywords if isinstance(distribution, partial) and distribution.func is erdos_renyi else {}
+    arguments = _arguments_of(distribution)
+    lambdas = find_lambdas(distribution)
     if arguments.get("counts") == "bernoulli" and saliency is not random and saliency in SALIENCIES.values():
         raise ValueError("erdos_renyi with counts='bernoulli' draws the weights: use saliency 'random'")
+    if sparsity is not None and lambdas is not None:
+        raise ValueError(
+            f"lambdas={lambdas!r} fix the number of weights, which leaves nothing for sparsity={sparsity!r} to say: give "
+            "sparsity=None, or the distribution 'erdos_renyi' without lambdas"
+        )
     if sparsity is not None:
         return check_sparsity(sparsity)
-    if arguments.get("lambdas") is None:
+    if lambdas is None:
         raise ValueError(
             "sparsity=None needs a distribution whose counts are fixed, such as {'erdos_renyi': {'lambdas': [7, 64]}}: "
             "give a sparsity, or lambdas"
         )
     return 0.0
+
+
+def find_lambdas(distribution: Distribution) -> object:
+    """
+    :param distribution: How many weights each layer keeps.
+    :return: The lambdas that fix its counts, or None
+    """
+    return _arguments_of(distribution).get("lambdas")
+
+
+def _arguments_of(distribution: Distribution) -> dict[str, object]:
+    return distribution.keywords if isinstance(distribution, partial) and distribution.func is erdos_renyi else {}

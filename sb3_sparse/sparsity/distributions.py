@@ -56,8 +56,8 @@ def erdos_renyi(
     {'l1': 1911, 'l2': 32768}
 
     :param scores: Scores by layer, shapes ``[out, in, ...]``; -inf marks what is pruned already.
-    :param sparsity: Share of zeros over all layers, in [0, 1). With lambdas it follows from them, and this value is not
-        used.
+    :param sparsity: Share of zeros over all layers, in [0, 1). Every distribution is called with one; with lambdas it is not
+        used, and callbacks and sparse policies take none (:func:`~sb3_sparse.sparsity.check_choice`).
     :param lambdas: One positive factor per layer, in network order. A network of equal branches, such as twin critics, may
         give those of one branch alone.
     :param counts: With lambdas: "exact", or "bernoulli" for ``max(1, #{scores >= 1 - p_l})``. The scores are then the
