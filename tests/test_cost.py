@@ -20,7 +20,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sb3_sparse import OneShotPruningCallback, summarize
+from sb3_sparse import OneShotPruningCallback, restore, summarize
 from sb3_sparse.cli import main
 from sb3_sparse.cost import Training, read_training, summarize_parameters
 from sb3_sparse.nn import apply_mask, find_networks, find_optimizers, mask_layers
@@ -95,7 +95,7 @@ def test_every_policy_is_counted(name):
     assert summary.nbytes > 0.8 * weights, "all parameters count in the bytes, those of an LSTM too"
     assert (
         str(summary).splitlines()[0].split()
-        == "layer shape nonzero total sparsity active neurons FLOPs value bytes npz bytes".split()
+        == "layer shape connections nonzero total sparsity active neurons FLOPs value bytes npz bytes".split()
     )
 
 
@@ -370,9 +370,16 @@ def test_command(capsys, tmp_path):
     safe = capsys.readouterr().out
     assert f"connections: {832 - int(grown.mask.sum())} of 992" in safe
     assert "FLOPs per gradient update" in safe
+    assert "without --load the connections are the nonzero weights" in safe
     main(["summary", agent, "--load"])
     assert capsys.readouterr().out == f"{summarize(model)}\n"
     assert summarize(model).connections == 832
+    row = next(line.split() for line in str(summarize(model)).splitlines() if line.startswith("actor.mu.2 "))
+    assert row[2:4] == [str(int(grown.mask.sum())), "0"]
+    loaded = TD3.load(agent)
+    assert summarize(loaded).connections == 832 - int(grown.mask.sum())
+    restore(loaded)
+    assert summarize(loaded).connections == 832
     DQN("CnnPolicy", Spaces(ATARI, spaces.Discrete(6)), buffer_size=1, device="cpu").save(agent)
     main(["summary", agent, "--load"])
     assert "inference: 18,692,096 FLOPs" in capsys.readouterr().out

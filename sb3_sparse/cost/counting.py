@@ -29,6 +29,9 @@ def summarize(model: "BaseAlgorithm") -> Summary:
     The features extractors run once on an observation of zeros, for the size of what their convolutions put out; the model
     and torch's random state stay as they are.
 
+    Layers that a callback has masked know their connections. The zip of a stock policy comes back with plain layers, whose
+    connections are their nonzero weights until :func:`~sb3_sparse.restore` has put back the masks.
+
     :param model: Any SB3 model.
     :return: Counts per layer and network; target networks, LSTMs and attention are left out, a layer that networks share
         counts for the first

@@ -37,7 +37,7 @@ class Counts:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros."""
+        """Share of zeros, literally: a weight that exists and is zero counts, so it may be more than the masks say."""
         return 1.0 - self.nonzero / self.total
 
     @property

@@ -95,7 +95,10 @@ class Summary(Counts):
 
     def __str__(self) -> str:
         rows: list[tuple[str, ...]] = [
-            ("layer", "shape", "nonzero", "total", "sparsity", "active neurons", "FLOPs", "value bytes", "npz bytes")
+            (
+                *("layer", "shape", "connections", "nonzero", "total", "sparsity"),
+                *("active neurons", "FLOPs", "value bytes", "npz bytes"),
+            )
         ]
         for name, network in self.networks.items():
             for path, layer in network.layers.items():
@@ -139,6 +142,7 @@ def _cells(counts: Counts) -> tuple[str, ...]:
     neurons = f"{counts.active_neurons:,}/{counts.neurons:,}"
     flops = "-" if counts.flops is None else f"{counts.flops:,}"
     return (
+        f"{counts.connections:,}",
         f"{counts.nonzero:,}",
         f"{counts.total:,}",
         f"{counts.sparsity:.4f}",
