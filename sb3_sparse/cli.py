@@ -114,6 +114,8 @@ def _summary(args: argparse.Namespace) -> None:
     else:
         summary = summarize_parameters(state_dict)
     print(replace(summary, training=read_training(settings)))
+    if not args.load and not any(name.endswith(".mask") for name in state_dict):
+        print("without --load the connections are the nonzero weights: the masks of callbacks are not read")
 
 
 def _add_compress(parser: argparse.ArgumentParser) -> None:
@@ -177,6 +179,8 @@ def _train_arguments(args: argparse.Namespace, rest: list[str]) -> list[str]:
     if args.recipe and args.conf_file:
         raise ValueError("--recipe and --conf-file are two ways to name one file: give one of them")
     conf = zoo.find_recipe(args.algo, args.recipe) if args.recipe else args.conf_file
+    if conf is not None:
+        zoo.check_environment(Path(conf), args.env)
     overrides = list(args.hyperparams)
     if args.sparsity is not None:
         from sb3_sparse.sparsity import check_sparsity

@@ -25,14 +25,16 @@ _SPARSE_ONLY = {"OneShotPruningCallback", "RewiringCallback"}
 def find_recipe(algo: str, name: str) -> Path:
     """
     :param algo: rl-zoo3's name of an algorithm, such as "sac".
-    :param name: Name of the recipe, such as "gmp".
+    :param name: Name of the recipe, such as "gmp"; that of its file will do, "sac_gmp" or "sac_gmp.yml".
     :return: Its hyperparameter file
-    :raises ValueError: if there is none; the message lists those that exist
+    :raises ValueError: if there is none; the message lists those of the algorithm, or all if it has none
     """
-    path = RECIPES / f"{algo}_{name}.yml"
+    path = RECIPES / f"{algo}_{name.removesuffix('.yml').removeprefix(f'{algo}_')}.yml"
     if not path.is_file():
-        existing = ", ".join(sorted(path.stem.replace("_", " ", 1) for path in RECIPES.glob("*.yml")))
-        raise ValueError(f"there is no recipe '{name}' for algorithm '{algo}'; there are (algorithm recipe): {existing}")
+        recipes = sorted(path.stem for path in RECIPES.glob("*.yml"))
+        own = [recipe.removeprefix(f"{algo}_") for recipe in recipes if recipe.startswith(f"{algo}_")]
+        existing = f"it has: {', '.join(own)}" if own else f"others have: {', '.join(recipes)}"
+        raise ValueError(f"there is no recipe '{name}' for algorithm '{algo}'; {existing}")
     return path
 
 
@@ -50,9 +52,35 @@ def read_recipe(path: Path) -> dict[str, dict[str, Any]]:
         recipe = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is no YAML file: {error}") from error
-    if not isinstance(recipe, dict) or not all(isinstance(hyperparams, dict) for hyperparams in recipe.values()):
+    entries = {name: value for name, value in recipe.items() if isinstance(value, dict)} if isinstance(recipe, dict) else {}
+    if not entries:
         raise ValueError(f"{path} does not hold hyperparameters by environment")
-    return recipe
+    return entries
+
+
+def check_environment(path: Path, env: str) -> None:
+    """
+    Say what is wrong with a hyperparameter file before rl-zoo3 meets it.
+
+    :param path: A hyperparameter file, or the name of a Python module, which is left to rl-zoo3.
+    :param env: Environment.
+    :raises ValueError: if there is no such file, or it is YAML without hyperparameters for the environment
+    """
+    if path.suffix in (".yml", ".yaml", ".py") and not path.is_file():
+        raise ValueError(f"there is no hyperparameter file {path}")
+    if path.suffix in (".yml", ".yaml"):
+        recipe = read_recipe(path)
+        # rl-zoo3 knows which environments are Atari's.
+        if "atari" not in recipe:
+            _hyperparams_of(path, recipe, env)
+
+
+def _hyperparams_of(path: Path, recipe: dict[str, dict[str, Any]], env: str) -> dict[str, Any]:
+    hyperparams = recipe.get(env, recipe.get("default"))
+    if hyperparams is None:
+        known = ", ".join(name for name in recipe if not name.startswith("_"))
+        raise ValueError(f"{path} has no hyperparameters for '{env}'; it has: {known}")
+    return hyperparams
 
 
 def with_sparsity(path: Path, env: str, sparsity: float) -> str:
@@ -64,11 +92,7 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     :return: An override for rl-zoo3's ``--hyperparams``, which it stores with the run
     :raises ValueError: if the file does not know the environment, or has no callback with a sparsity for it
     """
-    recipe = read_recipe(path)
-    hyperparams = recipe.get(env, recipe.get("default"))
-    if hyperparams is None:
-        known = ", ".join(name for name in recipe if not name.startswith("_"))
-        raise ValueError(f"{path} has no hyperparameters for '{env}'; it has: {known}")
+    hyperparams = _hyperparams_of(path, read_recipe(path), env)
     callbacks = hyperparams.get("callback") or []
     callbacks = deepcopy(callbacks if isinstance(callbacks, list) else [callbacks])
     changed = False
