@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import EveryNTimesteps
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
 from sb3_sparse.cli import main, read_policy
+from sb3_sparse.nn import select_networks
 from sb3_sparse.sparsity import erdos_renyi
 from sb3_sparse.zoo import find_recipe
 from tests.algorithms import CASES
@@ -69,6 +70,30 @@ def test_unknown_network():
 def test_network_that_the_algorithm_does_not_have():
     assert start("dqn", GradualPruningCallback(["q_net", "actor"], 0.9)).endswith("it has: q_net")
     assert start("ppo", OneShotPruningCallback("actor", 0.9)).endswith("it has: mlp_extractor, action_net, value_net")
+
+
+@pytest.mark.parametrize("network", [["all"], ["all", "actor"], ("critic", "all")])
+def test_all_in_a_list_is_all(network):
+    policy = CASES["sac"].make().policy
+    assert list(select_networks(policy, network)) == ["actor", "critic"]
+    assert list(select_networks(policy, network, ["qf*"])) == ["actor"]
+    with pytest.raises(ValueError, match="has no network 'q_net'"):
+        select_networks(policy, [*network, "q_net"])
+
+
+@pytest.mark.parametrize("wrong", [None, 3, [3], ["actor", None]])
+def test_what_is_no_name(wrong):
+    policy = CASES["sac"].make().policy
+    for argument in ("network", "exclude"):
+        message = re.escape(f"{argument} is a name or a list of names, got {wrong!r}")
+        with pytest.raises(ValueError, match=message):
+            OneShotPruningCallback(**{"network": "actor", "sparsity": 0.5, argument: wrong})
+        with pytest.raises(ValueError, match=message):
+            select_networks(policy, **{"network": "actor", argument: wrong})
+
+
+def test_no_network_at_all():
+    assert start("sac", OneShotPruningCallback([], 0.5)) == "network=[] names no network; SACPolicy has: actor, critic"
 
 
 def test_infeasible_sparsity_names_the_largest():
@@ -134,7 +159,7 @@ def test_algorithm_without_gradients():
         ({"sparsity": -0.5}, "must lie in [0, 1), got -0.5"),
         ({"sparsity": 0.9999}, "largest feasible sparsity"),
         ({"sparsity": {"q_net": 0.5}}, "it has: actor, critic"),
-        ({"sparsity": {"all": 0.5}}, "it has: actor, critic"),
+        ({"sparsity": {"all": 0.5}}, "for all networks give one number"),
         ({"sparsity": "0.9"}, "must lie in [0, 1), got '0.9'"),
         ({"sparsity": 0.5, "distribution": "x"}, "unknown name 'x': use one of uniform"),
         ({"sparsity": 0.5, "saliency": "x"}, "unknown name 'x': use one of magnitude, random"),
@@ -155,7 +180,8 @@ def expect_cli_error(capsys, arguments, message):
 
 def test_command_line(capsys, tmp_path):
     recipe = ["train", "--algo", "sac", "--env", "Pendulum-v1"]
-    expect_cli_error(capsys, [*recipe, "--recipe", "nope"], "there are (algorithm recipe): dqn gmp")
+    expect_cli_error(capsys, [*recipe, "--recipe", "nope"], "for algorithm 'sac'; it has: gmp, gmp_qat, qat, rigl,")
+    expect_cli_error(capsys, ["train", "--algo", "a2c", "--recipe", "set"], "others have: dqn_gmp, dqn_gmp_qat,")
     expect_cli_error(capsys, [*recipe, "--sparsity", "0.5"], "give --recipe or --conf-file")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--sparsity", "1.0"], "must lie in [0, 1), got 1.0")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--conf-file", "x.yml"], "give one of them")
@@ -166,7 +192,10 @@ def test_command_line(capsys, tmp_path):
     dense.write_text("Pendulum-v1: {policy: MlpPolicy}\n")
     expect_cli_error(capsys, [*recipe, "--conf-file", str(dense), "--sparsity", "0.5"], "no callback with a sparsity to set")
     hopper = ["train", "--algo", "sac", "--env", "CartPole-v1", "--recipe", "gmp", "--sparsity", "0.5"]
-    expect_cli_error(capsys, hopper, "no hyperparameters for 'CartPole-v1'; it has: HalfCheetah-v4")
+    for options in (hopper, hopper[:-2]):
+        expect_cli_error(capsys, options, "no hyperparameters for 'CartPole-v1'; it has: HalfCheetah-v4")
+    for name in ("missing.yml", "missing.py"):
+        expect_cli_error(capsys, [*recipe, "--conf-file", name], f"there is no hyperparameter file {name}")
     for name, text in (("conf.py", "hyperparams = {}"), ("empty.yml", ""), ("broken.yml", "a: [")):
         (tmp_path / name).write_text(text)
         expect_cli_error(capsys, [*recipe, "--conf-file", str(tmp_path / name), "--sparsity", "0.5"], name)
@@ -192,6 +221,25 @@ def test_damaged_zip(capsys, tmp_path):
         expect_cli_error(capsys, ["summary", str(agent)], "damaged")
         resume = ["train", "--algo", "sac", "--env", "Pendulum-v1", "--recipe", "gmp", "-i", str(agent)]
         expect_cli_error(capsys, resume, "damaged")
+
+
+def test_what_rl_zoo3_reads_is_left_to_it(tmp_path, monkeypatch):
+    """Modules, Python files, Atari's and default entries."""
+    calls = []
+    monkeypatch.setattr("sb3_sparse.zoo.train", calls.append)
+    for name, text in (("a.py", ""), ("b.yml", "{_shared: [1], atari: {}}"), ("c.yaml", "{_shared: [1], default: {}}")):
+        (tmp_path / name).write_text(text)
+        main(["train", "--env", "X-v0", "--conf-file", str(tmp_path / name)])
+    main(["train", "--env", "X-v0", "--conf-file", "hyperparams.python.ppo"])
+    assert [call[-1] for call in calls] == [
+        *(str(tmp_path / name) for name in ("a.py", "b.yml", "c.yaml")),
+        "hyperparams.python.ppo",
+    ]
+
+
+def test_recipes_by_the_names_of_their_files():
+    assert find_recipe("td3", "set") == find_recipe("td3", "td3_set") == find_recipe("td3", "set.yml")
+    assert find_recipe("td3", "set") == find_recipe("td3", "td3_set.yml")
 
 
 def test_recipe_names_are_no_paths():

@@ -15,7 +15,16 @@ from stable_baselines3.common.callbacks import EventCallback
 
 from sb3_sparse.callbacks.clock import ClockedCallback
 from sb3_sparse.callbacks.restore import SavedLayers
-from sb3_sparse.nn import Layer, MaskedLayer, find_optimizers, hold_masks, mask_layers, overlooked_layers, select_networks
+from sb3_sparse.nn import (
+    Layer,
+    MaskedLayer,
+    check_names,
+    find_optimizers,
+    hold_masks,
+    mask_layers,
+    overlooked_layers,
+    select_networks,
+)
 
 
 class ResumableCallback(ClockedCallback):
@@ -36,8 +45,9 @@ class ResumableCallback(ClockedCallback):
 
     def __init__(self, network: str | Sequence[str], *, exclude: Sequence[str] = (), verbose: int = 0) -> None:
         super().__init__(verbose)
-        self.network = network if isinstance(network, str) else list(network)
-        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        names = check_names("network", network)
+        self.network = network if isinstance(network, str) else names
+        self.exclude = tuple(check_names("exclude", exclude))
         #: The layers by network and full name, once training has begun.
         self.layers: dict[str, dict[str, MaskedLayer]] = {}
 

@@ -31,25 +31,41 @@ def find_networks(policy: nn.Module) -> dict[str, dict[str, Layer]]:
     return networks
 
 
+def check_names(argument: str, names: str | Iterable[str]) -> list[str]:
+    """
+    :param argument: Name of the argument, for the error.
+    :param names: What a user gave: a name, or several.
+    :return: The names
+    :raises ValueError: if they are no names
+    """
+    listed = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
+    if not all(isinstance(name, str) for name in listed):
+        raise ValueError(f"{argument} is a name or a list of names, got {names!r}")
+    return listed
+
+
 def select_networks(
     policy: nn.Module, network: str | Sequence[str], exclude: Iterable[str] = ()
 ) -> dict[str, dict[str, Layer]]:
     """
     :param policy: The policy of an SB3 model.
-    :param network: Name of a network, a list of them, or "all".
+    :param network: Name of a network, a list of them, or "all", which may also stand in the list.
     :param exclude: Names of layers to leave out, full ("actor.mu") or without the network ("mu"), as shell patterns
         ("qf*.4").
     :return: The chosen part of :func:`find_networks`
-    :raises ValueError: if a network or a layer to leave out does not exist, or if nothing is left
+    :raises ValueError: if a network or a layer to leave out is no name or does not exist, or if nothing is left
     """
     networks = find_networks(policy)
-    exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
-    everything = network == "all"
-    names = list(networks) if everything else [network] if isinstance(network, str) else list(network)
-    unknown = [name for name in names if name not in networks]
+    exclude, chosen = check_names("exclude", exclude), check_names("network", network)
+    known = f"{type(policy).__name__} has: {', '.join(networks) or 'none'}"
+    if not chosen:
+        raise ValueError(f"network={network!r} names no network; {known}")
+    everything = "all" in chosen
+    unknown = [name for name in chosen if name not in networks and name != "all"]
+    names = list(networks) if everything else chosen
     if unknown or not names:
         raise ValueError(
-            f"{type(policy).__name__} has no network {', '.join(map(repr, unknown or names))} with linear or convolutional "
+            f"{type(policy).__name__} has no network {', '.join(map(repr, unknown or chosen))} with linear or convolutional "
             f"layers; it has: {', '.join(networks) or 'none'}"
         )
     selected = {}

@@ -58,6 +58,8 @@ class SparsePolicyMixin:
         budget, score = find_distribution(distribution), SALIENCIES[saliency]
         if isinstance(sparsity, Mapping) and not sparsity:
             return
+        if isinstance(sparsity, Mapping) and "all" in sparsity:
+            raise ValueError(f"sparsity={sparsity!r}: for all networks give one number, and a mapping for single ones")
         chosen = list(sparsity) if isinstance(sparsity, Mapping) else "all"
         networks = select_networks(self, chosen, exclude)  # type: ignore[arg-type]
         optimizers, twins = find_optimizers(self), find_twins(self)  # type: ignore[arg-type]
