@@ -1,13 +1,14 @@
 """
 Dense, static, SET and RigL: TD3 from the recipes ``td3_{dense,static,set,rigl}``, sparse from the first step to the last.
 
-    python benchmarks/dynamic.py --seeds 5 --json benchmarks/results/dynamic_td3_inverted_double_pendulum.json \\
+    python benchmarks/dynamic.py --seeds 3 --json benchmarks/results/dynamic_td3_inverted_double_pendulum.json \\
         --png benchmarks/results/dynamic_td3_inverted_double_pendulum.png
 
 Every agent is trained by rl-zoo3 and evaluated on the same episodes. Two scores: the return in the end, and the mean return
 of the twenty evaluations during training, which says how fast it was learnt (the learning curve area of DS-TD3). A method's
-score is the mean over seeds, with a 95 % percentile bootstrap interval over seeds, also for the difference from dense. Runs
-are kept, and a second call trains only what is missing; two at a time, one thread each.
+score is the mean over seeds, with Student's t interval (95 %: mean +- t s / sqrt(n) of n seeds), and Welch's for the
+difference from dense. A percentile bootstrap would lie within the range of the seeds, too narrow for so few. Runs are kept,
+and a second call trains only what is missing; two at a time, one thread each.
 """
 
 import argparse
@@ -20,13 +21,14 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
+from intervals import difference_interval, half_width, mean_interval
 from report import describe_machine, describe_versions
 from rich.console import Console
 from rich.table import Table
 from runs import Run, learning_curve, load, returns_of, train
 
-from sb3_sparse import summarize
-from sb3_sparse.callbacks import topology_history
+from sb3_sparse import summarize, topology_history
+from sb3_sparse.cost import Training
 from sb3_sparse.zoo import find_recipe, read_recipe
 
 METHODS = ("static", "set", "rigl")
@@ -60,8 +62,10 @@ def evaluate(run: Run, episodes: int) -> dict[str, object]:
     summary = summarize(model)
     callbacks = read_recipe(find_recipe(run.algo, run.recipe))[run.env].get("callback", [])
     rewiring = {name: value for callback in callbacks for name, value in callback.items()}.get("sb3_sparse.RewiringCallback")
-    # Only RigL needs dense gradients, once per rewiring.
-    grow_freq = rewiring["update_freq"] if rewiring and rewiring["grow"] == "gradient" else None
+    # Only RigL needs dense gradients, once per rewiring, here as if until the end of the run.
+    grow_freq = None
+    if rewiring and rewiring["grow"] == "gradient":
+        grow_freq = updates_between(rewiring["update_freq"], summary.training, rewiring["network"])
     history = topology_history(model)
     return {
         "seed": run.seed,
@@ -77,17 +81,20 @@ def evaluate(run: Run, episodes: int) -> dict[str, object]:
     }
 
 
-def interval(draws: np.ndarray) -> list[float]:
+def updates_between(steps: int, training: Training, networks: list[str]) -> dict[str, int]:
     """
-    :param draws: Values of a statistic over bootstrap samples.
-    :return: Its 95 % percentile interval
+    :param steps: Environment steps between two rewirings.
+    :param training: How the model uses samples.
+    :param networks: Names of networks.
+    :return: Updates of each network between two rewirings; an actor with a delay of 2 has half as many
     """
-    return [round(float(q), 2) for q in np.quantile(draws, [0.025, 0.975])]
+    updates = steps * (training.updates_per_step or 1.0)
+    return {network: max(1, round(updates / training.delays.get(network, 1))) for network in networks}
 
 
-def rounded(values: list[float]) -> list[int]:
-    """Whole numbers, for the table."""
-    return [round(value) for value in values]
+def rounded(values: list[float] | None) -> str:
+    """Whole numbers, for the table; one seed has no interval."""
+    return "" if values is None else f"{[round(value) for value in values]}"
 
 
 def compare(agents: dict[str, list[dict]], score: str) -> dict[str, dict]:
@@ -96,16 +103,14 @@ def compare(agents: dict[str, list[dict]], score: str) -> dict[str, dict]:
     :param score: "returns" or "area".
     :return: By contestant: mean score of each seed, their mean and interval, and that of the difference from dense
     """
-    rng = np.random.default_rng(0)
     means = {name: np.array([np.mean(agent[score]) for agent in found]) for name, found in agents.items()}
-    draws = {name: rng.choice(values, size=(10_000, len(values))).mean(axis=1) for name, values in means.items()}
     return {
         name: {
             "seeds": [round(float(value), 2) for value in values],
             "mean": round(float(values.mean()), 2),
-            "interval": interval(draws[name]),
+            "interval": mean_interval(values),
             "difference": round(float(values.mean() - means["dense"].mean()), 2),
-            "difference_interval": interval(draws[name] - draws["dense"]) if name != "dense" else [0.0, 0.0],
+            "difference_interval": difference_interval(values, means["dense"]) if name != "dense" else [0.0, 0.0],
         }
         for name, values in means.items()
     }
@@ -156,18 +161,17 @@ def draw(runs: dict[str, list[Run]], sparsities: list[float], png: Path) -> None
     :param sparsities: The sparsities.
     :param png: Where to write the figure.
     """
-    rng = np.random.default_rng(0)
     figure, axes = plt.subplots(1, len(sparsities) + 1, figsize=(5 * (len(sparsities) + 1), 4.2))
     for panel, sparsity in zip(axes, sparsities, strict=False):
         for method in ("dense", *METHODS):
             found = [learning_curve(run) for run in runs["dense" if method == "dense" else f"{method} {sparsity:.0%}"]]
             steps, curves = found[0][0], np.array([curve for _, curve in found])
-            low, high = np.quantile(rng.choice(curves, size=(2000, len(curves))).mean(axis=1), [0.025, 0.975], axis=0)
-            panel.plot(steps, curves.mean(axis=0), color=COLORS[method], label=method)
-            panel.fill_between(steps, low, high, color=COLORS[method], alpha=0.2)
+            mean, half = curves.mean(axis=0), half_width(curves)
+            panel.plot(steps, mean, color=COLORS[method], label=method)
+            panel.fill_between(steps, mean - half, mean + half, color=COLORS[method], alpha=0.2)
         panel.set(title=f"{sparsity:.0%} of the hidden weights zero", xlabel="environment steps")
         panel.legend()
-    axes[0].set_ylabel(f"evaluation return, mean and 95 % interval over {len(runs['dense'])} seeds")
+    axes[0].set_ylabel(f"evaluation return, mean and 95 % t interval over {len(runs['dense'])} seeds")
     for method in ("set", "rigl"):
         for sparsity, style in zip(sparsities, ("-", "--", ":"), strict=False):
             for network, marker in (("actor", ""), ("critic", ".")):
@@ -191,7 +195,7 @@ def main() -> None:
     parser.add_argument("--env", default="InvertedDoublePendulum-v4", help="environment, one of the recipes' (%(default)s)")
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.9], help="shares of zeros (%(default)s)")
     parser.add_argument("--steps", type=int, help="environment steps; those of the recipe by default")
-    parser.add_argument("--seeds", type=int, default=5, help="number of training seeds, from 1 on (%(default)s)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of training seeds, from 1 on (%(default)s)")
     parser.add_argument("--episodes", type=int, default=20, help="evaluation episodes per agent (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="training runs at a time (%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("logs/dynamic"), help="where the runs are kept")

@@ -63,7 +63,7 @@ class Run:
 
     @property
     def mark(self) -> Path:
-        """Written when the run has finished; holds what it was made by."""
+        """Written when the run has finished; holds what it was made by, as that was when it began."""
         return self.logs / "finished.txt"
 
     def maker(self) -> str:
@@ -104,15 +104,15 @@ class Run:
             *("-f", str(self.logs), "-tb", str(self.logs / "tensorboard"), "--verbose", "0"),
         ]
 
-    def start(self) -> subprocess.Popen:
-        """Start to train it, in the background and from the beginning."""
+    def start(self) -> tuple[subprocess.Popen, str]:
+        """Start to train it, in the background and from the beginning; also what it is made by: code may change meanwhile."""
+        maker = self.maker()
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir(parents=True)
         program, *arguments = self.command()
         with open(self.logs / "output.txt", "w") as output:
-            return subprocess.Popen(
-                [str(Path(sys.executable).with_name(program)), *arguments], stdout=output, stderr=subprocess.STDOUT
-            )
+            command = [str(Path(sys.executable).with_name(program)), *arguments]
+            return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT), maker
 
     def steps_done(self) -> int:
         """Environment steps in finished episodes."""
@@ -134,9 +134,9 @@ def train(runs: list[Run], jobs: int) -> None:
     waiting = [run for run in runs if not run.is_finished()]
     for run in waiting:
         print("$", shlex.join(run.command()))
-    running: dict[Run, subprocess.Popen] = {}
+    running: dict[Run, tuple[subprocess.Popen, str]] = {}
     with ExitStack() as stack:
-        stack.callback(lambda: [process.kill() for process in running.values()])
+        stack.callback(lambda: [process.kill() for process, _ in running.values()])
         progress = stack.enter_context(Progress())
         bars = {run: progress.add_task(run.name, total=run.steps, start=False) for run in waiting}
         while waiting or running:
@@ -145,13 +145,13 @@ def train(runs: list[Run], jobs: int) -> None:
                 running[run] = run.start()
                 progress.start_task(bars[run])
             time.sleep(0.5)
-            for run, process in list(running.items()):
+            for run, (process, maker) in list(running.items()):
                 progress.update(bars[run], completed=run.steps_done())
                 if process.poll() is None:
                     continue
                 if process.returncode != 0:
                     raise RuntimeError(f"training failed: {run.name}\n{(run.logs / 'output.txt').read_text()[-3000:]}")
-                run.mark.write_text(run.maker())
+                run.mark.write_text(maker)
                 progress.update(bars[run], completed=run.steps)
                 del running[run]
 

@@ -20,6 +20,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
+from intervals import bootstrap
 from report import describe_machine, describe_versions
 from rich.console import Console
 from rich.table import Table
@@ -56,17 +57,6 @@ def evaluate(run: Run, network: str, episodes: int) -> dict[str, object]:
         "neurons": cost.neurons,
         "bytes": file.stat().st_size,
     }
-
-
-def bootstrap(dense: np.ndarray, sparse: np.ndarray) -> tuple[float, list[float]]:
-    """
-    :param dense: Mean return of each dense seed.
-    :param sparse: Mean return of each sparse seed.
-    :return: Difference of the means, sparse - dense, and its 95 % percentile bootstrap interval over seeds
-    """
-    rng = np.random.default_rng(0)
-    draws = [rng.choice(values, size=(10_000, len(values))).mean(axis=1) for values in (sparse, dense)]
-    return float(sparse.mean() - dense.mean()), [round(float(q), 3) for q in np.quantile(draws[0] - draws[1], [0.025, 0.975])]
 
 
 def print_table(results: dict[str, list[dict]], network: str) -> None:

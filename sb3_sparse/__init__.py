@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         QATCallback,
         RewiringCallback,
         restore,
+        topology_history,
     )
     from sb3_sparse.cost import summarize
     from sb3_sparse.export import CompressedPolicy, compress
@@ -32,6 +33,7 @@ __all__ = [
     "compress",
     "restore",
     "summarize",
+    "topology_history",
 ]
 
 #: Where a name comes from. They are imported when asked for: sb3_sparse.runtime runs where there is no torch.
@@ -45,6 +47,7 @@ _HOMES = {
     "compress": "export",
     "restore": "callbacks",
     "summarize": "cost",
+    "topology_history": "callbacks",
 }
 
 

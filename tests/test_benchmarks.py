@@ -41,6 +41,66 @@ def test_an_interrupted_run_is_not_finished(twins, tmp_path):
     assert run.is_finished()
 
 
+def test_a_run_is_marked_with_the_code_that_it_began_with(twins, tmp_path, monkeypatch):
+    """Code that changes while it trains has not made it, and the next call trains again."""
+    import runs
+
+    run = runs.Run("td3", "Pendulum-v1", "set", 0.9, 1, 1000, tmp_path)
+    before = run.maker()
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command, **kwargs):
+            monkeypatch.setattr(runs.Run, "maker", lambda self: "changed\n")
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr(runs.subprocess, "Popen", Process)
+    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
+    runs.train([run], 1)
+    assert run.mark.read_text() == before and not run.is_finished()
+    monkeypatch.undo()
+    assert run.is_finished()
+
+
+def test_t_intervals(scripts):
+    """The quantiles of the usual tables (NIST/SEMATECH e-Handbook, 1.3.6.7.2), and intervals by hand."""
+    from intervals import difference_interval, half_width, mean_interval, t_quantile
+
+    for df, expected in ((1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042), (100, 1.984)):
+        assert t_quantile(df) == pytest.approx(expected, abs=6e-4)
+    assert t_quantile(3) < t_quantile(2.5) < t_quantile(2)
+    values = np.array([1.0, 2.0, 3.0])
+    assert mean_interval(values) == pytest.approx([2 - 4.303 / 3**0.5, 2 + 4.303 / 3**0.5], abs=0.01)
+    assert half_width(np.stack([values, values], axis=1)).tolist() == [half_width(values)] * 2
+    # Equal variances and sizes: Welch's degrees of freedom are 2 n - 2.
+    half = 2.776 * (2 / 3) ** 0.5
+    assert difference_interval(values + 5, values) == pytest.approx([5 - half, 5 + half], abs=0.01)
+    assert difference_interval(np.ones(3), np.zeros(3)) == [1.0, 1.0]
+    assert mean_interval(np.ones(1)) is difference_interval(np.ones(1), values) is None
+    assert np.isnan(half_width(np.ones((1, 4)))).all()
+
+
+def test_growths_are_counted_in_updates_of_a_network(scripts):
+    """DS-TD3's actor is updated every other time."""
+    dynamic = pytest.importorskip("dynamic")
+    training = dynamic.Training(100, 1.0, {"actor": 2})
+    assert dynamic.updates_between(1000, training, ["actor", "critic"]) == {"actor": 500, "critic": 1000}
+
+
+def test_one_seed_has_no_interval(scripts):
+    dynamic = pytest.importorskip("dynamic")
+    agents = {name: [{"returns": [value], "area": value}] for name, value in (("dense", 2.0), ("set 90%", 1.0))}
+    found = dynamic.compare(agents, "returns")
+    assert found["set 90%"]["interval"] is found["set 90%"]["difference_interval"] is None
+    assert found["set 90%"]["difference"] == -1.0
+    several = {name: [{"returns": [value + i]} for i in range(3)] for name, value in (("dense", 2.0), ("set 90%", 1.0))}
+    low, high = dynamic.compare(several, "returns")["set 90%"]["difference_interval"]
+    assert low < -1.0 < high
+
+
 def test_recipe_defaults(twins):
     assert twins.recipe_defaults("sac", "gmp", "Pendulum-v1") == ("actor", 0.9, 12_000)
 
