@@ -17,12 +17,13 @@ import yaml
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.save_util import load_from_zip_file
 
-from sb3_sparse import summarize
+from sb3_sparse import summarize, topology_history
 from sb3_sparse.callbacks.state import SparsityState
 from sb3_sparse.cli import main, read_policy
 from sb3_sparse.cost import summarize_parameters
+from sb3_sparse.export.agent import load_agent
 from sb3_sparse.nn import select_networks
-from sb3_sparse.sparsity import erk
+from sb3_sparse.sparsity import Constant, erk
 from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
 
 ROOT = Path(__file__).parent.parent
@@ -207,6 +208,7 @@ def test_methods_differ_in_their_callbacks_alone(algo, base, methods):
     assert only_one_has <= {"Swimmer-v4", "Swimmer-v5"}
 
 
+@pytest.mark.filterwarnings("ignore:stop=0.95 is step 57")
 def test_sparsity_of_a_sparse_recipe(tmp_path):
     """One sparsity for all networks, also where lambdas fix the counts; the budget is that of the hidden layers."""
     _, changed = with_sparsity(find_recipe("td3", "set"), "Ant-v5", 0.9).split(":", 1)
@@ -276,6 +278,63 @@ def test_train_resume_enjoy_summary(tmp_path):
     assert "Mean reward" in output
     output = zoo("sb3-sparse", "summary", str(first / "Pendulum-v1.zip"), "--load", cwd=tmp_path)
     assert output == f"{summarize(SAC.load(first / 'Pendulum-v1.zip'))}\n"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["set", "rigl"])
+def test_a_rewired_run_goes_on(method, tmp_path):
+    """Resumed with `-i`, although rl-zoo3 counts from zero: the same clocks, masks and history."""
+    callbacks = read_recipe(find_recipe("td3", method))["Pendulum-v1"]["callback"]
+    (rewiring,) = named(callbacks, "RewiringCallback")
+    rewiring["update_freq"] = 20
+    command = f"train --algo td3 --env Pendulum-v1 --recipe {method} --eval-freq -1 --seed 0 --device cpu --num-threads 1"
+    params = ["-params", *SMALL["td3"].split(), f"callback:{callbacks!r}"]
+    main([*f"{command} --verbose 0 -f {tmp_path} -n 400 --save-freq 110".split(), *params])
+    checkpoint = tmp_path / "td3/Pendulum-v1_1/rl_model_110_steps.zip"
+    for steps in (5, 200):
+        main([*f"{command} --verbose 0 -f {tmp_path} -n {steps} -i {checkpoint}".split(), *params])
+    agents = [TD3.load(path) for path in (checkpoint, *(tmp_path / f"td3/Pendulum-v1_{i}/Pendulum-v1.zip" for i in (2, 3)))]
+    first, short, long = ({name.split("(")[0]: clock for name, clock in x.sparsity_state["callbacks"].items()} for x in agents)
+    assert list(first) == list(short) == list(long) == ["OneShotPruningCallback", "RewiringCallback"]
+    assert all(clock["updates"] == 1 for clock in (x["OneShotPruningCallback"] for x in (first, short, long)))
+    assert first["RewiringCallback"]["stop"] == round(400 * rewiring["stop"])
+    for clocks, timestep in ((first, 110), (short, 115), (long, 310)):
+        clock = clocks["RewiringCallback"]
+        assert clock["timestep"] == timestep
+        assert all(clock[name] == first["RewiringCallback"][name] for name in ("seed", "start", "stop"))
+    histories = [topology_history(agent) for agent in agents]
+    # Nothing is due within five steps.
+    assert histories[0] == histories[1]
+    masks = [
+        {
+            name: SparsityState(agent).load_mask(name, layer.weight.shape)
+            for layers in select_networks(agent.policy, "all", rewiring["exclude"]).values()
+            for name, layer in layers.items()
+        }
+        for agent in agents
+    ]
+    assert all(th.equal(mask, masks[1][name]) for name, mask in masks[0].items())
+    assert all(mask.sum() == masks[2][name].sum() for name, mask in masks[0].items())
+    for network, columns in histories[0].items():
+        n, steps = len(columns["timestep"]), histories[2][network]["timestep"]
+        assert n > 0 and {name: column[:n] for name, column in histories[2][network].items()} == columns
+        assert len(steps) > n and all(110 < step <= min(310, first["RewiringCallback"]["stop"]) for step in steps[n:])
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_papers_counts(tmp_path):
+    """Sokar et al. 2022, table 2, of the models that rl-zoo3 makes of the recipes."""
+    summaries = []
+    for method in ("dense", "set"):
+        command = f"train --algo td3 --env HalfCheetah-v5 --recipe {method} -f {tmp_path} {SHORT}"
+        main([*command.split(), "-params", "buffer_size:1000", "learning_starts:50"])
+        agent = load_agent(tmp_path / f"td3/HalfCheetah-v5_{len(summaries) + 1}/HalfCheetah-v5.zip")
+        summaries.append(summarize(agent))
+    dense, sparse = summaries
+    assert (dense.connections, sparse.connections) == (214_784, 106_169)
+    assert dense.training_flops(1_000_000) == sparse.training_flops(1_000_000, schedule=Constant(0.0))
+    assert dense.training_flops(1_000_000) == pytest.approx(1.0744e14, rel=5e-5)
+    assert sparse.training_flops(1_000_000) / dense.training_flops(1_000_000) == pytest.approx(0.4918, abs=5e-5)
 
 
 def test_the_papers_setting():
