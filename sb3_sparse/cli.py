@@ -68,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--algo", default="ppo", help="RL algorithm")
     train.add_argument("--env", default="CartPole-v1", help="environment")
     train.add_argument("--recipe", help="name of one of our recipes, such as gmp")
-    train.add_argument("--sparsity", type=float, help="sparsity of the recipe's callbacks; 0 trains the dense twin")
+    train.add_argument("--sparsity", type=float, help="sparsity of the layers that the recipe prunes; 0 trains the dense twin")
     train.add_argument("-conf", "--conf-file", help="hyperparameter file, instead of a recipe")
     train.add_argument(
         "-params", "--hyperparams", nargs="+", default=[], help="hyperparameters to overwrite, as rl-zoo3 takes them"

@@ -87,8 +87,9 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     """
     :param path: A hyperparameter file.
     :param env: Environment, one of the file's.
-    :param sparsity: Share of zeros that all callbacks of this package are to have, also where the recipe fixes the counts by
-        lambdas: the distribution is then solved for the sparsity. 0 trains the dense twin, quantized if the recipe says so.
+    :param sparsity: Share of zeros of all callbacks of this package, in the layers that they do not exclude, also where a
+        recipe fixes the counts by lambdas: the distribution is then solved for the sparsity. 0 trains the dense twin,
+        quantized if the recipe says so.
     :return: An override for rl-zoo3's ``--hyperparams``, which it stores with the run
     :raises ValueError: if the file does not know the environment, or has no callback with a sparsity for it
     """

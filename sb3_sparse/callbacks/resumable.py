@@ -39,8 +39,8 @@ class ResumableCallback(ClockedCallback):
         or "all".
     :param exclude: Layers to leave as they are, as shell patterns: "actor.mu", "mu", "qf*.4".
     :param verbose: Verbosity level: 0 for no output, 1 for a line per change.
-    :raises ValueError: at the start of training, on an unknown network, a layer to exclude that does not exist, or a
-        model that trains without gradients
+    :raises ValueError: on a network or a layer that is no name; at the start of training, on an unknown network, a layer to
+        exclude that does not exist, or a model that trains without gradients
     """
 
     def __init__(self, network: str | Sequence[str], *, exclude: Sequence[str] = (), verbose: int = 0) -> None:
