@@ -112,9 +112,9 @@ def test_nothing_is_left_behind():
     gradients.start()
     assert len(net.optimizer._optimizer_step_pre_hooks) == 1
     twin = copy.deepcopy(net)
-    assert all(layer.on_gradient is None for layer in (twin[0], twin[3])), "a copy has hooks of its own"
+    assert all(not layer.receivers for layer in (twin[0], twin[3])), "a copy has hooks of its own"
     assert gradients.stop() == {} and gradients.stop() == {}
-    assert all(layer.on_gradient is None and len(layer.weight._backward_hooks) == 1 for layer in layers)
+    assert all(not layer.receivers and len(layer.weight._backward_hooks) == 1 for layer in layers)
     assert (dict(net.optimizer._optimizer_step_post_hooks), dict(net.optimizer._optimizer_step_pre_hooks)) == standing
 
 
@@ -139,6 +139,12 @@ class FrozenTime:
             return self.batch
 
         model.replay_buffer.sample = remember
+        if network == "actor":
+            # Its loss is that of the critic after the critic's step.
+            def again(*_):
+                self.module = copy.deepcopy(self.model.policy)
+
+            model.actor.optimizer.register_step_pre_hook(again)
 
     def compute(self):
         """The dense gradients of the last minibatch, by layer name."""
@@ -180,7 +186,16 @@ def dqn(model, policy, batch):
     return F.smooth_l1_loss(policy.q_net(batch.observations).gather(1, batch.actions.long()), goal)
 
 
-RUNS = {"td3": ("critic", td3_critic, {}), "sac": ("critic", sac_critic, {"ent_coef": 0.2}), "dqn": ("q_net", dqn, {})}
+def td3_actor(model, policy, batch):
+    return -policy.critic.q1_forward(batch.observations, policy.actor(batch.observations)).mean()
+
+
+RUNS = {
+    "td3": ("critic", td3_critic, {}),
+    "td3_actor": ("actor", td3_actor, {"policy_delay": 1}),
+    "sac": ("critic", sac_critic, {"ent_coef": 0.2}),
+    "dqn": ("q_net", dqn, {}),
+}
 
 
 @pytest.mark.parametrize("gradient_steps", [1, 3])
@@ -192,22 +207,23 @@ def test_of_a_run(name, sparse, gradient_steps):
     critic's weights is no part of it.
     """
     network, loss, kwargs = RUNS[name]
-    model = sparse_model(name, sparse, gradient_steps=gradient_steps, **kwargs)
+    model = sparse_model(name.split("_")[0], sparse, gradient_steps=gradient_steps, **kwargs)
     callbacks, watch = rewiring(sparse, network, grow="gradient", targets="mask"), Rewirings("mask")
     dynamic, seen = callbacks[-1], []
     rewire = dynamic._rewire
     time = FrozenTime(model, network, loss)
 
-    def compare(network, gradients, number):
+    def compare(masks):
+        gradients = dynamic._growth._caught
         weights = {layer: layer.weight.detach().clone() for layer in gradients}
         old = {layer: layer.mask.clone() for layer in gradients}
-        rewire(network, gradients, number)
+        rewire(masks)
         for layer, expected in time.compute().items():
             layer = dynamic.layers[network][layer]
             if layer.pruned:
                 th.testing.assert_close(gradients[layer], expected)
                 check_largest(weights[layer], old[layer], layer.mask, expected)
-        seen.append(number)
+        seen.append(dynamic._clock["updates"])
 
     dynamic._rewire = compare
     model.learn(61, callback=[*callbacks, watch])
@@ -238,7 +254,7 @@ def test_nothing_is_paid_in_between(name):
     class Look(Rewirings):
         def _remember(self, *args):
             super()._remember()
-            reporting = any(layer.on_gradient is not None for _, layer in masked(self.model))
+            reporting = any(layer.receivers for _, layer in masked(self.model))
             optimizers = find_optimizers(self.model.policy)
             assert reporting == any(optimizer._optimizer_step_pre_hooks for optimizer in optimizers)
             if reporting:

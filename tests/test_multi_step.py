@@ -22,6 +22,7 @@ def test_one_step_until_the_start(name):
     switched = CASES[name].make(n_steps=3).learn(40, callback=DelayedMultiStepCallback(start=20))
     ours, later = difference(stock, delayed), difference(stock, switched)
     assert ours < 1e-4 and later > 10 * ours
+    delayed.replay_buffer.n_steps = 1
     for model in (stock, delayed):
         np.random.seed(1)
         model.batch = model.replay_buffer.sample(32)
@@ -51,15 +52,20 @@ def test_the_clock_survives_a_reset_counter(tmp_path, capsys):
     """rl-zoo3's `-i` sets num_timesteps back to zero, and a new buffer has all its steps."""
     model = CASES["td3"].make(n_steps=3)
     model.learn(50, callback=DelayedMultiStepCallback(start=70, verbose=1))
-    assert model.replay_buffer.n_steps == 1
+    assert model.replay_buffer.n_steps == 3, "without the callback the model trains as it was built"
     model.save(tmp_path / "agent.zip")
     resumed = CASES["td3"].algorithm.load(tmp_path / "agent.zip", env=model.get_env())
     callback = DelayedMultiStepCallback(start=70, verbose=1)
     resumed.learn(15, callback=callback)
-    assert callback.timestep == 65 and resumed.replay_buffer.n_steps == 1
+    assert callback.timestep == 65
     resumed.learn(10, callback=callback, reset_num_timesteps=False)
     assert resumed.replay_buffer.n_steps == 3
-    assert capsys.readouterr().out == "DelayedMultiStepCallback: step 70, targets of 3 steps\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.removeprefix("DelayedMultiStepCallback: ") for line in lines] == [
+        "stopped at step 50, before it begins at 70",
+        "stopped at step 65, before it begins at 70",
+        "step 70, targets of 3 steps",
+    ]
 
 
 @pytest.mark.parametrize("name", ["td3", "ppo"])

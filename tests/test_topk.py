@@ -9,6 +9,7 @@ import pytest
 import torch as th
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import polyak_update
 
 from sb3_sparse import OneShotPruningCallback, RewiringCallback
@@ -181,21 +182,20 @@ def test_targets_of_their_own_topology(sparse):
 
 @pytest.mark.parametrize("order", [1, -1], ids=["pruning-first", "rewiring-first"])
 @pytest.mark.parametrize("targets", ["topk", "polyak", "mask"])
-def test_rewiring_decides_over_targets(targets, order, tmp_path):
-    """Whatever the pruning callback in the same list would do, also in later calls of learn()."""
+def test_whoever_changes_a_mask_last_decides_over_targets(targets, order):
+    """The default of a pruning callback does not undo what a rewiring has done, also in later calls of learn()."""
 
     def callbacks(pruning):
         static = OneShotPruningCallback("all", 0.5, saliency="random", targets=pruning)
         return [static, RewiringCallback("all", 0.3, 10, targets=targets)][::order]
 
     ends = []
-    for pruning in (targets, "mask", "polyak"):
+    for pruning in ("topk", "mask"):
         model = CASES["td3"].make()
         for _ in range(2):
             model.learn(41, callback=[*callbacks(pruning), Rewirings(targets)], reset_num_timesteps=not model.num_timesteps)
         ends.append(model.policy.state_dict())
-    for end in ends[1:]:
-        assert all(th.equal(value, end[name]) for name, value in ends[0].items())
+    assert all(th.equal(value, ends[1][name]) for name, value in ends[0].items())
 
 
 def test_pruning_alone_keeps_its_rule():
@@ -208,16 +208,40 @@ def test_pruning_alone_keeps_its_rule():
     assert any(outside[twin] for twin in model.critic_target.modules() if twin in outside)
 
 
-def test_hooks_end_with_training():
-    """Without the callback the targets are left to the averaging, and a second end of training changes nothing."""
+def test_the_rule_outlasts_training():
+    """As masks do: the targets of a model that goes on without the callback are pruned as before."""
     model, callbacks = CASES["td3"].make(), rewiring()
     model.learn(60, callback=callbacks)
     before = {name: value.clone() for name, value in model.policy.state_dict().items()}
     callbacks[1].on_training_end()
     assert all(th.equal(before[name], value) for name, value in model.policy.state_dict().items())
-    assert not any(layer._forward_pre_hooks for layer in model.policy.modules())
     model.learn(20, reset_num_timesteps=False)
+    model.policy.state_dict()
+    assert all(int((twin.weight != 0).sum()) <= int(layer.mask.sum()) for layer, twin in followers(model))
+    for targets in ("topk", "polyak"):
+        model.learn(20, callback=RewiringCallback("all", 0.3, 10, targets=targets), reset_num_timesteps=False)
+        assert {len(layer._forward_pre_hooks) for layer in model.policy.modules()} == ({0, 1} if targets == "topk" else {0})
     assert any(int((twin.weight != 0).sum()) > int(layer.mask.sum()) for layer, twin in followers(model))
+
+
+def test_what_is_saved_between_two_looks_is_pruned():
+    """rl-zoo3 saves after Ctrl-C, without the callback's end of training."""
+    model = CASES["td3"].make(policy_delay=1)
+
+    class Interrupt(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            if self.num_timesteps == 41:
+                self.model.train(gradient_steps=1, batch_size=16)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        model.learn(80, callback=[*rewiring(), Interrupt()])
+    assert any(int((twin.weight != 0).sum()) > int((layer.weight != 0).sum()) for layer, twin in followers(model))
+    model.get_parameters()
+    assert all(int((twin.weight != 0).sum()) <= int((layer.weight != 0).sum()) for layer, twin in followers(model))
 
 
 def test_a_copy_of_the_policy_in_the_middle_of_training(tmp_path):

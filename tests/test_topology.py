@@ -84,8 +84,20 @@ def test_verbose(capsys):
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Rewiring")]
     churns = zip([30, 40], history["actor"]["churn"], history["critic"]["churn"], strict=True)
     assert lines == [
-        f"RewiringCallback: step {step}, replaced of actor {actor:.4f}, critic {critic:.4f}" for step, actor, critic in churns
+        *(
+            f"RewiringCallback: step {step}, replaced of actor {actor:.4f}, critic {critic:.4f}"
+            for step, actor, critic in churns
+        ),
+        "RewiringCallback: stopped at step 41, rewired actor 2 times, critic 2 times",
     ]
+
+
+def test_a_history_goes_forward():
+    """Also when rl-zoo3 counts its steps from zero and a callback with other arguments goes on."""
+    model = CASES["sac"].make()
+    model.learn(61, callback=rewiring())
+    model.learn(61, callback=rewiring(fraction=0.2))
+    assert topology_history(model)["critic"]["timestep"] == [30, 40, 50, 60, 90, 100, 110, 120]
 
 
 ROW = [30, 5, 100, 120, 200, 16]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sb3_sparse.callbacks.restore import SavedLayers
 from sb3_sparse.callbacks.resumable import ResumableCallback
-from sb3_sparse.nn import Layer, apply_mask, find_twins, select_networks
+from sb3_sparse.nn import Layer, MaskedLayer, apply_mask, find_twins
 from sb3_sparse.sparsity import Named
 
 #: What becomes of a target network: it has the mask of the online one, or as many weights, or is left to the averaging.
@@ -40,8 +40,8 @@ class SparsityCallback(ResumableCallback):
         that does not exist, or a model that trains without gradients
     """
 
-    #: Whether its rule for target networks also holds for what other callbacks of the same list do to the same layers.
-    decides_targets = False
+    #: The rules for target networks under which they get the masks that there are when training starts.
+    _initial_rules: Collection[str] = ()
 
     def __init__(
         self, network: str | Sequence[str], *, exclude: Sequence[str] = (), targets: str = "mask", verbose: int = 0
@@ -71,19 +71,13 @@ class SparsityCallback(ResumableCallback):
         super()._init_callback()
         twins = find_twins(self.model.policy)
         self._twins = {layer: twins.get(layer, []) for layers in self.layers.values() for layer in layers.values()}
-
-    def _on_training_start(self) -> None:
-        self._rules: dict[th.nn.Module, str] = {layer: self.targets for layer in self._twins}
-        # SB3 gives callbacks the local variables of learn(), the list that they are in among them.
-        for other in getattr(self.locals.get("callback"), "callbacks", ()):
-            if isinstance(other, SparsityCallback) and other.decides_targets:
-                for layers in select_networks(self.model.policy, other.network, other.exclude).values():
-                    self._rules.update({layer: other.targets for layer in layers.values() if layer in self._rules})
+        #: Versions of the masks that this callback has made. Whoever has changed a mask last has a say in target networks.
+        self._made: dict[MaskedLayer, int] = {}
         for network in self.layers:
-            self._apply(network, {name: layer.mask.clone() for name, layer in self.layers[network].items()})
-        super()._on_training_start()
+            masks = {name: layer.mask.clone() for name, layer in self.layers[network].items()}
+            self._apply(network, masks, rules=self._initial_rules)
 
-    def _apply(self, network: str, masks: Named, *, rules: Collection[str] = ("mask",)) -> None:
+    def _apply(self, network: str, masks: Named, *, rules: Collection[str] = ()) -> None:
         """
         Give the layers of a network new masks; target twins, optimizer moments, the saved state and the log follow.
 
@@ -94,7 +88,9 @@ class SparsityCallback(ResumableCallback):
         layers = self.layers[network]
         active = 0
         for name, layer in layers.items():
-            apply_mask(layer, masks[name], self._optimizers, self._twins[layer] if self._rules[layer] in rules else ())
+            apply_mask(layer, masks[name], self._optimizers, self._twins[layer] if self.targets in rules else ())
+            if rules:
+                self._made[layer] = layer.mask._version
             self._state.save_mask(name, layer.mask)
             active += int(layer.mask.flatten(1).any(dim=1).sum())
         total = sum(layer.mask.numel() for layer in layers.values())
@@ -106,8 +102,9 @@ class SparsityCallback(ResumableCallback):
         """Zero what came back by a way around the optimizers; target twins included where they have the same mask."""
         layers = [layer for layers in self.layers.values() for layer in layers.values() if layer.pruned]
         pairs: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.multiplier) for layer in layers]
-        followed = [layer for layer in layers if self._rules[layer] == "mask"]
-        pairs += [(twin.weight, layer.multiplier) for layer in followed for twin in self._twins[layer]]
+        if self.targets == "mask":
+            made = [layer for layer in layers if self._made.get(layer) == layer.mask._version]
+            pairs += [(twin.weight, layer.multiplier) for layer in made for twin in self._twins[layer]]
         if pairs:
             with th.no_grad():
                 th._foreach_mul_(*map(list, zip(*pairs, strict=True)))

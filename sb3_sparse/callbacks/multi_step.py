@@ -58,5 +58,11 @@ class DelayedMultiStepCallback(ClockedCallback):
             if self.verbose > 0:
                 print(f"{type(self).__name__}: step {self.timestep}, targets of {self._n_steps} steps")
 
+    def _on_training_end(self) -> None:
+        if self.verbose > 0 and self.timestep < self._clock["start"]:
+            print(f"{type(self).__name__}: stopped at step {self.timestep}, before it begins at {self._clock['start']}")
+        # Without this callback the model has the targets that it was built with.
+        self._buffer.n_steps = self._n_steps
+
     def _on_rollout_end(self) -> None:
         self.logger.record("train/n_steps", self._buffer.n_steps)

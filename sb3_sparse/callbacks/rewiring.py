@@ -1,5 +1,6 @@
 """Dynamic sparse training: the weights that exist move, and their number stays what it is."""
 
+import math
 import warnings
 from collections.abc import Iterable, Sequence
 
@@ -7,18 +8,15 @@ import torch as th
 
 from sb3_sparse.callbacks.arguments import check_count, check_moment
 from sb3_sparse.callbacks.base import SparsityCallback
-from sb3_sparse.callbacks.draws import draw_generator, first_seed
+from sb3_sparse.callbacks.draws import first_seed
+from sb3_sparse.callbacks.growth import GROW, Growth, Pending
 from sb3_sparse.callbacks.restore import SavedLayers
-from sb3_sparse.callbacks.topk import TopkFollower, follow_topk
+from sb3_sparse.callbacks.topk import TopkFollower, follow_topk, unfollow
 from sb3_sparse.callbacks.topology import Topology
-from sb3_sparse.nn import DenseGradients, Layer, MaskedLayer
-from sb3_sparse.sparsity import SALIENCIES, Constant, Cosine, Schedule, magnitude, random, rewire
+from sb3_sparse.nn import Layer, MaskedLayer
+from sb3_sparse.sparsity import SALIENCIES, Constant, Cosine, Named, Schedule
 
-#: Where new weights grow: anywhere (SET), or where the gradient of a dense network is largest (RigL).
-GROW = ("random", "gradient")
 FRACTION_SCHEDULES = ("constant", "cosine")
-#: Calls of ``train()`` in which every network should have been trained once, delayed actors included.
-PATIENCE = 20
 
 
 class RewiringCallback(SparsityCallback):
@@ -33,10 +31,10 @@ class RewiringCallback(SparsityCallback):
         static = OneShotPruningCallback("all", 0.5, saliency="random", targets="topk")
         model.learn(100_000, callback=[static, RewiringCallback("all")])
 
-    A rewiring takes place after the gradient steps that follow environment step ``k * update_freq``, and is left out if the
-    network has not been trained since the last. A place that was dropped may be grown again; the weight then keeps
-    its value. The gradients of RigL are those of the last minibatch before a rewiring; they are computed anyhow, and
-    catching them costs nothing in between.
+    A rewiring takes place between the gradient steps that follow environment step ``k * update_freq`` and the next
+    environment step, and is left out if the model has not been trained since the last. A place that was dropped may be grown
+    again; the weight then keeps its value. The gradients of RigL are those of the last minibatch before a rewiring; they are
+    computed anyhow, and catching them costs nothing in between.
 
     What has been explored is logged: the share of weights that have ever existed (the ITOP rate of Liu et al. 2021), the share
     that the last rewiring has replaced, and the neurons with at least one weight. :func:`topology_history` gives all of it.
@@ -47,11 +45,11 @@ class RewiringCallback(SparsityCallback):
     :param update_freq: Environment steps between two rewirings.
     :param grow: Where weights grow: "random" or "gradient".
     :param fraction_schedule: "constant", or "cosine": the fraction falls to 0 at ``stop``.
-    :param stop: When rewiring ends: a share of the run if a float, environment steps if an int. At 1.0 a constant fraction
-        goes on as long as training does, also in later calls of ``learn()``.
+    :param stop: When rewiring ends, itself excluded: a share of the (first) run if a float, environment steps if an int. At
+        1.0 a constant fraction goes on as long as training does, also in later calls of ``learn()``.
     :param targets: What becomes of target networks. "topk" prunes their smallest weights after each soft update, down to
         the online number of weights (DS-TD3); "mask" gives them the online mask (RLx2: Tan et al. 2023); "polyak" leaves
-        them to the averaging. It also holds for callbacks in the same list that prune the same layers.
+        them to the averaging.
     :param seed: Seed of random growth; the model's seed by default.
     :param verbose: Verbosity level: 0 for no output, 1 for a line at every rewiring.
     :param drop: Score of the weights that exist, the lowest are dropped: "magnitude", or "magnitude_by_sign", which takes
@@ -61,7 +59,7 @@ class RewiringCallback(SparsityCallback):
         training on an unknown network
     """
 
-    decides_targets = True
+    _initial_rules = ("mask",)
 
     def __init__(
         self,
@@ -95,8 +93,6 @@ class RewiringCallback(SparsityCallback):
         self.stop = check_moment("stop", stop)
         self.drop = drop
         self.seed = None if seed is None else check_count("seed", seed, least=0)
-        self._gradients = DenseGradients((), ())
-        self._followers: list[TopkFollower] = []
 
     def _arguments(self) -> dict[str, object]:
         own = ("fraction", "update_freq", "grow", "fraction_schedule", "stop", "drop", "seed")
@@ -115,35 +111,33 @@ class RewiringCallback(SparsityCallback):
         if self.fraction_schedule == "cosine":
             start = clock["start"]
             self._schedule = Cosine(self.fraction, start=start, end=max(start, clock["stop"]))
+        if clock.get("stop", math.inf) <= clock["start"] + self.update_freq:
+            warnings.warn(
+                f"stop={self.stop} is step {clock['stop']}, and the first rewiring is due at step "
+                f"{clock['start'] + self.update_freq}: there will be none (a float is a share of the run, 1.0 its end)",
+                stacklevel=2,
+            )
 
     def _load(self, selected: dict[str, dict[str, Layer]]) -> SavedLayers:
         saved = super()._load(selected)
         for layers in selected.values():
             for name, layer in layers.items():
-                # It is used later, but what is damaged has to be found before anything is changed.
-                self._state.load_explored(name, layer.weight.shape)
+                # They are used later, but what is damaged has to be found before anything is changed.
+                self._state.load_mask(name, layer.weight.shape, "explored")
+                self._state.load_mask(name, layer.weight.shape, "pending")
         return saved
 
     def _init_callback(self) -> None:
-        self._leave()
         super()._init_callback()
-        layers = [layer for network in self.layers.values() for layer in network.values()]
-        self._gradients = DenseGradients(layers, self._optimizers)
+        self._growth = Growth(self.model, self.layers, self._optimizers, self.drop, self.grow)
+        layers = {name: layer for network in self.layers.values() for name, layer in network.items()}
+        self._pending = Pending(self.model, self._state, self._clock, layers)
         self._topologies: dict[str, Topology] = {}
-        #: Numbers of updates after which gradients were missing, since the last rewiring.
-        self._waited: set[int] = set()
-
-    def _leave(self) -> None:
-        """Take the hooks off the model. Ctrl-C skips the end of training, so the next one begins with this too."""
-        self._gradients.stop()
-        for follower in self._followers:
-            follower.detach()
-        self._followers = []
-
-    def _on_training_start(self) -> None:
+        self._followers: list[TopkFollower] = []
         if self.targets == "topk":
             self._followers = follow_topk(self._twins)
-        super()._on_training_start()
+        else:
+            unfollow(self._twins)
 
     def _update(self) -> None:
         # DQN updates its target network after this, and others may look at the model after that.
@@ -159,13 +153,19 @@ class RewiringCallback(SparsityCallback):
         if self._topologies:
             return
         for network, layers in self.layers.items():
-            if not any(layer.pruned for layer in layers.values()):
-                warnings.warn(
-                    f"network '{network}' is dense, so there is nothing to rewire until it is pruned: put a "
-                    'OneShotPruningCallback(..., saliency="random") before RewiringCallback, or take a sparse policy',
-                    stacklevel=2,
-                )
-            self._topologies[network] = Topology(self._state, network, layers)
+            self._topologies[network] = Topology(self._state, network, layers, self.timestep)
+        counts = [int(x.mask.sum()) for layers in self.layers.values() for x in layers.values() if x.pruned]
+        if not counts and len(self._state.callbacks) == 1:
+            warnings.warn(
+                f"{', '.join(self.layers)}: dense, so there is nothing to rewire: put a OneShotPruningCallback(..., "
+                'saliency="random") before RewiringCallback, or take a sparse policy',
+                stacklevel=2,
+            )
+        if counts and self.fraction > 0 and max(counts) * self.fraction < 1:
+            warnings.warn(
+                f"fraction={self.fraction} of the largest layer's {max(counts)} weights is less than one: none will ever move",
+                stacklevel=2,
+            )
 
     def _due(self) -> int:
         """Number of the rewiring that is due now, or 0."""
@@ -177,79 +177,56 @@ class RewiringCallback(SparsityCallback):
     def _on_rollout_end(self) -> None:
         super()._on_rollout_end()
         # Just before train().
-        if self.grow == "gradient" and self._due():
-            self._gradients.start()
+        if self._due():
+            self._growth.start()
 
     def _on_rollout_start(self) -> None:
         super()._on_rollout_start()
-        self._rewire_if_due()
+        masks = self._propose()
+        if masks:
+            self._rewire(masks)
 
     def _on_training_end(self) -> None:
         super()._on_training_end()
-        if self.grow == "gradient":
-            # The gradients would be lost; what is drawn can wait for the next call of learn().
-            self._rewire_if_due()
-        self._leave()
+        if self.grow == "gradient" and (masks := self._propose()):
+            # Weights that grow now would stay zero if this is the end, and the gradients are lost if it is not.
+            self._pending.keep(masks)
+        if self.verbose > 0:
+            counts = {network: len(self._state.topologies().get(network, [])) for network in self.layers}
+            done = ", ".join(f"{network} {count} times" for network, count in counts.items())
+            print(f"{type(self).__name__}: stopped at step {self.timestep}, rewired {done}")
 
     def _enforce(self) -> None:
         super()._enforce()
         for follower in self._followers:
             follower.prune()
 
-    def _rewire_if_due(self) -> None:
-        gradients = self._gradients.stop()
+    def _propose(self) -> Named:
+        """New masks of all layers if a rewiring is due, and if they can be told."""
+        self._growth.stop()
         number = self._due()
         if not number:
-            return
+            return {}
         self._begin()
-        if self.model._n_updates != self._clock["n_updates"]:
-            if self.grow == "gradient" and not self._complete(gradients):
-                return
-            for network in self.layers:
-                self._rewire(network, gradients, number)
-            if self.verbose > 0:
-                done = ", ".join(f"{network} {self._log[f'sparsity/{network}_churn']:.4f}" for network in self.layers)
-                print(f"{type(self).__name__}: step {self.timestep}, replaced of {done}")
-        self._clock.update(updates=number, n_updates=self.model._n_updates)
-
-    def _complete(self, gradients: dict[MaskedLayer, th.Tensor]) -> bool:
-        """Whether all gradients are there; an actor that is updated every other time has none in between."""
-        missing = [name for layers in self.layers.values() for name, x in layers.items() if x.pruned and x not in gradients]
-        if missing:
-            self._waited.add(self.model._n_updates)
-        else:
-            self._waited.clear()
-        if len(self._waited) > PATIENCE:
-            raise ValueError(
-                f"in {PATIENCE} calls of train() no optimizer has moved {', '.join(missing)} together with the other layers, "
-                'so there is no gradient to grow by: leave them out, or use grow="random"'
-            )
-        return not missing
-
-    def _rewire(self, network: str, gradients: dict[MaskedLayer, th.Tensor], number: int) -> None:
-        """
-        Move the weights of a network.
-
-        :param network: Name of the network.
-        :param gradients: Dense gradients of its pruned layers, if weights grow by gradient.
-        :param number: Number of this rewiring: together with the seed it fixes what is drawn.
-        """
-        layers = self.layers[network]
-        sparse = {name: layer for name, layer in layers.items() if layer.pruned}
-        weights = {name: layer.weight.detach() for name, layer in sparse.items()}
-        if self.grow == "gradient":
-            scores = magnitude({name: gradients[layer] for name, layer in sparse.items()})
-        else:
-            scores = random(weights, generator=draw_generator(self._clock["seed"], number, f"grow {network}"))
-        old = {name: layer.mask.clone() for name, layer in layers.items()}
-        drop = SALIENCIES[self.drop](weights, generator=draw_generator(self._clock["seed"], number, f"drop {network}"))
+        if self.model._n_updates == self._clock["n_updates"]:
+            # Not trained since the last one: this one is left out.
+            self._clock["updates"] = number
+            return {}
         fraction = self._schedule(self._clock["start"] + number * self.update_freq)
-        new = rewire({name: old[name] for name in sparse}, drop, scores, fraction)
-        if self.targets != "mask":
-            for layer in sparse.values():
-                _unmask(self._twins[layer])
-        self._apply(network, {**old, **new})
-        self._log |= self._topologies[network].record(self.timestep, old)
+        return self._pending.take() or self._growth.masks(fraction, self._clock["seed"], number)
+
+    def _rewire(self, masks: Named) -> None:
+        for network, layers in self.layers.items():
+            old = {name: layer.mask.clone() for name, layer in layers.items()}
+            if self.targets != "mask":
+                for layer in layers.values():
+                    _unmask(self._twins[layer])
+            self._apply(network, {name: masks[name] for name in layers}, rules=("mask",))
+            self._log |= self._topologies[network].record(self.timestep, old)
+        self._clock.update(updates=self._due(), n_updates=self.model._n_updates)
+        if self.verbose > 0:
+            done = ", ".join(f"{network} {self._log[f'sparsity/{network}_churn']:.4f}" for network in self.layers)
+            print(f"{type(self).__name__}: step {self.timestep}, replaced of {done}")
 
 
 def _unmask(targets: Iterable[Layer]) -> None:

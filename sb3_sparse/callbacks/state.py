@@ -5,12 +5,14 @@ SB3 saves every attribute of a model, so CheckpointCallback, EvalCallback, rl-zo
 holds strings, integers and dicts alone, so SB3 writes it as JSON, and a zip loads where this package is not installed:
 
     {"masks": {"actor.latent_pi.0": <packed mask>, ...}, "bits": {"actor.latent_pi.0": 8, ...},
-    "explored": {"actor.latent_pi.0": <packed mask>, ...}, "topology": {"actor": [[<step>, ...], ...]},
+    "explored": {"actor.latent_pi.0": <packed mask>, ...}, "pending": {"actor.latent_pi.0": <packed mask>, ...},
+    "topology": {"actor": [[<step>, ...], ...]},
     "callbacks": {<callback and its arguments>: {"timestep": 1200, ...}}}
 
 Masks are kept because they do not follow from the zeros of the weights: a weight that has just been regrown is zero too.
 Bits are those of layers that compute with quantized weights; the weights of a zip are float. Explored are the weights that
-have existed at any time of dynamic sparse training, and the topology is its history.
+have existed at any time of dynamic sparse training, pending are masks that a rewiring has chosen at the end of a run and that
+the next one begins with, and the topology is the history.
 """
 
 import base64
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 _ATTRIBUTE = "sparsity_state"
+#: What is kept of layers as packed masks.
+_KINDS = ("masks", "explored", "pending")
 
 
 class SparsityState:
@@ -41,9 +45,8 @@ class SparsityState:
         state = model.__dict__.setdefault(_ATTRIBUTE, {})
         if not isinstance(state, dict):
             raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it is no dict")
-        self._masks: dict[str, str] = state.setdefault("masks", {})
+        self._packed: dict[str, dict[str, str]] = {kind: state.setdefault(kind, {}) for kind in _KINDS}
         self._bits: dict[str, int] = state.setdefault("bits", {})
-        self._explored: dict[str, str] = state.setdefault("explored", {})
         self._topology: dict[str, list[list[int]]] = state.setdefault("topology", {})
         self._callbacks: dict[str, dict[str, int]] = state.setdefault("callbacks", {})
         if not all(isinstance(part, dict) for part in state.values()):
@@ -55,6 +58,11 @@ class SparsityState:
             if not isinstance(history, list) or not all(_is_row(row) for row in history):
                 raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it does not hold topologies")
 
+    @property
+    def callbacks(self) -> set[str]:
+        """Names, with their arguments, of the callbacks that have a clock."""
+        return set(self._callbacks)
+
     def clock(self, key: str) -> dict[str, int]:
         """
         :param key: Name of a callback with its arguments.
@@ -65,34 +73,45 @@ class SparsityState:
     @property
     def masked(self) -> set[str]:
         """Full names of the layers with a saved mask."""
-        return set(self._masks)
+        return set(self._packed["masks"])
 
-    def save_mask(self, layer: str, mask: th.Tensor) -> None:
+    def save_mask(self, layer: str, mask: th.Tensor, kind: str = "masks") -> None:
         """
         :param layer: Full name of the layer.
         :param mask: Its boolean mask.
+        :param kind: "masks", "explored" or "pending".
         """
-        self._masks[layer] = _pack(mask)
+        bits = np.packbits(mask.cpu().numpy().reshape(-1))
+        self._packed[kind][layer] = base64.b85encode(zlib.compress(bits.tobytes())).decode()
 
-    def load_mask(self, layer: str, shape: th.Size) -> th.Tensor | None:
+    def load_mask(self, layer: str, shape: th.Size, kind: str = "masks") -> th.Tensor | None:
         """
         :param layer: Full name of the layer.
         :param shape: Shape of its weight.
+        :param kind: "masks", "explored" or "pending".
         :return: The saved mask, or None if there is none
         :raises ValueError: if what was saved is damaged, or does not fit the shape
         """
-        return _unpack(self._masks[layer], layer, shape) if layer in self._masks else None
+        if layer not in self._packed[kind]:
+            return None
+        try:
+            # At most the bytes that the mask can have, and one to notice more.
+            size = (shape.numel() + 7) // 8
+            decompressor = zlib.decompressobj()
+            data = decompressor.decompress(base64.b85decode(self._packed[kind][layer]), size + 1)
+        except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
+            raise ValueError(f"the saved mask of layer '{layer}' ({kind}) is damaged: {error}") from error
+        if len(data) != size or not decompressor.eof:
+            raise ValueError(f"the saved mask of layer '{layer}' ({kind}) does not fit its weight of shape {tuple(shape)}")
+        bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
+        return th.from_numpy(bits.astype(bool)).view(shape)
 
-    def save_explored(self, layer: str, mask: th.Tensor) -> None:
+    def drop_mask(self, layer: str, kind: str = "masks") -> None:
         """
-        :param layer: Full name of the layer.
-        :param mask: Boolean, True where a weight has existed at any time.
+        :param layer: Full name of a layer, with a saved mask or without.
+        :param kind: "masks", "explored" or "pending".
         """
-        self._explored[layer] = _pack(mask)
-
-    def load_explored(self, layer: str, shape: th.Size) -> th.Tensor | None:
-        """Like :meth:`load_mask`, for the weights that have existed at any time."""
-        return _unpack(self._explored[layer], layer, shape) if layer in self._explored else None
+        self._packed[kind].pop(layer, None)
 
     def save_topology(self, network: str, row: list[int]) -> None:
         """
@@ -104,12 +123,6 @@ class SparsityState:
     def topologies(self) -> dict[str, list[list[int]]]:
         """The rows of all rewirings, by network."""
         return self._topology
-
-    def drop_mask(self, layer: str) -> None:
-        """
-        :param layer: Full name of a layer, with a saved mask or without.
-        """
-        self._masks.pop(layer, None)
 
     def save_bits(self, layer: str, bits: int) -> None:
         """
@@ -143,22 +156,3 @@ def _is_row(row: object) -> bool:
         return False
     _, replaced, existing, explored, total, active = row
     return bool(0 <= replaced <= existing <= explored <= total and existing > 0 and active >= 0)
-
-
-def _pack(mask: th.Tensor) -> str:
-    bits = np.packbits(mask.cpu().numpy().reshape(-1))
-    return base64.b85encode(zlib.compress(bits.tobytes())).decode()
-
-
-def _unpack(packed: str, layer: str, shape: th.Size) -> th.Tensor:
-    try:
-        # At most the bytes that the mask can have, and one to notice more.
-        size = (shape.numel() + 7) // 8
-        decompressor = zlib.decompressobj()
-        data = decompressor.decompress(base64.b85decode(packed), size + 1)
-    except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
-        raise ValueError(f"the saved mask of layer '{layer}' is damaged: {error}") from error
-    if len(data) != size or not decompressor.eof:
-        raise ValueError(f"the saved mask of layer '{layer}' does not fit its weight of shape {tuple(shape)}")
-    bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
-    return th.from_numpy(bits.astype(bool)).view(shape)

@@ -3,8 +3,9 @@ The target rule of DS-TD3: after each soft update a layer of the target network 
 online twin has nonzero ones (Sokar et al. 2022, Algorithm 1, line 32). Their places may differ.
 
 SB3 updates target networks in the middle of ``train()``, where no callback is called. But whoever uses a target network goes
-through the forward pass of its layers, so each prunes itself right before that; and the callback has all of them looked after
-whenever others may look at the model. A soft update moves biases, so a layer that has seen its bias before has nothing to do;
+through the forward pass of its layers, and whoever saves it through their state dict, so each prunes itself right before that;
+and the callback has all of them looked after whenever others may look at the model. Like a mask, a follower stays with its
+layer when training ends. A soft update moves biases, so a layer that has seen its bias before has nothing to do;
 a short one may stand still for a moment, and the layer's weights, which are few, are looked at in its place.
 """
 
@@ -34,14 +35,18 @@ class TopkFollower:
         self.target = target
         self._seen: Tensor | None = None
         self._hint = math.inf
-        self._handle: RemovableHandle = target.register_forward_pre_hook(self._before_forward)
+        self._handles: tuple[RemovableHandle, ...] = (
+            target.register_forward_pre_hook(self._before_use),
+            target.register_state_dict_pre_hook(self._before_use),  # type: ignore[no-untyped-call]
+        )
+
+    def _before_use(self, *_: object) -> None:
+        self.prune()
 
     def detach(self) -> None:
         """Leave the target network to the averaging."""
-        self._handle.remove()
-
-    def _before_forward(self, *_: object) -> None:
-        self.prune()
+        for handle in self._handles:
+            handle.remove()
 
     def prune(self) -> None:
         """Prune the target layer if it has changed since the last time."""
@@ -122,6 +127,18 @@ def keep_largest_on_device(weight: Tensor, like: Tensor, condition: Tensor) -> N
 def follow_topk(twins: dict[MaskedLayer, list[Layer]]) -> list[TopkFollower]:
     """
     :param twins: By online layer: the layers of target networks that follow it.
-    :return: A follower for each of these, at work at once
+    :return: A follower for each of these, in place of those that it had
     """
+    unfollow(twins)
     return [TopkFollower(online, target) for online, targets in twins.items() for target in targets]
+
+
+def unfollow(twins: dict[MaskedLayer, list[Layer]]) -> None:
+    """
+    :param twins: By online layer: the layers of target networks that are to be left to other rules.
+    """
+    for target in (target for targets in twins.values() for target in targets):
+        for hook in list(target._forward_pre_hooks.values()):
+            follower = getattr(hook, "__self__", None)
+            if isinstance(follower, TopkFollower):
+                follower.detach()

@@ -22,18 +22,22 @@ class Topology:
     :param state: Where it is kept.
     :param network: Name of the network.
     :param layers: Its layers by full name.
+    :param timestep: Environment step, on the clock that will be given to :meth:`record`. If the history has gone further by
+        another clock, it goes on from there.
     """
 
-    def __init__(self, state: SparsityState, network: str, layers: dict[str, MaskedLayer]) -> None:
+    def __init__(self, state: SparsityState, network: str, layers: dict[str, MaskedLayer], timestep: int) -> None:
         self._state = state
         self._network = network
         self._layers = layers
+        last = max((row[0] for row in state.topologies().get(network, [])), default=0)
+        self._offset = last if last > timestep else 0
         #: By layer: True where a weight has existed at any time.
         self.explored: Named = {}
         for name, layer in layers.items():
-            saved = state.load_explored(name, layer.mask.shape)
+            saved = state.load_mask(name, layer.mask.shape, "explored")
             self.explored[name] = layer.mask.clone() if saved is None else layer.mask | saved.to(layer.mask.device)
-            state.save_explored(name, self.explored[name])
+            state.save_mask(name, self.explored[name], "explored")
 
     def record(self, timestep: int, old: Named) -> dict[str, float]:
         """
@@ -46,13 +50,13 @@ class Topology:
         replaced = existing = explored = total = active = 0
         for name, layer in self._layers.items():
             self.explored[name] |= layer.mask
-            self._state.save_explored(name, self.explored[name])
+            self._state.save_mask(name, self.explored[name], "explored")
             replaced += int((layer.mask & ~old[name]).sum())
             existing += int(layer.mask.sum())
             explored += int(self.explored[name].sum())
             total += layer.mask.numel()
             active += int(layer.mask.flatten(1).any(dim=1).sum())
-        self._state.save_topology(self._network, [timestep, replaced, existing, explored, total, active])
+        self._state.save_topology(self._network, [timestep + self._offset, replaced, existing, explored, total, active])
         return {f"sparsity/{self._network}_explored": explored / total, f"sparsity/{self._network}_churn": replaced / existing}
 
 

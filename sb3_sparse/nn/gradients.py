@@ -9,6 +9,9 @@ from torch.utils.hooks import RemovableHandle
 
 from sb3_sparse.nn.layers import MaskedLayer
 
+# Where an optimizer keeps the handles of the hooks of those that catch.
+_CATCHERS = "_gradient_catchers"
+
 
 class DenseGradients:
     """
@@ -24,22 +27,30 @@ class DenseGradients:
     """
 
     def __init__(self, layers: Iterable[MaskedLayer], optimizers: Iterable[Optimizer]) -> None:
-        self._layers = list(layers)
+        self._receivers = {layer: partial(self._accumulate, layer) for layer in layers}
         self._optimizers: list[tuple[Optimizer, list[MaskedLayer]]] = []
         for optimizer in optimizers:
             weights = {id(p) for group in optimizer.param_groups for p in group["params"]}
-            self._optimizers.append((optimizer, [layer for layer in self._layers if id(layer.weight) in weights]))
+            self._optimizers.append((optimizer, [layer for layer in self._receivers if id(layer.weight) in weights]))
         self._handles: list[RemovableHandle] = []
+        # Ctrl-C in the middle of a step may have left a catcher behind.
+        for layer in self._receivers:
+            layer.receivers.clear()
+        for optimizer, _ in self._optimizers:
+            for handle in optimizer.__dict__.pop(_CATCHERS, ()):
+                handle.remove()
         self._accumulated: dict[MaskedLayer, Tensor] = {}
         self._caught: dict[MaskedLayer, Tensor] = {}
 
     def start(self) -> None:
         """Begin to catch."""
         self.stop()
-        for layer in self._layers:
-            layer.on_gradient = partial(self._accumulate, layer)
+        for layer, receiver in self._receivers.items():
+            layer.receivers.append(receiver)
         for optimizer, layers in self._optimizers:
-            self._handles.append(optimizer.register_step_pre_hook(partial(self._catch, layers)))
+            handle = optimizer.register_step_pre_hook(partial(self._catch, layers))
+            self._handles.append(handle)
+            optimizer.__dict__.setdefault(_CATCHERS, []).append(handle)
 
     def stop(self) -> dict[MaskedLayer, Tensor]:
         """
@@ -47,11 +58,14 @@ class DenseGradients:
 
         :return: The gradients of the layers that an optimizer has moved since :meth:`start`, of the weights' shapes
         """
-        for layer in self._layers:
-            layer.on_gradient = None
+        for layer, receiver in self._receivers.items():
+            if receiver in layer.receivers:
+                layer.receivers.remove(receiver)
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+        for optimizer, _ in self._optimizers:
+            optimizer.__dict__.pop(_CATCHERS, None)
         self._accumulated.clear()
         caught, self._caught = self._caught, {}
         return caught

@@ -42,8 +42,8 @@ class MaskedLayer(QuantizableLayer):
     multiplier: Tensor
     #: Whether the mask takes any weight away.
     pruned: bool
-    #: While set and pruned: called with every gradient of the weight before the mask hides a part of it.
-    on_gradient: Callable[[Tensor], None] | None
+    #: While pruned: called with every gradient of the weight before the mask hides a part of it.
+    receivers: list[Callable[[Tensor], None]]
     _hook: RemovableHandle | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -55,7 +55,7 @@ class MaskedLayer(QuantizableLayer):
         self.register_buffer("mask", th.ones_like(self.weight, dtype=th.bool), persistent=persistent)
         self.register_buffer("multiplier", th.ones_like(self.weight, requires_grad=False), persistent=False)
         self.pruned = False
-        self.on_gradient = None
+        self.receivers = []
         self._hook = None
         self._init_bits(persistent)
 
@@ -65,8 +65,8 @@ class MaskedLayer(QuantizableLayer):
             self._hook = self.weight.register_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
 
     def _mask_gradient(self, gradient: Tensor) -> Tensor:
-        if self.on_gradient is not None:
-            self.on_gradient(gradient.detach())
+        for receive in self.receivers:
+            receive(gradient.detach())
         return gradient * self.multiplier
 
     @th.no_grad()
@@ -126,7 +126,7 @@ class MaskedLayer(QuantizableLayer):
             self._obey_mask()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_hook": None, "on_gradient": None}
+        return {**self.__dict__, "_hook": None, "receivers": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and pickles of a Parameter come without its hooks.
@@ -229,7 +229,7 @@ def unmask_layers(module: nn.Module) -> None:
         if isinstance(layer, MaskedLayer):
             if layer._hook is not None:
                 layer._hook.remove()
-            del layer.mask, layer.multiplier, layer.pruned, layer.on_gradient, layer._hook, layer.bits, layer._saves_bits
+            del layer.mask, layer.multiplier, layer.pruned, layer.receivers, layer._hook, layer.bits, layer._saves_bits
             layer.__class__ = DENSE[type(layer)]  # type: ignore[assignment]
 
 
@@ -241,5 +241,5 @@ def _second_module(layer: AnyModule) -> AnyModule:
     )
     if isinstance(second, MaskedLayer):
         second._hook = None  # It is the first module's, and stays.
-        second.on_gradient = None
+        second.receivers = []
     return second
