@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sb3_sparse.callbacks.restore import SavedLayers
 from sb3_sparse.callbacks.resumable import ResumableCallback
-from sb3_sparse.nn import Layer, MaskedLayer, apply_mask, find_twins
+from sb3_sparse.nn import Layer, apply_mask, find_twins
 from sb3_sparse.sparsity import Named
 
 #: What becomes of a target network: it has the mask of the online one, or as many weights, or is left to the averaging.
@@ -39,9 +39,6 @@ class SparsityCallback(ResumableCallback):
     :raises ValueError: on an unknown ``targets``; at the start of training on an unknown network, a layer to exclude
         that does not exist, or a model that trains without gradients
     """
-
-    #: The rules for target networks under which they get the masks that there are when training starts.
-    _initial_rules: Collection[str] = ()
 
     def __init__(
         self, network: str | Sequence[str], *, exclude: Sequence[str] = (), targets: str = "mask", verbose: int = 0
@@ -71,11 +68,12 @@ class SparsityCallback(ResumableCallback):
         super()._init_callback()
         twins = find_twins(self.model.policy)
         self._twins = {layer: twins.get(layer, []) for layers in self.layers.values() for layer in layers.values()}
-        #: Versions of the masks that this callback has made. Whoever has changed a mask last has a say in target networks.
-        self._made: dict[MaskedLayer, int] = {}
         for network in self.layers:
-            masks = {name: layer.mask.clone() for name, layer in self.layers[network].items()}
-            self._apply(network, masks, rules=self._initial_rules)
+            self._apply(network, {name: layer.mask.clone() for name, layer in self.layers[network].items()})
+
+    def _governs_targets(self, layer: str) -> bool:
+        """Whether target layers have this layer's mask: so says the callback that has changed it last, in whatever run."""
+        return self.targets == "mask" and self._state.maker(layer) in (None, self._key)
 
     def _apply(self, network: str, masks: Named, *, rules: Collection[str] = ()) -> None:
         """
@@ -83,15 +81,16 @@ class SparsityCallback(ResumableCallback):
 
         :param network: Name of the network.
         :param masks: New masks by full layer name.
-        :param rules: The rules for target networks under which they get these masks at once.
+        :param rules: The rules for target networks under which they get these masks at once; none if the masks are old.
         """
         layers = self.layers[network]
         active = 0
         for name, layer in layers.items():
-            apply_mask(layer, masks[name], self._optimizers, self._twins[layer] if self.targets in rules else ())
-            if rules:
-                self._made[layer] = layer.mask._version
+            follows = self.targets in rules if rules else self._governs_targets(name)
+            apply_mask(layer, masks[name], self._optimizers, self._twins[layer] if follows else ())
             self._state.save_mask(name, layer.mask)
+            if rules:
+                self._state.save_maker(name, self._key)
             active += int(layer.mask.flatten(1).any(dim=1).sum())
         total = sum(layer.mask.numel() for layer in layers.values())
         kept = sum(int(layer.mask.sum()) for layer in layers.values())
@@ -100,11 +99,13 @@ class SparsityCallback(ResumableCallback):
 
     def _enforce(self) -> None:
         """Zero what came back by a way around the optimizers; target twins included where they have the same mask."""
-        layers = [layer for layers in self.layers.values() for layer in layers.values() if layer.pruned]
-        pairs: list[tuple[Tensor, Tensor]] = [(layer.weight, layer.multiplier) for layer in layers]
-        if self.targets == "mask":
-            made = [layer for layer in layers if self._made.get(layer) == layer.mask._version]
-            pairs += [(twin.weight, layer.multiplier) for layer in made for twin in self._twins[layer]]
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for layers in self.layers.values():
+            for name, layer in layers.items():
+                if layer.pruned:
+                    pairs.append((layer.weight, layer.multiplier))
+                    if self._twins[layer] and self._governs_targets(name):
+                        pairs += [(twin.weight, layer.multiplier) for twin in self._twins[layer]]
         if pairs:
             with th.no_grad():
                 th._foreach_mul_(*map(list, zip(*pairs, strict=True)))

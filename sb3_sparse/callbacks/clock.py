@@ -14,6 +14,7 @@ class ClockedCallback(BaseCallback):
     :param verbose: Verbosity level.
     """
 
+    _key: str
     _clock: dict[str, int]
     _offset: int
 
@@ -28,7 +29,8 @@ class ClockedCallback(BaseCallback):
         :return: The state that the clock is a part of
         """
         state = SparsityState(self.model)
-        self._clock = state.clock(f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})")
+        self._key = f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
+        self._clock = state.clock(self._key)
         return state
 
     def _start_clock(self) -> None:

@@ -59,8 +59,6 @@ class RewiringCallback(SparsityCallback):
         training on an unknown network
     """
 
-    _initial_rules = ("mask",)
-
     def __init__(
         self,
         network: str | Sequence[str],

@@ -6,13 +6,13 @@ holds strings, integers and dicts alone, so SB3 writes it as JSON, and a zip loa
 
     {"masks": {"actor.latent_pi.0": <packed mask>, ...}, "bits": {"actor.latent_pi.0": 8, ...},
     "explored": {"actor.latent_pi.0": <packed mask>, ...}, "pending": {"actor.latent_pi.0": <packed mask>, ...},
-    "topology": {"actor": [[<step>, ...], ...]},
+    "makers": {"actor.latent_pi.0": <callback and its arguments>, ...}, "topology": {"actor": [[<step>, ...], ...]},
     "callbacks": {<callback and its arguments>: {"timestep": 1200, ...}}}
 
 Masks are kept because they do not follow from the zeros of the weights: a weight that has just been regrown is zero too.
 Bits are those of layers that compute with quantized weights; the weights of a zip are float. Explored are the weights that
 have existed at any time of dynamic sparse training, pending are masks that a rewiring has chosen at the end of a run and that
-the next one begins with, and the topology is the history.
+the next one begins with, makers are the callbacks that have changed a mask last, and the topology is the history.
 """
 
 import base64
@@ -47,6 +47,7 @@ class SparsityState:
             raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it is no dict")
         self._packed: dict[str, dict[str, str]] = {kind: state.setdefault(kind, {}) for kind in _KINDS}
         self._bits: dict[str, int] = state.setdefault("bits", {})
+        self._makers: dict[str, str] = state.setdefault("makers", {})
         self._topology: dict[str, list[list[int]]] = state.setdefault("topology", {})
         self._callbacks: dict[str, dict[str, int]] = state.setdefault("callbacks", {})
         if not all(isinstance(part, dict) for part in state.values()):
@@ -94,15 +95,16 @@ class SparsityState:
         """
         if layer not in self._packed[kind]:
             return None
+        what = f"the saved mask of layer '{layer}'" if kind == "masks" else f"the saved mask of layer '{layer}' ({kind})"
         try:
             # At most the bytes that the mask can have, and one to notice more.
             size = (shape.numel() + 7) // 8
             decompressor = zlib.decompressobj()
             data = decompressor.decompress(base64.b85decode(self._packed[kind][layer]), size + 1)
         except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
-            raise ValueError(f"the saved mask of layer '{layer}' ({kind}) is damaged: {error}") from error
+            raise ValueError(f"{what} is damaged: {error}") from error
         if len(data) != size or not decompressor.eof:
-            raise ValueError(f"the saved mask of layer '{layer}' ({kind}) does not fit its weight of shape {tuple(shape)}")
+            raise ValueError(f"{what} does not fit its weight of shape {tuple(shape)}")
         bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
         return th.from_numpy(bits.astype(bool)).view(shape)
 
@@ -112,6 +114,20 @@ class SparsityState:
         :param kind: "masks", "explored" or "pending".
         """
         self._packed[kind].pop(layer, None)
+
+    def save_maker(self, layer: str, callback: str) -> None:
+        """
+        :param layer: Full name of a layer.
+        :param callback: Name, with its arguments, of the callback that has changed its mask.
+        """
+        self._makers[layer] = callback
+
+    def maker(self, layer: str) -> str | None:
+        """
+        :param layer: Full name of a layer.
+        :return: The callback that has changed its mask last, or None if nobody has
+        """
+        return self._makers.get(layer)
 
     def save_topology(self, network: str, row: list[int]) -> None:
         """
