@@ -21,7 +21,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
-from intervals import difference_interval, half_width, mean_interval
+from intervals import difference_interval, mean_interval
 from report import describe_machine, describe_versions
 from rich.console import Console
 from rich.table import Table
@@ -166,21 +166,21 @@ def draw(runs: dict[str, list[Run]], sparsities: list[float], png: Path) -> None
         for method in ("dense", *METHODS):
             found = [learning_curve(run) for run in runs["dense" if method == "dense" else f"{method} {sparsity:.0%}"]]
             steps, curves = found[0][0], np.array([curve for _, curve in found])
-            mean, half = curves.mean(axis=0), half_width(curves)
-            panel.plot(steps, mean, color=COLORS[method], label=method)
-            panel.fill_between(steps, mean - half, mean + half, color=COLORS[method], alpha=0.2)
+            # An agent learns within one evaluation or two: an interval would hide it.
+            panel.plot(steps, curves.T, color=COLORS[method], linewidth=0.7, alpha=0.6)
+            panel.plot(steps, curves.mean(axis=0), color=COLORS[method], linewidth=2, label=method)
         panel.set(title=f"{sparsity:.0%} of the hidden weights zero", xlabel="environment steps")
         panel.legend()
-    axes[0].set_ylabel(f"evaluation return, mean and 95 % t interval over {len(runs['dense'])} seeds")
+    axes[0].set_ylabel(f"evaluation return: {len(runs['dense'])} seeds, and their mean")
     for method in ("set", "rigl"):
         for sparsity, style in zip(sparsities, ("-", "--", ":"), strict=False):
-            for network, marker in (("actor", ""), ("critic", ".")):
+            for network, width in (("actor", 1), ("critic", 2.5)):
                 history = topology_history(load(runs[f"{method} {sparsity:.0%}"][0]))
                 if network in history:
                     steps, explored = history[network]["timestep"], history[network]["explored"]
                     label = f"{method} {sparsity:.0%}, {network}"
-                    axes[-1].plot(steps, explored, style + marker, color=COLORS[method], label=label)
-    axes[-1].set(title="weights that have ever existed, first seed", xlabel="environment steps", ylim=(0, 1))
+                    axes[-1].plot(steps, explored, style, color=COLORS[method], linewidth=width, label=label)
+    axes[-1].set(title="weights that have ever existed, first seed", xlabel="environment steps", ylim=(0, 1.02))
     if axes[-1].lines:
         axes[-1].legend(fontsize="small")
     figure.suptitle(f"TD3 on {runs['dense'][0].env}")
