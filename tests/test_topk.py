@@ -46,23 +46,43 @@ def naive(weight, like):
     seed=st.integers(0, 2**32 - 1),
     decimals=st.sampled_from([0, 1, 6]),
     densities=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-    hint=st.one_of(st.floats(0, 1e38), st.just(float("inf"))),
+    likely=st.none() | st.floats(0, 1),
 )
-@example(shape=(13,), seed=0, decimals=0, densities=(1.0, 0.0), hint=0.0)
-def test_keep_largest(shape, seed, decimals, densities, hint):
-    """Fast, on a device, and as one would write it down: the same, with ties and zeros, whatever the hint."""
+@example(shape=(13,), seed=0, decimals=0, densities=(1.0, 0.0), likely=0.0)
+def test_keep_largest(shape, seed, decimals, densities, likely):
+    """Fast, on a device, and as one would write it down: the same, with ties and zeros, whatever the candidates."""
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal(shape, dtype=np.float32).round(decimals) * (rng.random(shape) < densities[0])
     weight, like = th.from_numpy(weight.astype(np.float32)), th.from_numpy(rng.random(shape) < densities[1])
     expected = naive(weight, like)
     fast, there, off = weight.clone(), weight.clone(), weight.clone()
-    again = keep_largest(fast, like, hint)
+    candidates = None if likely is None else np.flatnonzero(rng.random(weight.numel()) < likely)
+    again = keep_largest(fast, like, candidates)
     keep_largest_on_device(there, like, th.tensor(True))
     keep_largest_on_device(off, like, th.tensor(False))
     assert th.equal(fast, expected) and th.equal(there, expected) and th.equal(off, weight)
-    assert again >= 0.0
     keep_largest(fast, like, again)
     assert th.equal(fast, expected), "once more changes nothing"
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), tau=st.floats(0.001, 1), noise=st.floats(0, 1), decimals=st.sampled_from([2, 7]))
+def test_keep_largest_again_and_again(seed, tau, noise, decimals):
+    """Many soft updates with the candidates of the last time, and weights that move a little or a lot in between."""
+    rng = np.random.default_rng(seed)
+    mask = rng.random((20, 30)) < 0.5
+    online = th.from_numpy((rng.normal(size=mask.shape) * mask).astype(np.float32))
+    target, expected, candidates = online.clone(), online.clone(), None
+    for step in range(12):
+        if step % 4 == 3:
+            mask = rng.permuted(mask, axis=1)
+        online = (online + noise * th.from_numpy(rng.normal(size=mask.shape).astype(np.float32))) * th.from_numpy(mask)
+        online = (online * 10**decimals).round() / 10**decimals
+        for tensor in (target, expected):
+            tensor.mul_(1 - tau).add_(online, alpha=tau)
+        expected = naive(expected, online != 0)
+        candidates = keep_largest(target, online, candidates)
+        assert th.equal(target, expected)
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -71,9 +71,9 @@ class SparsityCallback(ResumableCallback):
         for network in self.layers:
             self._apply(network, {name: layer.mask.clone() for name, layer in self.layers[network].items()})
 
-    def _governs_targets(self, layer: str) -> bool:
-        """Whether target layers have this layer's mask: so says the callback that has changed it last, in whatever run."""
-        return self.targets == "mask" and self._state.maker(layer) in (None, self._key)
+    def _governs(self, layer: str) -> bool:
+        """Whether this callback has changed the mask of a layer last, in whatever run, and so has the say about it."""
+        return self._state.maker(layer) in (None, self._key)
 
     def _apply(self, network: str, masks: Named, *, rules: Collection[str] = ()) -> None:
         """
@@ -86,7 +86,7 @@ class SparsityCallback(ResumableCallback):
         layers = self.layers[network]
         active = 0
         for name, layer in layers.items():
-            follows = self.targets in rules if rules else self._governs_targets(name)
+            follows = self.targets in rules if rules else self.targets == "mask" and self._governs(name)
             apply_mask(layer, masks[name], self._optimizers, self._twins[layer] if follows else ())
             self._state.save_mask(name, layer.mask)
             if rules:
@@ -102,9 +102,9 @@ class SparsityCallback(ResumableCallback):
         pairs: list[tuple[Tensor, Tensor]] = []
         for layers in self.layers.values():
             for name, layer in layers.items():
-                if layer.pruned:
+                if layer.pruned and self._governs(name):
                     pairs.append((layer.weight, layer.multiplier))
-                    if self._twins[layer] and self._governs_targets(name):
+                    if self.targets == "mask":
                         pairs += [(twin.weight, layer.multiplier) for twin in self._twins[layer]]
         if pairs:
             with th.no_grad():

@@ -136,6 +136,10 @@ class RewiringCallback(SparsityCallback):
             self._followers = follow_topk(self._twins)
         else:
             unfollow(self._twins)
+        if self.targets == "mask":
+            # Whatever rule they had before.
+            for network, masked in self.layers.items():
+                self._apply(network, {name: layer.mask.clone() for name, layer in masked.items()}, rules=("mask",))
 
     def _update(self) -> None:
         # DQN updates its target network after this, and others may look at the model after that.

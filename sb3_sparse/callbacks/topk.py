@@ -34,7 +34,7 @@ class TopkFollower:
         self.online = online
         self.target = target
         self._seen: Tensor | None = None
-        self._hint = math.inf
+        self._candidates: np.ndarray | None = None
         self._handles: tuple[RemovableHandle, ...] = (
             target.register_forward_pre_hook(self._before_use),
             target.register_state_dict_pre_hook(self._before_use),  # type: ignore[no-untyped-call]
@@ -68,7 +68,7 @@ class TopkFollower:
             self._seen = th.full_like(witness, math.nan)
             like = self.online.mask
         if weight.is_cpu and weight.is_contiguous():
-            self._hint = keep_largest(weight, like, self._hint)
+            self._candidates = keep_largest(weight, like, self._candidates)
         else:
             keep_largest_on_device(weight, like, (witness != self._seen).any())
         # Last, for the witness may be the weight.
@@ -76,7 +76,7 @@ class TopkFollower:
 
 
 @th.no_grad()
-def keep_largest(weight: Tensor, like: Tensor, hint: float = math.inf) -> float:
+def keep_largest(weight: Tensor, like: Tensor, candidates: np.ndarray | None = None) -> np.ndarray | None:
     """
     Zero the smallest entries in place, until there are at most as many nonzero ones as in another tensor.
 
@@ -87,25 +87,46 @@ def keep_largest(weight: Tensor, like: Tensor, hint: float = math.inf) -> float:
 
     :param weight: The tensor to prune, contiguous and on the CPU; among equal magnitudes the lower index stays.
     :param like: The tensor that has the right number of nonzero entries.
-    :param hint: A magnitude that what has to go is likely to be below: it saves time and changes nothing.
-    :return: A hint for the next time
+    :param candidates: Flat indices, ascending, of what is likely to have to go. They save time and change nothing: if there
+        are others as small as what they would have go, all are looked at.
+    :return: Candidates for the next time
     """
     # numpy compares and selects with vector instructions, where torch's count_nonzero, topk and kthvalue do not.
     entries = weight.detach().numpy().reshape(-1)
-    magnitude = np.abs(entries)
-    exists = magnitude != 0
+    exists = entries != 0
     excess = int(np.count_nonzero(exists)) - int(np.count_nonzero(like.detach().numpy() != 0))
     if excess <= 0:
-        return hint
-    candidates = np.flatnonzero(exists & (magnitude <= hint))
-    if len(candidates) < excess:
+        return candidates
+    if candidates is not None and len(candidates) >= excess:
+        magnitude = np.abs(entries[candidates])
+        magnitude[magnitude == 0] = np.inf
+        largest = np.partition(magnitude, excess - 1)[excess - 1]
+        small = exists & _within(entries, largest)
+        if largest < np.inf and int(np.count_nonzero(small)) == int(np.count_nonzero(magnitude <= largest)):
+            _drop(entries, candidates, magnitude, largest, excess)
+            return candidates
+        candidates = np.flatnonzero(exists & _within(entries, 2.0 * largest))
+        magnitude = np.abs(entries[candidates])
+    else:
         candidates = np.flatnonzero(exists)
-    magnitude = magnitude[candidates]
+        magnitude = np.abs(entries[candidates])
     largest = np.partition(magnitude, excess - 1)[excess - 1]
-    smaller, ties = candidates[magnitude < largest], candidates[magnitude == largest]
+    _drop(entries, candidates, magnitude, largest, excess)
+    likely: np.ndarray = candidates[magnitude <= 2.0 * largest]
+    return likely
+
+
+def _within(entries: np.ndarray, bound: np.floating) -> np.ndarray:
+    within: np.ndarray = entries <= bound
+    within &= entries >= -bound
+    return within
+
+
+def _drop(entries: np.ndarray, places: np.ndarray, magnitude: np.ndarray, largest: np.floating, count: int) -> None:
+    """Zero the ``count`` smallest of these places, up to ``largest``; of equal ones those with high indices."""
+    smaller, ties = places[magnitude < largest], places[magnitude == largest]
     entries[smaller] = 0.0
-    entries[ties[len(smaller) - excess :]] = 0.0
-    return 2.0 * float(largest)
+    entries[ties[len(smaller) - count :]] = 0.0
 
 
 @th.no_grad()
