@@ -93,7 +93,7 @@ def test_what_is_no_name(wrong):
 
 
 def test_no_network_at_all():
-    assert start("sac", OneShotPruningCallback([], 0.5)) == "network=[] names no network; SACPolicy has: actor, critic"
+    assert start("sac", OneShotPruningCallback([], 0.5)) == "network=[] names no network of SACPolicy; it has: actor, critic"
 
 
 def test_infeasible_sparsity_names_the_largest():

@@ -236,7 +236,8 @@ def test_select_networks():
     assert list(select_networks(policy, ["critic"])) == ["critic"]
     assert list(select_networks(policy, "all", ["critic.*"])) == ["actor"]
     assert list(select_networks(policy, "actor", ["1"])["actor"]) == ["actor.0"]
-    for wrong in ("critic_target", "norm", "q_net", ["all"], []):
+    assert list(select_networks(policy, ["all"])) == ["actor", "critic"]
+    for wrong in ("critic_target", "norm", "q_net", []):
         with pytest.raises(ValueError, match="it has: actor, critic"):
             select_networks(policy, wrong)
     with pytest.raises(ValueError, match=r"matches none of the layers: actor.0, actor.1"):

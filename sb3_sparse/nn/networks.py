@@ -57,16 +57,16 @@ def select_networks(
     """
     networks = find_networks(policy)
     exclude, chosen = check_names("exclude", exclude), check_names("network", network)
-    known = f"{type(policy).__name__} has: {', '.join(networks) or 'none'}"
+    known = f"it has: {', '.join(networks) or 'none'}"
     if not chosen:
-        raise ValueError(f"network={network!r} names no network; {known}")
+        raise ValueError(f"network={network!r} names no network of {type(policy).__name__}; {known}")
     everything = "all" in chosen
     unknown = [name for name in chosen if name not in networks and name != "all"]
     names = list(networks) if everything else chosen
     if unknown or not names:
         raise ValueError(
             f"{type(policy).__name__} has no network {', '.join(map(repr, unknown or chosen))} with linear or convolutional "
-            f"layers; it has: {', '.join(networks) or 'none'}"
+            f"layers; {known}"
         )
     selected = {}
     unused = set(exclude)
