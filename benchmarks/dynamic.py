@@ -12,7 +12,6 @@ and a second call trains only what is missing; two at a time, one thread each.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
@@ -22,7 +21,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
 from intervals import difference_interval, mean_interval
-from report import describe_machine, describe_versions
+from report import store
 from rich.console import Console
 from rich.table import Table
 from runs import Run, learning_curve, load, returns_of, train
@@ -228,11 +227,8 @@ def main() -> None:
             f"--steps {steps} --seeds {args.seeds} --episodes {args.episodes}",
             "steps": steps,
             "agents": agents,
-            "versions": describe_versions(),
-            "machine": describe_machine(),
         }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(stored, indent=2) + "\n")
+        store(args.json, stored)
 
 
 if __name__ == "__main__":

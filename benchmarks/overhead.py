@@ -13,7 +13,6 @@ bits. All that a callback does in an environment step counts.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +21,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import torch as th
-from report import describe_machine, describe_versions
+from report import store
 from rich.progress import track
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -192,10 +191,8 @@ def main() -> None:
     for name, ratio in result["ratios"].items():
         low, high = result["intervals"][name]
         print(f"{name:24} {ratio:.4f} of stock   [{low:.4f}, {high:.4f}]")
-    result |= {"versions": describe_versions(), "machine": describe_machine()}
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+        store(args.json, result)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""What every stored result says of where it was measured."""
+"""How results are stored, and what each says of where it was measured."""
 
+import json
 import os
 import platform
 from importlib.metadata import version
+from pathlib import Path
 
 import torch as th
 
@@ -22,6 +24,18 @@ def describe_machine() -> dict[str, str | int | None]:
     """
     gpu = th.cuda.get_device_name() if th.cuda.is_available() else None
     return {"processor": _processor(), "cores": os.cpu_count(), "torch_threads": th.get_num_threads(), "gpu": gpu}
+
+
+def store(path: Path, result: dict[str, object]) -> None:
+    """
+    Write a result as JSON, with versions and machine.
+
+    :param path: Where to write it.
+    :param result: The result; what it says itself of versions and machine is kept.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    described = {"versions": describe_versions(), "machine": describe_machine()} | result
+    path.write_text(json.dumps({**result, **described}, indent=2) + "\n")
 
 
 def _processor() -> str:

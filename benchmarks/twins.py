@@ -11,7 +11,6 @@ time, one thread each.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import matplotlib
@@ -21,7 +20,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
 from intervals import bootstrap
-from report import describe_machine, describe_versions
+from report import store
 from rich.console import Console
 from rich.table import Table
 from runs import Run, load, returns_of, train
@@ -174,11 +173,8 @@ def main() -> None:
             "steps": steps,
             "seeds": list(seeds),
             "agents": results,
-            "versions": describe_versions(),
-            "machine": describe_machine(),
         }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(stored, indent=2) + "\n")
+        store(args.json, stored)
 
 
 if __name__ == "__main__":
