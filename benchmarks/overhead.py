@@ -177,12 +177,12 @@ def interval(values: np.ndarray, rng: np.random.Generator) -> list[float]:
 def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rounds, for a check")
+    parser.add_argument("--quick", action="store_true", help="six rounds, for a check")
     parser.add_argument("--json", type=Path, help="where to store the result")
     args = parser.parse_args()
     th.set_num_threads(1)
     rng = np.random.default_rng(0)
-    rounds, updates = (20, 10) if args.quick else (200, 10)
+    rounds, updates = (6, 10) if args.quick else (200, 10)
     result = {"ratios": {}, "intervals": {}, "rounds": rounds, "updates_per_round": updates}
     for name in ALGORITHMS:
         for variant, values in measure(name, rounds, updates, rng).items():
