@@ -17,9 +17,10 @@ ALLOWED = {
     "cost": {"nn"},
     "policies": {"nn", "sparsity"},
     "callbacks": {"nn", "sparsity"},
+    "offline": {"nn", "sparsity"},
     "runtime": set(),
-    "export": {"callbacks", "nn", "runtime"},
-    "zoo": set(),
+    "export": {"callbacks", "nn", "offline", "runtime"},
+    "zoo": {"offline"},
     "cli": {"cost", "export", "sparsity", "zoo"},
     "__init__": {"callbacks", "cost", "export"},
 }

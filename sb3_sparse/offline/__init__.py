@@ -1,0 +1,24 @@
+"""Offline reinforcement learning on Minari data: BCQ and behaviour cloning as SB3 algorithms whose clock counts updates."""
+
+from sb3_sparse.offline.algorithm import OfflineAlgorithm
+from sb3_sparse.offline.bc import BC, MLPPolicy, VAEPolicy
+from sb3_sparse.offline.bcq import BCQ, BCQPolicy
+from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+from sb3_sparse.offline.discrete import DiscreteBC, DiscreteBCPolicy, DiscreteBCQ, DiscreteBCQPolicy
+from sb3_sparse.offline.policy import OfflinePolicy
+
+__all__ = [
+    "BC",
+    "BCQ",
+    "BCQPolicy",
+    "DiscreteBC",
+    "DiscreteBCPolicy",
+    "DiscreteBCQ",
+    "DiscreteBCQPolicy",
+    "MLPPolicy",
+    "OfflineAlgorithm",
+    "OfflineBatch",
+    "OfflineDataset",
+    "OfflinePolicy",
+    "VAEPolicy",
+]

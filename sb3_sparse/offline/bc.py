@@ -1,0 +1,163 @@
+"""Behaviour cloning of continuous actions: by a VAE, as in the offline-pruning paper, or by a multilayer perceptron."""
+
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+from torch import Tensor
+from torch.nn import functional as F
+
+from sb3_sparse.offline.algorithm import OfflineAlgorithm
+from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+from sb3_sparse.offline.networks import VAE, Head
+from sb3_sparse.offline.policy import POLICY_NAMES, OfflinePolicy
+from sb3_sparse.sparsity import Loss
+
+
+class VAEPolicy(OfflinePolicy):
+    """
+    Acts by the decoder of a VAE. Deterministic predictions decode the mean of the latent variable, 0; others draw it.
+
+    :param observation_space: See :class:`OfflinePolicy`.
+    :param action_space: See :class:`OfflinePolicy`.
+    :param lr_schedule: See :class:`OfflinePolicy`.
+    :param latent_dim: Dimensions of the latent variable; twice the number of action components by default.
+    :param latent_clip: Latent variables that are drawn are clipped to +- this value.
+    :param kwargs: The other arguments of :class:`OfflinePolicy`.
+    """
+
+    default_arch: ClassVar = {"vae": (750, 750)}
+    vae: VAE
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Box,
+        lr_schedule: Schedule,
+        latent_dim: int | None = None,
+        latent_clip: float = 0.25,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        actions = spaces.flatdim(action_space)
+        self.latent_dim, self.latent_clip = latent_dim, latent_clip
+        self._add("vae", VAE, action_dim=actions, latent_dim=2 * actions if latent_dim is None else latent_dim)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        features = self.vae.features(observation)
+        latents = features.new_zeros(len(features), self.vae.latent_dim)
+        if not deterministic:
+            latents.normal_().clamp_(-self.latent_clip, self.latent_clip)
+        return self._shaped(self.vae.decode(features, latents))
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        own = {"latent_dim": self.latent_dim, "latent_clip": self.latent_clip}
+        return super()._get_constructor_parameters() | own
+
+
+class MLPPolicy(OfflinePolicy):
+    """
+    Acts by a multilayer perceptron, and always the same in the same state.
+
+    :param observation_space: See :class:`OfflinePolicy`.
+    :param action_space: See :class:`OfflinePolicy`.
+    :param lr_schedule: See :class:`OfflinePolicy`.
+    :param kwargs: The other arguments of :class:`OfflinePolicy`.
+    """
+
+    default_arch: ClassVar = {"actor": (256, 256)}
+    actor: Head
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Box, lr_schedule: Schedule, **kwargs: Any
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        self._add("actor", Head, outputs=spaces.flatdim(action_space), squash=True)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        return self._shaped(self.actor(self.actor.features(observation)))
+
+
+#: How to clone -> the policy.
+MODES: dict[str, type[OfflinePolicy]] = {"vae": VAEPolicy, "mlp": MLPPolicy}
+
+
+class BC(OfflineAlgorithm):
+    """
+    Behaviour cloning of Box actions.
+
+    ``mode="vae"`` is the baseline of the offline-pruning paper (Arnob et al. 2021), taken from the code of BEAR (Kumar et al.
+    2019): the VAE of BCQ alone proposes the action. ``mode="mlp"`` is the common one, which minimizes the mean squared error.
+
+        model = BC("MlpPolicy", OfflineDataset.from_minari("mujoco/halfcheetah/expert-v0", download=True))
+        model.learn(1_000_000, callback=OneShotPruningCallback("all", 0.95, saliency="snip"))
+
+    :param policy: "MlpPolicy", "MultiInputPolicy" for dict observations, or a class.
+    :param dataset: See :class:`OfflineAlgorithm`.
+    :param env: See :class:`OfflineAlgorithm`.
+    :param learning_rate: See :class:`OfflineAlgorithm`.
+    :param batch_size: See :class:`OfflineAlgorithm`.
+    :param mode: "vae" or "mlp".
+    :param kl_weight: Weight of the VAE's divergence.
+    :param policy_kwargs: Arguments of :class:`VAEPolicy` or :class:`MLPPolicy`.
+    :param stats_window_size: See :class:`OfflineAlgorithm`.
+    :param tensorboard_log: See :class:`OfflineAlgorithm`.
+    :param verbose: See :class:`OfflineAlgorithm`.
+    :param seed: See :class:`OfflineAlgorithm`.
+    :param device: See :class:`OfflineAlgorithm`.
+    :param _init_setup_model: See :class:`OfflineAlgorithm`.
+    :raises ValueError: on an unknown mode
+    """
+
+    policy: VAEPolicy | MLPPolicy
+
+    def __init__(
+        self,
+        policy: str | type[VAEPolicy] | type[MLPPolicy],
+        dataset: OfflineDataset | str | None = None,
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 1e-3,
+        batch_size: int = 100,
+        mode: str = "vae",
+        kl_weight: float = 0.5,
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if mode not in MODES:
+            raise ValueError(f"unknown mode='{mode}': use one of {', '.join(MODES)}")
+        self.mode = mode
+        self.kl_weight = kl_weight
+        super().__init__(
+            policy,
+            dataset,
+            env,
+            learning_rate,
+            batch_size,
+            policy_kwargs,
+            stats_window_size,
+            tensorboard_log,
+            verbose,
+            seed,
+            device,
+            _init_setup_model,
+        )
+
+    def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
+        return MODES[self.mode] if policy_name in POLICY_NAMES else super()._get_policy_from_name(policy_name)
+
+    def _losses(self, batch: OfflineBatch, generator: th.Generator | None) -> dict[str, Loss]:
+        policy = self.policy
+        if isinstance(policy, MLPPolicy):
+            actor = policy.actor
+            return {"actor": lambda: F.mse_loss(actor(actor.features(batch.observations)), batch.actions)}
+        vae = policy.vae
+        # Drawn on the CPU, so that it is the same on every device.
+        noise = th.randn(len(batch.rewards), vae.latent_dim, generator=generator).to(self.device)
+        return {"vae": lambda: vae.loss(batch.observations, batch.actions, noise, self.kl_weight)}

@@ -1,0 +1,191 @@
+"""
+BCQ and behaviour cloning of discrete actions (Fujimoto et al. 2019, "Benchmarking Batch Deep Reinforcement Learning
+Algorithms").
+"""
+
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
+from stable_baselines3.common.utils import polyak_update
+from torch import Tensor
+from torch.nn import functional as F
+
+from sb3_sparse.offline.algorithm import OfflineAlgorithm
+from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+from sb3_sparse.offline.networks import Head
+from sb3_sparse.offline.policy import POLICY_NAMES, OfflinePolicy
+from sb3_sparse.sparsity import Loss
+
+#: Weight of the squared logits in the loss of the imitation: they stay small.
+LOGIT_WEIGHT = 1e-2
+
+
+class DiscreteBCPolicy(OfflinePolicy):
+    """
+    A classifier of actions. Deterministic predictions are the likeliest action, others are drawn.
+
+    :param observation_space: See :class:`OfflinePolicy`.
+    :param action_space: See :class:`OfflinePolicy`.
+    :param lr_schedule: See :class:`OfflinePolicy`.
+    :param kwargs: The other arguments of :class:`OfflinePolicy`.
+    """
+
+    default_arch: ClassVar = {"actor": (256, 256)}
+    actor: Head
+
+    def __init__(
+        self, observation_space: spaces.Space[Any], action_space: spaces.Discrete, lr_schedule: Schedule, **kwargs: Any
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        self._add("actor", Head, outputs=int(action_space.n))
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        logits: Tensor = self.actor(self.actor.features(observation))
+        return logits.argmax(dim=1) if deterministic else logits.softmax(dim=1).multinomial(1).squeeze(1)
+
+
+class DiscreteBCQPolicy(OfflinePolicy):
+    """
+    Takes the action of the highest value among those that the imitation finds likely enough.
+
+    :param observation_space: See :class:`OfflinePolicy`.
+    :param action_space: See :class:`OfflinePolicy`.
+    :param lr_schedule: See :class:`OfflinePolicy`.
+    :param threshold: An action is likely enough if its probability is at least this share of the likeliest one's.
+    :param kwargs: The other arguments of :class:`OfflinePolicy`.
+    """
+
+    default_arch: ClassVar = {"q_net": (256, 256), "imitation": (256, 256)}
+    q_net: Head
+    q_net_target: Head
+    imitation: Head
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Discrete,
+        lr_schedule: Schedule,
+        threshold: float = 0.3,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+        self.threshold = threshold
+        self._add("q_net", Head, target=True, outputs=int(action_space.n))
+        self._add("imitation", Head, outputs=int(action_space.n))
+
+    def best_action(self, observations: PyTorchObs) -> Tensor:
+        """
+        :param observations: Of shape ``[n, ...]``, or a dict of them.
+        :return: Index of the action to take, ``[n, 1]``
+        """
+        likelihood = self.imitation(self.imitation.features(observations)).softmax(dim=1)
+        unlikely = likelihood < self.threshold * likelihood.max(dim=1, keepdim=True).values
+        values: Tensor = self.q_net(self.q_net.features(observations))
+        return values.masked_fill(unlikely, -th.inf).argmax(dim=1, keepdim=True)
+
+    def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
+        return self.best_action(observation).squeeze(1)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {"threshold": self.threshold}
+
+
+class DiscreteBC(OfflineAlgorithm):
+    """
+    Behaviour cloning of discrete actions: minimizes the cross entropy.
+
+    :param policy: "MlpPolicy", "MultiInputPolicy" for dict observations, or a class.
+    :param dataset: See :class:`OfflineAlgorithm`.
+    :param env: See :class:`OfflineAlgorithm`.
+    :param learning_rate: See :class:`OfflineAlgorithm`.
+    :param batch_size: See :class:`OfflineAlgorithm`.
+    :param kwargs: The other arguments of :class:`OfflineAlgorithm`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, DiscreteBCPolicy)
+    action_spaces: ClassVar = (spaces.Discrete,)
+    policy: DiscreteBCPolicy
+
+    def __init__(
+        self,
+        policy: str | type[DiscreteBCPolicy],
+        dataset: OfflineDataset | str | None = None,
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        batch_size: int = 64,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(policy, dataset, env, learning_rate, batch_size, **kwargs)
+
+    def _losses(self, batch: OfflineBatch, generator: th.Generator | None) -> dict[str, Loss]:
+        return {"actor": lambda: _cross_entropy(self.policy.actor, batch)[0]}
+
+
+class DiscreteBCQ(OfflineAlgorithm):
+    """
+    BCQ for discrete actions: double Q-learning among the actions that an imitation of the data finds likely enough. The
+    Q-network minimizes the Huber loss, the imitation the cross entropy and a hundredth of its mean squared logit.
+
+    :param policy: "MlpPolicy", "MultiInputPolicy" for dict observations, or a class.
+    :param dataset: See :class:`OfflineAlgorithm`.
+    :param env: See :class:`OfflineAlgorithm`.
+    :param learning_rate: See :class:`OfflineAlgorithm`.
+    :param batch_size: See :class:`OfflineAlgorithm`.
+    :param tau: Share of the Q-network that goes into its target network after each update.
+    :param gamma: Discount factor.
+    :param threshold: Actions of less than this share of the likeliest one's probability are not taken.
+    :param kwargs: The other arguments of :class:`OfflineAlgorithm`.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, DiscreteBCQPolicy)
+    action_spaces: ClassVar = (spaces.Discrete,)
+    policy: DiscreteBCQPolicy
+
+    def __init__(
+        self,
+        policy: str | type[DiscreteBCQPolicy],
+        dataset: OfflineDataset | str | None = None,
+        env: GymEnv | str | None = None,
+        learning_rate: float | Schedule = 3e-4,
+        batch_size: int = 64,
+        tau: float = 0.005,
+        gamma: float = 0.99,
+        threshold: float = 0.3,
+        **kwargs: Any,
+    ) -> None:
+        self.tau = tau
+        self.gamma = gamma
+        self.threshold = threshold
+        super().__init__(policy, dataset, env, learning_rate, batch_size, **kwargs)
+
+    def _policy_arguments(self) -> dict[str, Any]:
+        return {"threshold": self.threshold}
+
+    def _losses(self, batch: OfflineBatch, generator: th.Generator | None) -> dict[str, Loss]:
+        policy = self.policy
+
+        def q_net() -> Tensor:
+            with th.no_grad():
+                best = policy.best_action(batch.next_observations)
+                next_values = policy.q_net_target(policy.q_net_target.features(batch.next_observations)).gather(1, best)
+                targets = batch.rewards + (1.0 - batch.terminations) * self.gamma * next_values
+            values = policy.q_net(policy.q_net.features(batch.observations)).gather(1, batch.actions)
+            return F.smooth_l1_loss(values, targets)
+
+        def imitation() -> Tensor:
+            loss, logits = _cross_entropy(policy.imitation, batch)
+            return loss + LOGIT_WEIGHT * (logits**2).mean()
+
+        return {"q_net": q_net, "imitation": imitation}
+
+    def _after_update(self) -> None:
+        polyak_update(self.policy.q_net.parameters(), self.policy.q_net_target.parameters(), self.tau)
+
+
+def _cross_entropy(head: Head, batch: OfflineBatch) -> tuple[Tensor, Tensor]:
+    """The cross entropy of a batch's actions, and the logits."""
+    logits = head(head.features(batch.observations))
+    return F.cross_entropy(logits, batch.actions.squeeze(1)), logits

@@ -1,0 +1,121 @@
+"""What stands between a dataset and a model: minibatches as the model takes them."""
+
+from typing import Any
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.running_mean_std import RunningMeanStd
+from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, unwrap_vec_normalize, unwrap_vec_wrapper
+from torch import Tensor
+
+from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+
+#: Transitions that are looked at at a time.
+_CHUNK = 100_000
+
+Observations = Tensor | dict[str, Tensor]
+
+
+class Feeder:
+    """
+    Samples minibatches, on the model's device, with Box actions scaled to [-1, 1] and observations as its environment would
+    give them: images with the channels first, and normalized if there is a ``VecNormalize``.
+
+    The statistics of a ``VecNormalize`` that is still training are taken from the dataset, and fixed: no other observations
+    will come.
+
+    :param dataset: The dataset.
+    :param env: The model's environment; it is not stepped in.
+    :param device: The model's device.
+    :raises ValueError: if the dataset's spaces are not those of the environment, or rewards are to be normalized
+    """
+
+    def __init__(self, dataset: OfflineDataset, env: VecEnv, device: th.device) -> None:
+        self.dataset = dataset
+        self._device = device
+        self._transpose = unwrap_vec_wrapper(env, VecTransposeImage)
+        self._normalize = unwrap_vec_normalize(env)
+        self._check(env)
+        self._scale: tuple[Tensor, Tensor] | None = None
+        if isinstance(dataset.action_space, spaces.Box):
+            low, high = (th.as_tensor(x.reshape(1, -1)) for x in (dataset.action_space.low, dataset.action_space.high))
+            self._scale = (2.0 / (high - low)).float(), ((high + low) / (high - low)).float()
+        if self._normalize is not None and self._normalize.training:
+            self._fit()
+
+    def _check(self, env: VecEnv) -> None:
+        if _shape(self.dataset.action_space) != _shape(env.action_space) or self.dataset.action_space != env.action_space:
+            raise ValueError(f"the dataset has actions {self.dataset.action_space}, the environment takes {env.action_space}")
+        given: Any = self.dataset.observation_space
+        seen = VecTransposeImage.transpose_space(given) if self._transpose is not None else given
+        if _shape(seen) != _shape(env.observation_space):
+            raise ValueError(f"the dataset has observations {given}, the environment gives {env.observation_space}")
+        if self._normalize is not None and self._normalize.norm_reward:
+            raise ValueError(
+                "VecNormalize is to normalize rewards, which it can only do while it steps: give it norm_reward=False "
+                "(rl-zoo3: normalize: \"{'norm_obs': True, 'norm_reward': False}\")"
+            )
+
+    def _fit(self) -> None:
+        assert self._normalize is not None
+        self._normalize.training = False
+        statistics = self._normalize.obs_rms if self._normalize.norm_obs else {}
+        for key, rms in statistics.items() if isinstance(statistics, dict) else [(None, statistics)]:
+            fresh = RunningMeanStd(shape=rms.mean.shape)
+            for start in range(0, len(self.dataset), _CHUNK):
+                batch = self.dataset.batch(np.arange(start, min(start + _CHUNK, len(self.dataset))))
+                fresh.update(_at(self._transposed(_to_numpy(batch.observations)), key))
+            rms.mean, rms.var, rms.count = fresh.mean, fresh.var, fresh.count
+
+    def sample(self, batch_size: int, generator: th.Generator | None) -> OfflineBatch:
+        """
+        :param batch_size: Number of transitions.
+        :param generator: CPU generator of the draws; None takes torch's global one.
+        :return: A minibatch; Box actions are flat, ``[n, action_dim]``
+        """
+        batch = self.dataset.sample(batch_size, generator)
+        actions = batch.actions
+        if self._scale is not None:
+            factor, shift = self._scale
+            actions = actions.flatten(1) * factor - shift
+        device = self._device
+        return OfflineBatch(
+            self._prepare(batch.observations),
+            actions.to(device),
+            batch.rewards.to(device),
+            self._prepare(batch.next_observations),
+            batch.terminations.to(device),
+        )
+
+    def _prepare(self, observations: Observations) -> Observations:
+        if self._transpose is not None or self._normalize is not None:
+            prepared = self._transposed(_to_numpy(observations))
+            if self._normalize is not None:
+                prepared = self._normalize.normalize_obs(prepared)
+            if isinstance(prepared, dict):
+                return {key: th.as_tensor(value, device=self._device) for key, value in prepared.items()}
+            return th.as_tensor(prepared, device=self._device)
+        if isinstance(observations, dict):
+            return {key: value.to(self._device) for key, value in observations.items()}
+        return observations.to(self._device)
+
+    def _transposed(self, observations: Any) -> Any:
+        return observations if self._transpose is None else self._transpose.transpose_observations(observations)
+
+
+def _to_numpy(observations: Observations) -> Any:
+    if isinstance(observations, dict):
+        return {key: value.numpy() for key, value in observations.items()}
+    return observations.numpy()
+
+
+def _at(observations: Any, key: str | None) -> Any:
+    return observations if key is None else observations[key]
+
+
+def _shape(space: spaces.Space[Any]) -> object:
+    """What of a space a policy cannot do without; bounds of observations change from version to version of an environment."""
+    if isinstance(space, spaces.Dict):
+        return {key: _shape(value) for key, value in space.spaces.items()}
+    return type(space), int(space.n) if isinstance(space, spaces.Discrete) else space.shape

@@ -1,0 +1,132 @@
+"""What the policies of offline algorithms share: networks with optimizers of their own, and actions scaled to [-1, 1]."""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any, ClassVar
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
+from stable_baselines3.common.type_aliases import Schedule
+from torch import Tensor, nn
+
+from sb3_sparse.offline.networks import Network
+
+#: Names of a policy. One class serves both: what it does with an observation, its features extractor says.
+POLICY_NAMES = ("MlpPolicy", "MultiInputPolicy")
+#: Units of each hidden layer: one list for all networks, or by the name of a network.
+NetArch = Sequence[int] | Mapping[str, Sequence[int]]
+
+
+class OfflinePolicy(BasePolicy):
+    """
+    Base class of the policies of offline algorithms.
+
+    A subclass names its networks and their hidden layers in ``default_arch``, builds them with :meth:`_add`, and says in
+    ``_predict`` how it acts. Box actions lie in [-1, 1] in here; SB3 scales what is predicted.
+
+    :param observation_space: Space of the observations.
+    :param action_space: Space of the actions.
+    :param lr_schedule: Learning rate by the remaining progress.
+    :param net_arch: Units of each hidden layer: a list for all networks, or a mapping of a network's name to its list; the
+        others keep the published sizes.
+    :param activation_fn: Activation of the hidden layers.
+    :param features_extractor_class: Makes features of observations; each network has its own. By default SB3's for dict
+        observations if they are, else they are flattened.
+    :param features_extractor_kwargs: Its arguments.
+    :param normalize_images: Whether images are divided by 255.
+    :param optimizer_class: Class of the optimizers; each network has its own.
+    :param optimizer_kwargs: Its arguments, beside the learning rate.
+    :raises ValueError: if ``net_arch`` names a network that the policy does not have
+    """
+
+    #: Hidden layers of each network that is trained, in the order in which they are.
+    default_arch: ClassVar[Mapping[str, Sequence[int]]]
+
+    def __init__(
+        self,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        lr_schedule: Schedule,
+        net_arch: NetArch | None = None,
+        activation_fn: type[nn.Module] = nn.ReLU,
+        features_extractor_class: type[BaseFeaturesExtractor] | None = None,
+        features_extractor_kwargs: dict[str, Any] | None = None,
+        normalize_images: bool = True,
+        optimizer_class: type[th.optim.Optimizer] = th.optim.Adam,
+        optimizer_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        if features_extractor_class is None:
+            features_extractor_class = CombinedExtractor if isinstance(observation_space, spaces.Dict) else FlattenExtractor
+        super().__init__(
+            observation_space,
+            action_space,
+            features_extractor_class,
+            features_extractor_kwargs,
+            normalize_images=normalize_images,
+            optimizer_class=optimizer_class,
+            optimizer_kwargs=optimizer_kwargs,
+            squash_output=isinstance(action_space, spaces.Box),
+        )
+        self.net_arch = net_arch
+        self.activation_fn = activation_fn
+        self._learning_rate = lr_schedule(1)
+        if isinstance(net_arch, Mapping) and (unknown := [name for name in net_arch if name not in self.default_arch]):
+            raise ValueError(
+                f"net_arch names {', '.join(map(repr, unknown))}; {type(self).__name__} has {', '.join(self.default_arch)}"
+            )
+
+    def _add(self, name: str, kind: type[Network], *, target: bool = False, **arguments: Any) -> None:
+        """
+        Build a network, its optimizer, and its target network if it has one.
+
+        :param name: Its name, one of ``default_arch``.
+        :param kind: Its class.
+        :param target: Whether there is a copy of it, named ``<name>_target``.
+        :param arguments: What its class takes beside what all networks take.
+        """
+        chosen = self.net_arch.get(name) if isinstance(self.net_arch, Mapping) else self.net_arch
+        arguments |= {
+            "observation_space": self.observation_space,
+            "action_space": self.action_space,
+            "net_arch": list(self.default_arch[name] if chosen is None else chosen),
+            "activation_fn": self.activation_fn,
+            "normalize_images": self.normalize_images,
+        }
+        network = kind(**self._update_features_extractor(arguments))
+        self.add_module(name, network)
+        if target:
+            twin = deepcopy(network)
+            twin.set_training_mode(False)
+            self.add_module(f"{name}_target", twin)
+        optimizer_class: Any = self.optimizer_class  # Only the user knows the arguments of the class.
+        network.optimizer = optimizer_class(network.parameters(), lr=self._learning_rate, **self.optimizer_kwargs)
+
+    @property
+    def networks(self) -> dict[str, Network]:
+        """The networks that are trained, by name and in the order in which they are."""
+        return {name: getattr(self, name) for name in self.default_arch}
+
+    def _shaped(self, actions: Tensor) -> Tensor:
+        """
+        :param actions: Flat Box actions, ``[n, action_dim]``.
+        :return: The same in the shape that the environment takes
+        """
+        return actions.view(-1, *(self.action_space.shape or ()))
+
+    def set_training_mode(self, mode: bool) -> None:
+        for network in self.networks.values():
+            network.set_training_mode(mode)
+        self.training = mode
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {
+            "lr_schedule": self._dummy_schedule,
+            "net_arch": self.net_arch,
+            "activation_fn": self.activation_fn,
+            "features_extractor_class": self.features_extractor_class,
+            "features_extractor_kwargs": self.features_extractor_kwargs,
+            "optimizer_class": self.optimizer_class,
+            "optimizer_kwargs": self.optimizer_kwargs,
+        }
