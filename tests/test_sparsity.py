@@ -101,8 +101,12 @@ def test_a_schedule_must_not_end_before_it_starts(schedule):
 def test_saliencies_conform(saliency):
     weights = {"a": th.randn(4, 3, requires_grad=True), "b": th.randn(2, 4, 3, 3, requires_grad=True)}
     before = {name: weight.detach().clone() for name, weight in weights.items()}
-    scores = saliency(weights, None, generator=th.Generator().manual_seed(0))
-    again = saliency(weights, None, generator=th.Generator().manual_seed(0))
+
+    def loss():
+        return sum(weight.pow(3).mean() for weight in weights.values()) + weights["a"].tanh().sum() ** 2
+
+    scores = saliency(weights, loss, generator=th.Generator().manual_seed(0))
+    again = saliency(weights, loss, generator=th.Generator().manual_seed(0))
     for name, weight in weights.items():
         assert scores[name].shape == weight.shape
         assert scores[name].isfinite().all()

@@ -20,24 +20,29 @@ class OneShotPruningCallback(PruningCallback):
 
         model.learn(100_000, callback=OneShotPruningCallback("actor", 0.9, saliency="random"))
 
+    Saliencies "snip" and "grasp" need a batch of data. Offline the dataset is there before the first step. Online the networks
+    stay dense until the replay buffer has been filled, and are pruned just before they are first trained.
+
     :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
         or "all".
     :param sparsity: Share of zeros that each network is to have, in [0, 1). None where the distribution fixes the counts by
         lambdas, and only there: ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
     :param at: When: a share of the run if a float, environment steps if an int.
-    :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function.
+    :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function; or "snip" or "grasp",
+        which rank each network by its own loss on a batch of data.
     :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
-        one name to its arguments, or a function.
+        one name to its arguments, or a function. None takes "global_" for "snip" and "grasp", "erk" for all others.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "topk" when it prunes, then leaves them to a
         :class:`RewiringCallback`; "polyak" leaves them to the averaging.
-    :param n_samples: Size of the batch for saliencies that need data; none of the present ones does.
-    :param seed: Seed of the saliencies that draw; the model's seed by default.
+    :param n_samples: Transitions in the batch for a saliency that needs data: by default 100 for "snip" and 200 for "grasp". A
+        function of one's own is given a loss if this is set.
+    :param seed: Seed of the saliencies and batches that are drawn; the model's seed by default.
     :param verbose: Verbosity level: 0 for no output, 1 for a line when it prunes.
     :raises ValueError: on a sparsity outside [0, 1), none where one is needed or one beside lambdas, an unknown name, a
         distribution whose counts are drawn with a saliency other than "random", or ``n_samples`` for a saliency without
-        data; at the start of training on an unknown network, a sparsity that leaves a layer without weights, or lambdas that
-        do not fit the layers
+        data; at the start of training on an unknown network, a sparsity that leaves a layer without weights, lambdas that do
+        not fit the layers, or a network or an algorithm without a loss for a saliency that needs data
     """
 
     def __init__(
@@ -46,7 +51,7 @@ class OneShotPruningCallback(PruningCallback):
         sparsity: float | None,
         at: float | int = 0,
         saliency: str | Saliency = "magnitude",
-        distribution: ChosenDistribution = "erk",
+        distribution: ChosenDistribution | None = None,
         exclude: Sequence[str] = (),
         targets: str = "mask",
         n_samples: int | None = None,
@@ -59,13 +64,10 @@ class OneShotPruningCallback(PruningCallback):
             distribution=distribution,
             exclude=exclude,
             targets=targets,
+            n_samples=n_samples,
             seed=seed,
             verbose=verbose,
         )
-        if n_samples is not None:
-            raise ValueError(
-                f"saliency '{name_of(saliency)}' needs no data, so there is nothing to take n_samples={n_samples} of"
-            )
         self._share = check_choice(self.distribution, sparsity, self.saliency)
         self.sparsity = None if sparsity is None else self._share
         self.at = check_moment("at", at)
@@ -83,7 +85,7 @@ class OneShotPruningCallback(PruningCallback):
         clock.setdefault("updates", 0)
 
     def _update(self) -> None:
-        if self._clock["updates"] == 0 and self.timestep >= self._clock["at"]:
+        if self._clock["updates"] == 0 and self.timestep >= self._clock["at"] and self._is_ready():
             before = {network: _count(layers) for network, layers in self.layers.items()}
             self._prune(self._share, draw=0)
             self._clock["updates"] = 1
@@ -106,7 +108,7 @@ class OneShotPruningCallback(PruningCallback):
             if kept == total:
                 cause = f"a sparsity of {self.sparsity} keeps" if lambdas is None else f"lambdas {lambdas} keep"
                 warnings.warn(f"{cause} every layer of network '{network}' dense", stacklevel=2)
-            elif kept < sum(self.distribution(scores, self._share).values()):
+            elif kept < sum(self._distribution_of(network, layers)(scores, self._share).values()):
                 warnings.warn(
                     f"network '{network}' has a sparsity of {1.0 - kept / total:.2f} already, more than {asked} asked for, "
                     "and pruning brings no weight back",
@@ -136,16 +138,18 @@ class GradualPruningCallback(PruningCallback):
     :param start: When pruning begins: a share of the run if a float, environment steps if an int.
     :param end: When the final sparsity is reached: likewise.
     :param update_freq: Environment steps between two prunings.
-    :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function.
+    :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function; or "snip" or "grasp",
+        which see a new batch of data at each pruning, of their default size.
     :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
-        one name to its arguments, or a function.
+        one name to its arguments, or a function. None takes "global_" for "snip" and "grasp", "erk" for all others.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "topk" when it prunes, then leaves them to a
         :class:`RewiringCallback`; "polyak" leaves them to the averaging.
     :param initial_sparsity: Share of zeros from the first step until ``start``, in [0, final_sparsity].
     :param verbose: Verbosity level: 0 for no output, 1 for a line at every pruning.
     :raises ValueError: on a sparsity outside [0, 1), an ``end`` before the ``start`` or an unknown name; at the start of
-        training on an unknown network, or a sparsity that leaves a layer without weights
+        training on an unknown network, a sparsity that leaves a layer without weights, or a network or an algorithm without
+        a loss for a saliency that needs data
     """
 
     def __init__(
@@ -156,7 +160,7 @@ class GradualPruningCallback(PruningCallback):
         end: float | int = 0.8,
         update_freq: int = 1000,
         saliency: str | Saliency = "magnitude",
-        distribution: ChosenDistribution = "erk",
+        distribution: ChosenDistribution | None = None,
         exclude: Sequence[str] = (),
         targets: str = "mask",
         initial_sparsity: float = 0.0,
@@ -168,6 +172,7 @@ class GradualPruningCallback(PruningCallback):
             distribution=distribution,
             exclude=exclude,
             targets=targets,
+            n_samples=None,
             seed=None,
             verbose=verbose,
         )
@@ -194,7 +199,8 @@ class GradualPruningCallback(PruningCallback):
         for network, layers in selected.items():
             scores = {name: th.zeros_like(layer.weight) for name, layer in layers.items()}
             everything = {name: score.numel() for name, score in scores.items()}
-            if find_lambdas(self.distribution) is not None or self.distribution(scores, 0.0) != everything:
+            distribution = self._distribution_of(network, layers)
+            if find_lambdas(self.distribution) is not None or distribution(scores, 0.0) != everything:
                 raise ValueError(
                     f"network '{network}': distribution '{name_of(self.distribution)}' has fixed counts, which cannot be "
                     "reached gradually: use OneShotPruningCallback"
@@ -217,7 +223,7 @@ class GradualPruningCallback(PruningCallback):
             due = 1 + (self.timestep - start) // self.update_freq
         else:
             due = 1 + ceil((end - start) / self.update_freq)
-        if due > self._clock["updates"]:
+        if due > self._clock["updates"] and self._is_ready():
             self._prune(self._schedule(min(start + (due - 1) * self.update_freq, end)), draw=due)
             self._clock["updates"] = due
 

@@ -14,7 +14,7 @@ from sb3_sparse.callbacks.restore import SavedLayers
 from sb3_sparse.callbacks.topk import TopkFollower, follow_topk, unfollow
 from sb3_sparse.callbacks.topology import Topology
 from sb3_sparse.nn import Layer, MaskedLayer
-from sb3_sparse.sparsity import SALIENCIES, Constant, Cosine, Named, Schedule
+from sb3_sparse.sparsity import SALIENCIES, SAMPLES, Constant, Cosine, Named, Schedule
 
 FRACTION_SCHEDULES = ("constant", "cosine")
 
@@ -84,6 +84,8 @@ class RewiringCallback(SparsityCallback):
         ):
             if value not in known:
                 raise ValueError(f"unknown {name}='{value}': use one of {', '.join(known)}")
+        if drop in SAMPLES:
+            raise ValueError(f"drop='{drop}' needs data, and a rewiring has none: use 'magnitude' or 'magnitude_by_sign'")
         self.fraction = float(fraction)
         self.update_freq = check_count("update_freq", update_freq, least=1)
         self.grow = grow

@@ -12,7 +12,7 @@ from sb3_sparse.nn.layers import (
     prunable_layers,
     unmask_layers,
 )
-from sb3_sparse.nn.networks import check_names, find_networks, find_twins, select_networks
+from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, fuse_adam, hold_masks
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "fake_quantize",
     "find_networks",
     "find_optimizers",
+    "find_parts",
     "find_twins",
     "fuse_adam",
     "hold_masks",

@@ -87,6 +87,35 @@ def select_networks(
     return selected
 
 
+def find_parts(policy: nn.Module, network: str, layers: Iterable[str]) -> list[list[str]]:
+    """
+    The parts of a network that are ranked each for itself. A network's class names them, as children of the network:
+
+        class VAE(nn.Module):
+            parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
+
+    :param policy: The policy of an SB3 model.
+    :param network: Name of a network.
+    :param layers: Full names of its layers.
+    :return: The layers by part, in the order of the parts; those outside all parts come last. One list if there are no parts
+    :raises ValueError: if the network has no child of the name of a part
+    """
+    module = policy.get_submodule(network)
+    parts = getattr(type(module), "parts", ())
+    # Somebody else's class may call anything its parts.
+    parts = parts if isinstance(parts, tuple) else ()
+    unknown = [part for part in parts if part not in dict(module.named_children())]
+    if unknown:
+        raise ValueError(
+            f"{type(module).__name__}.parts names {', '.join(unknown)}, and network '{network}' has no such child"
+        )
+    grouped: dict[str, list[str]] = {part: [] for part in (*parts, "")}
+    for layer in layers:
+        child = layer.removeprefix(f"{network}.").split(".")[0]
+        grouped[child if child in parts else ""].append(layer)
+    return [group for group in grouped.values() if group]
+
+
 def find_twins(policy: nn.Module) -> dict[nn.Module, list[Layer]]:
     """
     :param policy: The policy of an SB3 model.

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sb3_sparse.nn import MaskedLayer, apply_mask, find_optimizers, find_twins, hold_masks, mask_layers, select_networks
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, check_choice, find_distribution, find_lambdas, prune_to
+from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, SAMPLES, check_choice, find_distribution, find_lambdas, prune_to
 
 
 class SparsePolicyMixin:
@@ -22,7 +22,7 @@ class SparsePolicyMixin:
         None where the distribution fixes the counts by lambdas, and only there.
     :param distribution: How many weights each layer keeps: a name in ``DISTRIBUTIONS``, or a mapping of one such name to its
         arguments, such as ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
-    :param saliency: Which weights each layer keeps: a name in ``SALIENCIES``.
+    :param saliency: Which weights each layer keeps: a name in ``SALIENCIES`` that needs no data.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4".
     :raises ValueError: on an unknown name, network or layer, a sparsity outside [0, 1) or too high for the layers, or one
         beside lambdas
@@ -55,6 +55,11 @@ class SparsePolicyMixin:
         for name, table in ((distribution, DISTRIBUTIONS), (saliency, SALIENCIES)):
             if not isinstance(name, Mapping) and name not in table:
                 raise ValueError(f"unknown name '{name}': use one of {', '.join(table)}")
+        if saliency in SAMPLES:
+            raise ValueError(
+                f"saliency '{saliency}' needs data, and a policy has none when it is built: use OneShotPruningCallback(..., "
+                f"saliency='{saliency}')"
+            )
         budget, score = find_distribution(distribution), SALIENCIES[saliency]
         if isinstance(sparsity, Mapping) and not sparsity:
             return

@@ -9,13 +9,24 @@ A pruning method is a choice on four axes, each a family of functions with one s
 from sb3_sparse.sparsity.choice import ChosenDistribution, check_choice, find_distribution, find_lambdas
 from sb3_sparse.sparsity.distributions import DISTRIBUTIONS, check_sparsity, erdos_renyi, erk, global_, uniform
 from sb3_sparse.sparsity.masks import prune, prune_to, rewire
-from sb3_sparse.sparsity.saliency import SALIENCIES, magnitude, magnitude_by_sign, random
+from sb3_sparse.sparsity.parts import by_parts
+from sb3_sparse.sparsity.saliency import (
+    SALIENCIES,
+    SAMPLES,
+    default_samples,
+    grasp,
+    magnitude,
+    magnitude_by_sign,
+    random,
+    snip,
+)
 from sb3_sparse.sparsity.schedules import SCHEDULES, Constant, Cosine, Cubic
 from sb3_sparse.sparsity.types import Distribution, Loss, Named, Saliency, Schedule
 
 __all__ = [
     "DISTRIBUTIONS",
     "SALIENCIES",
+    "SAMPLES",
     "SCHEDULES",
     "ChosenDistribution",
     "Constant",
@@ -26,18 +37,22 @@ __all__ = [
     "Named",
     "Saliency",
     "Schedule",
+    "by_parts",
     "check_choice",
     "check_sparsity",
+    "default_samples",
     "erdos_renyi",
     "erk",
     "find_distribution",
     "find_lambdas",
     "global_",
+    "grasp",
     "magnitude",
     "magnitude_by_sign",
     "prune",
     "prune_to",
     "random",
     "rewire",
+    "snip",
     "uniform",
 ]

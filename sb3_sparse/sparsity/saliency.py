@@ -2,9 +2,11 @@
 Saliencies: which weights matter.
 
 A saliency maps weights to scores of the same names and shapes; the highest scores are kept. It changes neither the
-weights nor their gradients. Scores that need data get a ``loss``; those that draw take a CPU ``generator``, so that a
-draw is the same on every device.
+weights nor their gradients. Scores that need data (those in ``SAMPLES``) get a ``loss`` and the very tensors that it is
+computed with, not detached ones; those that draw take a CPU ``generator``, so that a draw is the same on every device.
 """
+
+from collections.abc import Sequence
 
 import torch as th
 from torch import Generator, Tensor
@@ -62,6 +64,95 @@ def magnitude_by_sign(weights: Named, loss: Loss | None = None, *, generator: Ge
     return {name: _rank_by_sign(weight.detach()) for name, weight in weights.items()}
 
 
+def snip(weights: Named, loss: Loss | None = None, *, generator: Generator | None = None) -> Named:
+    """
+    Connection sensitivity, ``|w * dL/dw|`` (Lee et al. 2019, "SNIP", eq. 6): how much the loss depends on whether the weight
+    exists at all. It equals ``|dL/dm|`` for a layer with weight ``m * w``, at m = 1.
+
+    The paper's division by the sum of all scores changes no rank and is left out. Biases have no scores.
+
+    >>> w = th.tensor([[2.0, -1.0]], requires_grad=True)
+    >>> snip({"layer": w}, lambda: (w.sum() - 4.0) ** 2)
+    {'layer': tensor([[12.,  6.]])}
+
+    :param weights: Weights by layer, of any shape, as the loss uses them.
+    :param loss: Loss on one fixed batch.
+    :param generator: Not used.
+    :return: Scores >= 0, in the units of the loss; 0 where the loss does not depend on a weight
+    :raises ValueError: without a loss, on weights that take no gradient, or if the loss depends on none of them
+    """
+    gradients = _gradients("snip", weights, loss)
+    return {name: score.abs() for name, score in _times(weights, gradients).items()}
+
+
+def grasp(weights: Named, loss: Loss | None = None, *, generator: Generator | None = None) -> Named:
+    """
+    Gradient signal preservation (Wang et al. 2020, "GraSP", eq. 8): with g and H the gradient and the Hessian of the loss in
+    the given weights,
+
+        w * (H g)
+
+    To first order, removing a weight changes the squared norm of g by -2 w (H g). The paper's score is S = -w * (H g), and
+    it removes the largest S: what is in the way of the gradient goes, what carries it stays.
+
+    One loss stands for the two halves of a batch in the authors' code: H g is linear in H and in g, both are sums over
+    halves there and means over the batch here, so the scores differ by a positive factor, which changes no rank; nor does
+    a factor of the loss, so the temperature that the code divides logits by has no counterpart. Biases are neither scored
+    nor part of g.
+
+    >>> w = th.tensor([[2.0, -1.0]], requires_grad=True)
+    >>> grasp({"layer": w}, lambda: (w**2 * th.tensor([1.0, 3.0])).sum() / 2)
+    {'layer': tensor([[4., 9.]])}
+
+    :param weights: Weights by layer, of any shape, as the loss uses them.
+    :param loss: Loss on one fixed batch, the same whenever it is called, and twice differentiable.
+    :param generator: Not used.
+    :return: Scores of either sign, in the squared units of the loss over those of the weights; 0 where the gradient does not
+        depend on a weight
+    :raises ValueError: without a loss, on weights that take no gradient, or if the loss depends on none of them
+    """
+    gradients = _gradients("grasp", weights, loss, create_graph=True)
+    product = th.stack([(g * g.detach()).sum() for g in gradients if g is not None]).sum()
+    return _times(weights, _derive(product, weights))
+
+
+def default_samples(saliency: Saliency) -> int | None:
+    """
+    :param saliency: A saliency, of this file or of a user's own.
+    :return: Transitions that it wants to see, or None if it is not known to need any
+    """
+    return next((samples for name, samples in SAMPLES.items() if SALIENCIES[name] is saliency), None)
+
+
+def _gradients(saliency: str, weights: Named, loss: Loss | None, *, create_graph: bool = False) -> list[Tensor | None]:
+    """The gradient of the loss by layer, None where it does not depend on the weight."""
+    if loss is None:
+        raise ValueError(
+            f"saliency '{saliency}' needs a loss, and got none: use OneShotPruningCallback(..., saliency='{saliency}'), which "
+            "takes it from the model"
+        )
+    fixed = [name for name, weight in weights.items() if not weight.requires_grad]
+    if fixed:
+        raise ValueError(f"saliency '{saliency}' needs weights that take a gradient, and these take none: {', '.join(fixed)}")
+    with th.enable_grad():
+        gradients = _derive(loss(), weights, create_graph=create_graph)
+    if all(gradient is None for gradient in gradients):
+        raise ValueError(f"saliency '{saliency}': the loss depends on none of the weights of {', '.join(weights)}")
+    return gradients
+
+
+def _derive(value: Tensor, weights: Named, *, create_graph: bool = False) -> list[Tensor | None]:
+    # Not backward(): that would leave something in .grad, also of weights that are not asked for.
+    if not value.requires_grad:
+        return [None] * len(weights)
+    return list(th.autograd.grad(value, list(weights.values()), create_graph=create_graph, allow_unused=True))
+
+
+def _times(weights: Named, gradients: Sequence[Tensor | None]) -> Named:
+    pairs = zip(weights.items(), gradients, strict=True)
+    return {name: th.zeros_like(w) if g is None else w.detach() * g.detach() for (name, w), g in pairs}
+
+
 def _rank_by_sign(weight: Tensor) -> Tensor:
     flat = weight.flatten()
     # What has diverged must show, so NaN stays NaN.
@@ -74,4 +165,7 @@ def _rank_by_sign(weight: Tensor) -> Tensor:
     return scores.view_as(weight)
 
 
-SALIENCIES: dict[str, Saliency] = {f.__name__: f for f in (magnitude, random, magnitude_by_sign)}
+SALIENCIES: dict[str, Saliency] = {f.__name__: f for f in (magnitude, random, magnitude_by_sign, snip, grasp)}
+
+#: Transitions in the batch of those that need data: as many as in Arnob et al. 2021, "Single-Shot Pruning for Offline RL".
+SAMPLES = {"snip": 100, "grasp": 200}
