@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--env", default="CartPole-v1", help="environment")
     train.add_argument("--recipe", help="name of one of our recipes, such as gmp")
     train.add_argument("--sparsity", type=float, help="sparsity of the layers that the recipe prunes; 0 trains the dense twin")
+    train.add_argument("--dataset", help="id of a Minari dataset, for the offline algorithms")
     train.add_argument("-conf", "--conf-file", help="hyperparameter file, instead of a recipe")
     train.add_argument(
         "-params", "--hyperparams", nargs="+", default=[], help="hyperparameters to overwrite, as rl-zoo3 takes them"
@@ -182,6 +183,8 @@ def _train_arguments(args: argparse.Namespace, rest: list[str]) -> list[str]:
     if conf is not None:
         zoo.check_environment(Path(conf), args.env)
     overrides = list(args.hyperparams)
+    if args.dataset is not None:
+        overrides.append(f"dataset:{args.dataset!r}")
     if args.sparsity is not None:
         from sb3_sparse.sparsity import check_sparsity
 

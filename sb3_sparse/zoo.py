@@ -152,9 +152,20 @@ def enjoy(arguments: Sequence[str]) -> None:
     _run("enjoy", arguments)
 
 
+def register() -> None:
+    """Make the offline algorithms known to rl-zoo3, under the names bc, bcq, discrete_bc and discrete_bcq."""
+    from rl_zoo3 import ALGOS
+
+    from sb3_sparse import offline
+
+    ALGOS |= {"bc": offline.BC, "bcq": offline.BCQ}
+    ALGOS |= {"discrete_bc": offline.DiscreteBC, "discrete_bcq": offline.DiscreteBCQ}
+
+
 def _run(name: str, arguments: Sequence[str]) -> None:
     """Run a command of rl-zoo3, a function of the module of that name, which reads ``sys.argv``."""
     try:
+        register()
         command = getattr(import_module(f"rl_zoo3.{name}"), name)
     except ModuleNotFoundError as error:
         raise SystemExit(f"sb3-sparse {name} needs rl-zoo3 ({error}): pip install sb3_sparse[zoo]") from error
