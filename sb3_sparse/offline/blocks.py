@@ -8,6 +8,7 @@ write. Where they differ, the next observation takes a row of its own: nothing i
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,13 +132,12 @@ def write(source: Source, *, memmap: str | Path | None) -> Arrays:
         )
         last = {key: values[-1:].copy() for key, values in after.items()}
     checks.warn_outside(outside, source.count, source.action_space)
-    # A transition that does not end where the next one begins pushes all that follow by one row.
-    breaks = np.cumsum(~shared)
-    rows = source.count + int(breaks[-1])
+    rows = 2 * source.count - int(shared.sum())
     arrays = allocate(source.count, rows, leaves=source.leaves, action_space=source.action_space, memmap=memmap)
     arrays.ends = np.unique(np.concatenate(ends)).astype(np.int64)
+    # The next transition begins one row later, or two if this one does not end where it begins.
     arrays.index[0] = 0
-    np.add(np.arange(1, source.count), breaks[:-1], out=arrays.index[1:], casting="unsafe")
+    np.cumsum(2 - shared[:-1].view(np.int8), dtype=arrays.index.dtype, out=arrays.index[1:])
     _fill(arrays, source, shared)
     return arrays
 
@@ -181,4 +181,4 @@ def _equal(left: dict[str, Array], right: dict[str, Array]) -> NDArray[np.bool_]
 
 
 def _bits(values: Array) -> Array:
-    return np.ascontiguousarray(values).reshape(len(values), -1).view(f"u{values.itemsize}")
+    return np.ascontiguousarray(values).reshape(len(values), prod(values.shape[1:])).view(f"u{values.itemsize}")

@@ -20,6 +20,8 @@ from sb3_sparse.offline.storage import Arrays, allocate
 _MAIN_FILE = "main_data.hdf5"
 #: Bytes of observations that are read at a time.
 _BLOCK_BYTES = 2**21
+#: Bytes in which HDF5 remembers where things are.
+_CACHE_BYTES = 2**20
 
 
 class _Episode(NamedTuple):
@@ -181,6 +183,10 @@ def _episodes(dataset: Any, leaves: dict[str, Leaf]) -> Iterator[_Episode]:
     file_path = Path(dataset.storage.data_path) / _MAIN_FILE
     if file_path.is_file():
         with package("h5py").File(file_path, "r") as file:
+            cache = file.id.get_mdc_config()
+            # Every episode is read once: HDF5 would remember all of them, which takes as much as a third of the data.
+            cache.set_initial_size, cache.min_size, cache.initial_size, cache.max_size = True, *3 * (_CACHE_BYTES,)
+            file.id.set_mdc_config(cache)
             if _is_plain(file["episode_0"]["observations"], leaves):
                 for number in range(dataset.total_episodes):
                     yield _from_group(number, file[f"episode_{number}"], leaves)
