@@ -1,5 +1,6 @@
 """Recorded episodes for tests of offline data, and what a dataset must make of them: one transition after the other."""
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -74,6 +75,21 @@ def transitions(episodes):
         "terminations": stack(episode.terminations[step] for episode, step in steps),
         "truncations": stack(episode.truncations[step] for episode, step in steps),
     }
+
+
+def make(name, episodes, observation_space=BOX, action_space=ACTIONS, *, infos=None, **arguments):
+    """Write a dataset of Minari, and return the folder of its data."""
+    import minari
+    from minari.data_collector.episode_buffer import EpisodeBuffer
+
+    made = [EpisodeBuffer(**episode._asdict(), infos=infos) for episode in episodes]
+    with warnings.catch_warnings():
+        # It misses authors and descriptions.
+        warnings.simplefilter("ignore")
+        dataset = minari.create_dataset_from_buffers(
+            name, made, observation_space=observation_space, action_space=action_space, **arguments
+        )
+    return dataset.storage.data_path
 
 
 def check(data, expected, places=None):

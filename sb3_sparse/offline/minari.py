@@ -83,7 +83,7 @@ def load_minari(
             bar.update(writer.add(episode, cut=wanted < count))
             if writer.count == wanted < count:
                 break
-    writer.close()
+    checks.warn_outside(writer.close(), wanted, action_space)
     return arrays, dataset.observation_space, dataset.action_space
 
 
@@ -130,8 +130,9 @@ class _Writer:
         self._ends.append(self.count)
         return steps
 
-    def close(self) -> None:
+    def close(self) -> int:
         """
+        :return: How many actions lie outside of their space
         :raises ValueError: if there were fewer transitions than there should be
         """
         if self.count < (count := len(self._arrays.index)):
@@ -140,7 +141,7 @@ class _Writer:
             )
         self._arrays.ends = np.array(self._ends, dtype=np.int64)
         self._arrays.trim(self._rows)
-        checks.warn_outside(self._outside, self.count, self._action_space)
+        return self._outside
 
     def _write(self, episode: _Episode, start: int, stop: int, what: str) -> None:
         arrays, source, target = self._arrays, slice(start, stop), slice(self.count + start, self.count + stop)

@@ -3,7 +3,8 @@ Transitions out of Stable-Baselines3's replay buffers.
 
 Off-policy algorithms of Stable-Baselines3 keep actions of a Box scaled to [-1, 1], whatever its bounds, and nothing in the
 buffer says so: they are brought back to the environment's units here. What VecNormalize does happens when a buffer is
-sampled: the buffer itself holds original observations and rewards.
+sampled: the buffer itself holds original observations and rewards. (The last observation of an episode is the exception:
+Stable-Baselines3 has brought it back from its normalized form, with rounding and clipping.)
 """
 
 import numpy as np
