@@ -1,0 +1,187 @@
+"""
+How fast BCQ and behaviour cloning learn, beside d3rlpy: updates per second over those of d3rlpy.
+
+    python3.11 -m venv d3rlpy-venv && d3rlpy-venv/bin/pip install torch==2.13.0 d3rlpy==2.8.1
+    python benchmarks/offline_speed.py --d3rlpy d3rlpy-venv/bin/python --json benchmarks/results/offline_speed.json
+
+Both sides have HalfCheetah's sizes (17 observations, 6 actions, 100,000 random transitions), batches of 100 and Adam at 1e-3;
+BCQ has actor and critics of 400-300, a VAE of 750-750 with 12 latent variables, and 10 actions per target (d3rlpy's default
+of 100 costs five times as much); cloning is by an MLP of 256-256. Ours is timed within ``learn``, with its callbacks and log,
+from the first update on. d3rlpy is timed in what its ``fit`` does per step, its own sampling and ``update``, without progress
+bar and log, and without ``compile_graph``, which is for GPUs.
+
+The two live in processes of their own, on one and the same core with one thread each, and take turns in an order that is drawn
+anew in every round, so that a busy machine slows both alike; a ratio is the median over the rounds. ``snip/0.95`` is ours,
+pruned to 95 % before its first update, over dense d3rlpy. d3rlpy does not clone by a VAE: of ``bc_vae`` there are only the
+updates per second. Numbers below 1e-38 are kept by both, and slow both down, as dead units make them. Without ``--d3rlpy``
+there are no ratios at all.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from overhead import interval
+from report import describe_versions, store
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+WORKERS = Path(__file__).with_name("offline_workers.py")
+#: Updates per turn, by the algorithm.
+UPDATES = {"bcq": 20, "bc_mlp": 200, "bc_vae": 50}
+
+
+class Worker:
+    """
+    One side, in a process that is kept.
+
+    :param python: The Python that it runs in.
+    :param side: "ours" or "d3rlpy".
+    :raises RuntimeError: if it does not start
+    """
+
+    def __init__(self, python: Path | str, side: str) -> None:
+        self.side = side
+        self._errors = tempfile.TemporaryFile("w+")
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        command = [str(python), str(WORKERS), side]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
+        self._process = subprocess.Popen(command, text=True, env=environment, **pipes)
+        hello = self._read()
+        self.learners: list[str] = hello["learners"]
+        self.versions: dict[str, str] = hello["versions"]
+
+    def seconds(self, name: str, updates: int) -> float:
+        """
+        :param name: One of ``learners``.
+        :param updates: Number of updates.
+        :return: Seconds per update
+        """
+        self._process.stdin.write(json.dumps([name, updates]) + "\n")
+        self._process.stdin.flush()
+        return float(self._read())
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def _read(self) -> Any:
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            raise RuntimeError(f"the worker of {self.side} has ended:\n{self._errors.read()[-3000:]}")
+        return json.loads(line)
+
+
+def pin() -> None:
+    """Everything on one core, workers included."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+
+def updates(name: str, share: float) -> int:
+    """Updates per turn of a learner, such as "bcq/dense"."""
+    return max(1, int(share * UPDATES[name.split("/")[0]]))
+
+
+def measure(workers: list[Worker], rounds: int, share: float) -> dict[str, np.ndarray]:
+    """
+    :param workers: The sides.
+    :param rounds: Number of rounds in which every learner has its turn; one more before them is not counted.
+    :param share: Of the usual number of updates per turn.
+    :return: By side and learner ("ours/bcq/dense"), seconds per update in each round
+    """
+    rng = np.random.default_rng(0)
+    turns = [(worker, name) for worker in workers for name in worker.learners]
+    times: dict[str, list[float]] = {f"{worker.side}/{name}": [] for worker, name in turns}
+    for number in track(range(rounds + 1), description="rounds"):
+        for turn in rng.permutation(len(turns)):
+            worker, name = turns[turn]
+            took = worker.seconds(name, updates(name, share))
+            if number > 0:
+                times[f"{worker.side}/{name}"].append(took)
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def compare(times: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """
+    :param times: Seconds per update in each round, see :func:`measure`.
+    :return: By our learner, its updates per second over those of d3rlpy's dense one in each round
+    """
+    ratios = {}
+    for name, values in times.items():
+        side, _, learner = name.partition("/")
+        other = times.get(f"d3rlpy/{learner.split('/')[0]}")
+        if side == "ours" and other is not None:
+            ratios[learner] = other / values
+    return ratios
+
+
+def summarize(times: dict[str, np.ndarray]) -> dict[str, dict[str, object]]:
+    """
+    :param times: Seconds per update in each round, see :func:`measure`.
+    :return: Medians over the rounds, of speeds and of ratios, and the intervals of the latter
+    """
+    rng = np.random.default_rng(0)
+    ratios = compare(times)
+    return {
+        "ratios": {name: round(float(np.median(values)), 4) for name, values in ratios.items()},
+        "intervals": {name: interval(values, rng) for name, values in ratios.items()},
+        "updates_per_second": {name: round(1.0 / float(np.median(values)), 2) for name, values in times.items()},
+    }
+
+
+def show(result: dict[str, dict[str, object]]) -> None:
+    """
+    :param result: What :func:`summarize` returns.
+    """
+    table = Table("side", "learner", "updates per second", "over d3rlpy", "95 % interval")
+    for name, speed in result["updates_per_second"].items():
+        side, _, learner = name.partition("/")
+        ratio = result["ratios"].get(learner) if side == "ours" else None
+        cells = ("", "") if ratio is None else (f"{ratio:.3f}", "{:.3f} - {:.3f}".format(*result["intervals"][learner]))
+        table.add_row(side, learner, f"{speed:,.1f}", *cells)
+    Console().print(table)
+
+
+def main() -> None:
+    """Measure, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--d3rlpy", type=Path, help="a Python that has d3rlpy 2.8.1; without it there are no ratios")
+    parser.add_argument("--quick", action="store_true", help="three short rounds, for a check")
+    parser.add_argument("--rounds", type=int, default=60)
+    parser.add_argument("--json", type=Path, help="where to store the result")
+    args = parser.parse_args()
+    pin()
+    rounds, share = (3, 0.25) if args.quick else (args.rounds, 1.0)
+    with ExitStack() as stack:
+        sides = {"ours": sys.executable} | ({"d3rlpy": args.d3rlpy} if args.d3rlpy else {})
+        workers = []
+        for side, python in sides.items():
+            workers.append(Worker(python, side))
+            stack.callback(workers[-1].close)
+        times = measure(workers, rounds, share)
+    result = summarize(times)
+    show(result)
+    if not args.d3rlpy:
+        print("The ratios are skipped: give --d3rlpy a Python that has d3rlpy 2.8.1.")
+    if args.json:
+        theirs = workers[-1].versions if args.d3rlpy else {}
+        versions = describe_versions() | {f"{package} beside d3rlpy": number for package, number in theirs.items()}
+        rows = {"rounds": rounds, "updates_per_turn": {name: updates(name, share) for name in UPDATES}, "versions": versions}
+        store(args.json, result | rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""
+The two sides of ``offline_speed.py``, each in its own Python: d3rlpy and stable_baselines3 want different gymnasiums.
+
+    python benchmarks/offline_workers.py ours | d3rlpy
+
+A worker makes its learners, says on one line of JSON what it has, and then answers every line ``[name, updates]`` with the
+seconds that one of these updates took.
+"""
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+
+import numpy as np
+import torch as th
+
+#: Makes a number of updates, and says how many seconds one of them took.
+Learn = Callable[[int], float]
+
+TRANSITIONS, EPISODE, OBSERVATION, ACTION = 100_000, 1000, 17, 6
+BATCH, LEARNING_RATE, SPARSITY = 100, 1e-3, 0.95
+#: Units of the hidden layers, of a latent variable of 2 x ACTION, and of actions of which a target takes the best.
+HEADS, VAE, CLONE, SAMPLES = [400, 300], [750, 750], [256, 256], 10
+
+
+def make_data() -> dict[str, np.ndarray]:
+    """Random episodes of HalfCheetah's size: what is timed does not depend on their values."""
+    rng = np.random.default_rng(0)
+    flags = np.arange(1, TRANSITIONS + 1) % EPISODE == 0
+    return {
+        "observations": rng.normal(size=(TRANSITIONS, OBSERVATION)).astype(np.float32),
+        "actions": rng.uniform(-1.0, 1.0, size=(TRANSITIONS, ACTION)).astype(np.float32),
+        "rewards": rng.normal(size=TRANSITIONS).astype(np.float32),
+        "truncations": flags,
+    }
+
+
+def make_ours() -> dict[str, Learn]:
+    """``learn`` as a user calls it, with callbacks, clock and log, from its first update on: it starts once in a run."""
+    from gymnasium import spaces
+    from stable_baselines3.common.callbacks import BaseCallback
+    from stable_baselines3.common.logger import Logger
+
+    from sb3_sparse import OneShotPruningCallback
+    from sb3_sparse.offline import BC, BCQ, OfflineDataset
+
+    arrays = make_data()
+    data = OfflineDataset.from_arrays(
+        **arrays,
+        next_observations=np.roll(arrays["observations"], -1, axis=0),
+        terminations=np.zeros(TRANSITIONS, dtype=bool),
+        observation_space=spaces.Box(-np.inf, np.inf, (OBSERVATION,)),
+        action_space=spaces.Box(-1.0, 1.0, (ACTION,)),
+    )
+    shared = {"learning_rate": LEARNING_RATE, "batch_size": BATCH, "seed": 0, "device": "cpu"}
+
+    def bcq() -> BCQ:
+        arch = {"actor": HEADS, "critic": HEADS, "vae": VAE}
+        return BCQ("MlpPolicy", data, n_target_actions=SAMPLES, policy_kwargs={"net_arch": arch}, **shared)
+
+    def bc(mode: str, arch: list[int]) -> BC:
+        return BC("MlpPolicy", data, mode=mode, policy_kwargs={"net_arch": arch}, **shared)
+
+    class Ticks(BaseCallback):
+        """When each update was done."""
+
+        def _on_training_start(self) -> None:
+            self.ticks: list[float] = []
+
+        def _on_step(self) -> bool:
+            self.ticks.append(time.perf_counter())
+            return True
+
+    def learner(model: BC | BCQ, sparse: bool) -> Learn:
+        ticks = Ticks()
+        pruning = [OneShotPruningCallback("all", SPARSITY, saliency="snip")] if sparse else []
+        model.set_logger(Logger(folder=None, output_formats=[]))
+
+        def learn(updates: int) -> float:
+            model.learn(1 + updates, callback=[*pruning, ticks], reset_num_timesteps=False)
+            return (ticks.ticks[-1] - ticks.ticks[0]) / updates
+
+        return learn
+
+    makers = {"bcq": bcq, "bc_mlp": lambda: bc("mlp", CLONE), "bc_vae": lambda: bc("vae", VAE)}
+    kinds = {"dense": False, f"snip/{SPARSITY}": True}
+    return {f"{name}/{kind}": learner(make(), sparse) for name, make in makers.items() for kind, sparse in kinds.items()}
+
+
+def make_d3rlpy() -> dict[str, Learn]:
+    """What ``fit`` does in every step, sampling and update, without its progress bar, log and evaluation."""
+    from d3rlpy.algos import BCConfig, BCQConfig
+    from d3rlpy.dataset import MDPDataset
+    from d3rlpy.models import VectorEncoderFactory
+
+    arrays = make_data()
+    data = MDPDataset(
+        observations=arrays["observations"],
+        actions=arrays["actions"],
+        rewards=arrays["rewards"],
+        terminals=np.zeros(TRANSITIONS, dtype=np.float32),
+        timeouts=arrays["truncations"].astype(np.float32),
+    )
+    rates = {f"{network}_learning_rate": LEARNING_RATE for network in ("actor", "critic", "imitator")}
+    sizes = {"actor": HEADS, "critic": HEADS, "imitator": VAE}
+    encoders = {f"{network}_encoder_factory": VectorEncoderFactory(units) for network, units in sizes.items()}
+    configs = {
+        "bcq": BCQConfig(batch_size=BATCH, n_action_samples=SAMPLES, compile_graph=False, **rates, **encoders),
+        "bc_mlp": BCConfig(
+            batch_size=BATCH,
+            learning_rate=LEARNING_RATE,
+            encoder_factory=VectorEncoderFactory(CLONE),
+            compile_graph=False,
+        ),
+    }
+
+    def learner(config: BCConfig | BCQConfig) -> Learn:
+        algorithm = config.create(device="cpu:0")
+        algorithm.build_with_dataset(data)
+
+        def learn(updates: int) -> float:
+            algorithm.update(data.sample_transition_batch(BATCH))
+            begin = time.perf_counter()
+            for _ in range(updates):
+                algorithm.update(data.sample_transition_batch(BATCH))
+            return (time.perf_counter() - begin) / updates
+
+        return learn
+
+    return {name: learner(config) for name, config in configs.items()}
+
+
+#: By name: what makes the learners, and the packages that it is about.
+SIDES = {"ours": (make_ours, ("torch",)), "d3rlpy": (make_d3rlpy, ("d3rlpy", "torch", "numpy", "gymnasium"))}
+
+
+def main() -> None:
+    """Serve until the other side closes the pipe."""
+    # What libraries print is no answer.
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    th.set_num_threads(1)
+    make, packages = SIDES[sys.argv[1]]
+    learners = make()
+    versions = {"python": platform.python_version(), **{package: version(package) for package in packages}}
+    print(json.dumps({"learners": list(learners), "versions": versions}), file=answers)
+    for line in sys.stdin:
+        name, updates = json.loads(line)
+        print(json.dumps(learners[name](updates)), file=answers)
+
+
+if __name__ == "__main__":
+    main()
