@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sb3_sparse.cost.counts import Counts, NetworkSummary
-from sb3_sparse.cost.training import Schedule, Training, by_network, update_flops
+from sb3_sparse.cost.training import Schedule, Training, by_network, layers_of, update_flops
 
 _MILLION = 1_000_000
 
@@ -40,7 +40,8 @@ class Summary(Counts):
             steps * updates_per_step * batch_size * sum over networks of 3 f / delay
 
         Same as Sokar et al. 2022, "Dynamic Sparse Training for Deep Reinforcement Learning", count: forward, and twice that
-        backward; no target networks, no passes of one network inside the loss of another, no ``learning_starts``.
+        backward; no target networks, no passes of one network inside the loss of another (but those of BCQ, see
+        ``extra_forward``), no ``learning_starts``.
 
             summary.training_flops(1_000_000)                                          # static, or rewired at random (SET)
             summary.training_flops(1_000_000, grow_freq=1000)                          # RigL
@@ -50,12 +51,13 @@ class Summary(Counts):
 
         A layer that networks share counts for the first of them, and has its delay.
 
-        :param steps: Environment steps.
+        :param steps: Environment steps; updates of an offline algorithm.
         :param batch_size: Samples per update; by default the model's.
         :param updates_per_step: Updates per environment step; by default the model's.
         :param delays: By network: it is updated once in so many updates; by default the model's, and once in one for
             a network that is not named.
-        :param extra_forward: By network: forward passes to count besides, per sample and update of this network.
+        :param extra_forward: By network, or part of one ("vae.decoder"): forward passes to count besides, per sample and
+            update of this network; by default the model's, which has some if it is BCQ or its discrete form.
         :param grow_freq: Updates between two growths by gradient, each of which costs a dense backward pass and no update:
             DT in (3 f_S DT + 2 f_S + f_D) / (DT + 1) in place of 3 f (Evci et al. 2020); one for all networks, or by
             network.
@@ -80,16 +82,16 @@ class Summary(Counts):
         if schedule is not None and not isinstance(schedule, Mapping):
             schedule = dict.fromkeys(self.networks, schedule)
         every = known.delays if delays is None else by_network("delays", delays, self.networks)
-        extra = by_network("extra_forward", extra_forward, self.networks)
+        extra = known.extra_forward if extra_forward is None else extra_forward
+        parts = [part for part in extra_forward or () if not any(layers_of(net, part) for net in self.networks.values())]
+        by_network("extra_forward", dict.fromkeys(parts), self.networks)
         growth = by_network("grow_freq", grow_freq, self.networks)
         schedules = by_network("schedule", schedule, self.networks)
         if not all(delay >= 1 for delay in every.values()):
             raise ValueError(f"a delay must be at least 1 update, got {every}")
         per_sample = 0.0
         for name, network in self.networks.items():
-            update = update_flops(
-                name, network, extra_forward=extra.get(name, 0.0), grow_freq=growth.get(name), schedule=schedules.get(name)
-            )
+            update = update_flops(name, network, extra_forward=extra, grow_freq=growth.get(name), schedule=schedules.get(name))
             per_sample += update / every.get(name, 1)
         return steps * updates_per_step * batch_size * per_sample
 
@@ -121,7 +123,7 @@ class Summary(Counts):
         if self.training is not None:
             per_step = self.training.updates_per_step is not None
             steps, updates, what = (
-                (_MILLION, None, f"{_MILLION:,} environment steps") if per_step else (1, 1, "gradient update")
+                (_MILLION, None, f"{_MILLION:,} {self.training.clock}") if per_step else (1, 1, "gradient update")
             )
             sparse, dense = (
                 self.training_flops(steps, updates_per_step=updates, schedule=schedule) for schedule in (None, _dense)

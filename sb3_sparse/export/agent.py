@@ -30,6 +30,17 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 
 from sb3_sparse.callbacks import restore
+from sb3_sparse.offline import (
+    BC,
+    BCQ,
+    BCQPolicy,
+    DiscreteBC,
+    DiscreteBCPolicy,
+    DiscreteBCQ,
+    DiscreteBCQPolicy,
+    MLPPolicy,
+    VAEPolicy,
+)
 
 #: Base class of a policy -> the algorithms that it may be of. They differ in training alone: any of them acts the same.
 ALGORITHMS: dict[type[BasePolicy], dict[str, type[BaseAlgorithm]]] = {
@@ -40,6 +51,11 @@ ALGORITHMS: dict[type[BasePolicy], dict[str, type[BaseAlgorithm]]] = {
     TQC.policy_aliases["MlpPolicy"]: {"tqc": TQC},
     CrossQ.policy_aliases["MlpPolicy"]: {"crossq": CrossQ},
     QRDQN.policy_aliases["MlpPolicy"]: {"qrdqn": QRDQN},
+    VAEPolicy: {"bc": BC},
+    MLPPolicy: {"bc": BC},
+    BCQPolicy: {"bcq": BCQ},
+    DiscreteBCPolicy: {"discrete_bc": DiscreteBC},
+    DiscreteBCQPolicy: {"discrete_bcq": DiscreteBCQ},
 }
 #: What only training needs is not worth its memory, nor are functions that another version of Python has pickled.
 _UNUSED = {"buffer_size": 1, "learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}

@@ -27,6 +27,7 @@ from torch import nn
 from sb3_sparse.callbacks import saved_bits
 from sb3_sparse.export.modules import Affine, operation, refuse
 from sb3_sparse.nn import quantized_bits
+from sb3_sparse.offline import BCQPolicy, DiscreteBCPolicy, DiscreteBCQPolicy, MLPPolicy, OfflinePolicy, VAEPolicy
 from sb3_sparse.runtime.records import Activation, Head, Layer, Normalize, Shape
 
 
@@ -41,6 +42,7 @@ class Graph:
     :param operations: What is computed, in order.
     :param names: Full names of the layers among the operations.
     :param head: What makes an action of the last output.
+    :param notes: What was left out of the model's own layers, a sentence each.
     """
 
     shape: Shape
@@ -49,11 +51,13 @@ class Graph:
     operations: tuple[Layer | Affine, ...]
     names: tuple[str, ...]
     head: Head
+    notes: tuple[str, ...] = ()
 
 
 def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Graph:
     """
-    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C or TRPO with ``Box`` observations.
+    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO, BC or DiscreteBC with ``Box``
+        observations.
     :param normalization: The statistics that its observations were normalized with, if they were.
     :return: The graph of its deterministic policy
     :raises ValueError: if there is something in it that cannot be exported; the sentence names it
@@ -65,6 +69,9 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
     policy.set_training_mode(False)
     image = is_image_space(space)
     operations, found = _operations(policy, {**saved_bits(model), **quantized_bits(policy)})
+    notes = []
+    if isinstance(policy, VAEPolicy):
+        notes.append(_without_latents(operations, policy))
     if image and policy.normalize_images:
         operations.insert(0, Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32)))
     if isinstance(policy, QRDQNPolicy):
@@ -72,34 +79,53 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
     if isinstance(policy, _SQUASHED) or (policy.squash_output and isinstance(policy, ActorCriticPolicy)):
         operations = _squash(operations)
     normalize = _normalize(normalization, space.shape)
-    return Graph(tuple(space.shape), image, normalize, tuple(operations), tuple(found), _head(policy))
+    return Graph(tuple(space.shape), image, normalize, tuple(operations), tuple(found), _head(policy), tuple(notes))
 
 
 #: Their action is the tanh of a mean.
 _SQUASHED = (SACPolicy, TQCPolicy, CrossQPolicy)
 #: The ways to an action that are known.
-_PREDICTS = {policy._predict for policy in (*_SQUASHED, TD3Policy, DQNPolicy, QRDQNPolicy, ActorCriticPolicy)}
+_PREDICTS = {
+    policy._predict
+    for policy in (
+        *(*_SQUASHED, TD3Policy, DQNPolicy, QRDQNPolicy, ActorCriticPolicy),
+        *(MLPPolicy, VAEPolicy, DiscreteBCPolicy),
+    )
+}
+#: Policies that are no feed-forward network, and what they do instead.
+_CHOOSERS: dict[type[OfflinePolicy], str] = {
+    BCQPolicy: "BCQ lets a critic choose among many actions that a VAE proposes",
+    DiscreteBCQPolicy: "DiscreteBCQ takes the best action by its Q-network among those that another network finds likely",
+}
 #: What an observation passes on its way to an action, wherever a class has it.
 _METHODS = (
     "predict obs_to_tensor _predict extract_features get_distribution _get_action_dist_from_latent get_action_dist_params "
-    "forward_actor unscale_action"
+    "forward_actor unscale_action features decode _shaped"
 ).split()
+#: Where these methods may come from.
+_HOMES = ("stable_baselines3.", "sb3_contrib.", "sb3_sparse.offline.")
 
 
 def _check_code(policy: BasePolicy) -> None:
     """Refuse a policy whose way to an action is not that of SB3's own classes."""
+    for chooser, what in _CHOOSERS.items():
+        if isinstance(policy, chooser):
+            raise ValueError(
+                f"{what}, which is no single network and cannot be exported: clone the actions that it takes with BC or "
+                "DiscreteBC, and export that"
+            )
     if policy.__class__._predict not in _PREDICTS:
         refuse(f"the policy {type(policy).__name__}")
     for name, module in policy.named_modules():
         if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
             refuse(f"the module '{name}' ({type(module).__name__}) with a hook or a forward() of its own")
-    parts = {name: getattr(policy, name, None) for name in ("actor", "q_net", "quantile_net", "mlp_extractor")}
+    parts = {name: getattr(policy, name, None) for name in ("actor", "q_net", "quantile_net", "mlp_extractor", "vae")}
     for name, part in {"policy": policy, **parts}.items():
-        # The policies of an actor and a critic have a forward that predict does not use.
-        methods = _METHODS if part is policy else [*_METHODS, "forward"]
+        # The policies of an actor and a critic have a forward that predict does not use, and a VAE has none.
+        methods = _METHODS if name in ("policy", "vae") else [*_METHODS, "forward"]
         for method in methods:
             home = getattr(getattr(type(part), method, None), "__module__", None)
-            if home is not None and home.split(".")[0] not in ("stable_baselines3", "sb3_contrib"):
+            if home is not None and not home.startswith(_HOMES):
                 refuse(f"the {name} {type(part).__name__} with a {method}() of its own")
 
 
@@ -137,6 +163,12 @@ def _modules(policy: BasePolicy) -> Iterator[nn.Module]:
     elif isinstance(policy, QRDQNPolicy):
         yield from _extractor(policy.quantile_net.features_extractor)
         yield from _leaves(policy.quantile_net.quantile_net)
+    elif isinstance(policy, VAEPolicy):
+        yield from _extractor(policy.vae.features_extractor)
+        yield from _leaves(policy.vae.decoder)
+    elif isinstance(policy, MLPPolicy | DiscreteBCPolicy):
+        yield from _extractor(policy.actor.features_extractor)
+        yield from _leaves(policy.actor.mlp)
     else:
         actor: Any = policy.actor
         yield from _extractor(actor.features_extractor)
@@ -159,6 +191,21 @@ def _leaves(module: Any) -> Iterator[nn.Module]:
             yield from _leaves(child)
     else:
         yield module
+
+
+def _without_latents(operations: list[Layer | Affine], policy: VAEPolicy) -> str:
+    """
+    Cut the latent variable off the decoder, in place: it is 0, and its columns add nothing.
+
+    :param operations: The operations; the last ones are those of the decoder.
+    :param policy: The policy.
+    :return: What to say of it
+    """
+    first = len(operations) - sum(isinstance(module, nn.Linear) for module in policy.vae.decoder)
+    layer = operations[first]
+    assert isinstance(layer, Layer)
+    operations[first] = replace(layer, weight=layer.weight[:, : policy.vae.features_dim])
+    return f"The VAE's latent variable is 0, its mean, so {policy.vae.latent_dim} columns of 'vae.decoder.0' are left out."
 
 
 def _mean_quantiles(layer: Layer | Affine, quantiles: int) -> Layer:

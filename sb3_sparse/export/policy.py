@@ -42,7 +42,8 @@ def compress(
 
     Layers that were trained with :class:`~sb3_sparse.callbacks.QATCallback` keep the grid that they were trained on.
 
-    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C or TRPO with ``Box`` observations.
+    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO, BC or DiscreteBC with ``Box``
+        observations.
     :param bits: Bits per weight, 2 to 8, or 32 for float weights, which lose nothing at all.
     :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``; a thousand are
         plenty. Without, they are guessed from the first layer, and there is no integer-only C code, for the range of the

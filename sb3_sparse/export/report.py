@@ -125,6 +125,7 @@ def _trained_bits(layer: Layer) -> int:
 
 
 def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, calibrated: bool) -> Iterable[str]:
+    yield from graph.notes
     if graph.normalize is not None:
         yield "VecNormalize is part of the policy: it takes observations as the environment gives them."
     affines = [operation for operation in graph.operations if isinstance(operation, Affine)]
