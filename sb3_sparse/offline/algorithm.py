@@ -42,7 +42,6 @@ class OfflineAlgorithm(BaseAlgorithm):
     :param learning_rate: Learning rate of all optimizers, or a function of the remaining progress (1 to 0).
     :param batch_size: Transitions per update.
     :param policy_kwargs: Arguments of the policy.
-    :param stats_window_size: Not used; SB3's algorithms have it.
     :param tensorboard_log: Folder of the log for tensorboard.
     :param verbose: Verbosity level: 0 for no output, 1 for information, 2 for debugging.
     :param seed: Seed of the initial weights, of the minibatches and of the noise.
@@ -63,7 +62,6 @@ class OfflineAlgorithm(BaseAlgorithm):
         learning_rate: float | Schedule = 1e-3,
         batch_size: int = 100,
         policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         verbose: int = 0,
         seed: int | None = None,
@@ -80,7 +78,6 @@ class OfflineAlgorithm(BaseAlgorithm):
             env,
             learning_rate,
             policy_kwargs=None if policy_kwargs is None else dict(policy_kwargs),
-            stats_window_size=stats_window_size,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
             device=device,

@@ -102,7 +102,6 @@ class BC(OfflineAlgorithm):
     :param mode: "vae" or "mlp".
     :param kl_weight: Weight of the VAE's divergence.
     :param policy_kwargs: Arguments of :class:`VAEPolicy` or :class:`MLPPolicy`.
-    :param stats_window_size: See :class:`OfflineAlgorithm`.
     :param tensorboard_log: See :class:`OfflineAlgorithm`.
     :param verbose: See :class:`OfflineAlgorithm`.
     :param seed: See :class:`OfflineAlgorithm`.
@@ -123,7 +122,6 @@ class BC(OfflineAlgorithm):
         mode: str = "vae",
         kl_weight: float = 0.5,
         policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         verbose: int = 0,
         seed: int | None = None,
@@ -141,7 +139,6 @@ class BC(OfflineAlgorithm):
             learning_rate,
             batch_size,
             policy_kwargs,
-            stats_window_size,
             tensorboard_log,
             verbose,
             seed,

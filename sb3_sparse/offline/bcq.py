@@ -122,7 +122,6 @@ class BCQ(OfflineAlgorithm):
     :param n_eval_actions: Actions that a prediction chooses from.
     :param kl_weight: Weight of the VAE's divergence.
     :param policy_kwargs: Arguments of :class:`BCQPolicy`.
-    :param stats_window_size: See :class:`OfflineAlgorithm`.
     :param tensorboard_log: See :class:`OfflineAlgorithm`.
     :param verbose: See :class:`OfflineAlgorithm`.
     :param seed: See :class:`OfflineAlgorithm`.
@@ -148,7 +147,6 @@ class BCQ(OfflineAlgorithm):
         n_eval_actions: int = 100,
         kl_weight: float = 0.5,
         policy_kwargs: dict[str, Any] | None = None,
-        stats_window_size: int = 100,
         tensorboard_log: str | None = None,
         verbose: int = 0,
         seed: int | None = None,
@@ -169,7 +167,6 @@ class BCQ(OfflineAlgorithm):
             learning_rate,
             batch_size,
             policy_kwargs,
-            stats_window_size,
             tensorboard_log,
             verbose,
             seed,
