@@ -20,7 +20,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import sb3_sparse
 from sb3_sparse import restore
-from sb3_sparse.zoo import find_recipe
+from sb3_sparse.zoo import find_recipe, register
 
 #: Seeds of the evaluation episodes begin here, the same for every agent.
 EVALUATION_SEED = 10_000
@@ -32,8 +32,10 @@ class Run:
     One training run of rl-zoo3 and where its files are.
 
     :param sparsity: Share of zeros, or None for what the recipe says.
-    :param eval_episodes: Episodes of each of the twenty evaluations during training.
+    :param eval_episodes: Episodes of each evaluation during training.
     :param flush: Whether numbers below 1e-38 are zero, for speed.
+    :param dataset: Id of the dataset of an offline algorithm, whose steps are updates; None for the recipe's.
+    :param evaluations: Number of evaluations during training.
     """
 
     algo: str
@@ -45,6 +47,8 @@ class Run:
     root: Path
     eval_episodes: int = 10
     flush: bool = False
+    dataset: str | None = None
+    evaluations: int = 20
 
     @property
     def folder(self) -> Path:
@@ -88,12 +92,25 @@ class Run:
         """The command that trains it."""
         sparsity = () if self.sparsity is None else ("--sparsity", str(self.sparsity))
         flush = ("--flush-denormal",) if self.flush else ()
+        dataset = () if self.dataset is None else ("--dataset", self.dataset)
         return [
-            *("sb3-sparse", "train", "--algo", self.algo, "--env", self.env, "--recipe", self.recipe, *sparsity, *flush),
+            *(
+                "sb3-sparse",
+                "train",
+                "--algo",
+                self.algo,
+                "--env",
+                self.env,
+                "--recipe",
+                self.recipe,
+                *sparsity,
+                *flush,
+                *dataset,
+            ),
             *("--seed", str(self.seed), "-n", str(self.steps)),
             *(
                 "--eval-freq",
-                str(max(1, self.steps // 20)),
+                str(max(1, self.steps // self.evaluations)),
                 "--eval-episodes",
                 str(self.eval_episodes),
                 "--num-threads",
@@ -115,8 +132,10 @@ class Run:
             return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT), maker
 
     def steps_done(self) -> int:
-        """Environment steps in finished episodes."""
+        """Environment steps in finished episodes; of an offline run, updates until the last evaluation."""
         try:
+            if self.dataset is not None:
+                return int(learning_curve(self)[0][-1])
             rows = (self.folder / "0.monitor.csv").read_text().splitlines()[2:]
             return sum(int(row.split(",")[1]) for row in rows)
         except (OSError, IndexError, ValueError):
@@ -161,6 +180,7 @@ def load(run: Run) -> BaseAlgorithm:
     :param run: A finished run.
     :return: Its agent, on the CPU, masked and quantized as it was trained
     """
+    register()
     model = ALGOS[run.algo].load(run.zip, device="cpu")
     restore(model)
     return model
