@@ -7,7 +7,8 @@ import torch as th
 from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
-from sb3_sparse import GradualPruningCallback, QATCallback, restore, summarize
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, restore, summarize
+from sb3_sparse.callbacks.losses import find_losses
 from sb3_sparse.nn import fake_quantize, fuse_adam, quantize, quantized_bits
 from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to, rewire
 from tests.algorithms import CASES
@@ -44,6 +45,22 @@ def test_same_rewiring_on_both_devices():
         rewire({"a": mask.to(d)}, {"a": weight.to(d)}, {"a": grow.to(d)}, 0.3)["a"].cpu() for d in ("cpu", "cuda")
     )
     assert th.equal(on_cpu, on_gpu)
+
+
+@pytest.mark.filterwarnings("ignore:pruning has left network")
+@pytest.mark.parametrize("saliency", ["snip", "grasp"])
+@pytest.mark.parametrize("name", ["sac", "td3", "dqn"])
+def test_saliencies_that_see_data(name, saliency):
+    """A loss has one value, draws its noise on the GPU, and leaves the random state there alone."""
+    model = CASES[name].make(device="cuda")
+    model.learn(40)
+    state = th.cuda.get_rng_state()
+    for loss in find_losses(model, 50, th.Generator().manual_seed(0)).values():
+        assert th.equal(loss(), loss())
+    assert th.equal(th.cuda.get_rng_state(), state)
+    callback = OneShotPruningCallback("all", 0.8, saliency=saliency)
+    model.learn(40, callback=[callback, Watch()], reset_num_timesteps=False)
+    assert summarize(model).sparsity == pytest.approx(0.8, abs=0.02)
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
