@@ -32,6 +32,8 @@ from sb3_sparse.offline import OfflineDataset
 ALGORITHMS = ("bc", "bcq")
 METHODS = ("snip", "grasp")
 COLORS = {"snip": "tab:blue", "grasp": "tab:orange"}
+#: Beside the recipes: a short run needs inputs of one scale, and steps that get smaller.
+SETTINGS = ["normalize:\"{'norm_obs': True, 'norm_reward': False}\"", "learning_rate:'lin_1e-3'"]
 CLAIM = "the paper: dense-level returns up to 95 %, except BCQ on Hopper"
 
 
@@ -46,7 +48,12 @@ def contestants(sparsities: list[float]) -> Iterator[tuple[str, str, float | Non
 
 
 def make_runs(
-    datasets: dict[str, str], updates: dict[str, int], sparsities: list[float], seed: int, root: Path
+    datasets: dict[str, str],
+    updates: dict[str, int],
+    sparsities: list[float],
+    seed: int,
+    root: Path,
+    settings: list[str],
 ) -> dict[str, Run]:
     """
     :param datasets: Id of the dataset by environment.
@@ -54,11 +61,23 @@ def make_runs(
     :param sparsities: Shares of zeros.
     :param seed: Seed.
     :param root: Where the runs are kept.
+    :param settings: Hyperparameters to overwrite.
     :return: The runs of one seed, by names such as "bc/HalfCheetah-v4/snip 90%"
     """
     return {
         f"{algo}/{env}/{name}": Run(
-            algo, env, recipe, sparsity, seed, updates[algo], root, 1, flush=True, dataset=datasets[env], evaluations=5
+            algo,
+            env,
+            recipe,
+            sparsity,
+            seed,
+            updates[algo],
+            root,
+            eval_episodes=1,
+            flush=True,
+            dataset=datasets[env],
+            evaluations=4,
+            hyperparams=tuple(settings),
         )
         for (name, recipe, sparsity), algo, env in product(contestants(sparsities), ALGORITHMS, datasets)
         if updates[algo]
@@ -161,8 +180,9 @@ def main() -> None:
         help="environment:id of a Minari dataset (%(default)s)",
     )
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95], help="(%(default)s)")
-    parser.add_argument("--bc", type=int, default=20_000, help="updates of behaviour cloning; 0 leaves it out (%(default)s)")
+    parser.add_argument("--bc", type=int, default=15_000, help="updates of behaviour cloning; 0 leaves it out (%(default)s)")
     parser.add_argument("--bcq", type=int, default=5_000, help="updates of BCQ; 0 leaves it out (%(default)s)")
+    parser.add_argument("--hyperparams", nargs="*", default=SETTINGS, help="beside the recipes' (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on (%(default)s)")
     parser.add_argument("--episodes", type=int, default=10, help="evaluation episodes per agent (%(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="training runs at a time (%(default)s)")
@@ -181,7 +201,7 @@ def main() -> None:
     updates = {"bc": args.bc, "bcq": args.bcq}
     agents: dict[str, list[dict]] = {}
     for seed in range(args.seeds):
-        runs = make_runs(datasets, updates, args.sparsities, seed, args.folder)
+        runs = make_runs(datasets, updates, args.sparsities, seed, args.folder, args.hyperparams)
         train(list(runs.values()), args.jobs)
         for name, run in runs.items():
             agents.setdefault(name, []).append(evaluate(run, args.episodes))
@@ -200,6 +220,7 @@ def main() -> None:
                     f"--bcq {args.bcq} --sparsities {' '.join(map(str, args.sparsities))} --seeds {args.seeds} "
                     f"--episodes {args.episodes}",
                     "updates": updates,
+                    "hyperparams": args.hyperparams,
                     "expert_returns": experts,
                     "scores": scores,
                     "agents": agents,

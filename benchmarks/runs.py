@@ -36,6 +36,7 @@ class Run:
     :param flush: Whether numbers below 1e-38 are zero, for speed.
     :param dataset: Id of the dataset of an offline algorithm, whose steps are updates; None for the recipe's.
     :param evaluations: Number of evaluations during training.
+    :param hyperparams: Hyperparameters to overwrite, as rl-zoo3 takes them.
     """
 
     algo: str
@@ -49,6 +50,7 @@ class Run:
     flush: bool = False
     dataset: str | None = None
     evaluations: int = 20
+    hyperparams: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -118,6 +120,7 @@ class Run:
                 "--device",
                 "cpu",
             ),
+            *(("--hyperparams", *self.hyperparams) if self.hyperparams else ()),
             *("-f", str(self.logs), "-tb", str(self.logs / "tensorboard"), "--verbose", "0"),
         ]
 
