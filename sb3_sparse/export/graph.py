@@ -85,13 +85,8 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
 #: Their action is the tanh of a mean.
 _SQUASHED = (SACPolicy, TQCPolicy, CrossQPolicy)
 #: The ways to an action that are known.
-_PREDICTS = {
-    policy._predict
-    for policy in (
-        *(*_SQUASHED, TD3Policy, DQNPolicy, QRDQNPolicy, ActorCriticPolicy),
-        *(MLPPolicy, VAEPolicy, DiscreteBCPolicy),
-    )
-}
+_KNOWN = (*_SQUASHED, TD3Policy, DQNPolicy, QRDQNPolicy, ActorCriticPolicy, MLPPolicy, VAEPolicy, DiscreteBCPolicy)
+_PREDICTS = {policy._predict for policy in _KNOWN}
 #: Policies that are no feed-forward network, and what they do instead.
 _CHOOSERS: dict[type[OfflinePolicy], str] = {
     BCQPolicy: "BCQ lets a critic choose among many actions that a VAE proposes",
