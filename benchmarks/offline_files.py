@@ -41,6 +41,15 @@ def random_data(count: int = 2000) -> OfflineDataset:
     )
 
 
+def action_inputs(model: BCQ) -> list[int]:
+    """
+    :param model: A model that was pruned.
+    :return: How many connections the action components have in each Q-network
+    """
+    critic = model.policy.critic
+    return [int(net[0].mask[:, critic.features_dim :].sum()) for net in (critic.qf0, critic.qf1)]
+
+
 def pruned(
     data: OfflineDataset, seed: int, method: str, sparsity: float = SPARSITY, *, zero_biases: bool = False, updates: int = 0
 ) -> BCQ:

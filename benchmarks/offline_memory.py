@@ -21,7 +21,10 @@ trains its bias. Rows with "zero biases" begin so, and are measured after ``--up
 draws them. The published figures of GraSP are nearer to the former, those of SNIP to the latter. None of this is written in
 the paper: it is our explanation of the difference.
 
-Figure 3, the share of weights that remain in each layer, depends on the data. Without ``--dataset`` they are random.
+Figure 3, the share of weights that remain in each layer, depends on the data. Without ``--dataset`` they are random. It says
+nothing of which weights: as HalfCheetah gives its observations, velocities are ten times as large as anything else, and SNIP
+leaves next to no connection between the action and the value of it ("connections of the action"). Such a critic cannot choose,
+its actor does not train, and BCQ acts as its VAE does. Normalized observations, of which the paper does not speak, prevent it.
 """
 
 import argparse
@@ -34,7 +37,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
 from intervals import half_width
-from offline_files import FORMS, SPARSITY, acting, file_size, pruned, random_data
+from offline_files import FORMS, SPARSITY, acting, action_inputs, file_size, pruned, random_data
 from report import store
 from rich.console import Console
 from rich.progress import track
@@ -76,25 +79,27 @@ def sizes_of(model: OfflineAlgorithm, form: str) -> dict[str, int]:
     return {name: FORMS[form](model.policy.networks[name]) for name in NETWORKS}
 
 
-def measure(data: OfflineDataset, seed: int, updates: int) -> tuple[Sizes, dict[str, dict[str, float]]]:
+def measure(data: OfflineDataset, seed: int, updates: int) -> tuple[Sizes, dict[str, dict[str, float]], dict[str, list[int]]]:
     """
     :param data: The dataset.
     :param seed: Seed.
     :param updates: Updates of the rows with zero biases.
-    :return: Bytes by row and network; and by method, the share of weights that remain in each layer
+    :return: Bytes by row and network; by method, the share of weights that remain in each layer; and by method, connections of
+        the action in each Q-network
     """
     dense = BCQ("MlpPolicy", data, seed=seed, device="cpu")
     sizes = {"dense": {name: file_size(dense.policy.networks[name].state_dict()) for name in NETWORKS}}
     sizes["dense/coo"] = sizes_of(dense, "coo")
-    remaining = {}
+    remaining, actions = {}, {}
     for method in METHODS:
         model = pruned(data, seed, method)
         sizes |= {f"{method}/{form}": sizes_of(model, form) for form in FORMS}
         layers = {path: layer for net in summarize(model).networks.values() for path, layer in net.layers.items()}
         remaining[method] = {path: layer.connections / layer.total for path, layer in layers.items()}
+        actions[method] = action_inputs(model)
         trained = pruned(data, seed, method, zero_biases=True, updates=updates)
         sizes[f"{method}_zero_biases/coo"] = sizes_of(trained, "coo")
-    return {row: sizes[row] for row in TITLES}, remaining
+    return {row: sizes[row] for row in TITLES}, remaining, actions
 
 
 def seedwise(found: list[Sizes], row: str, network: str) -> np.ndarray:
@@ -213,8 +218,10 @@ def main() -> None:
     if args.quick:
         args.seeds, args.updates, sparsities = 1, 10, [0.0, 0.9, SPARSITY]
     measured = [measure(data, seed, args.updates) for seed in track(range(args.seeds), "seeds")]
-    found, remaining = [sizes for sizes, _ in measured], [shares for _, shares in measured]
+    found, remaining, actions = (list(part) for part in zip(*measured, strict=True))
     print_table(found)
+    for method, title in METHODS.items():
+        print(f"{title}: connections of the action in the two Q-networks, by seed: {[seed[method] for seed in actions]}")
     policies = acting(data, args.updates)
     for policy, nbytes in policies.items():
         print(f"acting policy {policy}, SNIP: " + ", ".join(f"{form} {size:,} bytes" for form, size in nbytes.items()))
@@ -238,6 +245,7 @@ def main() -> None:
                 method: {path: [round(seed[method][path], 5) for seed in remaining] for path in remaining[0][method]}
                 for method in METHODS
             },
+            "connections_of_the_action": {method: [seed[method] for seed in actions] for method in METHODS},
             "figure_4": {"sparsities": sparsities, "bytes": curves},
             "dataset": name,
             "transitions": len(data),
