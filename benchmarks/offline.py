@@ -32,8 +32,8 @@ from sb3_sparse.offline import OfflineDataset
 ALGORITHMS = ("bc", "bcq")
 METHODS = ("snip", "grasp")
 COLORS = {"snip": "tab:blue", "grasp": "tab:orange"}
-#: Beside the recipes: a short run needs inputs of one scale, and steps that get smaller.
-SETTINGS = ["normalize:\"{'norm_obs': True, 'norm_reward': False}\"", "learning_rate:'lin_1e-3'"]
+#: Beside the recipes: a short run needs steps that get smaller.
+SETTINGS = ["learning_rate:'lin_1e-3'"]
 CLAIM = "the paper: dense-level returns up to 95 %, except BCQ on Hopper"
 
 
