@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_sparse.offline import storage
-from sb3_sparse.offline.dataset import OfflineDataset
+from sb3_sparse.offline.data.dataset import OfflineDataset
 from tests.recordings import BOX, LENGTHS, MANY, SPACES, at, check, record, transitions
 
 N = sum(LENGTHS)
@@ -56,7 +56,7 @@ def test_whatever_comes_in_comes_out(case, lengths, shuffle, block, seed):
     order = np.random.default_rng(seed).permutation(sum(lengths)) if shuffle else np.arange(sum(lengths))
     shuffled = {name: at(values, order) for name, values in arrays.items()}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sb3_sparse.offline.blocks._BLOCK_BYTES", block)
+        patch.setattr("sb3_sparse.offline.data.blocks._BLOCK_BYTES", block)
         data = dataset(case, **shuffled)
     check(data, shuffled)
     # An episode ends at a flag and at the end: not where one was cut off or where the order breaks.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sb3_sparse.offline.dataset import OfflineDataset
+from sb3_sparse.offline.data.dataset import OfflineDataset
 from tests.recordings import ACTIONS, BOX, LENGTHS, SPACES, check, make, record, transitions
 
 h5py = pytest.importorskip("h5py")
@@ -57,7 +57,7 @@ def test_infos_are_not_read(monkeypatch):
 
 def test_blocks(monkeypatch):
     """An episode that is read in parts."""
-    monkeypatch.setattr("sb3_sparse.offline.minari._BLOCK_BYTES", 24)
+    monkeypatch.setattr("sb3_sparse.offline.data.minari._BLOCK_BYTES", 24)
     episodes = record(BOX, ACTIONS)
     make(NAME, episodes)
     check(load(), transitions(episodes))

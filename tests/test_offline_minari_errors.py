@@ -8,7 +8,7 @@ import pytest
 from gymnasium import spaces
 
 from sb3_sparse.offline import library
-from sb3_sparse.offline.dataset import OfflineDataset
+from sb3_sparse.offline.data.dataset import OfflineDataset
 from tests.recordings import ACTIONS, BOX, check, make, record, transitions
 
 h5py = pytest.importorskip("h5py")

@@ -9,7 +9,7 @@ from stable_baselines3.common.buffers import NStepReplayBuffer, ReplayBuffer, Ro
 from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
-from sb3_sparse.offline.dataset import OfflineDataset
+from sb3_sparse.offline.data.dataset import OfflineDataset
 from tests.recordings import ACTIONS, check, stack
 
 #: Steps in each environment.

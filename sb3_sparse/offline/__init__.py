@@ -3,7 +3,7 @@
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.bc import BC, MLPPolicy, VAEPolicy
 from sb3_sparse.offline.bcq import BCQ, BCQPolicy
-from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.discrete import DiscreteBC, DiscreteBCPolicy, DiscreteBCQ, DiscreteBCQPolicy
 from sb3_sparse.offline.policy import OfflinePolicy
 

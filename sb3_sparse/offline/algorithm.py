@@ -19,7 +19,7 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from torch import Tensor
 
 from sb3_sparse.nn import fuse_adam
-from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.feeder import Feeder
 from sb3_sparse.offline.policy import OfflinePolicy
 from sb3_sparse.offline.spaces_env import make_spaces_env

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
-from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import VAE, Head
 from sb3_sparse.offline.policy import POLICY_NAMES, OfflinePolicy
 from sb3_sparse.sparsity import Loss

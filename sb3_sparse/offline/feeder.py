@@ -9,7 +9,7 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, unwrap_vec_normalize, unwrap_vec_wrapper
 from torch import Tensor
 
-from sb3_sparse.offline.dataset import OfflineBatch, OfflineDataset
+from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 
 #: Transitions that are looked at at a time.
 _CHUNK = 100_000

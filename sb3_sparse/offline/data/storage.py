@@ -18,7 +18,7 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
 
-from sb3_sparse.offline.checks import Array, Leaf, kept_type
+from sb3_sparse.offline.data.checks import Array, Leaf, kept_type
 
 #: Share of the available memory that a dataset may take; what is larger goes to files.
 _MEMORY_SHARE = 0.8

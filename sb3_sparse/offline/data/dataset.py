@@ -15,10 +15,10 @@ from numpy.typing import ArrayLike, NDArray
 from stable_baselines3.common.buffers import ReplayBuffer
 from torch import Generator, Tensor
 
-from sb3_sparse.offline.blocks import array_source, write
-from sb3_sparse.offline.minari import load_minari
-from sb3_sparse.offline.replay import replay_source
-from sb3_sparse.offline.storage import Arrays
+from sb3_sparse.offline.data.blocks import array_source, write
+from sb3_sparse.offline.data.minari import load_minari
+from sb3_sparse.offline.data.replay import replay_source
+from sb3_sparse.offline.data.storage import Arrays
 
 
 class OfflineBatch(NamedTuple):

@@ -16,9 +16,9 @@ import numpy as np
 from gymnasium import spaces
 from numpy.typing import ArrayLike, NDArray
 
-from sb3_sparse.offline import checks
-from sb3_sparse.offline.checks import Array, Leaf
-from sb3_sparse.offline.storage import Arrays, allocate
+from sb3_sparse.offline.data import checks
+from sb3_sparse.offline.data.checks import Array, Leaf
+from sb3_sparse.offline.data.storage import Arrays, allocate
 
 #: Bytes of observations that are read at a time.
 _BLOCK_BYTES = 2**21

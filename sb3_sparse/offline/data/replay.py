@@ -11,9 +11,9 @@ import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
-from sb3_sparse.offline import checks
-from sb3_sparse.offline.blocks import Block, Source
-from sb3_sparse.offline.checks import Array
+from sb3_sparse.offline.data import checks
+from sb3_sparse.offline.data.blocks import Block, Source
+from sb3_sparse.offline.data.checks import Array
 
 
 def replay_source(buffer: ReplayBuffer) -> Source:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from gymnasium import spaces
 
-from sb3_sparse.offline import checks
-from sb3_sparse.offline.checks import Leaf
-from sb3_sparse.offline.library import explained, find, package
-from sb3_sparse.offline.storage import Arrays, allocate
+from sb3_sparse.offline.data import checks
+from sb3_sparse.offline.data.checks import Leaf
+from sb3_sparse.offline.data.library import explained, find, package
+from sb3_sparse.offline.data.storage import Arrays, allocate
 
 _MAIN_FILE = "main_data.hdf5"
 #: Bytes of observations that are read at a time.
