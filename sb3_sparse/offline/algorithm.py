@@ -106,9 +106,7 @@ class OfflineAlgorithm(BaseAlgorithm):
             fuse_adam(network.optimizer)
 
     def _policy_arguments(self) -> dict[str, Any]:
-        """
-        :return: Arguments of the algorithm that say how its policy acts
-        """
+        """Arguments of the algorithm that say how its policy acts."""
         return {}
 
     @abstractmethod
@@ -151,17 +149,20 @@ class OfflineAlgorithm(BaseAlgorithm):
         :param gradient_steps: Number of updates.
         :param batch_size: Transitions per update.
         """
-        self.policy.set_training_mode(True)
+        if not self.policy.training:
+            self.policy.set_training_mode(True)
         networks = self.policy.networks
         self._update_learning_rate([network.optimizer for network in networks.values()])
         for _ in range(gradient_steps):
             generator = self._draw(self._n_updates)
             for name, loss in self.losses(self.sample(batch_size, generator), generator=generator).items():
                 optimizer = networks[name].optimizer
+                parameters = [p for group in optimizer.param_groups for p in group["params"]]
                 value = loss()
-                optimizer.zero_grad()
+                for p in parameters:
+                    p.grad = None  # What zero_grad() does, and some more, which takes a while.
                 # Gradients of other networks, through which the loss may pass, are not asked for.
-                value.backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])  # type: ignore
+                value.backward(inputs=parameters)  # type: ignore[no-untyped-call]
                 optimizer.step()
                 self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
             self._after_update()
@@ -169,9 +170,8 @@ class OfflineAlgorithm(BaseAlgorithm):
             self._summed += 1
 
     def _draw(self, number: int) -> th.Generator:
-        """A CPU generator for the update of this number."""
-        state = np.random.SeedSequence([self.draw_seed, number]).generate_state(1, np.uint64)
-        return th.Generator().manual_seed(int(state[0] >> np.uint64(1)))
+        """A CPU generator for the update of this number, of which torch uses 32 bits: a factor without divisors of 2**32."""
+        return th.Generator().manual_seed((self.draw_seed + number * 2_654_435_761) % 2**32)
 
     def learn(
         self: SelfOfflineAlgorithm,
@@ -199,8 +199,7 @@ class OfflineAlgorithm(BaseAlgorithm):
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         # Some callbacks look for these.
-        infos: list[dict[str, Any]] = [{}]
-        dones, rewards, new_obs = np.zeros(1, dtype=bool), np.zeros(1), self._last_obs
+        dones, rewards, infos, new_obs = np.zeros(1, dtype=bool), np.zeros(1), [dict[str, Any]()], self._last_obs
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)

@@ -40,7 +40,8 @@ class Feeder:
         self._scale: tuple[Tensor, Tensor] | None = None
         if isinstance(dataset.action_space, spaces.Box):
             low, high = (th.as_tensor(x.reshape(1, -1)) for x in (dataset.action_space.low, dataset.action_space.high))
-            self._scale = (2.0 / (high - low)).float(), ((high + low) / (high - low)).float()
+            scale = (2.0 / (high - low)).float(), ((high + low) / (high - low)).float()
+            self._scale = None if scale[0].eq(1.0).all() and scale[1].eq(0.0).all() else scale
         if self._normalize is not None and self._normalize.training:
             self._fit()
 
@@ -75,10 +76,10 @@ class Feeder:
         :return: A minibatch; Box actions are flat, ``[n, action_dim]``
         """
         batch = self.dataset.sample(batch_size, generator)
-        actions = batch.actions
+        actions = batch.actions.flatten(1)
         if self._scale is not None:
             factor, shift = self._scale
-            actions = actions.flatten(1) * factor - shift
+            actions = actions * factor - shift
         device = self._device
         return OfflineBatch(
             self._prepare(batch.observations),
