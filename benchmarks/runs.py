@@ -9,6 +9,7 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from report import describe_versions
@@ -141,7 +142,7 @@ class Run:
                 return int(learning_curve(self)[0][-1])
             rows = (self.folder / "0.monitor.csv").read_text().splitlines()[2:]
             return sum(int(row.split(",")[1]) for row in rows)
-        except (OSError, IndexError, ValueError):
+        except (OSError, EOFError, BadZipFile, IndexError, ValueError):  # not there yet, or being written
             return 0
 
 
