@@ -201,6 +201,8 @@ class OfflineAlgorithm(BaseAlgorithm):
         # Some callbacks look for these.
         dones, rewards, infos, new_obs = np.zeros(1, dtype=bool), np.zeros(1), [dict[str, Any]()], self._last_obs
         callback.on_training_start(locals(), globals())
+        # What the last run's end has announced for the next update: gradients to grow by.
+        callback.on_rollout_end()
         while self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             self.train(gradient_steps=1, batch_size=self.batch_size)
