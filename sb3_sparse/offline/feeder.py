@@ -28,7 +28,8 @@ class Feeder:
     :param dataset: The dataset.
     :param env: The model's environment; it is not stepped in.
     :param device: The model's device.
-    :raises ValueError: if the dataset's spaces are not those of the environment, or rewards are to be normalized
+    :raises ValueError: if the dataset's spaces are not those of the environment or none that SB3 can use, or rewards are to be
+        normalized
     """
 
     def __init__(self, dataset: OfflineDataset, env: VecEnv, device: th.device) -> None:
@@ -37,6 +38,7 @@ class Feeder:
         self._transpose = unwrap_vec_wrapper(env, VecTransposeImage)
         self._normalize = unwrap_vec_normalize(env)
         self._check(env)
+        _check_spaces(dataset)
         self._scale: tuple[Tensor, Tensor] | None = None
         if isinstance(dataset.action_space, spaces.Box):
             low, high = (th.as_tensor(x.reshape(1, -1)) for x in (dataset.action_space.low, dataset.action_space.high))
@@ -48,10 +50,12 @@ class Feeder:
     def _check(self, env: VecEnv) -> None:
         if _shape(self.dataset.action_space) != _shape(env.action_space) or self.dataset.action_space != env.action_space:
             raise ValueError(f"the dataset has actions {self.dataset.action_space}, the environment takes {env.action_space}")
-        given: Any = self.dataset.observation_space
-        seen = VecTransposeImage.transpose_space(given) if self._transpose is not None else given
-        if _shape(seen) != _shape(env.observation_space):
-            raise ValueError(f"the dataset has observations {given}, the environment gives {env.observation_space}")
+        given, raw = self.dataset.observation_space, env if self._transpose is None else self._transpose.venv
+        if _shape(given) != _shape(raw.observation_space):
+            if _shape(given) != _shape(env.observation_space):
+                raise ValueError(f"the dataset has observations {given}, the environment gives {raw.observation_space}")
+            # A replay buffer's images have been transposed before.
+            self._transpose = None
         if self._normalize is not None and self._normalize.norm_reward:
             raise ValueError(
                 "VecNormalize is to normalize rewards, which it can only do while it steps: give it norm_reward=False "
@@ -103,6 +107,16 @@ class Feeder:
 
     def _transposed(self, observations: Any) -> Any:
         return observations if self._transpose is None else self._transpose.transpose_observations(observations)
+
+
+def _check_spaces(dataset: OfflineDataset) -> None:
+    actions, seen = dataset.action_space, dataset.observation_space
+    leaves = seen.spaces.values() if isinstance(seen, spaces.Dict) else [seen]
+    for space in (actions, *leaves):
+        if isinstance(space, spaces.Discrete) and space.start != 0:
+            raise ValueError(f"Stable-Baselines3 takes discrete spaces that begin at 0, and the dataset has {space}")
+    if isinstance(actions, spaces.Box) and not (actions.low < actions.high).all():
+        raise ValueError(f"the lower bound of each action must be less than the upper one, and the dataset has {actions}")
 
 
 def _to_numpy(observations: Observations) -> Any:
