@@ -127,6 +127,7 @@ class BCQ(OfflineAlgorithm):
     :param seed: See :class:`OfflineAlgorithm`.
     :param device: See :class:`OfflineAlgorithm`.
     :param _init_setup_model: See :class:`OfflineAlgorithm`.
+    :raises ValueError: if there are no actions to choose from, and as :class:`OfflineAlgorithm` does
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, BCQPolicy)
@@ -153,6 +154,10 @@ class BCQ(OfflineAlgorithm):
         device: th.device | str = "auto",
         _init_setup_model: bool = True,
     ) -> None:
+        if n_target_actions < 1 or n_eval_actions < 1:
+            raise ValueError(
+                f"n_target_actions and n_eval_actions must be at least 1, got {n_target_actions} and {n_eval_actions}"
+            )
         self.tau = tau
         self.gamma = gamma
         self.lmbda = lmbda
