@@ -76,7 +76,7 @@ def make_runs(
             eval_episodes=1,
             flush=True,
             dataset=datasets[env],
-            evaluations=4,
+            evaluations=2,
             hyperparams=tuple(settings),
         )
         for (name, recipe, sparsity), algo, env in product(contestants(sparsities), ALGORITHMS, datasets)
@@ -180,8 +180,8 @@ def main() -> None:
         help="environment:id of a Minari dataset (%(default)s)",
     )
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95], help="(%(default)s)")
-    parser.add_argument("--bc", type=int, default=15_000, help="updates of behaviour cloning; 0 leaves it out (%(default)s)")
-    parser.add_argument("--bcq", type=int, default=5_000, help="updates of BCQ; 0 leaves it out (%(default)s)")
+    parser.add_argument("--bc", type=int, default=12_000, help="updates of behaviour cloning; 0 leaves it out (%(default)s)")
+    parser.add_argument("--bcq", type=int, default=6_000, help="updates of BCQ; 0 leaves it out (%(default)s)")
     parser.add_argument("--hyperparams", nargs="*", default=SETTINGS, help="beside the recipes' (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on (%(default)s)")
     parser.add_argument("--episodes", type=int, default=10, help="evaluation episodes per agent (%(default)s)")
