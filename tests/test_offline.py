@@ -518,6 +518,24 @@ def test_without_a_dataset():
             BCQ("MlpPolicy", dataset)
 
 
+def test_the_name_of_a_dataset(monkeypatch, tmp_path):
+    """It is looked up when it is needed: rl-zoo3 gives it to a model that it loads."""
+    asked, data = [], make_data()
+
+    def from_minari(name, download=False):
+        asked.append((name, download))
+        return data
+
+    monkeypatch.setattr(OfflineDataset, "from_minari", from_minari)
+    model = BC("MlpPolicy", "some/data-v0", policy_kwargs={"net_arch": [8]}, device="cpu").learn(2)
+    assert asked == [("some/data-v0", True)]
+    model.save(tmp_path / "agent.zip")
+    loaded = BC.load(tmp_path / "agent.zip", dataset="some/data-v0", device="cpu")
+    assert len(asked) == 1
+    loaded.learn(2)
+    assert len(asked) == 2 and loaded.dataset is data
+
+
 def test_another_environment():
     """``set_env`` is checked against the dataset when training goes on."""
     model = CASES["bc_mlp"].make(data_of("bc_mlp"))
