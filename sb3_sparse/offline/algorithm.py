@@ -44,7 +44,7 @@ class OfflineAlgorithm(BaseAlgorithm):
     :param policy_kwargs: Arguments of the policy.
     :param tensorboard_log: Folder of the log for tensorboard.
     :param verbose: Verbosity level: 0 for no output, 1 for information, 2 for debugging.
-    :param seed: Seed of the initial weights, of the minibatches and of the noise.
+    :param seed: Seed of the initial weights, of the minibatches and of the noise; a loaded model keeps the last two.
     :param device: Device of the networks.
     :param _init_setup_model: Whether to build the networks now.
     :raises ValueError: without a dataset, or if it does not fit the environment or the algorithm
@@ -85,12 +85,13 @@ class OfflineAlgorithm(BaseAlgorithm):
             supported_action_spaces=self.action_spaces,
         )
         self.batch_size = batch_size
-        #: Minibatches and noise follow from it and from the number of the update.
         self.draw_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         self._feeder: Feeder | None = None
-        #: Sums of the losses since the last entry of the log, and of how many updates.
-        self._sums: dict[str, Tensor] = {}
-        self._summed = 0
+        #: For whoever goes on: Minari's id of the dataset, and whether observations were normalized.
+        self.dataset_name: str | None = None
+        self.normalized = False
+        #: Sums of the losses since the log's last entry, and of how many updates.
+        self._sums, self._summed = dict[str, Tensor](), 0
         if _init_setup_model:
             self._feed()
             self._setup_model()
@@ -120,7 +121,7 @@ class OfflineAlgorithm(BaseAlgorithm):
         """
 
     def _after_update(self) -> None:
-        """What comes after the optimizer steps of an update: target networks."""
+        """Update what is not trained, such as target networks."""
 
     def sample(self, batch_size: int, generator: th.Generator | None = None) -> OfflineBatch:
         """
@@ -134,8 +135,8 @@ class OfflineAlgorithm(BaseAlgorithm):
     def losses(self, batch: OfflineBatch | None = None, *, generator: th.Generator | None = None) -> dict[str, Loss]:
         """
         The losses of one minibatch: what training minimizes, and what SNIP and GraSP differentiate. Each is a function without
-        arguments, and gives the same value whenever it is called at the same weights; losses of later networks see what the
-        steps of the earlier ones have changed.
+        arguments, and gives the same value whenever it is called at the same weights (dropout aside); losses of later networks
+        see what the steps of the earlier ones have changed.
 
         :param batch: A minibatch, as :meth:`sample` gives it; by default a new one of ``batch_size`` transitions.
         :param generator: CPU generator of minibatch and noise; None takes torch's global one.
@@ -170,7 +171,7 @@ class OfflineAlgorithm(BaseAlgorithm):
             self._summed += 1
 
     def _draw(self, number: int) -> th.Generator:
-        """A CPU generator for the update of this number, of which torch uses 32 bits: a factor without divisors of 2**32."""
+        """A CPU generator for one update. Torch uses 32 bits of a seed; with an odd factor no two updates have the same."""
         return th.Generator().manual_seed((self.draw_seed + number * 2_654_435_761) % 2**32)
 
     def learn(
@@ -178,7 +179,7 @@ class OfflineAlgorithm(BaseAlgorithm):
         total_timesteps: int,
         callback: MaybeCallback = None,
         log_interval: int | None = 1000,
-        tb_log_name: str = "run",
+        tb_log_name: str | None = None,
         reset_num_timesteps: bool = True,
         progress_bar: bool = False,
     ) -> SelfOfflineAlgorithm:
@@ -188,7 +189,7 @@ class OfflineAlgorithm(BaseAlgorithm):
         :param total_timesteps: Number of gradient updates.
         :param callback: Callbacks; their steps are updates.
         :param log_interval: Updates between two entries of the log; None writes none.
-        :param tb_log_name: Name of the run for tensorboard.
+        :param tb_log_name: Name of the run for tensorboard; that of the algorithm by default.
         :param reset_num_timesteps: Whether the clock begins anew.
         :param progress_bar: Whether to show one.
         :return: The model
@@ -196,7 +197,7 @@ class OfflineAlgorithm(BaseAlgorithm):
         """
         self._feed()
         total_timesteps, callback = self._setup_learn(
-            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+            total_timesteps, callback, reset_num_timesteps, tb_log_name or type(self).__name__, progress_bar
         )
         # Some callbacks look for these.
         dones, rewards, infos, new_obs = np.zeros(1, dtype=bool), np.zeros(1), [dict[str, Any]()], self._last_obs
@@ -233,9 +234,9 @@ class OfflineAlgorithm(BaseAlgorithm):
         if isinstance(self.dataset, str):
             self.dataset = OfflineDataset.from_minari(self.dataset, download=True)
         if not isinstance(self.dataset, OfflineDataset):
-            name = type(self).__name__
+            name, last = type(self).__name__, getattr(self, "dataset_name", None)
             raise ValueError(
-                f"{name} needs a dataset to train on, and a saved model does not hold it: "
+                f"{name} needs a dataset to train on, and a saved model does not hold it{f' ({last})' if last else ''}: "
                 f'{name}("MlpPolicy", dataset, ...), or {name}.load(path, dataset=dataset) to go on'
             )
         return self.dataset
@@ -243,16 +244,14 @@ class OfflineAlgorithm(BaseAlgorithm):
     def _feed(self) -> Feeder:
         """The dataset that the model has now, and an environment if it has none."""
         dataset = self._find_dataset()
-        if self.env is None:
-            self.env = self._wrap_env(make_spaces_env(dataset.observation_space, dataset.action_space))
-            self.n_envs = 1
-        if self._feeder is None or self._feeder.dataset is not dataset:
-            self._feeder = Feeder(dataset, self.env, self.device)
+        if self._feeder is None or self._feeder.dataset is not dataset or self._feeder.env is not self.env:
+            env = self.env or self._wrap_env(make_spaces_env(dataset.observation_space, dataset.action_space))
+            feeder = Feeder(dataset, env, self.observation_space, self.action_space, self.device)
+            if self.normalized and not feeder.normalizes:
+                raise ValueError("the model was trained on normalized observations: load it with env=, a VecNormalize")
+            self.env, self.n_envs, self._feeder = env, env.num_envs, feeder
+            self.dataset_name, self.normalized = dataset.name, feeder.normalizes
         return self._feeder
-
-    def set_env(self, env: GymEnv, force_reset: bool = True) -> None:
-        super().set_env(env, force_reset)
-        self._feeder = None
 
     def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
         return ["policy", *(f"policy.{name}.optimizer" for name in self.policy.networks)], []

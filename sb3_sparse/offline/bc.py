@@ -107,7 +107,7 @@ class BC(OfflineAlgorithm):
     :param seed: See :class:`OfflineAlgorithm`.
     :param device: See :class:`OfflineAlgorithm`.
     :param _init_setup_model: See :class:`OfflineAlgorithm`.
-    :raises ValueError: on an unknown mode
+    :raises ValueError: on an unknown mode, or a policy of another
     """
 
     policy: VAEPolicy | MLPPolicy
@@ -148,6 +148,11 @@ class BC(OfflineAlgorithm):
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         return MODES[self.mode] if policy_name in POLICY_NAMES else super()._get_policy_from_name(policy_name)
+
+    def _setup_model(self) -> None:
+        if not issubclass(self.policy_class, MODES[self.mode]):
+            raise ValueError(f"mode='{self.mode}' needs a {MODES[self.mode].__name__}, got {self.policy_class.__name__}")
+        super()._setup_model()
 
     def _losses(self, batch: OfflineBatch, generator: th.Generator | None) -> dict[str, Loss]:
         policy = self.policy

@@ -9,7 +9,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
-from stable_baselines3.common.utils import polyak_update
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -27,7 +26,7 @@ class BCQPolicy(OfflinePolicy):
     """
     The policy of BCQ: the VAE proposes actions, the actor perturbs them a little, and the first critic chooses.
 
-    Deterministic predictions use one fixed set of latent variables, which is saved with the policy; others draw them anew.
+    Deterministic predictions use one fixed set of latent variables, others draw them anew.
 
     :param observation_space: See :class:`OfflinePolicy`.
     :param action_space: See :class:`OfflinePolicy`.
@@ -64,7 +63,7 @@ class BCQPolicy(OfflinePolicy):
         self._add("critic", TwinCritic, target=True, action_dim=actions)
         self._add("actor", Head, target=True, action_dim=actions, outputs=actions, squash=True)
         fixed = th.randn(n_eval_actions, latent_dim, generator=th.Generator().manual_seed(0))
-        self.register_buffer("candidates", fixed.clamp(-LATENT_CLIP, LATENT_CLIP))
+        self.register_buffer("candidates", fixed.clamp(-LATENT_CLIP, LATENT_CLIP), persistent=False)
 
     def act(self, actor: Head, observations: PyTorchObs, latents: Tensor) -> Tensor:
         """
@@ -106,7 +105,8 @@ class BCQ(OfflineAlgorithm):
 
     and r alone where the episode has terminated; one that was cut off goes on.
 
-        model = BCQ("MlpPolicy", OfflineDataset.from_minari("mujoco/halfcheetah/expert-v0", download=True))
+        env = VecNormalize(make_vec_env("HalfCheetah-v5"), norm_reward=False)
+        model = BCQ("MlpPolicy", OfflineDataset.from_minari("mujoco/halfcheetah/expert-v0", download=True), env)
         model.learn(1_000_000, callback=OneShotPruningCallback("all", 0.95, saliency="snip"))
 
     :param policy: "MlpPolicy", "MultiInputPolicy" for dict observations, or a class.
@@ -217,5 +217,4 @@ class BCQ(OfflineAlgorithm):
         return batch.rewards + (1.0 - batch.terminations) * self.gamma * best
 
     def _after_update(self) -> None:
-        for online, target in ((self.policy.critic, self.policy.critic_target), (self.policy.actor, self.policy.actor_target)):
-            polyak_update(online.parameters(), target.parameters(), self.tau)
+        self.policy.update_targets(self.tau)

@@ -9,7 +9,6 @@ import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
-from stable_baselines3.common.utils import polyak_update
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -182,7 +181,7 @@ class DiscreteBCQ(OfflineAlgorithm):
         return {"q_net": q_net, "imitation": imitation}
 
     def _after_update(self) -> None:
-        polyak_update(self.policy.q_net.parameters(), self.policy.q_net_target.parameters(), self.tau)
+        self.policy.update_targets(self.tau)
 
 
 def _cross_entropy(head: Head, batch: OfflineBatch) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 
-#: Transitions that are looked at at a time.
-_CHUNK = 100_000
+#: Bytes of transitions that are looked at at a time.
+_CHUNK = 2**24
 
 Observations = Tensor | dict[str, Tensor]
 
@@ -26,18 +26,33 @@ class Feeder:
     will come.
 
     :param dataset: The dataset.
-    :param env: The model's environment; it is not stepped in.
+    :param env: The model's environment, which is not stepped in.
+    :param observation_space: The model's space of observations.
+    :param action_space: The model's space of actions.
     :param device: The model's device.
-    :raises ValueError: if the dataset's spaces are not those of the environment or none that SB3 can use, or rewards are to be
+    :raises ValueError: if the dataset's spaces are not those of the model or none that SB3 can use, or rewards are to be
         normalized
     """
 
-    def __init__(self, dataset: OfflineDataset, env: VecEnv, device: th.device) -> None:
+    def __init__(
+        self,
+        dataset: OfflineDataset,
+        env: VecEnv,
+        observation_space: spaces.Space[Any],
+        action_space: spaces.Space[Any],
+        device: th.device,
+    ) -> None:
         self.dataset = dataset
+        self.env = env
         self._device = device
         self._transpose = unwrap_vec_wrapper(env, VecTransposeImage)
         self._normalize = unwrap_vec_normalize(env)
         self._check(env)
+        if _shape(env.observation_space) != _shape(observation_space) or dataset.action_space != action_space:
+            raise ValueError(
+                f"the dataset has observations {dataset.observation_space} and actions {dataset.action_space}, the model "
+                f"was made for {observation_space} and {action_space}"
+            )
         _check_spaces(dataset)
         self._scale: tuple[Tensor, Tensor] | None = None
         if isinstance(dataset.action_space, spaces.Box):
@@ -47,8 +62,13 @@ class Feeder:
         if self._normalize is not None and self._normalize.training:
             self._fit()
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether there is a ``VecNormalize``."""
+        return self._normalize is not None
+
     def _check(self, env: VecEnv) -> None:
-        if _shape(self.dataset.action_space) != _shape(env.action_space) or self.dataset.action_space != env.action_space:
+        if self.dataset.action_space != env.action_space:
             raise ValueError(f"the dataset has actions {self.dataset.action_space}, the environment takes {env.action_space}")
         given, raw = self.dataset.observation_space, env if self._transpose is None else self._transpose.venv
         if _shape(given) != _shape(raw.observation_space):
@@ -65,13 +85,19 @@ class Feeder:
     def _fit(self) -> None:
         assert self._normalize is not None
         self._normalize.training = False
-        statistics = self._normalize.obs_rms if self._normalize.norm_obs else {}
-        for key, rms in statistics.items() if isinstance(statistics, dict) else [(None, statistics)]:
-            fresh = RunningMeanStd(shape=rms.mean.shape)
-            for start in range(0, len(self.dataset), _CHUNK):
-                batch = self.dataset.batch(np.arange(start, min(start + _CHUNK, len(self.dataset))))
-                fresh.update(_at(self._transposed(_to_numpy(batch.observations)), key))
-            rms.mean, rms.var, rms.count = fresh.mean, fresh.var, fresh.count
+        if not self._normalize.norm_obs:
+            return
+        count, statistics = len(self.dataset), self._normalize.obs_rms
+        by_key = statistics if isinstance(statistics, dict) else {"": statistics}
+        fresh = {key: RunningMeanStd(shape=rms.mean.shape) for key, rms in by_key.items()}
+        size = max(1, _CHUNK * count // self.dataset.nbytes)
+        for start in range(0, count, size):
+            batch = self.dataset.batch(np.arange(start, min(start + size, count)))
+            observations = self._transposed(_to_numpy(batch.observations))
+            for key, rms in fresh.items():
+                rms.update(observations[key] if isinstance(observations, dict) else observations)
+        for key, rms in by_key.items():
+            rms.mean, rms.var, rms.count = fresh[key].mean, fresh[key].var, fresh[key].count
 
     def sample(self, batch_size: int, generator: th.Generator | None) -> OfflineBatch:
         """
@@ -123,10 +149,6 @@ def _to_numpy(observations: Observations) -> Any:
     if isinstance(observations, dict):
         return {key: value.numpy() for key, value in observations.items()}
     return observations.numpy()
-
-
-def _at(observations: Any, key: str | None) -> Any:
-    return observations if key is None else observations[key]
 
 
 def _shape(space: spaces.Space[Any]) -> object:

@@ -9,7 +9,9 @@ from gymnasium import spaces
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, CombinedExtractor, FlattenExtractor
 from stable_baselines3.common.type_aliases import Schedule
+from stable_baselines3.common.utils import get_parameters_by_name, polyak_update
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from sb3_sparse.offline.networks import Network
 
@@ -72,6 +74,8 @@ class OfflinePolicy(BasePolicy):
         self.net_arch = net_arch
         self.activation_fn = activation_fn
         self._learning_rate = lr_schedule(1)
+        #: Batch norms of networks, and those of their target networks.
+        self._norms: list[tuple[nn.Module, nn.Module]] = []
         if isinstance(net_arch, Mapping) and (unknown := [name for name in net_arch if name not in self.default_arch]):
             raise ValueError(
                 f"net_arch names {', '.join(map(repr, unknown))}; {type(self).__name__} has {', '.join(self.default_arch)}"
@@ -100,6 +104,8 @@ class OfflinePolicy(BasePolicy):
             twin = deepcopy(network)
             twin.set_training_mode(False)
             self.add_module(f"{name}_target", twin)
+            pairs = zip(network.modules(), twin.modules(), strict=True)
+            self._norms += [(own, other) for own, other in pairs if isinstance(own, _BatchNorm)]
         optimizer_class: Any = self.optimizer_class  # Only the user knows the arguments of the class.
         network.optimizer = optimizer_class(network.parameters(), lr=self._learning_rate, **self.optimizer_kwargs)
 
@@ -107,6 +113,17 @@ class OfflinePolicy(BasePolicy):
     def networks(self) -> dict[str, Network]:
         """The networks that are trained, by name and in the order in which they are."""
         return {name: getattr(self, name) for name in self.default_arch}
+
+    def update_targets(self, tau: float) -> None:
+        """
+        :param tau: Share of the networks that goes into their target networks; statistics of batch norms are copied whole.
+        """
+        for name in self.default_arch:
+            target = getattr(self, f"{name}_target", None)
+            if target is not None:
+                polyak_update(getattr(self, name).parameters(), target.parameters(), tau)
+        for own, other in self._norms:
+            polyak_update(get_parameters_by_name(own, ["running_"]), get_parameters_by_name(other, ["running_"]), 1.0)
 
     def _shaped(self, actions: Tensor) -> Tensor:
         """

@@ -1,5 +1,6 @@
 """An environment for those who have none: SB3's callbacks ask a model for one, if only for its spaces."""
 
+from copy import deepcopy
 from typing import Any, NoReturn
 
 import gymnasium as gym
@@ -25,8 +26,9 @@ class SpacesEnv(gym.Env[Any, Any]):
     """
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        self.observation_space = observation_space
-        self.action_space = action_space
+        # Its own: whoever seeds an environment seeds its spaces.
+        self.observation_space = deepcopy(observation_space)
+        self.action_space = deepcopy(action_space)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """
