@@ -293,19 +293,30 @@ def _write(
     return dataset
 
 
+def make_small(folder: Path, jobs: int = 1, seed: int = 0) -> tuple[MinariDataset, list[float]]:
+    """
+    :param folder: Where to put it; Minari looks for datasets there from now on.
+    :param jobs: Number of processes.
+    :param seed: Seed of the first episode.
+    :return: A dataset of an untrained agent, and the returns of its episodes
+    """
+    os.environ["MINARI_DATASETS_PATH"] = str((folder / "datasets").resolve())
+    folder.mkdir(parents=True, exist_ok=True)
+    agent = folder / "sac-Pendulum-v1.zip"
+    SAC("MlpPolicy", gym.make("Pendulum-v1"), seed=0, device="cpu").save(agent)
+    rollout = Rollout(agent, "Pendulum-v1", transitions=1000, seed=seed)
+    return make_dataset(rollout, "quick/pendulum-v0", jobs, folder / "work", force=True)
+
+
 def quick(jobs: int, seed: int) -> dict[str, object]:
     """
     :param jobs: Number of processes.
     :param seed: Seed of the first episode.
-    :return: What was read back from a dataset of an untrained agent, in a folder of its own
+    :return: What was read back from a small dataset, in a folder that is removed
     """
     with tempfile.TemporaryDirectory() as name:
-        os.environ["MINARI_DATASETS_PATH"] = str(Path(name) / "datasets")
-        agent = Path(name) / "sac-Pendulum-v1.zip"
-        SAC("MlpPolicy", gym.make("Pendulum-v1"), seed=0, device="cpu").save(agent)
-        rollout = Rollout(agent, "Pendulum-v1", transitions=1000, seed=seed)
-        _, returns = make_dataset(rollout, "quick/pendulum-v0", jobs, Path(name) / "work", force=False)
-        return describe(minari.load_dataset("quick/pendulum-v0"), returns)
+        dataset, returns = make_small(Path(name), jobs, seed)
+        return describe(minari.load_dataset(dataset.id), returns)
 
 
 def describe(dataset: MinariDataset, returns: list[float]) -> dict[str, object]:

@@ -18,9 +18,11 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import minari
 import numpy as np
 import torch as th
 from intervals import half_width, mean_interval
+from make_dataset import make_small
 from report import store
 from rich.console import Console
 from rich.table import Table
@@ -82,6 +84,15 @@ def make_runs(
         for (name, recipe, sparsity), algo, env in product(contestants(sparsities), ALGORITHMS, datasets)
         if updates[algo]
     }
+
+
+def expert_return(dataset: str) -> float:
+    """
+    :param dataset: Id of a Minari dataset.
+    :return: Mean return of its whole episodes: ``make_dataset.py`` may have cut the last one, and says what the others had
+    """
+    known = minari.load_dataset(dataset).storage.metadata.get("mean_return")
+    return float(OfflineDataset.from_minari(dataset).episode_returns().mean() if known is None else known)
 
 
 def evaluate(run: Run, episodes: int) -> dict[str, object]:
@@ -181,7 +192,7 @@ def main() -> None:
     )
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95], help="(%(default)s)")
     parser.add_argument("--bc", type=int, default=12_000, help="updates of behaviour cloning; 0 leaves it out (%(default)s)")
-    parser.add_argument("--bcq", type=int, default=6_000, help="updates of BCQ; 0 leaves it out (%(default)s)")
+    parser.add_argument("--bcq", type=int, default=4_000, help="updates of BCQ; 0 leaves it out (%(default)s)")
     parser.add_argument("--hyperparams", nargs="*", default=SETTINGS, help="beside the recipes' (%(default)s)")
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds, from 0 on (%(default)s)")
     parser.add_argument("--episodes", type=int, default=10, help="evaluation episodes per agent (%(default)s)")
@@ -196,8 +207,9 @@ def main() -> None:
     th.set_num_threads(1)
     if args.quick:
         args.sparsities, args.bc, args.bcq, args.seeds, args.episodes = [0.9], 300, 0, 1, 1
+        args.datasets = [f"Pendulum-v1:{make_small(args.folder / 'quick')[0].id}"]
     datasets = dict(entry.split(":", 1) for entry in args.datasets)
-    experts = {env: float(OfflineDataset.from_minari(name).episode_returns().mean()) for env, name in datasets.items()}
+    experts = {env: expert_return(name) for env, name in datasets.items()}
     updates = {"bc": args.bc, "bcq": args.bcq}
     agents: dict[str, list[dict]] = {}
     for seed in range(args.seeds):

@@ -11,9 +11,9 @@ from the first update on. d3rlpy is timed in what its ``fit`` does per step, its
 bar and log, and without ``compile_graph``, which is for GPUs.
 
 The two live in processes of their own, on one and the same core with one thread each, and take turns in an order that is drawn
-anew in every round, so that a busy machine slows both alike; a ratio is the median over the rounds. ``snip/0.95`` is ours,
-pruned to 95 % before its first update, over dense d3rlpy. d3rlpy does not clone by a VAE: of ``bc_vae`` there are only the
-updates per second. Numbers below 1e-38 are kept by both, and slow both down, as dead units make them. Without ``--d3rlpy``
+anew in every round, so that a busy machine slows both alike; a ratio is the median over the rounds. ``sparse/0.95`` is ours,
+pruned by SNIP to 95 % before its first update, over dense d3rlpy. d3rlpy does not clone by a VAE: of ``bc_vae`` there are only
+the updates per second. Numbers below 1e-38 are kept by both, and slow both down, as dead units make them. Without ``--d3rlpy``
 there are no ratios at all.
 """
 

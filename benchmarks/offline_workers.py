@@ -87,7 +87,7 @@ def make_ours() -> dict[str, Learn]:
         return learn
 
     makers = {"bcq": bcq, "bc_mlp": lambda: bc("mlp", CLONE), "bc_vae": lambda: bc("vae", VAE)}
-    kinds = {"dense": False, f"snip/{SPARSITY}": True}
+    kinds = {"dense": False, f"sparse/{SPARSITY}": True}
     return {f"{name}/{kind}": learner(make(), sparse) for name, make in makers.items() for kind, sparse in kinds.items()}
 
 

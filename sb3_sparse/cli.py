@@ -182,6 +182,7 @@ def _train_arguments(args: argparse.Namespace, rest: list[str]) -> list[str]:
     conf = zoo.find_recipe(args.algo, args.recipe) if args.recipe else args.conf_file
     if conf is not None:
         zoo.check_environment(Path(conf), args.env)
+    zoo.check_dataset(args.algo, None if conf is None else Path(conf), args.env, args.dataset)
     overrides = list(args.hyperparams)
     if args.dataset is not None:
         overrides.append(f"dataset:{args.dataset!r}")

@@ -2,7 +2,8 @@
 The way into rl-zoo3: our recipes by name, and its own commands around them.
 
 A recipe is an rl-zoo3 hyperparameter file ``<algo>_<name>.yml``, so ``python -m rl_zoo3.train -conf
-hyperparams/sac_gmp.yml`` runs it unmodified. This module finds the path, and sets the sparsity from the command line.
+hyperparams/sac_gmp.yml`` runs it unmodified; only the offline algorithms are unknown there, until :func:`register`. This
+module finds the path, and sets the sparsity from the command line.
 """
 
 import sys
@@ -18,6 +19,8 @@ RECIPES = next(path for path in (_PACKAGE / "hyperparams", _PACKAGE.parent / "hy
 
 #: Arguments of callbacks that say how sparse a network ends.
 _SPARSITY_ARGUMENTS = {"final_sparsity", "sparsity"}
+#: Names of the algorithms that need a dataset.
+OFFLINE = ("bc", "bcq", "discrete_bc", "discrete_bcq")
 #: Our callbacks that have nothing to do on a dense network.
 _SPARSE_ONLY = {"OneShotPruningCallback", "RewiringCallback"}
 
@@ -81,6 +84,28 @@ def _hyperparams_of(path: Path, recipe: dict[str, dict[str, Any]], env: str) -> 
         known = ", ".join(name for name in recipe if not name.startswith("_"))
         raise ValueError(f"{path} has no hyperparameters for '{env}'; it has: {known}")
     return hyperparams
+
+
+def check_dataset(algo: str, path: Path | None, env: str, dataset: str | None) -> None:
+    """
+    Say what is wrong with an offline run before rl-zoo3 meets it.
+
+    :param algo: rl-zoo3's name of an algorithm.
+    :param path: Its hyperparameter file.
+    :param env: Environment.
+    :param dataset: Id of a dataset that was given beside the file.
+    :raises ValueError: if there is a dataset and no use for it, or none where it is needed
+    """
+    if algo not in OFFLINE:
+        if dataset is not None:
+            raise ValueError(
+                f"--dataset is for the offline algorithms: {', '.join(OFFLINE)}; '{algo}' steps in its environment"
+            )
+    elif path is None:
+        raise ValueError(f"'{algo}' has no hyperparameters in rl-zoo3: give --recipe or --conf-file")
+    elif dataset is None and path.suffix in (".yml", ".yaml"):
+        if "dataset" not in _hyperparams_of(path, read_recipe(path), env):
+            raise ValueError(f"{path} names no dataset for '{env}': give --dataset, the id of a Minari dataset")
 
 
 def with_sparsity(path: Path, env: str, sparsity: float) -> str:
@@ -156,10 +181,9 @@ def register() -> None:
     """Make the offline algorithms known to rl-zoo3, under the names bc, bcq, discrete_bc and discrete_bcq."""
     from rl_zoo3 import ALGOS
 
-    from sb3_sparse import offline
+    from sb3_sparse.offline import BC, BCQ, DiscreteBC, DiscreteBCQ
 
-    ALGOS |= {"bc": offline.BC, "bcq": offline.BCQ}
-    ALGOS |= {"discrete_bc": offline.DiscreteBC, "discrete_bcq": offline.DiscreteBCQ}
+    ALGOS.update(zip(OFFLINE, (BC, BCQ, DiscreteBC, DiscreteBCQ), strict=True))
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:

@@ -3,6 +3,7 @@
 import csv
 import json
 import zipfile
+from functools import partial
 
 import gymnasium as gym
 import numpy as np
@@ -22,7 +23,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.torch_layers import NatureCNN
+from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_sparse import OneShotPruningCallback
@@ -170,12 +171,14 @@ def test_log(name, tmp_path):
             losses[network].append(value.item())
             return value
 
-        return {n: lambda n=n, loss=loss: noted(n, loss) for n, loss in compute(batch, generator).items()}
+        return {network: partial(noted, network, loss) for network, loss in compute(batch, generator).items()}
 
     again._losses = record
-    again.learn(4)
+    again.learn(6)
+    again.learn(2, callback=OneShotPruningCallback("all", 0.5), reset_num_timesteps=False)
     for network in networks:
-        assert float(rows[0][f"train/{network}_loss"]) == pytest.approx(np.mean(losses[network]), rel=1e-4)
+        means = np.reshape(losses[network], (2, 4)).mean(1)
+        np.testing.assert_allclose([float(row[f"train/{network}_loss"]) for row in rows[:2]], means, rtol=1e-4)
 
 
 def test_tensorboard(tmp_path):
@@ -199,6 +202,51 @@ def test_learning_rate_schedule():
 
     model.learn(4, callback=Look())
     np.testing.assert_allclose(rates, np.outer([0.1, 0.075, 0.05, 0.025], [1, 1, 1]))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_in_two_calls_or_in_one(name):
+    """Nothing is drawn twice, also where the clock begins anew."""
+    whole = CASES[name].make().learn(6)
+    expect_same(whole, CASES[name].make().learn(3).learn(3))
+    expect_same(whole, CASES[name].make().learn(3).learn(3, reset_num_timesteps=False))
+
+
+class Modes(FlattenExtractor):
+    """Notes whether it is in training mode; weights make it take part in the averaging."""
+
+    def forward(self, observations):
+        self.seen = [*getattr(self, "seen", []), self.training]
+        return super().forward(observations)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_modes(name):
+    """Networks that learn are in training mode whenever they do, target networks never, and nobody when it acts."""
+    model = CASES[name].make(policy_kwargs={"features_extractor_class": Modes})
+    observations = transitions()["observations"]
+
+    def look(learning):
+        for network in (*CASES[name].networks, *CASES[name].targets):
+            seen = getattr(model.policy, network).features_extractor.__dict__.pop("seen", [])
+            assert set(seen) <= {learning and not network.endswith("_target")}
+            assert seen or network.endswith("_target") or not learning
+
+    for _ in range(2):
+        model.learn(1)
+        look(True)
+        model.predict(observations)
+        look(False)
+
+
+def test_adam_is_fused():
+    """From the first update on, for pruning makes it so: what it costs would change, and so would the rounding."""
+    for case in CASES.values():
+        model = case.make()
+        assert all(network.optimizer.param_groups[0]["fused"] for network in model.policy.networks.values())
+        kwargs = {"optimizer_class": th.optim.SGD, "optimizer_kwargs": {"momentum": 0.9}}
+        model = case.make(policy_kwargs=kwargs).learn(2)
+        assert all(isinstance(network.optimizer, th.optim.SGD) for network in model.policy.networks.values())
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -319,6 +367,7 @@ SEEN = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:pruning has cut network 'actor' off")
 @pytest.mark.parametrize("seen", SEEN)
 @pytest.mark.parametrize("name", ["bcq", "bc_mlp", "discrete_bcq"])
 def test_observation_spaces(name, seen, tmp_path):
@@ -497,6 +546,11 @@ FLAT = spaces.Box(np.float32([-1, 1]), np.float32([1, 1]))
             {"dataset": make_data(box(4), gym.make("Pendulum-v1").action_space), "env": "Pendulum-v1"},
             "the dataset has obs",
         ),
+        (
+            "bcq",
+            {"dataset": make_data(action_space=box(1, high=1.0)), "env": "Pendulum-v1"},
+            "the dataset has actions .* takes",
+        ),
         ("discrete_bc", {"dataset": shifted("action")}, "begin at 0"),
         ("bc_mlp", {"dataset": shifted("observation")}, "begin at 0"),
         ("bcq", {"dataset": make_data(action_space=FLAT)}, "lower bound of each action must be less than the upper one"),
@@ -513,9 +567,30 @@ def test_refused(name, kwargs, message):
 
 
 def test_without_a_dataset():
-    for dataset in (None, 7):
-        with pytest.raises(ValueError, match=r"BCQ needs a dataset to train on"):
-            BCQ("MlpPolicy", dataset)
+    with pytest.raises(ValueError, match=r"BCQ needs a dataset to train on"):
+        BCQ("MlpPolicy")
+    with pytest.raises(ValueError, match=r"BCQ takes an OfflineDataset or the id of a Minari dataset, got a int"):
+        BCQ("MlpPolicy", 7)
+    with pytest.raises(ValueError, match=r"'Pendulum-v1' is an environment, and BCQ takes a dataset in this place"):
+        BCQ("MlpPolicy", "Pendulum-v1")
+
+
+def test_normalization_that_has_seen_nothing():
+    """It would normalize nothing, for it is not to see anything either."""
+    env = VecNormalize(make_vec_env("Pendulum-v1"), norm_reward=False, training=False)
+    with pytest.warns(UserWarning, match="VecNormalize has seen no observations"):
+        BC("MlpPolicy", data_of("bc_mlp"), env, mode="mlp", device="cpu")
+
+
+@pytest.mark.filterwarnings("ignore:pruning has left network")
+def test_critics_that_are_cut_off_from_the_actions():
+    """One input of another order of magnitude takes the budget; what the actor does makes no difference then."""
+    arrays = transitions()
+    for name in ("observations", "next_observations"):
+        arrays[name] = arrays[name] * np.float32([1e4, 1.0, 1.0])
+    model = BCQ("MlpPolicy", OfflineDataset.from_arrays(**arrays), policy_kwargs={"net_arch": [16, 16]}, seed=0, device="cpu")
+    with pytest.warns(UserWarning, match="pruning has cut network 'actor' off from its loss"):
+        model.learn(1, callback=OneShotPruningCallback("all", 0.95, saliency="snip"))
 
 
 def test_the_name_of_a_dataset(monkeypatch, tmp_path):
@@ -539,8 +614,14 @@ def test_the_name_of_a_dataset(monkeypatch, tmp_path):
 def test_another_environment():
     """``set_env`` is checked against the dataset when training goes on."""
     model = CASES["bc_mlp"].make(data_of("bc_mlp"))
+    raw = model.sample(4, th.Generator().manual_seed(0)).observations.numpy()
+    env = normalized()
+    model.set_env(env)
+    batch = model.sample(4, th.Generator().manual_seed(0))
+    np.testing.assert_array_equal(batch.observations, env.normalize_obs(raw))
     model.set_env(gym.make("Pendulum-v1"))
     model.learn(2)
+    assert np.array_equal(model.sample(4, th.Generator().manual_seed(0)).observations, raw)
     with pytest.raises(ValueError, match="spaces do not match"):
         model.set_env(gym.make("CartPole-v1"))
     model.dataset = make_data()

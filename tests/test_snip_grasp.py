@@ -415,6 +415,7 @@ def test_a_run_that_ends_too_early_says_so_and_can_go_on():
 
 
 @pytest.mark.parametrize("saliency", BY_DATA)
+@pytest.mark.filterwarnings("ignore:pruning has cut network 'actor' off")
 def test_gradually(saliency):
     """Each pruning sees a batch of its own, and takes away from what is left."""
     model = CASES["td3"].make()
@@ -444,6 +445,7 @@ def test_masks_follow_from_the_seed(name, saliency):
 @pytest.mark.parametrize("kind", ["one shot", "gradual"])
 @pytest.mark.parametrize("cut", [15, 21, 60])
 @pytest.mark.parametrize("name", ["sac", "td3", "dqn"])
+@pytest.mark.filterwarnings("ignore:pruning has cut network 'actor' off")
 def test_resumed_equals_uninterrupted(name, cut, kind, tmp_path):
     def callback():
         if kind == "gradual":

@@ -90,7 +90,9 @@ def find_losses(model: "BaseAlgorithm", n_samples: int, generator: Generator) ->
     :raises ValueError: if the algorithm has no losses that could be asked for
     """
     if isinstance(model, HasLosses):
-        return model.losses(model.sample(n_samples, generator), generator=generator)
+        losses = model.losses(model.sample(n_samples, generator), generator=generator)
+        seed = int(th.randint(2**32, (), generator=generator))
+        return {network: partial(_call, loss, model, seed) for network, loss in losses.items()}
     functions = _functions(model)
     assert isinstance(model, OffPolicyAlgorithm) and model.replay_buffer is not None
     batch_seed, noise_seed = th.randint(2**32, (2,), generator=generator).tolist()
@@ -101,7 +103,8 @@ def find_losses(model: "BaseAlgorithm", n_samples: int, generator: Generator) ->
         batch = model.replay_buffer.sample(n_samples, env=model._vec_normalize_env)
     finally:
         np.random.set_state(state)
-    return {network: partial(_call, function, model, batch, noise_seed) for network, function in functions.items()}
+    losses = {network: partial(function, model, batch) for network, function in functions.items()}
+    return {network: partial(_call, loss, model, noise_seed) for network, loss in losses.items()}
 
 
 def _sac_draws(model: SAC, batch: ReplayBufferSamples) -> tuple[Tensor, ...]:
@@ -182,13 +185,13 @@ def _functions(model: "BaseAlgorithm") -> dict[str, _Function]:
     )
 
 
-def _call(function: _Function, model: OffPolicyAlgorithm, batch: ReplayBufferSamples, seed: int) -> Tensor:
+def _call(loss: Loss, model: "BaseAlgorithm", seed: int) -> Tensor:
     with _as_in_training(model, seed):
-        return function(model, batch)
+        return loss()
 
 
 @contextmanager
-def _as_in_training(model: OffPolicyAlgorithm, seed: int) -> Iterator[None]:
+def _as_in_training(model: "BaseAlgorithm", seed: int) -> Iterator[None]:
     """The modes of ``train()`` and these random numbers; what a forward pass may change is put back."""
     modules = list(model.policy.modules())
     modes = [module.training for module in modules]

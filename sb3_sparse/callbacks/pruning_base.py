@@ -15,11 +15,13 @@ from sb3_sparse.sparsity import (
     SALIENCIES,
     ChosenDistribution,
     Distribution,
+    Loss,
     Saliency,
     by_parts,
     default_samples,
     find_distribution,
     prune_to,
+    snip,
 )
 
 #: A layer is as good as empty if its density is less than this share of its network's.
@@ -157,9 +159,23 @@ class PruningCallback(SparsityCallback):
         for network in self.layers:
             self._apply(network, masks[network], rules=("mask", "topk"))
             self._warn_of_near_empty(network)
+        for network, loss in losses.items():
+            self._warn_of_cut(network, loss)
         if self.verbose > 0:
             done = ", ".join(f"{network} {self._log[f'sparsity/{network}']:.4f}" for network in self.layers)
             print(f"{type(self).__name__}: step {self.timestep}, sparsity of {done}")
+
+    def _warn_of_cut(self, network: str, loss: Loss) -> None:
+        """Say so, once, where nothing that is left of a network can change its loss."""
+        weights = {name: layer.weight for name, layer in self.layers.get(network, {}).items()}
+        said = f"{network} cut off"
+        if weights and said not in self._warned and not any(bool(score.any()) for score in snip(weights, loss).values()):
+            self._warned.add(said)
+            warnings.warn(
+                f"pruning has cut network '{network}' off from its loss, whose gradient is zero now in all of its weights: "
+                "normalize observations (VecNormalize), or take a lower sparsity or another distribution, such as 'erk'",
+                stacklevel=2,
+            )
 
     def _warn_of_near_empty(self, network: str) -> None:
         """Say so, once, where a layer has next to no weights left while its network has many."""

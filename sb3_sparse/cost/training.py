@@ -97,7 +97,7 @@ def _offline_passes(settings: Mapping[str, object]) -> Mapping[str, float]:
             "actor.mlp": samples,
         }
     # Discrete BCQ values the next action with the target network, and finds it with the other two.
-    return {"q_net": 2, "imitation": 1} if "threshold" in settings else {}
+    return {"q_net": 2, "imitation": 1} if {"threshold", "tau", "gamma"} <= settings.keys() else {}
 
 
 def _updates_per_step(settings: Mapping[str, object]) -> float | None:

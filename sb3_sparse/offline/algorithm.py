@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sb3_sparse.nn import fuse_adam
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
-from sb3_sparse.offline.feeder import Feeder
+from sb3_sparse.offline.feeder import Feeder, find_dataset
 from sb3_sparse.offline.policy import OfflinePolicy
 from sb3_sparse.offline.spaces_env import make_spaces_env
 from sb3_sparse.sparsity import Loss
@@ -231,14 +231,11 @@ class OfflineAlgorithm(BaseAlgorithm):
         self.logger.dump(self.num_timesteps)
 
     def _find_dataset(self) -> OfflineDataset:
-        if isinstance(self.dataset, str):
-            self.dataset = OfflineDataset.from_minari(self.dataset, download=True)
-        if not isinstance(self.dataset, OfflineDataset):
-            name, last = type(self).__name__, getattr(self, "dataset_name", None)
-            raise ValueError(
-                f"{name} needs a dataset to train on, and a saved model does not hold it{f' ({last})' if last else ''}: "
-                f'{name}("MlpPolicy", dataset, ...), or {name}.load(path, dataset=dataset) to go on'
-            )
+        self.dataset = find_dataset(self.dataset, type(self).__name__, getattr(self, "dataset_name", None))
+        if not isinstance(self.dataset.action_space, self.action_spaces):
+            known = " or ".join(space.__name__ for space in self.action_spaces)
+            other = "DiscreteBCQ and DiscreteBC take Discrete ones, BCQ and BC Box"
+            raise ValueError(f"{type(self).__name__} is for {known} actions, not {self.dataset.action_space}; {other}")
         return self.dataset
 
     def _feed(self) -> Feeder:

@@ -101,7 +101,12 @@ class DiscreteBC(OfflineAlgorithm):
     :param env: See :class:`OfflineAlgorithm`.
     :param learning_rate: See :class:`OfflineAlgorithm`.
     :param batch_size: See :class:`OfflineAlgorithm`.
-    :param kwargs: The other arguments of :class:`OfflineAlgorithm`.
+    :param policy_kwargs: Arguments of :class:`DiscreteBCPolicy`.
+    :param tensorboard_log: See :class:`OfflineAlgorithm`.
+    :param verbose: See :class:`OfflineAlgorithm`.
+    :param seed: See :class:`OfflineAlgorithm`.
+    :param device: See :class:`OfflineAlgorithm`.
+    :param _init_setup_model: See :class:`OfflineAlgorithm`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, DiscreteBCPolicy)
@@ -115,9 +120,26 @@ class DiscreteBC(OfflineAlgorithm):
         env: GymEnv | str | None = None,
         learning_rate: float | Schedule = 3e-4,
         batch_size: int = 64,
-        **kwargs: Any,
+        policy_kwargs: dict[str, Any] | None = None,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
     ) -> None:
-        super().__init__(policy, dataset, env, learning_rate, batch_size, **kwargs)
+        super().__init__(
+            policy,
+            dataset,
+            env,
+            learning_rate,
+            batch_size,
+            policy_kwargs,
+            tensorboard_log,
+            verbose,
+            seed,
+            device,
+            _init_setup_model,
+        )
 
     def _losses(self, batch: OfflineBatch, generator: th.Generator | None) -> dict[str, Loss]:
         return {"actor": lambda: _cross_entropy(self.policy.actor, batch)[0]}
@@ -136,7 +158,12 @@ class DiscreteBCQ(OfflineAlgorithm):
     :param tau: Share of the Q-network that goes into its target network after each update.
     :param gamma: Discount factor.
     :param threshold: Actions of less than this share of the likeliest one's probability are not taken.
-    :param kwargs: The other arguments of :class:`OfflineAlgorithm`.
+    :param policy_kwargs: Arguments of :class:`DiscreteBCQPolicy`.
+    :param tensorboard_log: See :class:`OfflineAlgorithm`.
+    :param verbose: See :class:`OfflineAlgorithm`.
+    :param seed: See :class:`OfflineAlgorithm`.
+    :param device: See :class:`OfflineAlgorithm`.
+    :param _init_setup_model: See :class:`OfflineAlgorithm`.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, DiscreteBCQPolicy)
@@ -153,12 +180,29 @@ class DiscreteBCQ(OfflineAlgorithm):
         tau: float = 0.005,
         gamma: float = 0.99,
         threshold: float = 0.3,
-        **kwargs: Any,
+        policy_kwargs: dict[str, Any] | None = None,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: th.device | str = "auto",
+        _init_setup_model: bool = True,
     ) -> None:
         self.tau = tau
         self.gamma = gamma
         self.threshold = threshold
-        super().__init__(policy, dataset, env, learning_rate, batch_size, **kwargs)
+        super().__init__(
+            policy,
+            dataset,
+            env,
+            learning_rate,
+            batch_size,
+            policy_kwargs,
+            tensorboard_log,
+            verbose,
+            seed,
+            device,
+            _init_setup_model,
+        )
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"threshold": self.threshold}

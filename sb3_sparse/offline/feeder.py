@@ -1,12 +1,14 @@
 """What stands between a dataset and a model: minibatches as the model takes them."""
 
+import warnings
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from stable_baselines3.common.running_mean_std import RunningMeanStd
-from stable_baselines3.common.vec_env import VecEnv, VecTransposeImage, unwrap_vec_normalize, unwrap_vec_wrapper
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, VecTransposeImage, unwrap_vec_normalize, unwrap_vec_wrapper
 from torch import Tensor
 
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
@@ -15,6 +17,28 @@ from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 _CHUNK = 2**24
 
 Observations = Tensor | dict[str, Tensor]
+
+
+def find_dataset(chosen: object, algorithm: str, last: str | None) -> OfflineDataset:
+    """
+    :param chosen: What a user gave for a dataset: one, or the id of a Minari dataset, which is downloaded if it is not there.
+    :param algorithm: Name of the algorithm, for the error.
+    :param last: Id of the dataset that a saved model was trained on, for the error.
+    :return: The dataset
+    :raises ValueError: if this is no dataset
+    """
+    if isinstance(chosen, str):
+        if chosen in gym.registry:
+            raise ValueError(f"'{chosen}' is an environment, and {algorithm} takes a dataset in this place: env='{chosen}'")
+        return OfflineDataset.from_minari(chosen, download=True)
+    if isinstance(chosen, OfflineDataset):
+        return chosen
+    if chosen is not None:
+        raise ValueError(f"{algorithm} takes an OfflineDataset or the id of a Minari dataset, got a {type(chosen).__name__}")
+    raise ValueError(
+        f"{algorithm} needs a dataset to train on, and a saved model does not hold it{f' ({last})' if last else ''}: "
+        f'{algorithm}("MlpPolicy", dataset, ...), or {algorithm}.load(path, dataset=dataset) to go on'
+    )
 
 
 class Feeder:
@@ -61,6 +85,12 @@ class Feeder:
             self._scale = None if scale[0].eq(1.0).all() and scale[1].eq(0.0).all() else scale
         if self._normalize is not None and self._normalize.training:
             self._fit()
+        elif self._normalize is not None and self._normalize.norm_obs and _is_fresh(self._normalize):
+            warnings.warn(
+                "VecNormalize has seen no observations and is not to see any (training=False), so it normalizes nothing: "
+                "leave training=True, and it gets the dataset's statistics",
+                stacklevel=2,
+            )
 
     @property
     def normalizes(self) -> bool:
@@ -143,6 +173,11 @@ def _check_spaces(dataset: OfflineDataset) -> None:
             raise ValueError(f"Stable-Baselines3 takes discrete spaces that begin at 0, and the dataset has {space}")
     if isinstance(actions, spaces.Box) and not (actions.low < actions.high).all():
         raise ValueError(f"the lower bound of each action must be less than the upper one, and the dataset has {actions}")
+
+
+def _is_fresh(normalize: VecNormalize) -> bool:
+    statistics: Any = normalize.obs_rms
+    return all(rms.count < 1 for rms in (statistics.values() if isinstance(statistics, dict) else [statistics]))
 
 
 def _to_numpy(observations: Observations) -> Any:
