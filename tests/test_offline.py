@@ -615,13 +615,18 @@ def test_another_environment():
     """``set_env`` is checked against the dataset when training goes on."""
     model = CASES["bc_mlp"].make(data_of("bc_mlp"))
     raw = model.sample(4, th.Generator().manual_seed(0)).observations.numpy()
-    env = normalized()
-    model.set_env(env)
-    batch = model.sample(4, th.Generator().manual_seed(0))
-    np.testing.assert_array_equal(batch.observations, env.normalize_obs(raw))
     model.set_env(gym.make("Pendulum-v1"))
     model.learn(2)
     assert np.array_equal(model.sample(4, th.Generator().manual_seed(0)).observations, raw)
+    env = normalized()
+    model.set_env(env)
+    model.learn(2)
+    batch = model.sample(4, th.Generator().manual_seed(0))
+    np.testing.assert_array_equal(batch.observations, env.normalize_obs(raw))
+    model.set_env(gym.make("Pendulum-v1"))
+    with pytest.raises(ValueError, match="trained on normalized observations"):
+        model.learn(2)
+    model.set_env(env)
     with pytest.raises(ValueError, match="spaces do not match"):
         model.set_env(gym.make("CartPole-v1"))
     model.dataset = make_data()
