@@ -13,6 +13,7 @@ from sb3_sparse.nn import (
     MaskedLinear,
     apply_mask,
     find_networks,
+    flush_moments,
     fuse_adam,
     mask_layers,
     select_networks,
@@ -244,3 +245,22 @@ def test_select_networks():
         select_networks(policy, "actor", ["mu"])
     with pytest.raises(ValueError, match="leaves no layer of actor"):
         select_networks(policy, "actor", ["*"])
+
+
+def test_flush_moments():
+    """What is below the smallest normal number goes, whatever else stays; a moment that decays stays there for ever."""
+    weight = th.nn.Parameter(th.zeros(4))
+    optimizer = th.optim.Adam([weight], lr=0.1)
+    weight.grad = th.tensor([1.0, 1e-3, 0.0, 0.0])
+    optimizer.step()
+    state = optimizer.state[weight]
+    smallest = th.finfo(th.float32).smallest_normal
+    state["exp_avg"].copy_(th.tensor([0.1, smallest, smallest / 2, -smallest / 2]))
+    decayed = th.full((1,), smallest / 2)
+    for _ in range(1000):
+        decayed *= 0.9
+    assert decayed.item() > 0.0
+    kept = state["exp_avg_sq"].clone()
+    flush_moments(optimizer)
+    assert th.equal(state["exp_avg"], th.tensor([0.1, smallest, 0.0, 0.0]))
+    assert th.equal(state["exp_avg_sq"], kept) and state["step"] == 1

@@ -13,7 +13,7 @@ from sb3_sparse.nn.layers import (
     unmask_layers,
 )
 from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, select_networks
-from sb3_sparse.nn.optim import apply_mask, find_optimizers, fuse_adam, hold_masks
+from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks
 
 __all__ = [
     "DenseGradients",
@@ -29,6 +29,7 @@ __all__ = [
     "find_optimizers",
     "find_parts",
     "find_twins",
+    "flush_moments",
     "fuse_adam",
     "hold_masks",
     "mask_layers",

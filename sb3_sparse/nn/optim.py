@@ -111,6 +111,21 @@ def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer]
             twin.weight.masked_fill_(~mask, 0.0)
 
 
+@th.no_grad()
+def flush_moments(optimizer: Optimizer) -> None:
+    """
+    Zero an optimizer's numbers below the smallest normal one, 1e-38 for float32. The moments of a dead unit end up there and
+    stay, for nine tenths of the smallest number of all round to itself; they move no weight, and on many CPUs each costs as
+    much as a hundred others.
+
+    :param optimizer: The optimizer, with or without steps taken.
+    """
+    for state in optimizer.state.values():
+        for value in state.values():
+            if isinstance(value, Tensor) and value.is_floating_point() and value.dim() > 0:
+                value.masked_fill_(value.abs() < th.finfo(value.dtype).tiny, 0.0)
+
+
 def fuse_adam(optimizer: Optimizer) -> None:
     """
     Switch Adam and AdamW to their fused implementation, unless the user has chosen one or a setting forbids it.

@@ -18,12 +18,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
 
-from sb3_sparse.nn import fuse_adam
+from sb3_sparse.nn import flush_moments, fuse_adam
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.feeder import Feeder, find_dataset
 from sb3_sparse.offline.policy import OfflinePolicy
 from sb3_sparse.offline.spaces_env import make_spaces_env
 from sb3_sparse.sparsity import Loss
+
+FLUSH_FREQ = 250  # Updates between two looks for numbers that only cost time.
 
 SelfOfflineAlgorithm = TypeVar("SelfOfflineAlgorithm", bound="OfflineAlgorithm")
 
@@ -71,8 +73,7 @@ class OfflineAlgorithm(BaseAlgorithm):
         self.dataset = dataset
         if _init_setup_model:
             dataset = self._find_dataset()
-            if env is None:
-                env = make_spaces_env(dataset.observation_space, dataset.action_space)
+            env = env or make_spaces_env(dataset.observation_space, dataset.action_space)
         super().__init__(
             policy,
             env,
@@ -168,6 +169,9 @@ class OfflineAlgorithm(BaseAlgorithm):
                 self._sums[name] = self._sums[name] + value.detach() if name in self._sums else value.detach()
             self._after_update()
             self._n_updates += 1
+            if self._n_updates % FLUSH_FREQ == 0:
+                for network in networks.values():
+                    flush_moments(network.optimizer)
             self._summed += 1
 
     def _draw(self, number: int) -> th.Generator:
@@ -233,9 +237,8 @@ class OfflineAlgorithm(BaseAlgorithm):
     def _find_dataset(self) -> OfflineDataset:
         self.dataset = find_dataset(self.dataset, type(self).__name__, getattr(self, "dataset_name", None))
         if not isinstance(self.dataset.action_space, self.action_spaces):
-            known = " or ".join(space.__name__ for space in self.action_spaces)
-            other = "DiscreteBCQ and DiscreteBC take Discrete ones, BCQ and BC Box"
-            raise ValueError(f"{type(self).__name__} is for {known} actions, not {self.dataset.action_space}; {other}")
+            others = "BCQ and BC take Box actions, DiscreteBCQ and DiscreteBC Discrete ones"
+            raise ValueError(f"{type(self).__name__} cannot take {self.dataset.action_space}: {others}")
         return self.dataset
 
     def _feed(self) -> Feeder:
