@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import pytest
 import torch as th
 from stable_baselines3.common.utils import polyak_update
@@ -13,6 +14,7 @@ from sb3_sparse.nn import fake_quantize, fuse_adam, quantize, quantized_bits
 from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to, rewire
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
+from tests.offline import CASES as OFFLINE
 from tests.rewirings import Rewirings, masks_of, rewiring
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU, and there is none")]
@@ -199,3 +201,36 @@ def test_training_between_rewirings_does_not_wait_for_the_host(grow):
     for callback in callbacks:
         callback.on_training_end()
     check(model)
+
+
+@pytest.mark.filterwarnings("ignore:pruning has")
+@pytest.mark.parametrize("name", OFFLINE)
+def test_offline_algorithms(name, tmp_path):
+    """The same minibatches, noise and losses on both devices; pruned, saved, and loaded on the other one."""
+    models = [OFFLINE[name].make(device=device) for device in ("cpu", "cuda")]
+    losses = [model.losses(generator=th.Generator().manual_seed(0)) for model in models]
+    for network, loss in losses[0].items():
+        th.testing.assert_close(losses[1][network]().cpu(), loss(), rtol=1e-4, atol=1e-5)
+    model = models[1]
+    model.learn(20, callback=[OneShotPruningCallback("all", 0.5, saliency="snip"), Watch()])
+    check(model)
+    check_targets(model)
+    model.save(tmp_path / "agent")
+    loaded = OFFLINE[name].algorithm.load(tmp_path / "agent", device="cpu")
+    observations = model.sample(5).observations.cpu().numpy()
+    np.testing.assert_allclose(
+        loaded.predict(observations, deterministic=True)[0], model.predict(observations, deterministic=True)[0], atol=1e-4
+    )
+
+
+def test_offline_losses_do_not_wait_for_the_host():
+    """Sampling copies a minibatch to the device, as SB3's replay buffer does; what comes then must not look back."""
+    model = OFFLINE["bcq"].make(device="cuda")
+    losses = model.losses()
+    previous = th.cuda.get_sync_debug_mode()
+    th.cuda.set_sync_debug_mode("error")
+    try:
+        for loss in losses.values():
+            loss()
+    finally:
+        th.cuda.set_sync_debug_mode(previous)
