@@ -239,6 +239,36 @@ def test_modes(name):
         look(False)
 
 
+class Normed(FlattenExtractor):
+    """With statistics that target networks do not average, and noise that SB3 leaves to torch."""
+
+    def __init__(self, observation_space):
+        super().__init__(observation_space)
+        self.norm = th.nn.Sequential(th.nn.BatchNorm1d(self.features_dim), th.nn.Dropout(0.5))
+
+    def forward(self, observations):
+        return self.norm(super().forward(observations))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_batch_norm_and_dropout(name):
+    """Target networks have the statistics of the online ones, as in SB3; ranking weights leaves no trace."""
+    kwargs = {"policy_kwargs": {"features_extractor_class": Normed}}
+    model = CASES[name].make(**kwargs)
+    model.learn(3)
+    for target in CASES[name].targets:
+        online = getattr(model.policy, target.removesuffix("_target"))
+        norms = [network.features_extractor.norm[0] for network in (online, getattr(model.policy, target))]
+        assert norms[0].running_mean.any() and th.equal(norms[0].running_mean, norms[1].running_mean)
+        assert th.equal(norms[0].running_var, norms[1].running_var)
+    models = []
+    for callback in (None, OneShotPruningCallback("all", 0.0, saliency="grasp")):
+        models.append(CASES[name].make(**kwargs))
+        th.manual_seed(1)
+        models[-1].learn(3, callback=callback)
+    expect_same(*models)
+
+
 def test_adam_is_fused():
     """From the first update on, for pruning makes it so: what it costs would change, and so would the rounding."""
     for case in CASES.values():

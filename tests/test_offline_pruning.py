@@ -27,7 +27,7 @@ from tests.test_offline import data_of, expect_same
 from tests.test_run import expect_sparsity
 
 #: Tiny networks have tiny layers.
-SMALL = pytest.mark.filterwarnings("ignore:pruning has left network")
+SMALL = pytest.mark.filterwarnings("ignore:pruning has (left|cut) network")
 
 
 @SMALL
@@ -191,7 +191,7 @@ def train(algorithm, data, updates, sparsity, saliency, seed, **kwargs):
 
 
 # Random masks leave next to nothing of some layers, and say so.
-@pytest.mark.filterwarnings("ignore:pruning has left network")
+@SMALL
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("mode", ["mlp", "vae"])
 def test_cloning_at_95_percent(mode, seed, data):
