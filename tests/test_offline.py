@@ -357,6 +357,7 @@ def test_a_policy_alone(name, tmp_path):
     """``policy.save`` and ``load``, with arguments that are not the default ones."""
     kwargs = {"bcq": {"phi": 0.5}, "discrete_bcq": {"threshold": 0.9}}.get(name, {})
     policy_kwargs = {"net_arch": {network: [8] for network in CASES[name].networks}, "activation_fn": th.nn.Tanh}
+    policy_kwargs |= {"optimizer_class": th.optim.AdamW, "optimizer_kwargs": {"weight_decay": 0.5}}
     policy_kwargs |= {"bcq": {"latent_dim": 3}, "bc_vae": {"latent_dim": 3, "latent_clip": 0.0}}.get(name, {})
     model = CASES[name].make(policy_kwargs=policy_kwargs, **kwargs)
     with th.no_grad():
@@ -377,6 +378,8 @@ def test_a_policy_alone(name, tmp_path):
         "net_arch",
         "activation_fn",
     }
+    optimizer = policy.networks[CASES[name].networks[0]].optimizer
+    assert type(optimizer) is th.optim.AdamW and optimizer.defaults["weight_decay"] == 0.5
     assert {key: getattr(policy, key) for key in own} == {key: getattr(model.policy, key) for key in own}
 
 
