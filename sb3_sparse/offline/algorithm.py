@@ -78,7 +78,7 @@ class OfflineAlgorithm(BaseAlgorithm):
             policy,
             env,
             learning_rate,
-            policy_kwargs=None if policy_kwargs is None else dict(policy_kwargs),
+            policy_kwargs=policy_kwargs,
             tensorboard_log=tensorboard_log,
             verbose=verbose,
             device=device,
