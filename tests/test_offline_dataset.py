@@ -9,7 +9,7 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sb3_sparse.offline import storage
+from sb3_sparse.offline.data import storage
 from sb3_sparse.offline.data.dataset import OfflineDataset
 from tests.recordings import BOX, LENGTHS, MANY, SPACES, at, check, record, transitions
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from sb3_sparse.offline import library
+from sb3_sparse.offline.data import library
 from sb3_sparse.offline.data.dataset import OfflineDataset
 from tests.recordings import ACTIONS, BOX, check, make, record, transitions
 
