@@ -31,7 +31,7 @@ class OneShotPruningCallback(PruningCallback):
     :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function; or "snip" or "grasp",
         which rank each network by its own loss on a batch of data.
     :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
-        one name to its arguments, or a function. None takes "global_" for "snip" and "grasp", "erk" for all others.
+        one name to its arguments, or a function. None takes ``"global_"`` for "snip" and "grasp", ``"erk"`` for all others.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "topk" when it prunes, then leaves them to a
         :class:`RewiringCallback`; "polyak" leaves them to the averaging.
@@ -141,7 +141,7 @@ class GradualPruningCallback(PruningCallback):
     :param saliency: Which weights to keep: "magnitude", "random", "magnitude_by_sign", or a function; or "snip" or "grasp",
         which see a new batch of data at each pruning, of their default size.
     :param distribution: How many each layer keeps: ``"uniform"``, ``"erdos_renyi"``, ``"erk"``, ``"global_"``, a mapping of
-        one name to its arguments, or a function. None takes "global_" for "snip" and "grasp", "erk" for all others.
+        one name to its arguments, or a function. None takes ``"global_"`` for "snip" and "grasp", ``"erk"`` for all others.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4". They do not count in the sparsity.
     :param targets: "mask" gives target networks the mask of their online twin, "topk" when it prunes, then leaves them to a
         :class:`RewiringCallback`; "polyak" leaves them to the averaging.

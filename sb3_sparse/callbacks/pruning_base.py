@@ -42,8 +42,8 @@ class PruningCallback(SparsityCallback):
     :param network: See :class:`SparsityCallback`.
     :param saliency: Which weights to keep: a name in ``SALIENCIES``, or a function.
     :param distribution: How many each layer keeps: a name in ``DISTRIBUTIONS``, a mapping of one name to its arguments, or
-        a function. Each network has its own budget. None takes "global_" for "snip" and "grasp", whose scores compare between
-        layers, and "erk" for all others.
+        a function. Each network has its own budget. None takes ``"global_"`` for "snip" and "grasp", whose scores compare
+        between layers, and ``"erk"`` for all others.
     :param exclude: See :class:`SparsityCallback`.
     :param targets: See :class:`SparsityCallback`.
     :param n_samples: Transitions in the batch of a saliency that needs data; None takes what it wants by default, which for a
