@@ -39,13 +39,14 @@ SETTINGS = ["learning_rate:'lin_1e-3'"]
 CLAIM = "the paper: dense-level returns up to 95 %, except BCQ on Hopper"
 
 
-def contestants(sparsities: list[float]) -> Iterator[tuple[str, str, float | None]]:
+def contestants(sparsities: list[float], methods: list[str]) -> Iterator[tuple[str, str, float | None]]:
     """
     :param sparsities: Shares of zeros.
+    :param methods: Recipes that prune.
     :return: Name, recipe and sparsity of each agent
     """
     yield "dense", "dense", None
-    for sparsity, method in product(sparsities, METHODS):
+    for sparsity, method in product(sparsities, methods):
         yield f"{method} {sparsity:.0%}", method, sparsity
 
 
@@ -53,6 +54,7 @@ def make_runs(
     datasets: dict[str, str],
     updates: dict[str, int],
     sparsities: list[float],
+    methods: list[str],
     seed: int,
     root: Path,
     settings: list[str],
@@ -61,6 +63,7 @@ def make_runs(
     :param datasets: Id of the dataset by environment.
     :param updates: Gradient updates by algorithm; those with none are left out.
     :param sparsities: Shares of zeros.
+    :param methods: Recipes that prune.
     :param seed: Seed.
     :param root: Where the runs are kept.
     :param settings: Hyperparameters to overwrite.
@@ -81,7 +84,7 @@ def make_runs(
             evaluations=2,
             hyperparams=tuple(settings),
         )
-        for (name, recipe, sparsity), algo, env in product(contestants(sparsities), ALGORITHMS, datasets)
+        for (name, recipe, sparsity), algo, env in product(contestants(sparsities, methods), ALGORITHMS, datasets)
         if updates[algo]
     }
 
@@ -158,7 +161,7 @@ def draw(scores: dict[str, dict], experts: dict[str, float], sparsities: list[fl
         panel.axhline(100, color="tab:gray", linewidth=1, linestyle=":", label="expert")
         dense = scores[f"{algo}/{env}/dense"]
         panel.axhline(100 * dense["share"], color="black", linewidth=1, linestyle="--", label="dense")
-        for method in METHODS:
+        for method in [method for method in METHODS if f"{algo}/{env}/{method} {sparsities[0]:.0%}" in scores]:
             cells = [scores[f"{algo}/{env}/{method} {sparsity:.0%}"] for sparsity in sparsities]
             shares = [100 * np.array(cell["returns"]) / experts[env] for cell in cells]
             error = [float(half_width(values)) if len(values) > 1 else 0.0 for values in shares]
@@ -191,6 +194,7 @@ def main() -> None:
         help="environment:id of a Minari dataset (%(default)s)",
     )
     parser.add_argument("--sparsities", type=float, nargs="+", default=[0.5, 0.8, 0.9, 0.95], help="(%(default)s)")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=METHODS, help="(%(default)s)")
     parser.add_argument("--bc", type=int, default=12_000, help="updates of behaviour cloning; 0 leaves it out (%(default)s)")
     parser.add_argument("--bcq", type=int, default=4_000, help="updates of BCQ; 0 leaves it out (%(default)s)")
     parser.add_argument("--hyperparams", nargs="*", default=SETTINGS, help="beside the recipes' (%(default)s)")
@@ -213,7 +217,7 @@ def main() -> None:
     updates = {"bc": args.bc, "bcq": args.bcq}
     agents: dict[str, list[dict]] = {}
     for seed in range(args.seeds):
-        runs = make_runs(datasets, updates, args.sparsities, seed, args.folder, args.hyperparams)
+        runs = make_runs(datasets, updates, args.sparsities, args.methods, seed, args.folder, args.hyperparams)
         train(list(runs.values()), args.jobs)
         for name, run in runs.items():
             agents.setdefault(name, []).append(evaluate(run, args.episodes))
@@ -229,7 +233,8 @@ def main() -> None:
                     "ratios": {name: score["share"] for name, score in scores.items()},
                     "intervals": {name: score["interval"] for name, score in scores.items()},
                     "command": f"python benchmarks/offline.py --datasets {' '.join(args.datasets)} --bc {args.bc} "
-                    f"--bcq {args.bcq} --sparsities {' '.join(map(str, args.sparsities))} --seeds {args.seeds} "
+                    f"--bcq {args.bcq} --sparsities {' '.join(map(str, args.sparsities))} "
+                    f"--methods {' '.join(args.methods)} --seeds {args.seeds} "
                     f"--episodes {args.episodes}",
                     "updates": updates,
                     "hyperparams": args.hyperparams,
