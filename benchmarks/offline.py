@@ -36,7 +36,7 @@ METHODS = ("snip", "grasp")
 COLORS = {"snip": "tab:blue", "grasp": "tab:orange"}
 #: Beside the recipes: a short run needs steps that get smaller.
 SETTINGS = ["learning_rate:'lin_1e-3'"]
-CLAIM = "the paper: dense-level returns up to 95 %, except BCQ on Hopper"
+CLAIM = "the paper, 1M updates: dense-level returns up to 95 %, except BCQ on Hopper"
 
 
 def contestants(sparsities: list[float], methods: list[str]) -> Iterator[tuple[str, str, float | None]]:
@@ -225,7 +225,7 @@ def main() -> None:
         print_table(scores, experts)
         done = ", ".join(f"{algo.upper()} {count:,} updates" for algo, count in updates.items() if count)
         png = args.png or args.folder / "offline.png"
-        draw(scores, experts, args.sparsities, f"{done}, {seed + 1} seeds ({CLAIM})", png)
+        draw(scores, experts, args.sparsities, f"{done}, {seed + 1} seed{'s' if seed else ''} ({CLAIM})", png)
         if args.json:
             store(
                 args.json,
