@@ -2,7 +2,7 @@
 Behaviour cloning and BCQ, dense and pruned before training by SNIP and GraSP: Figs. 1 and 2 of the offline-pruning paper
 (Arnob et al. 2021), on experts' data that ``make_dataset.py`` has rolled out.
 
-    python benchmarks/offline.py --json benchmarks/results/offline.json --png benchmarks/results/offline.png
+    python benchmarks/offline.py --bcq 0 --json benchmarks/results/offline_bc.json --png benchmarks/results/offline_bc.png
 
 Every agent is trained by rl-zoo3 from the recipes ``{bc,bcq}_{dense,snip,grasp}`` and evaluated on the same episodes; the
 score is its mean return over that of the dataset. Runs are kept, and a second call trains only what is missing. Results are

@@ -2,8 +2,8 @@
 What recorded data must be: spaces that are supported, and arrays that fit them.
 
 Each ``as_`` function takes the array of one block, checks it, and returns it in the form in which it is kept: observations of
-uint8 boxes stay uint8, those of all other boxes become float32, and what is discrete becomes int64. All faults are found
-here, while data are loaded, and none during training.
+uint8 boxes stay uint8, those of all other boxes become float32, and what is discrete becomes int64. What is wrong
+with them is found here, while they are loaded; whether an algorithm can use their spaces is its own business.
 """
 
 import warnings
