@@ -1,5 +1,6 @@
-"""SB3's policies with masked layers: one mixin, one tiny class per policy."""
+"""SB3's policies with masked layers: one mixin, one tiny class per policy; and features extractors for images."""
 
+from sb3_sparse.policies.extractors import MinAtarExtractor, ResNetExtractor
 from sb3_sparse.policies.mixin import SparsePolicyMixin
 from sb3_sparse.policies.off_policy import (
     SparseCrossQPolicy,
@@ -41,6 +42,8 @@ from sb3_sparse.policies.on_policy import (
 )
 
 __all__ = [
+    "MinAtarExtractor",
+    "ResNetExtractor",
     "SparseA2CCnnPolicy",
     "SparseA2CMultiInputPolicy",
     "SparseA2CPolicy",
