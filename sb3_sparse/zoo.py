@@ -72,18 +72,22 @@ def check_environment(path: Path, env: str) -> None:
     if path.suffix in (".yml", ".yaml", ".py") and not path.is_file():
         raise ValueError(f"there is no hyperparameter file {path}")
     if path.suffix in (".yml", ".yaml"):
-        recipe = read_recipe(path)
-        # rl-zoo3 knows which environments are Atari's.
-        if "atari" not in recipe:
-            _hyperparams_of(path, recipe, env)
+        _hyperparams_of(path, read_recipe(path), env)
 
 
 def _hyperparams_of(path: Path, recipe: dict[str, dict[str, Any]], env: str) -> dict[str, Any]:
-    hyperparams = recipe.get(env, recipe.get("default"))
+    # In rl-zoo3's order.
+    hyperparams = recipe.get(env, recipe.get("atari" if "atari" in recipe and _is_atari(env) else "default"))
     if hyperparams is None:
         known = ", ".join(name for name in recipe if not name.startswith("_"))
         raise ValueError(f"{path} has no hyperparameters for '{env}'; it has: {known}")
     return hyperparams
+
+
+def _is_atari(env: str) -> bool:
+    from sb3_sparse.pixels.atari import is_atari
+
+    return is_atari(env)
 
 
 def check_dataset(algo: str, path: Path | None, env: str, dataset: str | None) -> None:
@@ -178,9 +182,13 @@ def enjoy(arguments: Sequence[str]) -> None:
 
 
 def register() -> None:
-    """Make the offline algorithms known to rl-zoo3, under the names bc, bcq, discrete_bc and discrete_bcq."""
+    """
+    Make the offline algorithms known to rl-zoo3, under the names bc, bcq, discrete_bc and discrete_bcq, and the games of
+    MinAtar to Gymnasium.
+    """
     from rl_zoo3 import ALGOS
 
+    import_module("sb3_sparse.pixels.minatar")
     from sb3_sparse.offline import BC, BCQ, DiscreteBC, DiscreteBCQ
 
     ALGOS.update(zip(OFFLINE, (BC, BCQ, DiscreteBC, DiscreteBCQ), strict=True))

@@ -18,9 +18,10 @@ ALLOWED = {
     "policies": {"nn", "sparsity"},
     "callbacks": {"nn", "sparsity"},
     "offline": {"nn", "sparsity"},
+    "pixels": set(),
     "runtime": set(),
-    "export": {"callbacks", "nn", "offline", "runtime"},
-    "zoo": {"offline"},
+    "export": {"callbacks", "nn", "offline", "pixels", "runtime"},
+    "zoo": {"offline", "pixels"},
     "cli": {"cost", "export", "sparsity", "zoo"},
     "__init__": {"callbacks", "cost", "export"},
 }

@@ -7,7 +7,6 @@ SB3's zips and ``VecNormalize`` files hold pickles, and unpickling runs what the
 import json
 import re
 import zipfile
-from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -41,6 +40,7 @@ from sb3_sparse.offline import (
     MLPPolicy,
     VAEPolicy,
 )
+from sb3_sparse.pixels.atari import is_atari
 
 #: Base class of a policy -> the algorithms that it may be of. They differ in training alone: any of them acts the same.
 ALGORITHMS: dict[type[BasePolicy], dict[str, type[BaseAlgorithm]]] = {
@@ -147,7 +147,7 @@ def make_environment(env: str, model: BaseAlgorithm, env_kwargs: dict[str, Any] 
     :return: The environment
     :raises ValueError: if there is none of this name, or the model does not fit it
     """
-    atari = is_image_space(model.observation_space) and _is_atari(env)
+    atari = is_image_space(model.observation_space) and is_atari(env)
     try:
         venv = make_vec_env(
             lambda: gym.make(env, **(env_kwargs or {})), n_envs=1, wrapper_class=AtariWrapper if atari else None
@@ -162,14 +162,6 @@ def make_environment(env: str, model: BaseAlgorithm, env_kwargs: dict[str, Any] 
         venv.close()
         raise
     return venv
-
-
-def _is_atari(env: str) -> bool:
-    try:
-        import_module("ale_py")
-        return "AtariEnv" in str(gym.spec(env).entry_point)
-    except (ImportError, gym.error.Error):
-        return False
 
 
 def _check_spaces(env: str, venv: VecEnv, model: BaseAlgorithm) -> None:
