@@ -38,6 +38,7 @@ class Run:
     :param dataset: Id of the dataset of an offline algorithm, whose steps are updates; None for the recipe's.
     :param evaluations: Number of evaluations during training.
     :param hyperparams: Hyperparameters to overwrite, as rl-zoo3 takes them.
+    :param save_freq: Steps between two checkpoints, or None for none.
     """
 
     algo: str
@@ -52,6 +53,7 @@ class Run:
     dataset: str | None = None
     evaluations: int = 20
     hyperparams: tuple[str, ...] = ()
+    save_freq: int | None = None
 
     @property
     def folder(self) -> Path:
@@ -122,6 +124,7 @@ class Run:
                 "cpu",
             ),
             *(("--hyperparams", *self.hyperparams) if self.hyperparams else ()),
+            *(("--save-freq", str(self.save_freq)) if self.save_freq else ()),
             *("-f", str(self.logs), "-tb", str(self.logs / "tensorboard"), "--verbose", "0"),
         ]
 
@@ -140,7 +143,7 @@ class Run:
         try:
             if self.dataset is not None:
                 return int(learning_curve(self)[0][-1])
-            rows = (self.folder / "0.monitor.csv").read_text().splitlines()[2:]
+            rows = [row for path in self.folder.glob("*.monitor.csv") for row in path.read_text().splitlines()[2:]]
             return sum(int(row.split(",")[1]) for row in rows)
         except (OSError, EOFError, BadZipFile, IndexError, ValueError):  # not there yet, or being written
             return 0
@@ -184,10 +187,24 @@ def load(run: Run) -> BaseAlgorithm:
     :param run: A finished run.
     :return: Its agent, on the CPU, masked and quantized as it was trained
     """
-    register()
-    model = ALGOS[run.algo].load(run.zip, device="cpu")
+    model = _load(run, run.zip)
     restore(model)
     return model
+
+
+def load_checkpoint(run: Run, steps: int) -> BaseAlgorithm:
+    """
+    :param run: A finished run with checkpoints.
+    :param steps: When the checkpoint was saved.
+    :return: The agent of that time, on the CPU, with float weights
+    """
+    return _load(run, run.folder / f"rl_model_{steps}_steps.zip")
+
+
+def _load(run: Run, path: Path) -> BaseAlgorithm:
+    register()
+    # An agent that only plays needs no room for a million frames.
+    return ALGOS[run.algo].load(path, device="cpu", custom_objects={"buffer_size": 1})
 
 
 def returns_of(run: Run, model: BaseAlgorithm, episodes: int) -> list[float]:
