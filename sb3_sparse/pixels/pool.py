@@ -1,0 +1,141 @@
+"""Where frames lie: each in a slot of its own, in memory or in a file, for as long as anything refers to it."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Slots = NDArray[np.int32]
+Frames = NDArray[np.generic]
+
+#: The slot of the frame of zeros, which nobody has to store: VecFrameStack fills its stacks up with it at a reset.
+BLANK = 0
+
+
+class FramePool:
+    """
+    Frames by slot, with a count of the references to each. A slot without any is used again; the memory of slots that were
+    never used is not touched.
+
+    :param shape: Shape of a frame.
+    :param dtype: Type of its elements.
+    :param capacity: Number of frames to make room for; the pool grows beyond it when it has to, by 1/32 at a time.
+    :param folder: Where the file with the frames is made; None for memory. The file has no name, and goes with the pool.
+    :raises OSError: if the disk has no room for the file
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: DTypeLike, capacity: int, folder: Path | None = None) -> None:
+        self.shape = shape
+        self.folder = folder
+        self._file = None if folder is None else _make_file(folder)
+        self._frames: Frames = np.empty((0, *shape), dtype)
+        self._references = np.zeros(0, np.int32)
+        self._free: list[int] = []
+        self._used = 0
+        self._resize(max(capacity, 1))
+        self.refer(np.array([self.put(bytes(self.frame_nbytes))], np.int32))
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the elements."""
+        return self._frames.dtype
+
+    @property
+    def frame_nbytes(self) -> int:
+        """Bytes of one frame."""
+        return int(np.prod(self.shape, dtype=np.int64)) * self._frames.dtype.itemsize
+
+    @property
+    def capacity(self) -> int:
+        """Number of frames that there is room for."""
+        return len(self._frames)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the slots that have ever been used."""
+        return self._used * (self.frame_nbytes + self._references.itemsize)
+
+    def __len__(self) -> int:
+        """Number of frames."""
+        return self._used - len(self._free)
+
+    def put(self, frame: bytes) -> int:
+        """
+        Store a frame, to which nothing refers yet.
+
+        :param frame: Its bytes, in C order.
+        :return: Its slot
+        """
+        if self._free:
+            slot = self._free.pop()
+        else:
+            slot = self._used
+            if slot == len(self._frames):
+                self._resize(slot + slot // 32 + 1)
+            self._used += 1
+        self._frames[slot] = np.frombuffer(frame, self._frames.dtype).reshape(self.shape)
+        return slot
+
+    def take(self, slots: Slots) -> Frames:
+        """
+        :param slots: Slots, of any shape.
+        :return: A copy of their frames, ``[*slots.shape, *shape]``
+        """
+        return self._frames.take(slots, axis=0)
+
+    def refer(self, slots: Slots, times: int = 1) -> None:
+        """
+        :param slots: Slots, each of which is referred to once more for each time it is named.
+        :param times: How many times each.
+        """
+        np.add.at(self._references, slots, times)
+
+    def release(self, slots: Slots) -> None:
+        """
+        :param slots: Slots, each of which is referred to once less for each time it is named.
+        """
+        np.subtract.at(self._references, slots, 1)
+        self._free.extend(set(slots[self._references[slots] == 0].tolist()))
+
+    def _resize(self, capacity: int) -> None:
+        if self._file is not None:
+            self._frames = self._mapped(self._file, capacity)
+        elif self._frames.flags.owndata and len(self._frames):
+            # In place where the system can: a copy would take twice the memory for a moment. Nobody else has a view.
+            self._frames.resize((capacity, *self.shape), refcheck=False)
+        else:
+            frames = np.empty((capacity, *self.shape), self._frames.dtype)
+            frames[: self._used] = self._frames[: self._used]
+            self._frames = frames
+        self._references = np.concatenate([self._references, np.zeros(capacity - len(self._references), np.int32)])
+
+    def _mapped(self, file: IO[bytes], capacity: int) -> Frames:
+        nbytes, present = capacity * self.frame_nbytes, os.fstat(file.fileno()).st_size
+        # Asked before, as a mapped file that finds no room kills the process.
+        if (free := shutil.disk_usage(self.folder or ".").free) < nbytes - present:
+            raise OSError(
+                f"the frames need {(nbytes - present) / 1e6:.0f} MB, and '{self.folder}' has room for {free / 1e6:.0f} MB: "
+                "name a folder on a larger disk with memmap=, or make the replay buffer smaller"
+            )
+        file.truncate(nbytes)
+        return np.asarray(np.memmap(file, self._frames.dtype, "r+", shape=(capacity, *self.shape)))
+
+    def __getstate__(self) -> dict[str, Any]:
+        used = {"_frames": self._frames[: self._used], "_references": self._references[: self._used]}
+        return self.__dict__ | used | {"_file": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.folder is not None:
+            frames, self._file = self._frames, _make_file(self.folder)
+            self._frames = self._mapped(self._file, len(frames))
+            self._frames[:] = frames
+
+
+def _make_file(folder: Path) -> IO[bytes]:
+    folder.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryFile(dir=folder)

@@ -1,0 +1,86 @@
+"""Observations as stacks of frames, which look like an array of observations."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sb3_sparse.pixels.pool import BLANK, FramePool, Frames, Slots
+
+Rows = int | slice | NDArray[np.integer]
+Index = Rows | tuple[Rows, ...]
+#: By environment: the bytes of the frames of the stack that was stored last, and their slots.
+Newest = dict[int, tuple[list[bytes], list[int]]]
+
+
+class FrameStacks:
+    """
+    What a replay buffer takes for its array of observations ``[rows, n_envs, channels, ...]``: rows are stored and stacks are
+    read as in an array, and are the same to the last bit. All that it holds are the slots of their frames.
+
+    A frame is not stored again if it is one of the environment's stack before, earlier in its own stack, or blank. Of
+    stacks of successive observations that leaves the newest frame.
+
+    :param pool: Where the frames are.
+    :param newest: Shared by the arrays that are stored in turns, observations and next observations.
+    :param rows: Number of rows.
+    :param n_envs: Number of environments.
+    :param shape: Shape of an observation: frames are stacked along the first axis.
+    """
+
+    def __init__(self, pool: FramePool, newest: Newest, rows: int, n_envs: int, shape: tuple[int, ...]) -> None:
+        self.shape = (rows, n_envs, *shape)
+        self._pool = pool
+        self._newest = newest
+        self._slots: Slots = np.full((rows, n_envs, shape[0] // pool.shape[0]), BLANK, np.int32)
+        pool.refer(np.array([BLANK], np.int32), times=self._slots.size)
+
+    @property
+    def dtype(self) -> np.dtype[np.generic]:
+        """Type of the elements."""
+        return self._pool.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the slots, without those of the frames."""
+        return self._slots.nbytes
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return len(self._slots)
+
+    def __getitem__(self, index: Index) -> Frames:
+        """
+        :param index: Rows, or rows and environments, as an array takes them; full slices may follow.
+        :return: A copy of the observations
+        """
+        if isinstance(index, tuple):
+            index, rest = index[:2], index[2:]
+            if any(not isinstance(part, slice) or part != slice(None) for part in rest):
+                raise IndexError("observations can be indexed by row and environment alone: take them whole")
+        slots = self._slots[index]
+        return self._pool.take(slots).reshape(*slots.shape[:-1], *self.shape[2:])
+
+    def __setitem__(self, row: int, observations: ArrayLike) -> None:
+        """
+        :param row: The row.
+        :param observations: ``[n_envs, channels, ...]``.
+        """
+        whole = np.broadcast_to(np.asarray(observations), self.shape[1:])
+        stacks = np.ascontiguousarray(whole, self.dtype).reshape(*self._slots.shape[1:], -1)
+        slots = np.array([self._store(env, stack) for env, stack in enumerate(stacks)], np.int32)
+        # In this order: what both have must not be taken for unused.
+        self._pool.refer(slots)
+        self._pool.release(self._slots[row])
+        self._slots[row] = slots
+
+    def _store(self, env: int, stack: Frames) -> list[int]:
+        frames = [frame.tobytes() for frame in stack]
+        known, slots = self._newest.get(env, ([], []))
+        if frames != known:
+            known, slots = [*known, bytes(self._pool.frame_nbytes)], [*slots, BLANK]
+            for frame in frames:
+                if frame not in known:
+                    known.append(frame)
+                    slots.append(self._pool.put(frame))
+            slots = [slots[known.index(frame)] for frame in frames]
+            self._newest[env] = frames, slots
+        return slots
