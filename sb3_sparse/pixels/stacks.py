@@ -31,7 +31,7 @@ class FrameStacks:
         self._pool = pool
         self._newest = newest
         self._slots: Slots = np.full((rows, n_envs, shape[0] // pool.shape[0]), BLANK, np.int32)
-        pool.refer(np.array([BLANK], np.int32), times=self._slots.size)
+        pool.refer([BLANK], times=self._slots.size)
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
@@ -64,16 +64,18 @@ class FrameStacks:
         :param row: The row.
         :param observations: ``[n_envs, channels, ...]``.
         """
-        whole = np.broadcast_to(np.asarray(observations), self.shape[1:])
-        stacks = np.ascontiguousarray(whole, self.dtype).reshape(*self._slots.shape[1:], -1)
-        slots = np.array([self._store(env, stack) for env, stack in enumerate(stacks)], np.int32)
+        array = np.asarray(observations, self.dtype).reshape(self.shape[1:])
+        stored, size = array.tobytes(), self._pool.frame_nbytes
+        frames = [stored[start : start + size] for start in range(0, len(stored), size)]
+        n_stack = self._slots.shape[-1]
+        slots = [slot for env in range(len(array)) for slot in self._find(env, frames[env * n_stack : (env + 1) * n_stack])]
         # In this order: what both have must not be taken for unused.
         self._pool.refer(slots)
-        self._pool.release(self._slots[row])
-        self._slots[row] = slots
+        self._pool.release(self._slots[row].ravel().tolist())
+        self._slots[row] = np.reshape(slots, self._slots.shape[1:])
 
-    def _store(self, env: int, stack: Frames) -> list[int]:
-        frames = [frame.tobytes() for frame in stack]
+    def _find(self, env: int, frames: list[bytes]) -> list[int]:
+        """Slots of the frames of a stack, those that are new being stored."""
         known, slots = self._newest.get(env, ([], []))
         if frames != known:
             known, slots = [*known, bytes(self._pool.frame_nbytes)], [*slots, BLANK]
