@@ -25,7 +25,7 @@ class FramePool:
 
     :param shape: Shape of a frame.
     :param dtype: Type of its elements.
-    :param capacity: Number of frames to make room for; the pool grows beyond it when it has to, by 1/32 at a time.
+    :param capacity: Number of frames to make room for, at least 1; when it has to, the pool grows by 1/32 at a time.
     :param folder: Where the file with the frames is made; None for memory. The file has no name, and goes with the pool.
     :raises OSError: if the disk has no room for the file
     """
@@ -35,21 +35,18 @@ class FramePool:
         self.folder = folder
         self._file = None if folder is None else _make_file(folder)
         self._frames: Frames = np.empty((0, *shape), dtype)
-        # One number at a time is read and written, which numpy's arrays are ten times slower at.
+        self.blank = np.zeros(shape, dtype).tobytes()
+        self.frame_nbytes = len(self.blank)
+        # Not an array of numpy, which is slow at one number at a time.
         self._references = array("i")
         self._free: list[int] = []
-        self._resize(max(capacity, 1))
-        self.refer([self.put(bytes(self.frame_nbytes))])
+        self._resize(capacity)
+        self.refer([self.put(self.blank)])
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
         """Type of the elements."""
         return self._frames.dtype
-
-    @property
-    def frame_nbytes(self) -> int:
-        """Bytes of one frame."""
-        return int(np.prod(self.shape, dtype=np.int64)) * self._frames.dtype.itemsize
 
     @property
     def capacity(self) -> int:
@@ -110,7 +107,7 @@ class FramePool:
         if self._file is not None:
             self._frames = self._mapped(self._file, capacity)
         elif self._frames.flags.owndata and len(self._frames):
-            # In place where the system can: a copy would take twice the memory for a moment. Nobody else has a view.
+            # In place where the system can, as a copy would take twice the memory for a moment. Nobody has a view of it.
             self._frames.resize((capacity, *self.shape), refcheck=False)
         else:
             frames = np.empty((capacity, *self.shape), self._frames.dtype)
@@ -128,6 +125,7 @@ class FramePool:
         file.truncate(nbytes)
         return np.asarray(np.memmap(file, self._frames.dtype, "r+", shape=(capacity, *self.shape)))
 
+    # A pickle holds the frames, wherever they are, and no memory that was never used.
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_frames": self._frames[: len(self._references)], "_file": None}
 

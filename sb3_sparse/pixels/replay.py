@@ -68,7 +68,7 @@ class FrameReplayBuffer(NStepReplayBuffer):
         memmap: str | Path | None = None,
     ) -> None:
         if optimize_memory_usage:
-            raise ValueError("FrameReplayBuffer stores each frame once as it is: leave optimize_memory_usage out")
+            raise ValueError("FrameReplayBuffer stores each frame once as it is: leave out optimize_memory_usage=True")
         if n_steps < 1:
             raise ValueError(f"n_steps must be at least 1, got {n_steps}")
         shape = _stack_shape(observation_space, frame_channels)
@@ -126,7 +126,10 @@ class FrameReplayBuffer(NStepReplayBuffer):
 def _stack_shape(space: spaces.Space[Any], frame_channels: int) -> tuple[int, ...]:
     """Shape of the observations, if they can be stacks of frames."""
     if not isinstance(space, spaces.Box) or not space.shape:
-        raise ValueError(f"FrameReplayBuffer takes observations of a Box [channels, height, width], got {space}")
+        raise ValueError(
+            f"FrameReplayBuffer takes observations of a Box [channels, height, width], and not a {type(space).__name__} (nor "
+            "HerReplayBuffer's goals): leave out replay_buffer_class, for SB3's buffers"
+        )
     if len(space.shape) == 3 and space.shape[2] < min(space.shape[:2]):
         raise ValueError(
             f"FrameReplayBuffer takes channels first, and observations of shape {space.shape} look like channels last: stack "

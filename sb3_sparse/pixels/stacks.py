@@ -1,12 +1,14 @@
 """Observations as stacks of frames, which look like an array of observations."""
 
+from operator import index
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sb3_sparse.pixels.pool import BLANK, FramePool, Frames, Slots
 
 Rows = int | slice | NDArray[np.integer]
-Index = Rows | tuple[Rows, ...]
+Where = Rows | tuple[Rows, ...]
 #: By environment: the bytes of the frames of the stack that was stored last, and their slots.
 Newest = dict[int, tuple[list[bytes], list[int]]]
 
@@ -47,38 +49,42 @@ class FrameStacks:
         """Number of rows."""
         return len(self._slots)
 
-    def __getitem__(self, index: Index) -> Frames:
+    def __getitem__(self, where: Where) -> Frames:
         """
-        :param index: Rows, or rows and environments, as an array takes them; full slices may follow.
+        :param where: Rows, or rows and environments, as an array takes them; full slices may follow.
         :return: A copy of the observations
+        :raises IndexError: on a part of an observation
         """
-        if isinstance(index, tuple):
-            index, rest = index[:2], index[2:]
+        if isinstance(where, tuple):
+            where, rest = where[:2], where[2:]
             if any(not isinstance(part, slice) or part != slice(None) for part in rest):
-                raise IndexError("observations can be indexed by row and environment alone: take them whole")
-        slots = self._slots[index]
+                raise IndexError("observations are indexed by row and environment alone: take them whole, then their parts")
+        slots = self._slots[where]
         return self._pool.take(slots).reshape(*slots.shape[:-1], *self.shape[2:])
 
     def __setitem__(self, row: int, observations: ArrayLike) -> None:
         """
-        :param row: The row.
+        :param row: The row, a single one.
         :param observations: ``[n_envs, channels, ...]``.
+        :raises TypeError: on several rows
+        :raises ValueError: on observations of another shape
         """
-        array = np.asarray(observations, self.dtype).reshape(self.shape[1:])
-        stored, size = array.tobytes(), self._pool.frame_nbytes
-        frames = [stored[start : start + size] for start in range(0, len(stored), size)]
-        n_stack = self._slots.shape[-1]
-        slots = [slot for env in range(len(array)) for slot in self._find(env, frames[env * n_stack : (env + 1) * n_stack])]
-        # In this order: what both have must not be taken for unused.
-        self._pool.refer(slots)
-        self._pool.release(self._slots[row].ravel().tolist())
-        self._slots[row] = np.reshape(slots, self._slots.shape[1:])
+        row = index(row)
+        stored = np.asarray(observations, self.dtype).reshape(self.shape[1:]).tobytes()
+        size, n_stack = self._pool.frame_nbytes, self._slots.shape[-1]
+        for env, old in enumerate(self._slots[row].tolist()):
+            start = env * n_stack * size
+            new = self._find(env, [stored[at : at + size] for at in range(start, start + n_stack * size, size)])
+            # In this order: what both have must not be taken for unused.
+            self._pool.refer(new)
+            self._pool.release(old)
+            self._slots[row, env] = new
 
     def _find(self, env: int, frames: list[bytes]) -> list[int]:
         """Slots of the frames of a stack, those that are new being stored."""
         known, slots = self._newest.get(env, ([], []))
         if frames != known:
-            known, slots = [*known, bytes(self._pool.frame_nbytes)], [*slots, BLANK]
+            known, slots = [*known, self._pool.blank], [*slots, BLANK]
             for frame in frames:
                 if frame not in known:
                     known.append(frame)
