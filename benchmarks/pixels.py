@@ -60,15 +60,17 @@ def judge(run: Run, model: BaseAlgorithm, episodes: int) -> dict[str, object]:
     :param run: A finished run.
     :param model: One of its agents.
     :param episodes: Number of evaluation episodes, each with its own seed.
-    :return: Its returns, the share of zeros, and bytes of the compact file with 8-bit weights
+    :return: Its returns and those of the compact file with 8-bit weights, connections, and the bytes of that file
     """
     network = summarize(model).networks["q_net"]
+    exported = compress(model)
     return {
         "seed": run.seed,
         "returns": returns_of(run, model, episodes),
+        "exported_returns": returns_of(run, exported, episodes),
         "nonzero": network.nonzero,
         "total": network.total,
-        "bytes": compress(model).nbytes,
+        "bytes": exported.nbytes,
     }
 
 
@@ -103,6 +105,7 @@ def compare(agents: dict[str, list[dict]]) -> dict[str, dict]:
             "interval": mean_interval(values),
             "difference": round(float(values.mean() - dense.mean()), 3),
             "difference_interval": difference_interval(values, dense) if name != "0 pruned" else [0.0, 0.0],
+            "exported_mean": round(float(np.mean([agent["exported_returns"] for agent in agents[name]])), 3),
             "bytes": round(float(np.mean([agent["bytes"] for agent in agents[name]]))),
         }
         for name, values in means.items()
@@ -124,11 +127,12 @@ def print_table(env: str, scores: dict[str, dict]) -> None:
     :param scores: What :func:`compare` found.
     """
     table = Table(title=f"{env}: {len(scores['0 pruned']['seeds'])} seeds")
-    for column in ("agent", "return [95 %]", "minus dense [95 %]", "8-bit file, bytes"):
+    for column in ("agent", "return [95 %]", "minus dense [95 %]", "of its 8-bit file", "bytes"):
         table.add_column(column, justify="right")
     for name, score in scores.items():
         difference = f"{score['difference']:+.2f} {score['difference_interval'] or ''}"
-        table.add_row(name, f"{score['mean']:.2f} {score['interval'] or ''}", difference, f"{score['bytes']:,}")
+        mean = f"{score['mean']:.2f} {score['interval'] or ''}"
+        table.add_row(name, mean, difference, f"{score['exported_mean']:.2f}", f"{score['bytes']:,}")
     Console(width=120).print(table)
 
 

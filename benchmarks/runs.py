@@ -21,6 +21,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 import sb3_sparse
 from sb3_sparse import restore
+from sb3_sparse.runtime import Policy
 from sb3_sparse.zoo import find_recipe, register
 
 #: Seeds of the evaluation episodes begin here, the same for every agent.
@@ -207,10 +208,10 @@ def _load(run: Run, path: Path) -> BaseAlgorithm:
     return ALGOS[run.algo].load(path, device="cpu", custom_objects={"buffer_size": 1})
 
 
-def returns_of(run: Run, model: BaseAlgorithm, episodes: int) -> list[float]:
+def returns_of(run: Run, model: BaseAlgorithm | Policy, episodes: int) -> list[float]:
     """
     :param run: A finished run.
-    :param model: Its agent.
+    :param model: Its agent, or what was exported of it.
     :param episodes: Number of evaluation episodes, each with its own seed.
     :return: Return of each episode
     """
