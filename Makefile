@@ -17,7 +17,7 @@ test: pytest
 $(READY): setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch==2.13.0
-	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .[zoo,offline,dev,docs]
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .[zoo,offline,atari,minatar,dev,docs]
 	touch $(READY)
 
 pytest: $(READY)
