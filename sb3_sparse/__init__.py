@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sb3_sparse.callbacks import (
+        ChannelsLastCallback,
         DelayedMultiStepCallback,
         GradualPruningCallback,
         OneShotPruningCallback,
@@ -23,6 +24,7 @@ except PackageNotFoundError:  # run from a checkout that is not installed
     __version__ = "0+unknown"
 
 __all__ = [
+    "ChannelsLastCallback",
     "CompressedPolicy",
     "DelayedMultiStepCallback",
     "GradualPruningCallback",
@@ -38,6 +40,7 @@ __all__ = [
 
 #: Where a name comes from. They are imported when asked for: sb3_sparse.runtime runs where there is no torch.
 _HOMES = {
+    "ChannelsLastCallback": "callbacks",
     "CompressedPolicy": "export",
     "DelayedMultiStepCallback": "callbacks",
     "GradualPruningCallback": "callbacks",

@@ -1,6 +1,7 @@
 """Callbacks: the only hands that change a mask or a quantizer while a model trains."""
 
 from sb3_sparse.callbacks.base import SparsityCallback
+from sb3_sparse.callbacks.channels_last import ChannelsLastCallback
 from sb3_sparse.callbacks.clock import ClockedCallback
 from sb3_sparse.callbacks.multi_step import DelayedMultiStepCallback
 from sb3_sparse.callbacks.pruning import GradualPruningCallback, OneShotPruningCallback
@@ -13,6 +14,7 @@ from sb3_sparse.callbacks.state import saved_bits
 from sb3_sparse.callbacks.topology import topology_history
 
 __all__ = [
+    "ChannelsLastCallback",
     "ClockedCallback",
     "DelayedMultiStepCallback",
     "GradualPruningCallback",
