@@ -27,6 +27,15 @@ from sb3_sparse.sparsity import Constant, erk
 from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
 
 ROOT = Path(__file__).parent.parent
+#: One of the games that rl-zoo3 finds under the key atari.
+GAME = "PongNoFrameskip-v4"
+
+
+def method_of(path):
+    """The method in a recipe's name, which may name a network before it."""
+    return path.stem.split("_", 1)[1].removeprefix("resnet_")
+
+
 #: Offline algorithms have tests of their own.
 ONLINE = [path for path in sorted(RECIPES.glob("*.yml")) if not path.stem.startswith(("bc_", "bcq_"))]
 CASES = [(path, env) for path in ONLINE for env in read_recipe(path) if not env.startswith("_")]
@@ -35,7 +44,7 @@ QAT = {"qat": None, "gmp_qat": "gmp"}
 #: The methods that are sparse from the first step, each with a rule for target networks.
 SPARSE = {"static": "mask", "set": "topk", "rigl": "mask"}
 GRADUAL, AT_ONCE, DENSE = (
-    [pytest.param(path, env, id=f"{path.stem}-{env}") for path, env in CASES if path.stem.split("_", 1)[1] in methods]
+    [pytest.param(path, env, id=f"{path.stem}-{env}") for path, env in CASES if method_of(path) in methods]
     for methods in (("gmp", *QAT), SPARSE, ("dense",))
 )
 #: Small enough for a test; the rest of a recipe is as it is.
@@ -45,6 +54,7 @@ SMALL = {
     "td3": "buffer_size:1000 learning_starts:30 batch_size:16",
     "tqc": "buffer_size:1000 learning_starts:30 batch_size:16",
     "dqn": "buffer_size:1000 learning_starts:30 batch_size:16 train_freq:4 gradient_steps:1",
+    "qrdqn": "buffer_size:1000 learning_starts:30 batch_size:16",
     "ppo": "n_envs:1 n_steps:32 batch_size:16 n_epochs:2",
 }
 
@@ -63,23 +73,45 @@ def zoo(module, *arguments, cwd):
 
 def callbacks_of(path, env):
     """The arguments of the callbacks of a recipe, by name."""
-    return {name: arguments for callback in read_recipe(path)[env]["callback"] for name, arguments in callback.items()}
+    callbacks = [callback for callback in read_recipe(path)[env]["callback"] if isinstance(callback, dict)]
+    return {name: arguments for callback in callbacks for name, arguments in callback.items()}
+
+
+def train_shortly(path, env, folder, *options):
+    """
+    Sixty steps of an entry of a recipe, through rl-zoo3 itself.
+
+    :return: The agent that it writes
+    """
+    algo, recipe = path.stem.split("_", 1)
+    if env.startswith("LunarLander"):
+        pytest.importorskip("Box2D", reason="LunarLander needs the package box2d")
+    if env.startswith("MinAtar"):
+        pytest.importorskip("minatar", reason="these games need the package minatar")
+    if env == "atari":
+        pytest.importorskip("ale_py", reason="Atari needs the package ale-py")
+        pytest.importorskip("cv2", reason="AtariWrapper needs the package opencv-python-headless")
+        env = GAME
+    main(
+        [
+            *f"train --algo {algo} --env {env} --recipe {recipe} -f {folder} {SHORT}".split(),
+            *(option for option in options if not option.startswith("callback:")),
+            *("-params", *SMALL[algo].split()),
+            *(option for option in options if option.startswith("callback:")),
+        ]
+    )
+    return folder / algo / f"{env}_1" / f"{env}.zip"
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("path", "env"), GRADUAL)
 def test_every_recipe_trains(path, env, tmp_path):
-    """Sixty steps of every entry of the recipes for pruning and quantization, through rl-zoo3 itself."""
-    algo, recipe = path.stem.split("_", 1)
-    if env.startswith("LunarLander"):
-        pytest.importorskip("Box2D", reason="LunarLander needs the package box2d")
+    """Every entry of the recipes for pruning and quantization."""
     callbacks = callbacks_of(path, env)
     pruning, quantization = (
         callbacks.get(f"sb3_sparse.{name}", {"network": []}) for name in ("GradualPruningCallback", "QATCallback")
     )
-    sparsity = "--sparsity 0.75" if pruning["network"] else ""
-    main(f"train --algo {algo} --env {env} --recipe {recipe} {sparsity} -f {tmp_path} {SHORT} -params {SMALL[algo]}".split())
-    agent = tmp_path / algo / f"{env}_1" / f"{env}.zip"
+    agent = train_shortly(path, env, tmp_path, *(("--sparsity", "0.75") if pruning["network"] else ()))
     summary = summarize_parameters(read_policy(agent))
     pruned, quantized = (
         [names] if isinstance(names, str) else names for names in (pruning["network"], quantization["network"])
@@ -131,17 +163,13 @@ def check_counts(policy, state, callbacks, method):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("path", "env"), AT_ONCE)
 def test_sparse_recipes_train(path, env, tmp_path):
-    """Sixty steps through rl-zoo3, rewired every tenth."""
-    algo, method = path.stem.split("_", 1)
-    if env.startswith("LunarLander"):
-        pytest.importorskip("Box2D", reason="LunarLander needs the package box2d")
+    """Rewired every tenth step."""
+    method = method_of(path)
     callbacks = copy.deepcopy(read_recipe(path)[env]["callback"])
     rewirings = named(callbacks, "RewiringCallback")
     for rewiring in rewirings:
         rewiring["update_freq"] = 10
-    command = f"train --algo {algo} --env {env} --recipe {method} -f {tmp_path} {SHORT} -params {SMALL[algo]}".split()
-    main([*command, f"callback:{callbacks!r}"])
-    agent = tmp_path / algo / f"{env}_1" / f"{env}.zip"
+    agent = train_shortly(path, env, tmp_path, f"callback:{callbacks!r}")
     state = load_from_zip_file(agent, load_data=True)[0]["sparsity_state"]
     check_counts(read_policy(agent), state, callbacks, method)
     assert len(rewirings) == (method != "static")
@@ -206,8 +234,39 @@ def test_methods_differ_in_their_callbacks_alone(algo, base, methods):
                 assert entry == {key: value for key, value in control[env].items() if key != "callback"}
         assert all(topology == topologies[0] for topology in topologies)
     assert all(recipe.keys() == recipes[0].keys() for recipe in recipes)
-    only_one_has = {env for env in recipes[0].keys() ^ control.keys() if not env.startswith(("_", "InvertedDoublePendulum"))}
+    elsewhere = ("_", "InvertedDoublePendulum", "MinAtar", "atari")
+    only_one_has = {env for env in recipes[0].keys() ^ control.keys() if not env.startswith(elsewhere)}
     assert only_one_has <= {"Swimmer-v4", "Swimmer-v5"}
+
+
+@pytest.mark.parametrize(("algo", "network"), [("dqn", ""), ("dqn", "resnet_"), ("qrdqn", ""), ("ppo", "")])
+def test_dense_controls_on_pixels(algo, network):
+    """What a pruned network is compared with is trained as it is: pruning is the one difference."""
+    dense, pruned = (read_recipe(find_recipe(algo, f"{network}{method}")) for method in ("dense", "gmp"))
+    games = {env for env in pruned if env.startswith(("atari", "MinAtar"))}
+    assert games == dense.keys() and "atari" in games
+    for env in games:
+        ours, control = dict(pruned[env]), dict(dense[env])
+        _, *others = ours.pop("callback")
+        assert others == control.pop("callback", [])
+        assert control == ours
+
+
+@pytest.mark.parametrize(("network", "epsilon"), [("", "eps=1e-8,"), ("resnet_", "eps=3.125e-4, weight_decay=1e-5,")])
+def test_the_papers_setting_on_atari(network, epsilon):
+    """Ivanov et al. 2025, tables 1 and 2, and 300 prunings between 20 % and 80 % of 10M steps."""
+    entry = read_recipe(find_recipe("dqn", f"{network}gmp"))["atari"]
+    expected = {"n_timesteps": 1e7, "learning_rate": 1e-4, "gamma": 0.99, "buffer_size": 1_000_000, "batch_size": 32}
+    expected |= {"target_update_interval": 8000, "tau": 1.0, "train_freq": 4, "gradient_steps": 1, "learning_starts": 20_000}
+    expected |= {"exploration_fraction": 0.01, "exploration_final_eps": 0.01}
+    assert {key: entry[key] for key in expected} == expected
+    # The tables count environment steps; SB3 counts steps of all environments together.
+    assert "n_envs" not in entry
+    assert f"optimizer_kwargs=dict({epsilon} fused=True)" in entry["policy_kwargs"]
+    arguments = entry["callback"][0]["sb3_sparse.GradualPruningCallback"]
+    assert (arguments["network"], arguments["start"], arguments["end"]) == ("q_net", 0.2, 0.8)
+    prunings = (arguments["end"] - arguments["start"]) * entry["n_timesteps"] / arguments["update_freq"]
+    assert prunings == pytest.approx(300)
 
 
 @pytest.mark.filterwarnings("ignore:stop=0.95 is step 57")
@@ -248,9 +307,7 @@ def test_dense_twin_of_a_sparse_recipe(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("path", "env"), DENSE)
 def test_dense_recipes_train(path, env, tmp_path):
-    algo, method = path.stem.split("_", 1)
-    main(f"train --algo {algo} --env {env} --recipe {method} -f {tmp_path} {SHORT} -params {SMALL[algo]}".split())
-    summary = summarize_parameters(read_policy(tmp_path / algo / f"{env}_1" / f"{env}.zip"))
+    summary = summarize_parameters(read_policy(train_shortly(path, env, tmp_path)))
     assert all(network.sparsity == 0.0 for network in summary.networks.values())
 
 
@@ -356,11 +413,11 @@ def test_the_papers_setting():
             )
 
 
-@pytest.mark.parametrize("method", QAT)
-@pytest.mark.parametrize("algo", SMALL)
-def test_quantization_comes_on_top(algo, method):
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in ONLINE if method_of(path) in QAT])
+def test_quantization_comes_on_top(path):
     """Another fifth of the run with quantized weights; until then all that has a schedule keeps it, step for step."""
-    recipe, base = (read_recipe(find_recipe(algo, name)) for name in (method, "gmp"))
+    method = method_of(path)
+    recipe, base = read_recipe(path), read_recipe(path.with_stem(path.stem.removesuffix(method) + "gmp"))
     assert list(recipe) == list(base)
     for env in recipe:
         # The environments of a file share their settings.
@@ -368,9 +425,11 @@ def test_quantization_comes_on_top(algo, method):
         steps, total = shorter.pop("n_timesteps"), longer.pop("n_timesteps")
         assert total == pytest.approx(1.2 * steps)
         assert longer.pop("exploration_fraction", 0) * total == pytest.approx(shorter.pop("exploration_fraction", 0) * steps)
-        *pruning, quantization = longer.pop("callback")
+        # What has no arguments has no schedule.
+        assert [x for x in longer["callback"] if isinstance(x, str)] == [x for x in shorter["callback"] if isinstance(x, str)]
+        *pruning, quantization = (callback for callback in longer.pop("callback") if isinstance(callback, dict))
         assert round(quantization["sb3_sparse.QATCallback"]["start"] * total) == steps
-        pruned = shorter.pop("callback")
+        pruned = [callback for callback in shorter.pop("callback") if isinstance(callback, dict)]
         for callbacks, length in ((pruning, total), (pruned, steps)):
             for arguments in (arguments for callback in callbacks for arguments in callback.values()):
                 arguments.update({moment: round(arguments[moment] * length) for moment in ("start", "end")})
