@@ -19,6 +19,7 @@ from stable_baselines3.common.env_util import make_atari_env
 from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
+from sb3_sparse.offline import OfflineDataset
 from sb3_sparse.pixels import FrameReplayBuffer
 
 ACTIONS = spaces.Discrete(3)
@@ -61,6 +62,11 @@ def strangers(rng, space, n_envs, steps, shades):
         yield pair[0], pair[1], rng.integers(0, 3, n_envs), rng.normal(size=n_envs), dones, infos
 
 
+def by_strides(observations):
+    """As VecTransposeImage makes them: channels first by strides alone."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(observations, 1, -1)), -1, 1)
+
+
 def assert_same_batches(ours, theirs, env=None, seed=0):
     for size in (1, 7):
         batches = []
@@ -93,15 +99,19 @@ def twins(size, space, n_envs, n_steps=1, frame_channels=1, **kwargs):
     n_steps=st.sampled_from([1, 3]),
     shades=st.sampled_from([1, 2, 256]),
     handle=st.booleans(),
+    transposed=st.booleans(),
 )
 @settings(deadline=None, max_examples=150)
-def test_batches_of_stacks(seed, size, steps, n_envs, lengths, frame_channels, n_stack, n_steps, shades, handle):
+def test_batches_of_stacks(seed, size, steps, n_envs, lengths, frame_channels, n_stack, n_steps, shades, handle, transposed):
     space = images(frame_channels * n_stack, side=3 if shades == 256 else 1)
     ours, theirs = twins(size * n_envs, space, n_envs, n_steps, frame_channels, handle_timeout_termination=handle)
     rng = np.random.default_rng(seed)
     for number, transition in enumerate(stream(rng, space, n_envs, steps, lengths, frame_channels, shades)):
+        before, after, *rest = transition
+        if transposed:
+            before, after = by_strides(before), by_strides(after)
         for buffer in (ours, theirs):
-            buffer.add(*transition)
+            buffer.add(before, after, *rest)
         assert (ours.size(), ours.pos, ours.full) == (theirs.size(), theirs.pos, theirs.full)
         assert_same_batches(ours, theirs, seed=number)
     assert th.equal(th.as_tensor(ours.observations[:]), th.as_tensor(theirs.observations))
@@ -234,6 +244,17 @@ def test_reset():
     fill((ours, theirs), space, 2, 7, seed=1)
     assert_same_batches(ours, theirs)
     assert len(ours._pool) == 1 + stored_frames(theirs)
+
+
+def test_offline_dataset():
+    """Whoever reads a buffer of SB3 can read this one."""
+    space = images(4)
+    ours, theirs = twins(20, space, 2)
+    fill((ours, theirs), space, 2, 13)
+    mine, other = (OfflineDataset.from_replay_buffer(buffer) for buffer in (ours, theirs))
+    assert len(mine) == len(other) == 20
+    for part, other_part in zip(mine.batch(range(20)), other.batch(range(20)), strict=True):
+        assert th.equal(part, other_part)
 
 
 def test_extend():

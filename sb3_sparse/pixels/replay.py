@@ -87,7 +87,7 @@ class FrameReplayBuffer(NStepReplayBuffer):
     def _make_stacks(self) -> None:
         # A transition has one new frame. Episodes begin with one more, and the pool grows for them.
         capacity = self.buffer_size * self.n_envs + 1
-        newest: Newest = {}
+        newest = Newest.nothing(self.n_envs)
         self._pool = FramePool(self.frame_shape, np.dtype(self.observation_space.dtype), capacity, self.memmap)
         # Whoever reads or writes them, SB3's code above all, finds arrays.
         self.observations, self.next_observations = (  # type: ignore[assignment]

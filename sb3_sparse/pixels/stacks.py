@@ -1,5 +1,6 @@
 """Observations as stacks of frames, which look like an array of observations."""
 
+from dataclasses import dataclass
 from operator import index
 
 import numpy as np
@@ -9,8 +10,26 @@ from sb3_sparse.pixels.pool import BLANK, FramePool, Frames, Slots
 
 Rows = int | slice | NDArray[np.integer]
 Where = Rows | tuple[Rows, ...]
-#: By environment: the bytes of the frames of the stack that was stored last, and their slots.
-Newest = dict[int, tuple[list[bytes], list[int]]]
+
+
+@dataclass
+class Newest:
+    """
+    The stacks of all environments that were stored last, by which the next ones are known.
+
+    :param memory: The order of their axes in memory, and their bytes in that order.
+    :param frames: By environment: the bytes of each frame.
+    :param slots: By environment: the slot of each frame.
+    """
+
+    memory: tuple[list[int], bytes]
+    frames: list[list[bytes]]
+    slots: list[list[int]]
+
+    @classmethod
+    def nothing(cls, n_envs: int) -> "Newest":
+        """Before anything is stored."""
+        return cls(([], b""), [[] for _ in range(n_envs)], [[] for _ in range(n_envs)])
 
 
 class FrameStacks:
@@ -70,25 +89,29 @@ class FrameStacks:
         :raises ValueError: on observations of another shape
         """
         row = index(row)
-        stored = np.asarray(observations, self.dtype).reshape(self.shape[1:]).tobytes()
-        size, n_stack = self._pool.frame_nbytes, self._slots.shape[-1]
-        for env, old in enumerate(self._slots[row].tolist()):
-            start = env * n_stack * size
-            new = self._find(env, [stored[at : at + size] for at in range(start, start + n_stack * size, size)])
-            # In this order: what both have must not be taken for unused.
+        stacks = np.asarray(observations, self.dtype).reshape(self.shape[1:])
+        # SB3 transposes images by their strides alone: to bring them into order takes longer than all the rest. Most
+        # observations are the next ones of the transition before, which can be seen without.
+        axes = sorted(range(stacks.ndim), key=stacks.strides.__getitem__, reverse=True)
+        memory = axes, stacks.transpose(axes).tobytes()
+        if memory != self._newest.memory:
+            self._find(stacks)
+            self._newest.memory = memory
+        # In this order: what both have must not be taken for unused.
+        for new, old in zip(self._newest.slots, self._slots[row].tolist(), strict=True):
             self._pool.refer(new)
             self._pool.release(old)
-            self._slots[row, env] = new
+        self._slots[row] = self._newest.slots
 
-    def _find(self, env: int, frames: list[bytes]) -> list[int]:
-        """Slots of the frames of a stack, those that are new being stored."""
-        known, slots = self._newest.get(env, ([], []))
-        if frames != known:
-            known, slots = [*known, self._pool.blank], [*slots, BLANK]
+    def _find(self, stacks: Frames) -> None:
+        """Make these stacks the newest ones, and store those of their frames that are not known."""
+        stored, size = stacks.tobytes(), self._pool.frame_nbytes
+        stack_size = size * self._slots.shape[-1]
+        for env, start in enumerate(range(0, len(stored), stack_size)):
+            frames = [stored[at : at + size] for at in range(start, start + stack_size, size)]
+            known, slots = [*self._newest.frames[env], self._pool.blank], [*self._newest.slots[env], BLANK]
             for frame in frames:
                 if frame not in known:
                     known.append(frame)
                     slots.append(self._pool.put(frame))
-            slots = [slots[known.index(frame)] for frame in frames]
-            self._newest[env] = frames, slots
-        return slots
+            self._newest.frames[env], self._newest.slots[env] = frames, [slots[known.index(frame)] for frame in frames]
