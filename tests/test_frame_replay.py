@@ -81,10 +81,10 @@ def assert_same_batches(ours, theirs, env=None, seed=0):
                 assert mine.numpy().tobytes() == other.numpy().tobytes()
 
 
-def twins(size, space, n_envs, n_steps=1, frame_channels=1, **kwargs):
+def twins(size, space, n_envs, n_steps=1, frame_channels=1, memmap=None, **kwargs):
     theirs = {"n_steps": n_steps, "gamma": 0.9} if n_steps > 1 else {}
     other = (NStepReplayBuffer if n_steps > 1 else ReplayBuffer)(size, space, ACTIONS, "cpu", n_envs, **theirs, **kwargs)
-    mine = {"n_steps": n_steps, "gamma": 0.9, "frame_channels": frame_channels}
+    mine = {"n_steps": n_steps, "gamma": 0.9, "frame_channels": frame_channels, "memmap": memmap}
     return FrameReplayBuffer(size, space, ACTIONS, "cpu", n_envs, **mine, **kwargs), other
 
 
@@ -101,7 +101,7 @@ def twins(size, space, n_envs, n_steps=1, frame_channels=1, **kwargs):
     handle=st.booleans(),
     transposed=st.booleans(),
 )
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 def test_batches_of_stacks(seed, size, steps, n_envs, lengths, frame_channels, n_stack, n_steps, shades, handle, transposed):
     space = images(frame_channels * n_stack, side=3 if shades == 256 else 1)
     ours, theirs = twins(size * n_envs, space, n_envs, n_steps, frame_channels, handle_timeout_termination=handle)
@@ -128,7 +128,7 @@ def test_batches_of_stacks(seed, size, steps, n_envs, lengths, frame_channels, n
     n_steps=st.sampled_from([1, 3]),
     shades=st.sampled_from([2, 256]),
 )
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=60)
 def test_batches_of_strangers(seed, size, steps, n_envs, shape, dtype, n_steps, shades):
     space = spaces.Box(0, 255, shape, dtype)
     ours, theirs = twins(size * n_envs, space, n_envs, n_steps)
@@ -158,7 +158,7 @@ def stored_frames(buffer, frame_channels=1):
     frame_channels=st.sampled_from([1, 3]),
     n_stack=st.integers(2, 4),
 )
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=30)
 def test_each_frame_is_stored_once_and_no_longer_than_needed(seed, size, steps, n_envs, lengths, frame_channels, n_stack):
     """However often the buffer goes round, and with one slot more, for the frame of zeros."""
     space = images(frame_channels * n_stack, side=12)
@@ -302,11 +302,13 @@ def test_a_full_disk_is_found_before_it_is_written_to(tmp_path, monkeypatch):
     space = images(4, side=100)
     with pytest.raises(OSError, match=r"the frames need 2 MB, and .* has room for 1 MB: name a folder on a larger disk"):
         FrameReplayBuffer(200, space, ACTIONS, memmap=tmp_path)
-    buffer = FrameReplayBuffer(50, space, ACTIONS, memmap=tmp_path)
+    ours, theirs = twins(50, space, 1, memmap=tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
     with pytest.raises(OSError, match="make the replay buffer smaller"):
         for transition in strangers(np.random.default_rng(0), space, 1, 50, 256):
-            buffer.add(*transition)
+            ours.add(*transition)
+            theirs.add(*transition)
+    assert_same_batches(ours, theirs)
 
 
 def test_too_little_memory_is_warned_of(monkeypatch):

@@ -34,7 +34,8 @@ class FrameReplayBuffer(NStepReplayBuffer):
 
     A saved model names its buffer class: where this package is not installed,
     ``DQN.load(path, custom_objects={"replay_buffer_class": None})`` loads it, with SB3's buffer. ``save_replay_buffer``
-    writes the frames too, those in a file as well, and ``load_replay_buffer`` makes a new file in the same folder.
+    writes the frames too, those in a file as well, and ``load_replay_buffer`` makes a new file in the same folder, for which
+    it needs the memory of the frames for a moment.
 
     :param buffer_size: Max number of element in the buffer
     :param observation_space: Observation space: a Box ``[channels, ...]``, the channels being frames, newest last, though
@@ -85,8 +86,9 @@ class FrameReplayBuffer(NStepReplayBuffer):
             _warn_of_memory(self._pool.capacity * self._pool.frame_nbytes + self.nbytes)
 
     def _make_stacks(self) -> None:
-        # A transition has one new frame. Episodes begin with one more, and the pool grows for them.
-        capacity = self.buffer_size * self.n_envs + 1
+        # A transition has one new frame, and an episode begins with one more: room for episodes of 32 steps.
+        transitions = self.buffer_size * self.n_envs
+        capacity = transitions + transitions // 32 + 1
         newest = Newest.nothing(self.n_envs)
         self._pool = FramePool(self.frame_shape, np.dtype(self.observation_space.dtype), capacity, self.memmap)
         # Whoever reads or writes them, SB3's code above all, finds arrays.

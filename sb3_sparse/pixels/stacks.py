@@ -95,23 +95,23 @@ class FrameStacks:
         axes = sorted(range(stacks.ndim), key=stacks.strides.__getitem__, reverse=True)
         memory = axes, stacks.transpose(axes).tobytes()
         if memory != self._newest.memory:
-            self._find(stacks)
-            self._newest.memory = memory
+            size, n_stack = self._pool.frame_nbytes, self._slots.shape[-1]
+            stored = stacks.tobytes()
+            every = [stored[start : start + size] for start in range(0, len(stored), size)]
+            frames = [every[start : start + n_stack] for start in range(0, len(every), n_stack)]
+            slots = [self._find(env, stack) for env, stack in enumerate(frames)]
+            self._newest.memory, self._newest.frames, self._newest.slots = memory, frames, slots
         # In this order: what both have must not be taken for unused.
         for new, old in zip(self._newest.slots, self._slots[row].tolist(), strict=True):
             self._pool.refer(new)
             self._pool.release(old)
         self._slots[row] = self._newest.slots
 
-    def _find(self, stacks: Frames) -> None:
-        """Make these stacks the newest ones, and store those of their frames that are not known."""
-        stored, size = stacks.tobytes(), self._pool.frame_nbytes
-        stack_size = size * self._slots.shape[-1]
-        for env, start in enumerate(range(0, len(stored), stack_size)):
-            frames = [stored[at : at + size] for at in range(start, start + stack_size, size)]
-            known, slots = [*self._newest.frames[env], self._pool.blank], [*self._newest.slots[env], BLANK]
-            for frame in frames:
-                if frame not in known:
-                    known.append(frame)
-                    slots.append(self._pool.put(frame))
-            self._newest.frames[env], self._newest.slots[env] = frames, [slots[known.index(frame)] for frame in frames]
+    def _find(self, env: int, frames: list[bytes]) -> list[int]:
+        """Slots of the frames of a stack; those that are not known are stored."""
+        known, slots = [*self._newest.frames[env], self._pool.blank], [*self._newest.slots[env], BLANK]
+        for frame in frames:
+            if frame not in known:
+                known.append(frame)
+                slots.append(self._pool.put(frame))
+        return [slots[known.index(frame)] for frame in frames]
