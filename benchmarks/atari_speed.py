@@ -167,8 +167,8 @@ def main() -> None:
             result["intervals"][f"{group}/{name}"] = interval(ratios, rng)
             low, high = result["intervals"][f"{group}/{name}"]
             print(f"{group + '/' + name:36} {result['ratios'][f'{group}/{name}']:.3f} of stock   [{low:.3f}, {high:.3f}]")
-    if args.json:
-        store(args.json, result)
+        if args.json:
+            store(args.json, result)
 
 
 if __name__ == "__main__":
