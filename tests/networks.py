@@ -2,12 +2,13 @@
 
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from sb3_sparse.runtime import BACKENDS, Policy
 from sb3_sparse.runtime.artifact import encode
-from sb3_sparse.runtime.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize
+from sb3_sparse.runtime.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
 from sb3_sparse.runtime.reference import apply_layer, layer_inputs
 
 ACTIVATIONS = (
@@ -107,6 +108,65 @@ def draw_network(rng, *, image=None, quantized=None, head=None, activation=None,
         normalize = Normalize(*(rng.random((2, *shape)).astype(np.float32) + np.float32(0.5)), limit)
     ranges = tuple(map(float, rng.random(len(layers)).astype(np.float32) + 1)) if rng.random() < 0.5 else None
     return Network(shape, bool(image), normalize, tuple(layers), head, ranges)
+
+
+def draw_pool(rng, shape):
+    """A pool for images of this shape."""
+    kernel = [int(rng.integers(1, min(4, size + 1))) for size in shape[1:]]
+    padding = [int(rng.integers(0, size // 2 + 1)) for size in kernel]
+    return Pool(tuple(kernel), tuple(map(int, rng.integers(1, 4, 2))), tuple(padding))
+
+
+def same_size(layer):
+    """A convolution whose outputs have the height and width of its inputs."""
+    kernel = [2 * pad + 1 for pad in layer.padding]
+    return replace(layer, weight=np.resize(layer.weight, (*layer.weight.shape[:2], *kernel)), stride=(1, 1))
+
+
+def draw_residual_network(rng, *, quantized=None, head=None, density=None):
+    """
+    One or two stacks, each a convolution with up to two residual blocks, and pools here and there; odder than those that are
+    trained.
+
+    :param rng: Where the numbers come from.
+    :param quantized: Whether the layers are int8; by default each as it comes.
+    :param head: Kind of the head.
+    :param density: Share of weights that exist.
+    :return: A network of two to eleven layers
+    """
+    shape, head = tuple(map(int, rng.integers(3, 12, 3))), draw_head(rng, head)
+    layers, current = [], shape
+
+    def draw(inputs, outputs, *, convolution=True):
+        return draw_layer(
+            rng,
+            inputs,
+            outputs,
+            ACTIVATIONS[rng.integers(len(ACTIVATIONS))],
+            convolution=convolution,
+            quantized=bool(rng.random() < 0.5) if quantized is None else quantized,
+            density=rng.choice([0.05, 0.3, 1.0]) if density is None else density,
+        )
+
+    def add(layer):
+        nonlocal current
+        pool = draw_pool(rng, layer.sum_shape(current)) if rng.random() < 0.4 else None
+        layers.append(replace(layer, pool=pool))
+        current = layers[-1].output_shape(current)
+
+    for _ in range(rng.integers(1, 3)):
+        add(draw(current, int(rng.integers(1, 8))))
+        for _ in range(rng.integers(0, 3)):
+            inner = replace(same_size(draw(current, int(rng.integers(1, 8)))), rectify=bool(rng.random() < 0.7))
+            layers.append(inner)
+            channels, current = current[0], (inner.outputs, *current[1:])
+            add(replace(same_size(draw(current, channels)), residual=True))
+    if rng.random() < 0.5:
+        linear = draw(current, int(rng.integers(1, 20)), convolution=False)
+        layers.append(linear)
+        current = (linear.outputs,)
+    layers.append(replace(draw(current, head.inputs, convolution=False), activation=Activation()))
+    return Network(shape, True, None, tuple(layers), head)
 
 
 def draw_observations(rng, network, count):

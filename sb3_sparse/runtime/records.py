@@ -78,7 +78,8 @@ class Layer:
     :param stride: Of a convolution, vertical and horizontal.
     :param padding: Zeros around the input of a convolution, vertical and horizontal.
     :param rectify: Whether a convolution takes ``max(x, 0)`` for its input.
-    :param residual: Whether a convolution adds the input of the layer before, as it came in, ahead of its activation.
+    :param residual: Whether a convolution adds the input of the layer before, as it came in, ahead of its activation. It does
+        not rectify then, for the layer before can end in a ReLU.
     :param pool: What follows the activation of a convolution.
     """
 
@@ -245,8 +246,8 @@ class Network:
         """Shape of the observation and of every layer's output; ValueError if they do not fit each other."""
         shapes = [self.shape]
         for layer in self.layers:
-            if layer.residual and (len(shapes) < 2 or layer.sum_shape(shapes[-1]) != shapes[-2]):
-                raise ValueError("a residual layer does not fit the input of the layer before")
+            if layer.residual and (layer.rectify or len(shapes) < 2 or layer.sum_shape(shapes[-1]) != shapes[-2]):
+                raise ValueError("a residual layer rectifies its input, or does not fit the input of the layer before")
             shapes.append(layer.output_shape(shapes[-1]))
         if shapes[-1] != (self.head.inputs,):
             raise ValueError(f"the last layer gives {shapes[-1]}, the action needs ({self.head.inputs},)")
