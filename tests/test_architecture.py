@@ -19,7 +19,7 @@ ALLOWED = {
     "callbacks": {"nn", "sparsity"},
     "offline": {"nn", "sparsity"},
     "runtime": set(),
-    "export": {"callbacks", "nn", "offline", "runtime"},
+    "export": {"callbacks", "nn", "offline", "policies", "runtime"},
     "zoo": {"offline"},
     "cli": {"cost", "export", "sparsity", "zoo"},
     "__init__": {"callbacks", "cost", "export"},
