@@ -75,7 +75,7 @@ def offsets(layer: Layer, before: Shape) -> tuple[NDArray[np.int64], NDArray[np.
     arguments = ""
     if layer.convolution:
         _, height, width = before
-        after = layer.output_shape(before)
+        after = layer.sum_shape(before)
         channel, y, x = np.unravel_index(columns, layer.weight.shape[1:])
         arguments = f"{layer.outputs}, {after[1]}, {after[2]}, {layer.stride[0] * width}, {layer.stride[1]}"
         return counts, channel * height * width + y * width + x, weights[rows, columns], arguments
