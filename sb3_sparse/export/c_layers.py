@@ -123,7 +123,7 @@ def float_call(tables: Tables, index: int, layer: Layer, before: Shape, x: str, 
         arguments += [tables.add("uint8_t", f"scale{index}", layer.scale.codes), literal(layer.scale.unit)]
         arguments += [tables.add("int16_t", f"bias{index}", layer.bias.codes), literal(layer.bias.unit)]
     else:
-        arguments += [tables.add("float", f"scale{index}", layer.scales)] * layer.quantized
+        arguments += [tables.add("float", f"scale{index}", layer.scales)] if layer.quantized else []
         arguments += [tables.add("float", f"bias{index}", layer.biases)]
     return f"{function}({', '.join([*arguments, x, y])});"
 
