@@ -235,13 +235,13 @@ def unpack(data):
     return zlib.decompress(body, -15) if flags else body
 
 
-def pack(payload, *, deflate=True, length=None):
+def pack(payload, *, deflate=True, length=None, version=1):
     """A file with this payload and a right checksum, right or not otherwise."""
     body = payload
     if deflate:
         compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
         body = compressor.compress(payload) + compressor.flush()
-    return seal(HEADER.pack(b"SB3S", 1, int(deflate), 0, len(payload) if length is None else length) + bytes(4) + body)
+    return seal(HEADER.pack(b"SB3S", version, int(deflate), 0, len(payload) if length is None else length) + bytes(4) + body)
 
 
 def seal(data):
@@ -278,7 +278,7 @@ def mutate(rng, data):
 def tampered(seed, count):
     """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
     rng = np.random.default_rng(seed)
-    originals = [encode(draw_network(rng)) for _ in range(12)]
+    originals = [encode(draw(rng)) for draw in (draw_network, draw_residual_network) for _ in range(12)]
     for index in range(count):
         original = originals[rng.integers(len(originals))]
         if index % 4 == 0:
@@ -286,4 +286,4 @@ def tampered(seed, count):
         elif index % 4 == 1:
             yield seal(mutate(rng, original))
         else:
-            yield pack(mutate(rng, unpack(original)), deflate=bool(rng.random() < 0.5))
+            yield pack(mutate(rng, unpack(original)), deflate=bool(rng.random() < 0.5), version=original[4])

@@ -29,7 +29,7 @@ def check_size(network: Network, length: int) -> None:
             products += prod(after) * layer.weight[0].size
             largest = max(prod(after), _planes(before, layer.padding, layer.stride))
             if layer.pool is not None:
-                products += prod(layer.output_shape(before)) * prod(layer.pool.kernel)
+                windows += prod(layer.output_shape(before)) * prod(layer.pool.kernel)
                 largest = max(largest, _planes(after, layer.pool.padding, layer.pool.stride))
             if largest > MAX_ELEMENTS or windows > _MAX_WINDOWS or products > _MAX_PRODUCTS:
                 kernel = layer.weight.shape[1:]
