@@ -213,14 +213,15 @@ def quantized_inputs(x):
 def vbmi_actions(network, x):
     """The layers as the AVX-512 kernels compute them, and by how much rounding may move each output of the last one."""
     slack = np.zeros((len(x), 1))
-    x = x if network.normalize is None else network.normalize(x)
+    x = before = x if network.normalize is None else network.normalize(x)
     for index, layer in enumerate(network.layers):
+        assert not (layer.residual and slack.any()), "what is added has no slack of its own"
         weight = np.abs(layer.dense().reshape(layer.outputs, -1))
         if index and layer.quantized and not layer.convolution:
             x, unit = quantized_inputs(x.reshape(len(x), -1))
             # A number in the middle between two steps may go either way, more so if it is a little off already.
             slack = slack + unit
-        x = apply_layer(layer, x.astype(np.float32))
+        before, x = x, apply_layer(layer, x.astype(np.float32), before)
         # No activation is steeper than 1.3, and a convolution sums no more than its weights.
         slack = slack * weight.sum(axis=1).max() * 1.3
     return x, slack

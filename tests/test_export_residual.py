@@ -262,7 +262,7 @@ def test_calibration_fits_into_memory(monkeypatch):
     whole = compress(model, calibration=obs, backend="numpy").network
     monkeypatch.setattr("sb3_sparse.export.quantize._MAX_NUMBERS", 1 << 17)
     parts = compress(model, calibration=obs, backend="numpy").network
-    np.testing.assert_allclose(parts.ranges[:2], whole.ranges[:2], rtol=1e-5)
+    np.testing.assert_allclose(parts.ranges, whole.ranges, rtol=0.05)
     values, others = (layer_inputs(network, obs.astype(np.float32))[-1] for network in (whole, parts))
     assert np.abs(values - others).max() < 0.05 * np.abs(values).max()
 

@@ -96,8 +96,7 @@ def operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine 
     """
     if not all(bool(parameter.isfinite().all()) for parameter in (*module.parameters(), *module.buffers())):
         raise ValueError(f"the layer '{name}' has numbers that are not finite: training has diverged")
-    if prunable_layers(module):
-        assert isinstance(module, nn.Linear | nn.Conv2d)
+    if isinstance(module, nn.Linear | nn.Conv2d) and prunable_layers(module):
         return _layer(module, name, bits)
     if type(module) in _NOTHING and getattr(module, "start_dim", 1) == 1:
         return None
