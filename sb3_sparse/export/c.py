@@ -3,8 +3,8 @@ One C99 header with a policy: tables, code, test vectors and a self test.
 
 Three arithmetics in the same file. W8A32: 8-bit weights, float activations, as the Python backends compute. W8A16:
 integers alone between the observation and the last layer, for processors without a floating-point unit
-(:mod:`~sb3_sparse.export.integer`); a hidden activation other than ReLU is computed in float. VBMI: the AVX-512 kernels
-of the runtime, with 8-bit hidden activations.
+(:mod:`~sb3_sparse.export.integer`); a hidden activation other than ReLU is computed in float, and residual networks have no
+such code. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
 """
 
 import re
