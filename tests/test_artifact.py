@@ -437,7 +437,8 @@ def test_tampered_files(seed):
                 works += 1
                 expect_to_work(decoded, rng, thoroughly=works % 8 == 0)
             assert time.process_time() - start < 1
-            assert tracemalloc.get_traced_memory()[1] < (64 << 20) + 2048 * len(data)
+            # Two observations of as many window elements as the format allows.
+            assert tracemalloc.get_traced_memory()[1] < (128 << 20) + 2048 * len(data)
     finally:
         tracemalloc.stop()
     assert works > 50
