@@ -2,12 +2,13 @@
 
 import struct
 import zlib
+from dataclasses import replace
 
 import numpy as np
 
 from sb3_sparse.runtime import BACKENDS, Policy
 from sb3_sparse.runtime.artifact import encode
-from sb3_sparse.runtime.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize
+from sb3_sparse.runtime.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
 from sb3_sparse.runtime.reference import apply_layer, layer_inputs
 
 ACTIVATIONS = (
@@ -109,6 +110,65 @@ def draw_network(rng, *, image=None, quantized=None, head=None, activation=None,
     return Network(shape, bool(image), normalize, tuple(layers), head, ranges)
 
 
+def draw_pool(rng, shape):
+    """A pool for images of this shape."""
+    kernel = [int(rng.integers(1, min(4, size + 1))) for size in shape[1:]]
+    padding = [int(rng.integers(0, size // 2 + 1)) for size in kernel]
+    return Pool(tuple(kernel), tuple(map(int, rng.integers(1, 4, 2))), tuple(padding))
+
+
+def same_size(layer):
+    """A convolution whose outputs have the height and width of its inputs."""
+    kernel = [2 * pad + 1 for pad in layer.padding]
+    return replace(layer, weight=np.resize(layer.weight, (*layer.weight.shape[:2], *kernel)), stride=(1, 1))
+
+
+def draw_residual_network(rng, *, quantized=None, head=None, density=None):
+    """
+    One or two stacks, each a convolution with up to two residual blocks, and pools here and there; odder than those that are
+    trained.
+
+    :param rng: Where the numbers come from.
+    :param quantized: Whether the layers are int8; by default each as it comes.
+    :param head: Kind of the head.
+    :param density: Share of weights that exist.
+    :return: A network of two to eleven layers
+    """
+    shape, head = tuple(map(int, rng.integers(3, 12, 3))), draw_head(rng, head)
+    layers, current = [], shape
+
+    def draw(inputs, outputs, *, convolution=True):
+        return draw_layer(
+            rng,
+            inputs,
+            outputs,
+            ACTIVATIONS[rng.integers(len(ACTIVATIONS))],
+            convolution=convolution,
+            quantized=bool(rng.random() < 0.5) if quantized is None else quantized,
+            density=rng.choice([0.05, 0.3, 1.0]) if density is None else density,
+        )
+
+    def add(layer):
+        nonlocal current
+        pool = draw_pool(rng, layer.sum_shape(current)) if rng.random() < 0.4 else None
+        layers.append(replace(layer, pool=pool))
+        current = layers[-1].output_shape(current)
+
+    for _ in range(rng.integers(1, 3)):
+        add(draw(current, int(rng.integers(1, 8))))
+        for _ in range(rng.integers(0, 3)):
+            inner = replace(same_size(draw(current, int(rng.integers(1, 8)))), rectify=bool(rng.random() < 0.7))
+            layers.append(inner)
+            channels, current = current[0], (inner.outputs, *current[1:])
+            add(replace(same_size(draw(current, channels)), residual=True))
+    if rng.random() < 0.5:
+        linear = draw(current, int(rng.integers(1, 20)), convolution=False)
+        layers.append(linear)
+        current = (linear.outputs,)
+    layers.append(replace(draw(current, head.inputs, convolution=False), activation=Activation()))
+    return Network(shape, True, None, tuple(layers), head)
+
+
 def draw_observations(rng, network, count):
     return rng.normal(size=(count, *network.shape)).astype(np.float32)
 
@@ -153,14 +213,15 @@ def quantized_inputs(x):
 def vbmi_actions(network, x):
     """The layers as the AVX-512 kernels compute them, and by how much rounding may move each output of the last one."""
     slack = np.zeros((len(x), 1))
-    x = x if network.normalize is None else network.normalize(x)
+    x = before = x if network.normalize is None else network.normalize(x)
     for index, layer in enumerate(network.layers):
+        assert not (layer.residual and slack.any()), "what is added has no slack of its own"
         weight = np.abs(layer.dense().reshape(layer.outputs, -1))
         if index and layer.quantized and not layer.convolution:
             x, unit = quantized_inputs(x.reshape(len(x), -1))
             # A number in the middle between two steps may go either way, more so if it is a little off already.
             slack = slack + unit
-        x = apply_layer(layer, x.astype(np.float32))
+        before, x = x, apply_layer(layer, x.astype(np.float32), before)
         # No activation is steeper than 1.3, and a convolution sums no more than its weights.
         slack = slack * weight.sum(axis=1).max() * 1.3
     return x, slack
@@ -175,13 +236,13 @@ def unpack(data):
     return zlib.decompress(body, -15) if flags else body
 
 
-def pack(payload, *, deflate=True, length=None):
+def pack(payload, *, deflate=True, length=None, version=1):
     """A file with this payload and a right checksum, right or not otherwise."""
     body = payload
     if deflate:
         compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
         body = compressor.compress(payload) + compressor.flush()
-    return seal(HEADER.pack(b"SB3S", 1, int(deflate), 0, len(payload) if length is None else length) + bytes(4) + body)
+    return seal(HEADER.pack(b"SB3S", version, int(deflate), 0, len(payload) if length is None else length) + bytes(4) + body)
 
 
 def seal(data):
@@ -218,7 +279,7 @@ def mutate(rng, data):
 def tampered(seed, count):
     """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
     rng = np.random.default_rng(seed)
-    originals = [encode(draw_network(rng)) for _ in range(12)]
+    originals = [encode(draw(rng)) for draw in (draw_network, draw_residual_network) for _ in range(12)]
     for index in range(count):
         original = originals[rng.integers(len(originals))]
         if index % 4 == 0:
@@ -226,4 +287,4 @@ def tampered(seed, count):
         elif index % 4 == 1:
             yield seal(mutate(rng, original))
         else:
-            yield pack(mutate(rng, unpack(original)), deflate=bool(rng.random() < 0.5))
+            yield pack(mutate(rng, unpack(original)), deflate=bool(rng.random() < 0.5), version=original[4])

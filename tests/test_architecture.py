@@ -20,7 +20,7 @@ ALLOWED = {
     "offline": {"nn", "sparsity"},
     "pixels": set(),
     "runtime": set(),
-    "export": {"callbacks", "nn", "offline", "pixels", "runtime"},
+    "export": {"callbacks", "nn", "offline", "pixels", "policies", "runtime"},
     "zoo": {"offline", "pixels"},
     "cli": {"cost", "export", "sparsity", "zoo"},
     "__init__": {"callbacks", "cost", "export"},

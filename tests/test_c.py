@@ -27,7 +27,7 @@ from sb3_sparse.export.c import to_c
 from sb3_sparse.export.integer import integer_layers, simulate, simulate_bytes
 from sb3_sparse.export.quantize import quantize, round_biases
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize
+from sb3_sparse.runtime.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize, Pool
 from sb3_sparse.runtime.reference import layer_inputs
 
 GCC, CLANG, GXX = (shutil.which(name) for name in ("gcc", "clang", "g++"))
@@ -92,6 +92,28 @@ def convolutions(activation, *, normalize=False):
         statistics = Normalize(*(rng.random((2, 3, 9, 7)).astype(np.float32) * 100 + 1), 10.0)
         network = replace(network, normalize=replace(statistics, scale=1 / statistics.scale))
     return round_biases(quantize(network, 8, observe(network, 16)))
+
+
+def windows(activation, *, residual=False, bits=8):
+    """Padded convolutions with pools, and between them a residual block or two layers of the same size."""
+    rng = np.random.default_rng(3)
+
+    def convolution(outputs, inputs, kernel=3, **kwargs):
+        weight = normal(rng, outputs, inputs, kernel, kernel) / (kernel * inputs**0.5)
+        return Layer(weight, normal(rng, outputs) / 2, **{"activation": Activation(activation), "padding": (1, 1), **kwargs})
+
+    layers = [
+        convolution(4, 3, padding=(1, 2), pool=Pool((3, 2), (2, 2), (1, 1))),
+        convolution(6, 4, rectify=residual),
+        convolution(4, 6, residual=residual, pool=Pool((2, 3), (1, 2), (1, 0))),
+        convolution(5, 4, kernel=2, stride=(2, 1), padding=(0, 1)),
+    ]
+    layers[0] = replace(layers[0], weight=layers[0].weight / 100)
+    shape = (3, 9, 7)
+    for layer in layers:
+        shape = layer.output_shape(shape)
+    network = Network((3, 9, 7), True, None, (*layers, linear(rng, 3, int(np.prod(shape)))), UNBOUNDED)
+    return network if bits == 32 else round_biases(quantize(network, bits, observe(network, 16)))
 
 
 def with_float_scales(network, *, same):
@@ -163,6 +185,9 @@ def networks():
     found["conv_relu"], found["conv_silu"] = convolutions("relu"), convolutions("silu")
     found["conv_normalize"] = convolutions("relu", normalize=True)
     found["conv_per_channel"] = with_float_scales(convolutions("relu"), same=False)
+    found |= {f"windows_{activation}": windows(activation) for activation in ("relu", "silu")}
+    found |= {f"residual_{activation}": windows(activation, residual=True) for activation in ("relu", "tanh")}
+    found["residual_float"] = windows("identity", residual=True, bits=32)
     found["nature_cnn"] = nature_cnn()
     return found
 
@@ -170,6 +195,8 @@ def networks():
 def in_mode(mode):
     """The networks that a header has this arithmetic for."""
     quantized = {name: network for name, network in networks().items() if network.layers[0].quantized}
+    if mode == "integer":
+        return {name: network for name, network in quantized.items() if not network.residual}
     return networks() if mode == "float" else quantized
 
 
@@ -280,6 +307,7 @@ def steps(network):
         if not change.any():
             change = np.zeros(layer.outputs, np.float32)
         elif layer.convolution:
+            # A pool passes on no more than the largest change.
             change = dense.sum(axis=(2, 3)) @ change
         else:
             # A linear layer after a convolution has a column for each place.
@@ -412,13 +440,15 @@ def test_self_test(tmp_path, mode):
 
 
 def test_what_is_not_there_says_so(tmp_path):
-    """Integers without calibration, VBMI of float weights: not at run time."""
+    """Integers without calibration or of residual layers, VBMI of float weights: not at run time."""
+    (tmp_path / "stream.h").write_text(to_c(windows("relu", residual=True)))
     (tmp_path / "float.h").write_text(to_c(perceptron(bits=32)))
     (tmp_path / "guessed.h").write_text(to_c(replace(perceptron(), ranges=None)))
-    for name, macro in (("float", "VBMI"), ("float", "INTEGER"), ("guessed", "INTEGER")):
+    for name, macro in (("float", "VBMI"), ("float", "INTEGER"), ("guessed", "INTEGER"), ("stream", "INTEGER")):
         command = ["gcc", "-x", "c", f"-DPOLICY_{macro}", "-fsyntax-only", str(tmp_path / f"{name}.h")]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode != 0 and "error: #error" in result.stderr
+        assert ("a residual network" in result.stderr) == (name == "stream")
 
 
 def test_refuses_what_c_cannot_hold():
@@ -426,10 +456,6 @@ def test_refuses_what_c_cannot_hold():
     for name in ("Policy", "2nd", "a-b", "", "sb3s"):
         with pytest.raises(ValueError, match="must be a C identifier"):
             to_c(network, name=name)
-    padded = convolutions("relu")
-    padded = replace(padded, layers=(replace(padded.layers[0], padding=(1, 1)), *padded.layers[1:]))
-    with pytest.raises(ValueError, match="padding"):
-        to_c(padded)
     low = np.array([np.nan, 0, 0], np.float32)
     with pytest.raises(ValueError, match="NaN"):
         to_c(replace(network, head=Head("clip", (3,), low, low + 1)))

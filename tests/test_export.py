@@ -141,14 +141,16 @@ def torch_actions(network, obs):
     if network.normalize is not None:
         mean, scale = th.from_numpy(network.normalize.mean), th.from_numpy(network.normalize.scale)
         x = ((x - mean) * scale).clamp(-network.normalize.limit, network.normalize.limit)
+    inputs = [x]
     for layer in network.layers:
-        weight, bias = th.from_numpy(layer.dense()), th.from_numpy(layer.biases)
+        weight, bias, x = th.from_numpy(layer.dense()), th.from_numpy(layer.biases), inputs[-1]
         if layer.convolution:
-            x = F.conv2d(x, weight, bias, layer.stride, layer.padding)
+            x = F.conv2d(x.relu() if layer.rectify else x, weight, bias, layer.stride, layer.padding)
         else:
             x = F.linear(x.flatten(1), weight, bias)
-        x = TORCH[layer.activation.name](x, layer.activation.low, layer.activation.high)
-    return network.head(x.numpy())
+        x = TORCH[layer.activation.name](x + inputs[-2] if layer.residual else x, layer.activation.low, layer.activation.high)
+        inputs.append(x if layer.pool is None else F.max_pool2d(x, *layer.pool))
+    return network.head(inputs[-1].numpy())
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
@@ -562,15 +564,7 @@ def sizes(network):
 @given(SEEDS, st.booleans(), st.sampled_from(ACTIVATIONS))
 def test_shrinking_and_ordering_change_nothing(seed, image, activation):
     rng = np.random.default_rng(seed)
-    network = dying(rng, draw_network(rng, image=image, activation=activation if seed % 2 else None, width=20))
-    network = replace(network, layers=tuple(replace(layer, bias=layer.biases) for layer in network.layers))
-    x = draw_observations(rng, network, 10)
-    expected = layer_inputs(network, x)[-1]
-    small = shrink(network)
-    for other in (small, order(small), order(network)):
-        np.testing.assert_allclose(layer_inputs(other, x)[-1], expected, rtol=1e-4, atol=1e-5)
-    assert sizes(shrink(small)) == sizes(small), "there is nothing left to do"
-    assert (np.array(sizes(small)) <= np.array(sizes(network))).all()
+    small = expect_to_shrink(rng, draw_network(rng, image=image, activation=activation if seed % 2 else None, width=20))
     for layer, after in zip(small.layers, small.layers[1:], strict=False):
         fed = layer.weight.reshape(layer.outputs, -1).any(axis=1)
         read = after.weight.reshape(after.outputs, layer.outputs, -1).any(axis=(0, 2))
@@ -581,6 +575,20 @@ def test_shrinking_and_ordering_change_nothing(seed, image, activation):
     assert sorted(sizes(ordered)) == sorted(sizes(small))
     for layer in ordered.layers[:-1]:
         assert (np.diff(np.count_nonzero(layer.weight.reshape(layer.outputs, -1), axis=1)) <= 0).all()
+
+
+def expect_to_shrink(rng, network):
+    """Without a change of what comes out, and at once; the smaller network."""
+    network = dying(rng, network)
+    network = replace(network, layers=tuple(replace(layer, bias=layer.biases) for layer in network.layers))
+    x = draw_observations(rng, network, 10)
+    expected = layer_inputs(network, x)[-1]
+    small = shrink(network)
+    for other in (small, order(small), order(network)):
+        np.testing.assert_allclose(layer_inputs(other, x)[-1], expected, rtol=1e-4, atol=1e-5)
+    assert sizes(shrink(small)) == sizes(small), "there is nothing left to do"
+    assert (np.array(sizes(small)) <= np.array(sizes(network))).all()
+    return small
 
 
 @settings(max_examples=60, deadline=None)

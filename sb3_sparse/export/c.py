@@ -3,8 +3,8 @@ One C99 header with a policy: tables, code, test vectors and a self test.
 
 Three arithmetics in the same file. W8A32: 8-bit weights, float activations, as the Python backends compute. W8A16:
 integers alone between the observation and the last layer, for processors without a floating-point unit
-(:mod:`~sb3_sparse.export.integer`); a hidden activation other than ReLU is computed in float. VBMI: the AVX-512 kernels
-of the runtime, with 8-bit hidden activations.
+(:mod:`~sb3_sparse.export.integer`); a hidden activation other than ReLU is computed in float, and residual networks have no
+such code. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
 """
 
 import re
@@ -19,6 +19,7 @@ from sb3_sparse.export import c_text as text
 from sb3_sparse.export.c_head import head_code
 from sb3_sparse.export.c_layers import Tables, activation, fill, float_call, integer_call, literal
 from sb3_sparse.export.c_vectors import COUNT, vectors
+from sb3_sparse.export.c_windows import Buffers, padded, pooled
 from sb3_sparse.export.integer import IntegerLayer, integer_layers
 from sb3_sparse.runtime import plan
 from sb3_sparse.runtime.records import Network
@@ -31,19 +32,18 @@ def to_c(network: Network, *, name: str = "policy") -> str:
     :param network: A network, quantized or float.
     :param name: What functions, types and (in capitals) macros begin with.
     :return: The text of the header
-    :raises ValueError: if the name is no C identifier, a convolution has padding, or a number is NaN
+    :raises ValueError: if the name is no C identifier, or a number is NaN
     """
     # What all headers share begins with sb3s_.
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "sb3s":
         raise ValueError(f"name='{name}' must be a C identifier in small letters, and not sb3s")
-    if any(any(layer.padding) for layer in network.layers):
-        raise ValueError("a convolution with padding cannot be written in C yet; the compact file and ONNX hold it")
     upper = name.upper()
     quantized = all(layer.quantized for layer in network.layers)
-    integers = integer_layers(network) if quantized and network.ranges is not None else None
+    integers = integer_layers(network) if quantized and network.ranges is not None and not network.residual else None
     parts = _parts(network, name, quantized=quantized, integers=integers is not None)
     tests = vectors(network, name, quantized=quantized, integers=integers is not None)
-    no_integers = '#error "exported without calibration or with float weights: there are no integers in this file"'
+    reason = "a residual network" if network.residual else "exported without calibration or with float weights"
+    no_integers = f'#error "{reason}: there are no integers in this file"'
     body = "\n".join(
         [
             _once("SB3S_ACTIVATIONS", (_KERNELS / "activations.h").read_text()),
@@ -86,24 +86,30 @@ def _parts(network: Network, name: str, *, quantized: bool, integers: bool) -> d
 
 
 def _float_code(network: Network, name: str) -> str:
-    tables, shapes = Tables(name), network.shapes
-    gain = network.layers[0].gain
+    tables, buffers, shapes = Tables(name), Buffers("float"), network.shapes
+    gain, x, z = network.layers[0].gain, buffers.take(network.shape), ""
     code = [f"for (i = 0; i < {prod(network.shape)}; i++) {{", *_input(network, tables)]
     code += [f"    a[i] = v{'' if gain is None else ' * ' + literal(gain.unit)};", "}"]
-    for index, layer in enumerate(network.layers):
-        x, y = ("a", "b") if index % 2 == 0 else ("b", "a")
-        code.append(float_call(tables, index, layer, shapes[index], x, y))
-        if layer.activation.name != "identity":
-            code += [f"for (i = 0; i < {prod(shapes[index + 1])}; i++) {{", f"    const float v = {y}[i];"]
+    for index, (layer, shape) in enumerate(zip(network.layers, shapes, strict=False)):
+        # z is the input of the layer before, which a residual layer adds; the next one may add x.
+        busy = [z] * layer.residual + [x] * any(after.residual for after in network.layers[index + 1 : index + 2])
+        copy, bare, inner, source = padded(tables, buffers, layer, shape, x, *busy)
+        y = buffers.take(layer.sum_shape(shape), source, *busy)
+        code += [*copy, float_call(tables, index, bare, inner, source, y)]
+        if layer.activation.name != "identity" or layer.residual:
+            added = f" + {z}[i]" if layer.residual else ""
+            code += [f"for (i = 0; i < {prod(layer.sum_shape(shape))}; i++) {{", f"    const float v = {y}[i]{added};"]
             code += [f"    {y}[i] = {activation(layer.activation)};", "}"]
-    code += head_code(network.head, tables, [f"float v = {y}[@I@];"])
-    sizes = [max([1, *map(prod, shapes[parity::2])]) for parity in (0, 1)]
-    return _function(network, name, tables, [f"{name.upper()}_STORAGE float a[{sizes[0]}], b[{sizes[1]}];"], code)
+        pool, y = pooled(tables, buffers, layer, shape, y, *busy)
+        code += pool
+        x, z = y, x
+    code += head_code(network.head, tables, [f"float v = {x}[@I@];"])
+    return _function(network, name, tables, [buffers.declaration(f"{name.upper()}_STORAGE")], code)
 
 
 def _integer_code(network: Network, name: str, constants: list[IntegerLayer]) -> str:
-    tables, shapes = Tables(name), network.shapes
-    gain, top = network.layers[0].gain, constants[0].top
+    tables, buffers, shapes = Tables(name), Buffers("int16_t"), network.shapes
+    gain, top, x = network.layers[0].gain, constants[0].top, buffers.take(network.shape)
     tables.function("round", text.ROUND, {"LOW": literal(32768 - top), "HIGH": literal(32768 + top)})
     step = (1 if gain is None else gain.unit) / constants[0].unit
     code = [
@@ -115,13 +121,16 @@ def _integer_code(network: Network, name: str, constants: list[IntegerLayer]) ->
     stream, sums = b"", 1
     for index, (layer, constant) in enumerate(zip(network.layers, constants, strict=True)):
         last = index == len(network.layers) - 1
-        x, y = ("a", "b") if index % 2 == 0 else ("b", "a")
-        data, call = integer_call(tables, layer, constant, shapes[index], x, y if constant.factor else "sums")
+        size = prod(layer.sum_shape(shapes[index]))
+        copy, bare, inner, source = padded(tables, buffers, layer, shapes[index], x)
+        y = "" if last else buffers.take(layer.sum_shape(shapes[index]), source)
+        data, call = integer_call(tables, bare, constant, inner, source, y if constant.factor else "sums")
         stream += data
-        code.append(call if last else f"p = {call}")
+        code += [*copy, call if last else f"p = {call}"]
+        pool, x = pooled(tables, buffers, layer, shapes[index], y)
         if constant.factor:
+            code += pool
             continue
-        size = prod(shapes[index + 1])
         sums = max(sums, size)
         row = "@I@" if size == layer.outputs else f"@I@ / {size // layer.outputs}"
         scales = layer.scales * np.float32(constant.unit)
@@ -133,11 +142,9 @@ def _integer_code(network: Network, name: str, constants: list[IntegerLayer]) ->
             code += head_code(network.head, tables, value)
         else:
             code += [f"for (i = 0; i < {size}; i++) {{", *(f"    {line.replace('@I@', 'i')}" for line in value)]
-            code += [f"    {y}[i] = {name}_round(v * {literal(1 / constants[index + 1].unit)});", "}"]
-    sizes = [max([1, *map(prod, shapes[:-1][parity::2])]) for parity in (0, 1)]
+            code += [f"    {y}[i] = {name}_round(v * {literal(1 / constants[index + 1].unit)});", "}", *pool]
     storage = f"{name.upper()}_STORAGE"
-    second = f", b[{sizes[1]}]" if len(network.layers) > 1 else ""
-    variables = [f"{storage} int16_t a[{sizes[0]}]{second};", f"{storage} int32_t sums[{sums}];"]
+    variables = [buffers.declaration(storage), f"{storage} int32_t sums[{sums}];"]
     # The layers follow each other in one table; each call gives where it has read to.
     variables += [f"const uint8_t *p = {tables.add('uint8_t', 'layers', np.frombuffer(stream, np.uint8))};"]
     return _function(network, name, tables, variables, code)

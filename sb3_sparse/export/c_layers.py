@@ -75,7 +75,7 @@ def offsets(layer: Layer, before: Shape) -> tuple[NDArray[np.int64], NDArray[np.
     arguments = ""
     if layer.convolution:
         _, height, width = before
-        after = layer.output_shape(before)
+        after = layer.sum_shape(before)
         channel, y, x = np.unravel_index(columns, layer.weight.shape[1:])
         arguments = f"{layer.outputs}, {after[1]}, {after[2]}, {layer.stride[0] * width}, {layer.stride[1]}"
         return counts, channel * height * width + y * width + x, weights[rows, columns], arguments
@@ -123,7 +123,7 @@ def float_call(tables: Tables, index: int, layer: Layer, before: Shape, x: str, 
         arguments += [tables.add("uint8_t", f"scale{index}", layer.scale.codes), literal(layer.scale.unit)]
         arguments += [tables.add("int16_t", f"bias{index}", layer.bias.codes), literal(layer.bias.unit)]
     else:
-        arguments += [tables.add("float", f"scale{index}", layer.scales)] * layer.quantized
+        arguments += [tables.add("float", f"scale{index}", layer.scales)] if layer.quantized else []
         arguments += [tables.add("float", f"bias{index}", layer.biases)]
     return f"{function}({', '.join([*arguments, x, y])});"
 

@@ -25,7 +25,7 @@ from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
 from sb3_sparse.callbacks import saved_bits
-from sb3_sparse.export.modules import Affine, operation, refuse
+from sb3_sparse.export.modules import Affine, chain, refuse
 from sb3_sparse.nn import quantized_bits
 from sb3_sparse.offline import BCQPolicy, DiscreteBCPolicy, DiscreteBCQPolicy, MLPPolicy, OfflinePolicy, VAEPolicy
 from sb3_sparse.runtime.records import Activation, Head, Layer, Normalize, Shape
@@ -68,7 +68,9 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
     _check_code(policy)
     policy.set_training_mode(False)
     image = is_image_space(space)
-    operations, found = _operations(policy, {**saved_bits(model), **quantized_bits(policy)})
+    names = {module: name for name, module in policy.named_modules()}
+    called = ((names[module], module) for module in _modules(policy))
+    operations, found = chain(called, {**saved_bits(model), **quantized_bits(policy)})
     notes = []
     if isinstance(policy, VAEPolicy):
         notes.append(_without_latents(operations, policy))
@@ -122,27 +124,6 @@ def _check_code(policy: BasePolicy) -> None:
             home = getattr(getattr(type(part), method, None), "__module__", None)
             if home is not None and not home.startswith(_HOMES):
                 refuse(f"the {name} {type(part).__name__} with a {method}() of its own")
-
-
-def _operations(policy: BasePolicy, bits: dict[str, int]) -> tuple[list[Layer | Affine], list[str]]:
-    """The operations on the way through the modules of a policy, and the names of the layers among them."""
-    names = {module: name for name, module in policy.named_modules()}
-    operations: list[Layer | Affine] = []
-    found: list[str] = []
-    for module in _modules(policy):
-        name = names[module]
-        one = operation(module, name, bits.get(name))
-        if isinstance(one, Activation):
-            # An activation belongs to the layer before.
-            last = operations[-1] if operations else None
-            if not isinstance(last, Layer) or last.activation != Activation():
-                refuse(f"the activation '{name}' ({module}), which does not follow a layer,")
-            operations[-1] = replace(last, activation=one)
-        elif one is not None:
-            operations.append(one)
-            if isinstance(one, Layer):
-                found.append(name)
-    return operations, found
 
 
 def _modules(policy: BasePolicy) -> Iterator[nn.Module]:

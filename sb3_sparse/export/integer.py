@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.records import Floats, Layer, Minifloats, Network
-from sb3_sparse.runtime.reference import apply_layer, columns
+from sb3_sparse.runtime.reference import apply_layer, columns, pool
 
 #: Room above the largest activation of the calibration.
 _HEADROOM = 1.5
@@ -53,8 +53,11 @@ def integer_layers(network: Network) -> list[IntegerLayer]:
     """
     :param network: A quantized network with the ranges of a calibration.
     :return: The constants of its layers
-    :raises ValueError: if it has no ranges or a float layer
+    :raises ValueError: if it has no ranges, a float layer or a residual one
     """
+    if network.residual:
+        # The stream would need one unit for all that is added to it.
+        raise ValueError("integer arithmetic knows no residual layers: use the float code")
     if network.ranges is None:
         raise ValueError("integer arithmetic needs the range of the activations: give compress(..., calibration=observations)")
     if not all(layer.quantized for layer in network.layers):
@@ -143,12 +146,12 @@ def simulate(network: Network, observations: Floats) -> Floats:
         shaped = (-1, *[1] * (sums.ndim - 2))
         if constant.factor:
             y = ((sums * constant.multipliers.reshape(shaped)) >> (32 + constant.shift)) + constant.bias.reshape(shaped)
-            values = np.clip(y, 0, constant.top)
+            values = pool(layer, np.clip(y, 0, constant.top))
             continue
         scale = (layer.scales * np.float32(constant.unit)).reshape(shaped)
         outputs = layer.activation(sums.astype(np.float32) * scale + layer.biases.reshape(shaped))
         if index + 1 < len(constants):
-            values = _round(outputs, 1 / constants[index + 1].unit, constants[index + 1].top)
+            values = pool(layer, _round(outputs, 1 / constants[index + 1].unit, constants[index + 1].top))
     return outputs
 
 
@@ -165,7 +168,7 @@ def _sums(layer: Layer, values: NDArray[np.int64]) -> NDArray[np.int64]:
     weight = layer.weight.reshape(layer.outputs, -1).astype(np.int64)
     if not layer.convolution:
         return values.reshape(len(values), -1) @ weight.T
-    _, height, width = layer.output_shape(values.shape[1:])
+    _, height, width = layer.sum_shape(values.shape[1:])
     sums = columns(layer, values) @ weight.T
     return sums.reshape(len(values), height, width, -1).transpose(0, 3, 1, 2)
 
@@ -180,12 +183,12 @@ def simulate_bytes(network: Network, observations: Floats) -> Floats:
     :return: Outputs of the last layer, ``[n, out]``
     """
     x = observations.astype(np.float32)
-    x = x if network.normalize is None else network.normalize(x)
+    x = before = x if network.normalize is None else network.normalize(x)
     for index, layer in enumerate(network.layers):
         if index and not layer.convolution and layer.quantized:
             x = x.reshape(len(x), -1)
             low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
             unit = (np.maximum(x.max(axis=1, keepdims=True), np.float32(0)) - low) * np.float32(1 / 255)
             x = np.rint((x - low) / np.where(unit > 0, unit, np.float32(1))) * unit + low
-        x = apply_layer(layer, x)
+        before, x = x, apply_layer(layer, x, before)
     return x

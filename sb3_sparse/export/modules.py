@@ -1,6 +1,7 @@
-"""A torch module as an operation of the graph. Another layer or activation that is to be exported comes in here."""
+"""Torch modules as operations of the graph. Another layer or activation that is to be exported comes in here."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -9,8 +10,9 @@ from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
 from sb3_sparse.nn import prunable_layers, quantize
+from sb3_sparse.policies.extractors import ResidualBlock
 from sb3_sparse.runtime.elements import one_scale
-from sb3_sparse.runtime.records import Activation, Floats, Layer, Minifloats
+from sb3_sparse.runtime.records import Activation, Floats, Layer, Minifloats, Pool
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,59 @@ def refuse(what: str) -> NoReturn:
     :raises ValueError: always
     """
     raise ValueError(
-        f"{what} cannot be exported: known are linear and convolutional layers, batch norm, the activations ReLU, ReLU6, "
-        "LeakyReLU, ELU, SiLU, Tanh, Sigmoid and Hardtanh, and Stable-Baselines3's own networks"
+        f"{what} cannot be exported: known are linear and convolutional layers, batch norm, max pools, the activations ReLU, "
+        "ReLU6, LeakyReLU, ELU, SiLU, Tanh, Sigmoid and Hardtanh, Stable-Baselines3's own networks, and ResNetExtractor"
     )
 
 
-def operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine | Activation | None:
+def chain(modules: Iterable[tuple[str, nn.Module]], bits: Mapping[str, int]) -> tuple[list[Layer | Affine], list[str]]:
+    """
+    :param modules: Modules with their full names, in the order in which they are called, without their containers.
+    :param bits: Bits per weight of the layers that were trained with quantized weights, by name.
+    :return: What they compute, and the names of the layers among it
+    :raises ValueError: if there is something in them that cannot be exported
+    """
+    operations: list[Layer | Affine] = []
+    found: list[str] = []
+    for name, module in modules:
+        if type(module) is ResidualBlock:
+            operations += _block(module, name, bits)
+            found += [f"{name}.conv1", f"{name}.conv2"]
+            continue
+        one = operation(module, name, bits.get(name))
+        last = operations[-1] if operations else None
+        if isinstance(one, Activation):
+            # An activation belongs to the layer before. One that never falls changes its place with a pool: the largest number
+            # stays the largest.
+            if not isinstance(last, Layer) or last.activation != Activation() or (last.pool and one.name not in _RISING):
+                refuse(f"the activation '{name}' ({module}), which does not follow a layer,")
+            operations[-1] = replace(last, activation=one)
+        elif isinstance(one, Pool):
+            if not isinstance(last, Layer) or not last.convolution or last.pool is not None:
+                refuse(f"the pool '{name}' ({module}), which does not follow a convolution,")
+            operations[-1] = replace(last, pool=one)
+        elif one is not None:
+            operations.append(one)
+            if isinstance(one, Layer):
+                found.append(name)
+    return operations, found
+
+
+#: Activations that do not fall anywhere, whatever their numbers are.
+_RISING = ("relu", "tanh", "clip", "sigmoid")
+
+
+def _block(block: ResidualBlock, name: str, bits: Mapping[str, int]) -> list[Layer]:
+    first, second = (
+        operation(module, f"{name}.{part}", bits.get(f"{name}.{part}"))
+        for part, module in (("conv1", block.conv1), ("conv2", block.conv2))
+    )
+    if not isinstance(first, Layer) or not isinstance(second, Layer):
+        refuse(f"the residual block '{name}' ({block})")
+    return [replace(first, rectify=True, activation=Activation("relu")), replace(second, residual=True)]
+
+
+def operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine | Activation | Pool | None:
     """
     :param module: A module that is no container.
     :param name: Its full name.
@@ -47,8 +96,7 @@ def operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine 
     """
     if not all(bool(parameter.isfinite().all()) for parameter in (*module.parameters(), *module.buffers())):
         raise ValueError(f"the layer '{name}' has numbers that are not finite: training has diverged")
-    if prunable_layers(module):
-        assert isinstance(module, nn.Linear | nn.Conv2d)
+    if isinstance(module, nn.Linear | nn.Conv2d) and prunable_layers(module):
         return _layer(module, name, bits)
     if type(module) in _NOTHING and getattr(module, "start_dim", 1) == 1:
         return None
@@ -57,6 +105,8 @@ def operation(module: nn.Module, name: str, bits: int | None) -> Layer | Affine 
         return Activation(kind, *(float(getattr(module, attribute)) for attribute in attributes))
     if type(module) in (nn.BatchNorm1d, nn.BatchNorm2d, BatchRenorm1d):
         return _batch_norm(module, name)
+    if type(module) is nn.MaxPool2d:
+        return _pool(module, name)
     refuse(f"the layer '{name}' ({module})")
 
 
@@ -90,6 +140,16 @@ def _layer(module: nn.Linear | nn.Conv2d, name: str, bits: int | None) -> Layer:
         refuse(f"the layer '{name}' ({module}), with groups, dilation or a padding other than numbers of zeros,")
     (down, right), (top, side) = module.stride, module.padding
     return Layer(weight, bias, scale=scale, stride=(down, right), padding=(top, side))
+
+
+def _pool(module: nn.MaxPool2d, name: str) -> Pool:
+    if module.ceil_mode or module.return_indices or module.dilation not in (1, (1, 1)):
+        refuse(f"the layer '{name}' ({module}), with dilation, ceil_mode or return_indices,")
+    kernel, stride, padding = (
+        (size, size) if isinstance(size, int) else (size[0], size[1])
+        for size in (module.kernel_size, module.stride, module.padding)
+    )
+    return Pool(kernel, stride, padding)
 
 
 def _batch_norm(module: Any, name: str) -> Affine:

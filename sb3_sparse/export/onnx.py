@@ -65,10 +65,11 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
         x = graph.add("Cast", x, to=_FLOAT)
     if network.normalize is not None:
         x = _normalize(graph, network.normalize, x)
+    before = x
     for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=False)):
         if not layer.convolution and len(shape) != 1:
             x = graph.add("Flatten", x, axis=1)
-        x = _layer(graph, layer, f"layers.{index}", x, form)
+        before, x = x, _layer(graph, layer, f"layers.{index}", x, before, form)
     _head(graph, network.head, x)
     return _serialize(graph, network, form)
 
@@ -99,8 +100,11 @@ def _normalize(graph: _Graph, normalize: Normalize, x: str) -> str:
     return graph.add("Clip", x, *bounds)
 
 
-def _layer(graph: _Graph, layer: Layer, name: str, x: str, form: str) -> str:
+def _layer(graph: _Graph, layer: Layer, name: str, x: str, before: str, form: str) -> str:
+    """What computes a layer; ``before`` is the input of the layer before."""
     weight, bias = f"{name}.weight", graph.tensor(f"{name}.bias", layer.biases)
+    if layer.rectify:
+        x = graph.add("Relu", x)
     if not _keeps_integers(layer, form):
         graph.tensor(weight, layer.dense())
     else:
@@ -112,7 +116,13 @@ def _layer(graph: _Graph, layer: Layer, name: str, x: str, form: str) -> str:
         x = graph.add("Conv", x, weight, bias, strides=[*layer.stride], pads=[*layer.padding, *layer.padding])
     else:
         x = graph.add("Gemm", x, weight, bias, transB=1)
-    return _activation(graph, layer.activation, name, x)
+    if layer.residual:
+        x = graph.add("Add", x, before)
+    x = _activation(graph, layer.activation, name, x)
+    if layer.pool is not None:
+        kernel, stride, padding = layer.pool
+        x = graph.add("MaxPool", x, kernel_shape=[*kernel], strides=[*stride], pads=[*padding, *padding])
+    return x
 
 
 def _keeps_integers(layer: Layer, form: str) -> bool:

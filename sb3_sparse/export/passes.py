@@ -5,8 +5,10 @@ The only change is the order in which floats are added.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sb3_sparse.export.graph import Graph
 from sb3_sparse.export.modules import Affine
@@ -27,7 +29,7 @@ def fold(graph: Graph) -> Network:
     normalize = graph.normalize
     for operation in graph.operations:
         if isinstance(operation, Affine):
-            if layers and layers[-1].activation == Activation() and pending is None:
+            if layers and _ends_in_sums(layers[-1]) and pending is None:
                 layers[-1] = _after(layers[-1], operation)
             elif not layers and pending is None and normalize is None and operation.shift.any() and operation.scale.all():
                 normalize = _as_normalize(operation, graph.shape)
@@ -44,9 +46,14 @@ def fold(graph: Graph) -> Network:
     return Network(graph.shape, graph.image, normalize, tuple(layers), graph.head)
 
 
+def _ends_in_sums(layer: Layer) -> bool:
+    """Whether the output of a layer is its weighted sums and nothing else."""
+    return layer.activation == Activation() and not layer.residual and layer.pool is None
+
+
 def _passes_on(layer: Layer, affine: Affine) -> bool:
     """Whether scaling the output of a layer is the same as scaling its rows."""
-    return layer.activation.name in ("relu", "leaky_relu") and bool((affine.scale > 0).all())
+    return layer.activation.name in ("relu", "leaky_relu") and not layer.residual and bool((affine.scale > 0).all())
 
 
 def _after(layer: Layer, affine: Affine) -> Layer:
@@ -61,6 +68,8 @@ def _after(layer: Layer, affine: Affine) -> Layer:
 def _before(layer: Layer, affine: Affine) -> Layer:
     if any(layer.padding) and affine.shift.any():
         raise ValueError("a batch norm before a convolution with padding cannot be exported")
+    if layer.rectify:
+        raise ValueError("a batch norm before a residual block cannot be exported, unless it follows a convolution")
     # Channels of a convolution before a linear layer have several columns each.
     inputs = layer.weight.shape[1]
     shape = (1, inputs, *[1] * (layer.weight.ndim - 2))
@@ -92,57 +101,95 @@ def shrink(network: Network) -> Network:
     """
     Remove dead neurons (units and channels), over and over until none is left.
 
-    A neuron without a live input is the constant ``activation(bias)`` and goes into the biases of the next layer; a neuron
-    without a live output goes without a trace. A layer that would lose all keeps one, without weights.
+    A neuron without a live input is the constant ``activation(bias)`` and goes into the biases of the layers that read it; a
+    neuron without a live output goes without a trace. A layer that would lose all keeps one, without weights. The channels
+    of a stream, which residual layers add to, go only if they are dead all along it.
 
     :param network: A network, float or quantized; its biases are float.
     :return: The smaller network
     """
     layers = list(network.layers)
-    while any([_shrink_layer(layers, index) for index in range(len(layers) - 1)]):
+    while any([_shrink_stream(layers, stream) for stream in _streams(layers)]):
         pass
     return replace(network, layers=tuple(layers))
 
 
-def _shrink_layer(layers: list[Layer], index: int) -> bool:
-    """One hidden layer, in place; whether anything has changed."""
-    layer, after = layers[index], layers[index + 1]
-    fed = layer.weight.reshape(layer.outputs, -1).any(axis=1)
-    columns = after.weight.reshape(after.outputs, layer.outputs, -1)
-    read = columns.any(axis=(0, 2))
-    constants = layer.activation(layer.biases)
-    # Zero padding is no constant, so this one stays.
-    foldable = ~fed & ((constants == 0) | (not any(after.padding)))
+def _streams(layers: list[Layer]) -> list[list[int]]:
+    """
+    The hidden layers, in groups whose outputs have the same channels: a residual layer belongs to the last but one before it.
+    What is added to the observation, whose channels are given, is left out.
+    """
+    streams = [[index] for index in range(len(layers) - 1)]
+    given: list[int] = []
+    for index, layer in enumerate(layers[:-1]):
+        if layer.residual:
+            stream = streams[index - 2] if index > 1 else given
+            stream.append(index)
+            streams[index] = stream
+    return [stream for index, stream in enumerate(streams) if stream is not given and stream[0] == index]
+
+
+def _shrink_stream(layers: list[Layer], stream: list[int]) -> bool:
+    """The layers of one stream and those that read it, in place; whether anything has changed."""
+    count = layers[stream[0]].outputs
+    fed, read = np.zeros(count, bool), np.zeros(count, bool)
+    for index in stream:
+        fed |= layers[index].weight.reshape(count, -1).any(axis=1)
+    foldable = ~fed
+    constants = _constants(layers, stream)
+    for index, constant in constants.items():
+        reads = _by_input(layers[index].weight, count).any(axis=(0, 2))
+        # Zero padding is no constant, so this one stays.
+        foldable &= ~reads | (constant == 0) | (not any(layers[index].padding))
+        read |= reads
     keep = ~foldable & read
-    if keep.all() or (layer.outputs == 1 and not fed.any() and not read.any()):
+    if keep.all() or (count == 1 and not fed.any() and not read.any()):
         return False
-    sums = after.dense().astype(np.float64).reshape(after.outputs, layer.outputs, -1).sum(axis=2)
-    bias = (after.biases + sums[:, foldable] @ constants[foldable]).astype(np.float32)
-    if keep.any():
-        layers[index] = take_rows(layer, np.flatnonzero(keep))
-        layers[index + 1] = replace(take_columns(after, np.flatnonzero(keep), layer.outputs), bias=bias)
-    else:
-        one = np.zeros(1, np.int64)
-        layers[index] = take_rows(replace(layer, weight=np.zeros_like(layer.weight)), one)
-        empty = replace(after, weight=np.zeros_like(after.weight), bias=bias)
-        layers[index + 1] = take_columns(empty, one, layer.outputs)
+    kept = np.flatnonzero(keep) if keep.any() else np.zeros(1, np.int64)
+    for index in stream:
+        layer = layers[index]
+        layers[index] = take_rows(layer if keep.any() else replace(layer, weight=np.zeros_like(layer.weight)), kept)
+    for index, constant in constants.items():
+        after = layers[index]
+        sums = _by_input(after.dense().astype(np.float64), count).sum(axis=2)
+        bias = (after.biases + sums[:, foldable] @ constant[foldable]).astype(np.float32)
+        weight = after.weight if keep.any() else np.zeros_like(after.weight)
+        layers[index] = take_columns(replace(after, weight=weight, bias=bias), kept, count)
     return True
+
+
+def _constants(layers: list[Layer], stream: list[int]) -> dict[int, Floats]:
+    """What comes into each layer that reads a stream from channels without weights, ``[channels]``, by its index."""
+    constants = {}
+    value = np.zeros(1, np.float32)
+    for index in stream:
+        layer = layers[index]
+        value = layer.activation(value + layer.biases if layer.residual else layer.biases)
+        constants[index + 1] = np.maximum(value, np.float32(0)) if layers[index + 1].rectify else value
+    return constants
+
+
+def _by_input(weight: NDArray[Any], count: int) -> NDArray[Any]:
+    """``[out, count, weights of each]``: those of a linear layer behind a convolution have several for each channel."""
+    return weight.reshape(len(weight), count, -1)
 
 
 def order(network: Network) -> Network:
     """
     Order hidden neurons by their number of weights, most first: equal counts stand together, and the file and the kernels
-    need a few runs instead of row pointers.
+    need a few runs instead of row pointers. The channels of a stream are ordered by the weights of all its layers.
 
     :param network: A network.
     :return: The same, permuted inside
     """
     layers = list(network.layers)
-    for index in range(len(layers) - 1):
-        counts = np.count_nonzero(layers[index].weight.reshape(layers[index].outputs, -1), axis=1)
+    for stream in _streams(layers):
+        count = layers[stream[0]].outputs
+        counts = np.sum([np.count_nonzero(layers[index].weight.reshape(count, -1), axis=1) for index in stream], axis=0)
         permutation = np.argsort(-counts, kind="stable")
-        layers[index + 1] = take_columns(layers[index + 1], permutation, layers[index].outputs)
-        layers[index] = take_rows(layers[index], permutation)
+        for index in stream:
+            layers[index] = take_rows(layers[index], permutation)
+            layers[index + 1] = take_columns(layers[index + 1], permutation, count)
     return replace(network, layers=tuple(layers))
 
 

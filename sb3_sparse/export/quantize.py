@@ -21,6 +21,7 @@ are, so storing them loses nothing. A layer that was trained with fake quantizat
 """
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ _WIDEST = 1 << 15
 #: Error feedback needs a triangular factor for each set of inputs; sparse rows of more inputs than this are rounded plainly.
 _MAX_ROW = 1024
 _MAX_INPUTS = 4096
+#: Most numbers in the windows of a convolution that are looked at together: 128 MiB as floats.
+_MAX_NUMBERS = 1 << 25
 #: Share of the mean variance that is added to each, so that the matrix can be inverted.
 _DAMPING = 0.01
 
@@ -57,6 +60,7 @@ def quantize(network: Network, bits: int, observations: Floats | None = None) ->
     else:
         x = observations.astype(np.float32)
         x = x if network.normalize is None else network.normalize(x)
+    before: Floats | None = None
     layers: list[Layer] = []
     ranges: list[float] = []
     normalize = network.normalize
@@ -64,17 +68,30 @@ def quantize(network: Network, bits: int, observations: Floats | None = None) ->
         if index == 0 and x is not None and not layer.convolution and not layer.quantized:
             layer, normalize, x = _equalize(layer, normalize, x)
         if not layer.quantized:
-            inputs = None if x is None else columns(layer, x)
+            inputs = None if x is None else columns(layer, _enough(layer, x))
             # The means of inputs that are guessed are not to be relied on.
             mean = np.zeros(1) if inputs is None or observations is None else inputs.mean(axis=0, dtype=np.float64)
             layer = _round(layer, top, inputs, mean)
         if x is not None:
             gained = x.reshape(len(x), -1) * layer.gain.values if layer.gain is not None else x
             ranges.append(max(float(np.abs(gained).max()), 1e-6))
-            x = apply_layer(layer, x)
+            before, x = x, _apply(layer, x, before)
         layers.append(layer)
     known = None if observations is None else tuple(ranges)
     return replace(network, normalize=normalize, layers=tuple(layers), ranges=known)
+
+
+def _enough(layer: Layer, x: Floats) -> Floats:
+    """So many of the inputs, evenly chosen, that the windows of a convolution do not fill the memory."""
+    numbers = prod(layer.sum_shape(x.shape[1:])[1:]) * layer.weight[0].size
+    return x[:: -(-len(x) * numbers // _MAX_NUMBERS)] if layer.convolution else x
+
+
+def _apply(layer: Layer, x: Floats, before: Floats | None) -> Floats:
+    """The outputs of a layer, for as many inputs at a time as :func:`_enough` takes."""
+    size = len(_enough(layer, x))
+    parts = [slice(start, start + size) for start in range(0, len(x), size)]
+    return np.concatenate([apply_layer(layer, x[part], None if before is None else before[part]) for part in parts])
 
 
 def round_biases(network: Network) -> Network:

@@ -139,10 +139,13 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
         yield f"Trained with quantization, but rounded anew for a batch norm that was folded in: {len(trained) - len(kept)}."
     if any(layer.bits == 32 for layer in layers):
         yield "Weights that were float stay float32: nothing was rounded, and there is no integer-only C code."
+        return
+    if not calibrated and len(kept) < len(layers):
+        how = "rounded plainly" if original.layers[0].convolution else "rounded for inputs guessed from its weights"
+        yield f"Without calibration observations the network was {how}: give some if the return suffers."
+    if original.residual:
+        yield "There is no integer-only C code for residual layers."
     elif not calibrated:
-        if len(kept) < len(layers):
-            how = "rounded plainly" if original.layers[0].convolution else "rounded for inputs guessed from its weights"
-            yield f"Without calibration observations the network was {how}: give some if the return suffers."
         yield "Without calibration observations the range of the activations is unknown: no integer-only C code."
 
 

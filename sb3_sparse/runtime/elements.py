@@ -1,4 +1,4 @@
-"""What layers are made of: activations, and numbers in few bytes."""
+"""What layers are made of: activations, pools, and numbers in few bytes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -53,6 +53,20 @@ ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
 
 #: No activation.
 IDENTITY = Activation()
+
+
+class Pool(NamedTuple):
+    """
+    A max pool: the largest number of each window; what lies in the padding takes no part.
+
+    :param kernel: Size of a window, vertical and horizontal.
+    :param stride: Steps between windows.
+    :param padding: How far windows reach over the border, at most half of the kernel.
+    """
+
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
 
 
 class Minifloats(NamedTuple):

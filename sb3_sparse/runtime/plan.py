@@ -18,10 +18,11 @@ from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Floats, Layer, Networ
 _COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES, _DOTS = range(7)
 #: Fields of sb3s_layer and sb3s_plan, in their order in memory; all have four bytes.
 _LAYER = (
-    "kind activation in out low high weights indices biases counts runs scales sums channels height width "
+    "kind activation in out low high rectify residual pool_height pool_width pool_down pool_right pool_top pool_side "
+    "weights indices biases counts runs scales sums channels height width "
     "stride_height stride_width pad_height pad_width out_height out_width pitch phase"
 ).split()
-_PLAN = "layers inputs outputs head actions normalize limit mean scale low high groups half".split()
+_PLAN = "layers inputs outputs head actions normalize limit mean scale low high groups half buffers".split()
 #: A layer is taken for dense if it has at least this share of its weights: a dense kernel reads vectors.
 _DENSE = 0.2
 
@@ -57,14 +58,17 @@ class Plan:
             fields["groups"] = self._add(np.array(head.groups, np.int32))
         layers, extra = [], 0
         for index, layer in enumerate(network.layers):
-            described = self._layer(layer, shapes[index], shapes[index + 1], first=index == 0, vector=vector)
+            described = self._layer(layer, shapes[index], first=index == 0, vector=vector)
             extra = max(extra, int(described.pop("extra", 0)))
             layers.append(described)
-        # Halves are a multiple of 64 bytes, and hold whole slices of 16 rows.
-        half = max(64, *(_round_up(prod(shape), 64) for shape in shapes))
-        fields["half"] = half
+        # Buffers are a multiple of 64 bytes, and hold whole slices of 16 rows. A pool takes a third, and so does an input that
+        # is needed twice.
+        sums = [layer.sum_shape(shape) for layer, shape in zip(network.layers, shapes, strict=False)]
+        half = max(64, *(_round_up(prod(shape), 64) for shape in (*shapes, *sums)))
+        buffers = 3 if any(layer.rectify or layer.residual or layer.pool is not None for layer in network.layers) else 2
+        fields |= {"half": half, "buffers": buffers}
         #: Bytes of memory that a call works in.
-        self.scratch = 4 * (2 * half + extra) + 64
+        self.scratch = 4 * (buffers * half + extra) + 64
         head_bytes = b"".join([_record(_PLAN, fields), *(_record(_LAYER, layer) for layer in layers)])
         body = b"".join(self._parts)
         #: The block; it must lie at a multiple of 64 bytes.
@@ -86,7 +90,7 @@ class Plan:
             raise ValueError("this policy is too large for the compiled kernels: use backend='numpy'")
         return offset
 
-    def _layer(self, layer: Layer, before: Shape, after: Shape, *, first: bool, vector: bool) -> dict[str, float]:
+    def _layer(self, layer: Layer, before: Shape, *, first: bool, vector: bool) -> dict[str, float]:
         fields: dict[str, float] = {
             "activation": list(ACTIVATIONS).index(layer.activation.name),
             "low": layer.activation.low,
@@ -95,7 +99,7 @@ class Plan:
             "out": layer.outputs,
         }
         if layer.convolution:
-            return fields | self._convolution(layer, before, after)
+            return fields | _around(layer) | self._convolution(layer, before, layer.sum_shape(before))
         if vector and first and prod(before) <= 32:
             return fields | self._lanes(layer)
         if vector and not first and layer.quantized and prod(before) <= 1 << 16:
@@ -207,6 +211,16 @@ class Plan:
             "counts": self._add(np.array(steps, np.int32)),
             "runs": len(steps),
         }
+
+
+def _around(layer: Layer) -> dict[str, float]:
+    """What a convolution does before and after its sums."""
+    fields: dict[str, float] = {"rectify": layer.rectify, "residual": layer.residual}
+    if layer.pool is not None:
+        names = (f"pool_{name}" for name in ("height", "width", "down", "right", "top", "side"))
+        numbers = (*layer.pool.kernel, *layer.pool.stride, *layer.pool.padding)
+        fields |= dict(zip(names, numbers, strict=True))
+    return fields
 
 
 def _record(names: Sequence[str], fields: dict[str, float]) -> bytes:

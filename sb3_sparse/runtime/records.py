@@ -6,6 +6,8 @@ C, ONNX) reads them, so there is one definition of what a policy computes:
 
     x = clip((observation - mean) * scale, -limit, limit)            with VecNormalize, see Normalize
     x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
+    x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    where a convolution has all that it may have; r is
+                                                                     the input of the layer before
     action = head(x)                                                 see Head
 """
 
@@ -15,7 +17,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.elements import ACTIVATIONS, IDENTITY, Activation, Fixed, Floats, Minifloats
+from sb3_sparse.runtime.elements import ACTIVATIONS, IDENTITY, Activation, Fixed, Floats, Minifloats, Pool
 
 __all__ = [
     "ACTIVATIONS",
@@ -29,6 +31,7 @@ __all__ = [
     "Minifloats",
     "Network",
     "Normalize",
+    "Pool",
     "Shape",
 ]
 
@@ -64,6 +67,9 @@ class Layer:
     """
     A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``.
 
+    A residual block ``x + conv2(relu(conv1(relu(x))))`` is two layers: the first rectifies, which leaves x itself as it is,
+    and the second is residual.
+
     :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. Zeros do not exist.
     :param bias: ``[out]``.
     :param activation: What follows.
@@ -71,6 +77,10 @@ class Layer:
     :param gain: Multiplies the inputs of a linear layer, ``[in]``, so that one scale fits a whole row; None for ones.
     :param stride: Of a convolution, vertical and horizontal.
     :param padding: Zeros around the input of a convolution, vertical and horizontal.
+    :param rectify: Whether a convolution takes ``max(x, 0)`` for its input.
+    :param residual: Whether a convolution adds the input of the layer before, as it came in, ahead of its activation. It does
+        not rectify then, for the layer before can end in a ReLU.
+    :param pool: What follows the activation of a convolution.
     """
 
     weight: NDArray[np.int8] | Floats
@@ -80,6 +90,9 @@ class Layer:
     gain: Minifloats | None = None
     stride: tuple[int, int] = (1, 1)
     padding: tuple[int, int] = (0, 0)
+    rectify: bool = False
+    residual: bool = False
+    pool: Pool | None = None
 
     @property
     def quantized(self) -> bool:
@@ -123,19 +136,36 @@ class Layer:
         :return: Shape of the output
         :raises ValueError: if the input does not fit
         """
+        shape = self.sum_shape(shape)
+        if self.pool is None:
+            return shape
+        if any(2 * padding > kernel for padding, kernel in zip(self.pool.padding, self.pool.kernel, strict=True)):
+            raise ValueError(f"a pool of {self.pool.kernel} has a padding of {self.pool.padding}, more than half of it")
+        return (self.outputs, *_windows(shape[1:], *self.pool))
+
+    def sum_shape(self, shape: Shape) -> Shape:
+        """
+        :param shape: Shape of the input, without batch.
+        :return: Shape of ``weight @ x``, that is of the output before the pool
+        :raises ValueError: if the input does not fit
+        """
         if not self.convolution:
+            if self.rectify or self.residual or self.pool is not None:
+                raise ValueError("a linear layer does not rectify its input, is not residual and has no pool")
             if prod(shape) != self.weight.shape[1]:
                 raise ValueError(f"a linear layer of {self.weight.shape[1]} inputs does not fit an input of shape {shape}")
             return (self.outputs,)
         if len(shape) != 3 or shape[0] != self.weight.shape[1]:
             raise ValueError(f"a convolution of {self.weight.shape[1]} channels does not fit an input of shape {shape}")
-        sizes = [
-            (size + 2 * padding - kernel) // stride + 1
-            for size, padding, kernel, stride in zip(shape[1:], self.padding, self.weight.shape[2:], self.stride, strict=True)
-        ]
-        if min(sizes) < 1:
-            raise ValueError(f"a kernel of {self.weight.shape[2:]} does not fit an input of shape {shape}")
-        return (self.outputs, *sizes)
+        return (self.outputs, *_windows(shape[1:], self.weight.shape[2:], self.stride, self.padding))
+
+
+def _windows(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> list[int]:
+    """How many windows there are in each direction."""
+    sizes = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True)]
+    if min(sizes) < 1:
+        raise ValueError(f"a kernel of {tuple(kernel)} does not fit an input of {tuple(shape)}")
+    return sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,10 +237,17 @@ class Network:
     ranges: tuple[float, ...] | None = None
 
     @property
+    def residual(self) -> bool:
+        """Whether a layer adds the input of the one before."""
+        return any(layer.residual for layer in self.layers)
+
+    @property
     def shapes(self) -> list[Shape]:
         """Shape of the observation and of every layer's output; ValueError if they do not fit each other."""
         shapes = [self.shape]
         for layer in self.layers:
+            if layer.residual and (layer.rectify or len(shapes) < 2 or layer.sum_shape(shapes[-1]) != shapes[-2]):
+                raise ValueError("a residual layer rectifies its input, or does not fit the input of the layer before")
             shapes.append(layer.output_shape(shapes[-1]))
         if shapes[-1] != (self.head.inputs,):
             raise ValueError(f"the last layer gives {shapes[-1]}, the action needs ({self.head.inputs},)")

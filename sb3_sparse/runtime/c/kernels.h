@@ -13,6 +13,8 @@ enum { SB3S_UNSCALE, SB3S_CLIP_ACTION, SB3S_ARGMAX, SB3S_POSITIVE };
 typedef struct {
     int32_t kind, activation, in, out;
     float low, high;
+    /* Convolutions: max(x, 0) first, the input of the layer before added; a max pool unless its height is 0. */
+    int32_t rectify, residual, pool_height, pool_width, pool_down, pool_right, pool_top, pool_side;
     /* Offsets into the plan. */
     int32_t weights, indices, biases, counts;
     /* Runs of equal counts, or slices. */
@@ -26,8 +28,8 @@ typedef struct {
 typedef struct {
     int32_t layers, inputs, outputs, head, actions, normalize;
     float limit;
-    /* Offsets of mean and scale, of low and high or the groups; floats in one half of the scratch memory. */
-    int32_t mean, scale, low, high, groups, half;
+    /* Offsets of mean and scale, of low and high or the groups; floats in one buffer of the scratch memory, and buffers. */
+    int32_t mean, scale, low, high, groups, half, buffers;
 } sb3s_plan;
 
 static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
@@ -149,6 +151,29 @@ static void sb3s_convolution(const sb3s_layer *layer, const float *restrict w, c
     }
 }
 
+/* Max pool. The padding is at most half of the window, so every window has an element of x. */
+static void sb3s_pool(const sb3s_layer *layer, const float *restrict x, float *restrict y) {
+    const int height = layer->out_height, width = layer->out_width;
+    const int rows = (height + 2 * layer->pool_top - layer->pool_height) / layer->pool_down + 1;
+    const int columns = (width + 2 * layer->pool_side - layer->pool_width) / layer->pool_right + 1;
+    int c, i, j, k, l;
+    for (c = 0; c < layer->out; c++, x += (long)height * width)
+        for (i = 0; i < rows; i++)
+            for (j = 0; j < columns; j++) {
+                const int top = i * layer->pool_down - layer->pool_top, side = j * layer->pool_right - layer->pool_side;
+                const int bottom = top + layer->pool_height < height ? top + layer->pool_height : height;
+                const int end = side + layer->pool_width < width ? side + layer->pool_width : width;
+                const int first = side < 0 ? 0 : side;
+                float largest = x[(long)(top < 0 ? 0 : top) * width + first];
+                for (k = top < 0 ? 0 : top; k < bottom; k++)
+                    for (l = first; l < end; l++) {
+                        const float v = x[(long)k * width + l];
+                        largest = v > largest ? v : largest;
+                    }
+                *y++ = largest;
+            }
+}
+
 #ifdef __AVX512VBMI__
 #include "vbmi.h"
 #endif
@@ -162,11 +187,13 @@ static inline int sb3s_has_vbmi(void) {
 #endif
 }
 
-/* One action. x holds the observation in front and is overwritten; it has two halves of plan->half floats, 64-byte aligned. */
+/* One action. x holds the observation in front and is overwritten; it has plan->buffers buffers of plan->half floats, 64-byte
+   aligned, and behind them what convolutions work in. Layers go from x to y; z, if there is one, holds the input of the layer
+   before until it has been added, and else is free. */
 static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
     const char *base = (const char *)plan;
     const sb3s_layer *layer = (const sb3s_layer *)(plan + 1);
-    float *y = x + plan->half;
+    float *y = x + plan->half, *z = y + plan->half, *const phases = x + plan->buffers * (long)plan->half;
     int i, j, n, invalid = 0;
 #ifdef SB3S_VBMI
     sb3s_range range;
@@ -185,6 +212,12 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
         const void *indices = base + layer->indices, *counts = base + layer->counts;
         int size = layer->out, finished = 0;
         float *swap;
+        const float *input = x;
+        if (layer->rectify) {
+            /* Into another buffer, for the next layer may add x as it came in. */
+            for (i = 0; i < layer->in; i++) z[i] = x[i] < 0.0f ? 0.0f : x[i];
+            input = z;
+        }
         switch (layer->kind) {
         case SB3S_COLUMNS:
             sb3s_columns(layer, w, b, x, y);
@@ -197,8 +230,8 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
             break;
         case SB3S_CONVOLUTION:
             size *= layer->out_height * layer->out_width;
-            sb3s_convolution(layer, w, (const int32_t *)indices, (const int32_t *)counts, b, x, y,
-                             (x < y ? y : x) + plan->half);
+            sb3s_convolution(layer, w, (const int32_t *)indices, (const int32_t *)counts, b, input, y, phases);
+            for (i = 0; layer->residual && i < size; i++) y[i] += z[i];
             break;
 #ifdef SB3S_VBMI
         case SB3S_LANES:
@@ -221,7 +254,14 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
 #ifdef SB3S_VBMI
         range.known = finished;
 #endif
-        swap = x;
+        if (layer->pool_height) {
+            sb3s_pool(layer, y, z);
+            swap = z;
+            z = y;
+            y = swap;
+        }
+        swap = plan->buffers == 3 ? z : x;
+        z = x;
         x = y;
         y = swap;
     }
