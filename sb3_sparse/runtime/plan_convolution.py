@@ -1,5 +1,5 @@
 """
-Convolutions as the compiled kernels want them: floats on shifted planes (``c/kernels.h``), or bytes (``c/vbmi_convolution.h``).
+Convolutions as the compiled kernels want them: floats on shifted planes (``c/kernels.h``) or bytes.
 
 In floats every weight multiplies one contiguous stretch of an input plane. In bytes a *quad* of four weights does: those of
 four channels at one place of the window, or, where the observation is an image and the horizontal stride is four, of four
@@ -7,6 +7,7 @@ pixels of a row. Quads without a weight are left out, which is what sparsity sav
 """
 
 from collections.abc import Callable
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -35,11 +36,10 @@ def in_bytes(network: Network, index: int) -> bool:
     layer = network.layers[index]
     if index == 0 or not layer.quantized:
         return False
-    before, after = network.shapes[index : index + 2]
     if not layer.convolution:
-        return layer.weight.shape[1] <= _INPUTS
+        return prod(layer.weight.shape[1:]) <= _INPUTS
     positive = network.layers[index - 1].activation.name in _POSITIVE
-    return len(before) == 3 and _fits(layer, after) and (positive or not any(layer.padding))
+    return _fits(layer, network.shapes[index + 1]) and (positive or not any(layer.padding))
 
 
 def exact_in_bytes(network: Network) -> bool:
@@ -48,12 +48,13 @@ def exact_in_bytes(network: Network) -> bool:
     :return: Whether it begins with a convolution of integers that takes bytes as they are
     """
     layer = network.layers[0]
-    plain = network.image and network.normalize is None and layer.gain is None
-    return plain and layer.quantized and layer.convolution and _fits(layer, network.shapes[1])
+    if not network.image or network.normalize is not None or not layer.quantized or not layer.convolution:
+        return False
+    return _fits(layer, network.shapes[1])
 
 
 def _fits(layer: Layer, after: Shape) -> bool:
-    return after[2] <= 16 * _REGISTERS and layer.weight[0].size <= _INPUTS
+    return after[-1] <= 16 * _REGISTERS and prod(layer.weight.shape[1:]) <= _INPUTS
 
 
 def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
@@ -65,7 +66,7 @@ def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> di
     :return: Fields of ``sb3s_layer``, and how many floats the kernel works in as "extra"
     """
     weight = layer.dense()
-    (channels, height, width), (_, out_height, out_width) = before, after
+    (channels, height, width), (_, out_height, _) = before, after
     (down, right), (top, side) = layer.stride, layer.padding
     pitch = -(-(width + 2 * side) // right)
     # The last stretch may begin late in the last plane.
@@ -113,8 +114,8 @@ def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pix
         # In floats, and a whole number of registers.
         packed = -(-len(padded[0]) // 4) * (height + 2 * top) * (width + 2 * side)
         packed += -packed % 16
-    exists = quads.any(axis=2)
-    used = exists.any(axis=0)
+    exists = np.count_nonzero(quads, axis=2) > 0
+    used = np.count_nonzero(exists, axis=0) > 0
     rows, columns = np.nonzero(exists[:, used])
     tile, vectors = _tile(after, int(used.sum()))
     return fields | {
