@@ -24,6 +24,7 @@ GEOMETRIES = {
     "stride 2": ((3, 70, 75), [(9, 3, 2, 1), (6, 3, 2, 1), (2, 3, 2, 0)]),
     "wide": ((3, 6, 128), [(4, 3, 1, 1), (4, 3, 1, 1)]),
     "one place": ((6, 3, 3), [(17, 3, 1, 0), (3, 1, 1, 0)]),
+    "wide steps": ((4, 40, 55), [(3, 5, 7, 1), (3, 5, 5, 1)]),
     "one row": ((2, 1, 33), [(3, 1, 2, 0), (5, 1, 1, 0)]),
 }
 
@@ -58,7 +59,7 @@ def test_it_is_its_model_in_numpy(geometry, density, activation):
     expected = simulate_bytes(network, x)
     policy = Policy(network, "vbmi")
     actions = np.array([policy.predict(observation)[0] for observation in x])
-    # Where a number lies between two steps of 8 bits, rounding may take either: a share of a step of the last layer.
+    # Where a number lies in the middle between two steps of 8 bits, rounding may take either.
     scale = np.abs(expected).max() + 1
     assert np.abs(actions - expected).max() < 0.01 * scale and np.median(np.abs(actions - expected)) < 1e-3 * scale
     np.testing.assert_array_equal(policy.predict(x)[0], actions, "a batch of bytes")

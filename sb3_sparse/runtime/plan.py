@@ -20,7 +20,8 @@ _COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES, _DOTS, _PATCHES = range(
 #: Fields of sb3s_layer and sb3s_plan, in their order in memory; all have four bytes.
 _LAYER = (
     "kind activation in out low high weights indices biases counts runs scales sums channels height width "
-    "stride_height stride_width pad_height pad_width out_height out_width pitch phase places tile vectors"
+    "stride_height stride_width pad_height pad_width out_height out_width pitch phase places tile vectors "
+    "across"
 ).split()
 _PLAN = "layers inputs outputs head actions normalize limit mean scale low high groups half pixels".split()
 #: A layer is taken for dense if it has at least this share of its weights: a dense kernel reads vectors.

@@ -31,7 +31,7 @@ def in_bytes(network: Network, index: int) -> bool:
     :param network: A network.
     :param index: Number of a layer.
     :return: Whether the AVX-512 VBMI kernels round its inputs to 8 bits: those of hidden layers of integers, but for
-        convolutions with padding whose inputs may be negative (0 is no step then), or whose rows are too wide
+        convolutions with padding whose inputs may be negative (0 is no step then), or with wide rows or strides
     """
     layer = network.layers[index]
     if index == 0 or not layer.quantized:
@@ -54,7 +54,7 @@ def exact_in_bytes(network: Network) -> bool:
 
 
 def _fits(layer: Layer, after: Shape) -> bool:
-    return after[-1] <= 16 * _REGISTERS and prod(layer.weight.shape[1:]) <= _INPUTS
+    return after[-1] <= 16 * _REGISTERS and max(layer.stride) <= 16 and prod(layer.weight.shape[1:]) <= _INPUTS
 
 
 def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
@@ -95,42 +95,46 @@ def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pix
     :param pixels: Whether the input is an observation in bytes.
     :return: Fields of ``sb3s_layer``, and how many floats the kernel works in as "extra"
     """
-    (channels, height, width), (top, side) = before, layer.padding
-    fields = _geometry(layer, before, after)
-    if pixels and layer.stride[1] == 4 and layer.weight.shape[3] % 4 == 0 and not any(layer.padding):
+    (channels, height, width), (top, side), (down, right) = before, layer.padding, layer.stride
+    fields: dict[str, float] = _geometry(layer, before, after)
+    if pixels and right == 4 and layer.weight.shape[3] % 4 == 0 and not any(layer.padding):
         # Bytes as they lie in memory; a step is one quad.
         quads = layer.weight.reshape(layer.outputs, -1, 4)
         channel, y, x = np.indices((channels, layer.weight.shape[2], layer.weight.shape[3] // 4)).reshape(3, -1)
         places = (channel * height + y) * width + 4 * x
-        fields |= {"pitch": width, "stride_width": 1}
-        packed = 0
+        fields |= {"pitch": down * width}
+        packed = pitch = 0
     else:
         padded = np.pad(layer.weight, ((0, 0), (0, -channels % 4), (0, 0), (0, 0)))
         quads = np.stack([padded[:, k::4] for k in range(4)], axis=-1)
         group, y, x = np.indices(quads.shape[1:4]).reshape(3, -1)
-        places = ((group * (height + 2 * top) + y) * (width + 2 * side) + x) * 4
+        rows, pitch = -(-(height + 2 * top) // down), -(-(width + 2 * side) // right)
+        places = ((((group * down + y % down) * right + x % right) * rows + y // down) * pitch + x // right) * 4
         quads = quads.reshape(layer.outputs, -1, 4)
-        fields |= {"pitch": 4 * (width + 2 * side)}
-        # In floats, and a whole number of registers.
-        packed = -(-len(padded[0]) // 4) * (height + 2 * top) * (width + 2 * side)
+        # In floats, and whole numbers of registers.
+        packed = -(-channels // 4) * down * right * rows * pitch
         packed += -packed % 16
+        fields |= {"pitch": 4 * pitch}
     exists = np.count_nonzero(quads, axis=2) > 0
     used = np.count_nonzero(exists, axis=0) > 0
-    rows, columns = np.nonzero(exists[:, used])
-    tile, vectors = _tile(after, int(used.sum()))
+    outputs, columns = np.nonzero(exists[:, used])
+    count = int(used.sum())
+    tile, vectors, across = _tile(after, pitch, count, len(columns) / max(count, 1))
     return fields | {
-        "weights": add(quads[:, used][rows, columns]),
+        "weights": add(quads[:, used][outputs, columns]),
         "indices": add((columns * 64 * vectors).astype(np.int32)),
-        "counts": add(np.bincount(rows, minlength=layer.outputs).astype(np.int32)),
+        "counts": add(np.bincount(outputs, minlength=layer.outputs).astype(np.int32)),
         "places": add(places[used].astype(np.int32)),
         "biases": add(layer.biases),
         "scales": add(layer.scales),
         "sums": add(layer.weight.reshape(layer.outputs, -1).sum(axis=1, dtype=np.int64).astype(np.float32)),
-        "runs": int(used.sum()),
+        "runs": count,
         "tile": tile,
         "vectors": vectors,
+        "across": across,
         "phase": packed,
-        "extra": packed + 16 * vectors * int(used.sum()) + 16,
+        # A stretch may end beyond the last plane.
+        "extra": packed + 16 * vectors * (count + 1),
     }
 
 
@@ -141,14 +145,27 @@ def _geometry(layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
     return {**fields, "out_height": after[1], "out_width": after[2]}
 
 
-def _tile(after: Shape, quads: int) -> tuple[int, int]:
-    """Output rows of a tile and the registers that they fill: least work, and inputs that fit into the cache."""
+def _tile(after: Shape, pitch: int, quads: int, uses: float) -> tuple[int, int, int]:
+    """
+    Output rows of a tile, the registers that they fill, and lanes from one row to the next: what takes least time.
+
+    :param after: Shape of the output.
+    :param pitch: Lanes between rows of packed inputs, which can be copied as they are; 0 if they are not packed.
+    :param quads: Number of quads of a window.
+    :param uses: How often each is multiplied.
+    """
     _, height, width = after
-    tiles = [(rows, -(-rows * width // 16)) for rows in range(1, height + 1) if rows * width <= 16 * _REGISTERS]
 
-    def cost(tile: tuple[int, int]) -> float:
-        # A quad reads its weights and its place beside the registers.
-        rows, vectors = tile
-        return -(-height // rows) * (vectors + 2) * (1.5 if 64 * vectors * quads > _CACHE else 1)
+    def cost(tile: tuple[int, int, int]) -> float:
+        # A quad reads its weights and its place beside the registers; a row that is copied crosses cache lines twice.
+        rows, vectors, across = tile
+        copy = 1.5 * vectors if across != width else 3.0 * rows * -(-width // 16)
+        cached = 64 * vectors * quads <= _CACHE
+        return -(-height // rows) * ((vectors + 2) * uses * (1 if cached else 1.35) + copy)
 
-    return min(tiles, key=cost)
+    tiles = [
+        (rows, -(-((rows - 1) * across + width) // 16), across)
+        for rows in range(1, height + 1)
+        for across in {width, max(pitch, width)}
+    ]
+    return min((tile for tile in tiles if tile[1] <= _REGISTERS), key=cost)

@@ -22,8 +22,9 @@ typedef struct {
     /* Convolutions: input and output planes, stride, padding. */
     int32_t channels, height, width, stride_height, stride_width, pad_height, pad_width;
     int32_t out_height, out_width, pitch, phase;
-    /* Convolutions of bytes: offsets of quads in the input, output rows of a tile, registers that they fill. */
-    int32_t places, tile, vectors;
+    /* Convolutions of bytes: offsets of quads in the input; output rows of a tile, the registers that they fill, and lanes from
+       one row to the next. */
+    int32_t places, tile, vectors, across;
 } sb3s_layer;
 
 typedef struct {
