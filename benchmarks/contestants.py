@@ -16,13 +16,15 @@ import numpy as np
 import torch as th
 from litert import make_litert
 from numpy.typing import NDArray
+from ort_static import quantize_onnx
 from rich.progress import track
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_sparse import compress
+from sb3_sparse.export.policy import CompressedPolicy
 from sb3_sparse.runtime import load
-from sb3_sparse.sparsity import erk, prune
+from sb3_sparse.sparsity import DISTRIBUTIONS, prune
 
 #: ``predict`` of SB3, or what is called like it.
 Predict = Callable[..., tuple[NDArray[Any], Any]]
@@ -112,18 +114,19 @@ def acting_weights(model: BaseAlgorithm) -> dict[str, th.Tensor]:
     }
 
 
-def sparse_twin(model: BaseAlgorithm, sparsity: float) -> BaseAlgorithm:
+def sparse_twin(model: BaseAlgorithm, sparsity: float, distribution: str = "erk") -> BaseAlgorithm:
     """
     :param model: A model.
     :param sparsity: Share of zeros over all acting layers together.
-    :return: A copy of it with the largest weights of each layer, as many as ERK gives it, times what the norm of the layer has
-        lost: without, hardly anything of an observation would reach the last layer
+    :param distribution: How many weights each layer keeps.
+    :return: A copy of it with the largest weights of each layer, as many as that gives it, times what the norm of the layer
+        has lost: without, hardly anything of an observation would reach the last layer
     """
     twin = copy.deepcopy(model)
     weights = {name: weight.detach() for name, weight in acting_weights(twin).items()}
     exists = {name: weight != 0 for name, weight in weights.items()}
     scores = {name: weight.abs().masked_fill(~exists[name], -th.inf) for name, weight in weights.items()}
-    for name, mask in prune(exists, scores, erk(scores, sparsity)).items():
+    for name, mask in prune(exists, scores, DISTRIBUTIONS[distribution](scores, sparsity)).items():
         weights[name].mul_(mask * (weights[name].norm() / weights[name][mask].norm()))
     return twin
 
@@ -218,8 +221,21 @@ def make_rows(model: BaseAlgorithm, observations: NDArray[Any], sparsities: tupl
     return rows
 
 
-def _add_exported(rows: Rows, label: str, model: BaseAlgorithm, expected: NDArray[Any]) -> None:
-    """All that ``compress`` makes of one model."""
+def add_uniform(rows: Rows, model: BaseAlgorithm, sparsities: tuple[float, ...]) -> None:
+    """
+    Add our rows for the same share of zeros in every layer. What dense libraries take does not depend on it.
+
+    :param rows: Contestants of the model.
+    :param model: The model, with a Q network.
+    :param sparsities: At which sparsities.
+    """
+    for sparsity in track(sparsities, description="export, uniform"):
+        twin = center(sparse_twin(model, sparsity, "uniform"), rows.observations)
+        _add_exported(rows, f"{100 * sparsity:.3g}-uniform", twin, _act(twin.predict, rows.observations[:64]), dense=False)
+
+
+def _add_exported(rows: Rows, label: str, model: BaseAlgorithm, expected: NDArray[Any], *, dense: bool = True) -> None:
+    """All that ``compress`` makes of one model, with dense libraries or without."""
     # The error feedback of 3,136 inputs takes minutes, and changes no time.
     images = rows.observations.ndim > 2
     policy = compress(model, calibration=None if images else rows.observations, backend="numpy")
@@ -233,15 +249,30 @@ def _add_exported(rows: Rows, label: str, model: BaseAlgorithm, expected: NDArra
     }
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "policy"
-        for form, name in (("float", "onnx_float32"), ("qdq", "onnx_int8")):
-
-            def run_onnx(form: str = form) -> Predict:
-                policy.to_onnx(file, form=form)
-                return make_onnx(file)
-
-            rows.add(f"{label}/{name}", run_onnx, expected)
-        for name in ("litert_float32", "litert_int8"):
-            rows.add(f"{label}/{name}", lambda name=name: make_litert(policy.network, int8="int8" in name), expected)
+        if dense:
+            _add_dense(rows, label, policy, file, expected)
         policy.save(file)
         for name, backend in TIERS.items():
             rows.add(f"{label}/{name}", lambda backend=backend: load(file, backend).predict, expected)
+
+
+def _add_dense(rows: Rows, label: str, policy: CompressedPolicy, file: Path, expected: NDArray[Any]) -> None:
+    """An exported policy in libraries that multiply by zeros."""
+    for form, name in (("float", "onnx_float32"), ("qdq", "onnx_int8")):
+
+        def run_onnx(form: str = form) -> Predict:
+            policy.to_onnx(file, form=form)
+            return make_onnx(file)
+
+        rows.add(f"{label}/{name}", run_onnx, expected)
+    if rows.observations.ndim > 2:
+
+        def run_static() -> Predict:
+            policy.to_onnx(file, form="float")
+            quantize_onnx(file, file.with_suffix(".onnx"), rows.observations)
+            rows.networks[label]["onnx_static_bytes"] = file.with_suffix(".onnx").stat().st_size
+            return make_onnx(file.with_suffix(".onnx"))
+
+        rows.add(f"{label}/onnx_static", run_static, expected)
+    for name in ("litert_float32", "litert_int8"):
+        rows.add(f"{label}/{name}", lambda name=name: make_litert(policy.network, int8="int8" in name), expected)

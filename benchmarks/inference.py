@@ -11,15 +11,19 @@ Two networks: the papers' SAC actor (17-256-256-6) and the Nature CNN of DQN (4x
 - ``torch``: the same layers as one ``nn.Sequential`` in inference mode, from and to numpy.
 - ``onnx_float32``, ``onnx_int8``: ``to_onnx`` with form "float" and "qdq" in ONNX Runtime: at 0 the dense network, else what
   is left of the sparse one. ONNX Runtime multiplies zeros as any other number, and in floats.
+- ``onnx_static`` (CNN): the float graph after ONNX Runtime's own static quantization (``ort_static.py``): 8-bit activations,
+  calibrated on the frames that are measured, and frames as they are, for the form "qdq" keeps activations in floats.
 - ``litert_float32``, ``litert_int8``: the same layers in LiteRT (TensorFlow Lite) with XNNPACK, written by ``litert.py``; the
   actor only.
 - ``numpy``, ``ctypes``, ``portable``, ``vbmi``: ``load(path, backend)`` of the compact file; "portable" is backend "compiled".
 
 All rows but the first two come from ``compress`` with 8 bits, and so have lost their dead neurons. The largest weights of each
-layer stay, as many as ERK gives it. The networks are freshly initialised with a fixed seed (for a trained actor see
-``--agent``), which leaves more neurons alive than training does; what stays is scaled up by what the norm of its layer has
-lost, and the CNN's Q values are centered, for else every observation would have one and the same action. The actor's
-observations are standard normal, in float64 as MuJoCo's; frames are random blocks, channels first, which SB3 need not move.
+layer stay, as many as ERK gives it, or, in the CNN's rows "<sparsity>-uniform/<who>", the same share of every layer; of these
+only our rows are there, for dense libraries do not care. The networks are freshly initialised with a fixed seed (for a
+trained actor see ``--agent``), which leaves more neurons alive than training does; what stays is scaled up by what the norm of
+its layer has lost, and the CNN's Q values are centered, for else every observation would have one and the same action. The
+actor's observations are standard normal, in float64 as MuJoCo's; frames are random blocks, channels first, which SB3 need not
+move.
 
 All rows of a network live in one process on one CPU and in one thread, and take turns in blocks, in an order that is drawn
 anew in every round, each block after a few calls that are not timed; observations cycle. The clock is read directly before
@@ -54,7 +58,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
-from contestants import BASE, TIERS, Predict, Rows, center, make_rows
+from contestants import BASE, TIERS, Predict, Rows, add_uniform, center, make_rows
 from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 from overhead import HalfCheetahSpaces, interval
@@ -76,6 +80,7 @@ PERIOD, TICKS = 100_000, 20_000
 STYLES = {
     "onnx_float32": ("tab:gray", "-"),
     "onnx_int8": ("tab:gray", "--"),
+    "onnx_static": ("tab:gray", ":"),
     "litert_float32": ("tab:brown", "-"),
     "litert_int8": ("tab:brown", "--"),
     "numpy": ("tab:orange", "-"),
@@ -304,11 +309,9 @@ def main() -> None:
         for name, late in result["busy_loop"]["late"].items():
             print(f"10 kHz, {name:18} {late:6,} of {TICKS:,} actions too late")
     frames = rng.integers(0, 256, (64, 4, 7, 7), dtype=np.uint8).repeat(12, axis=2).repeat(12, axis=3)
-    cnn = make_rows(
-        center(DQN("CnnPolicy", AtariSpaces(), buffer_size=1, seed=0), frames),
-        frames,
-        (0.0, 0.95) if args.quick else SPARSITIES,
-    )
+    dqn = center(DQN("CnnPolicy", AtariSpaces(), buffer_size=1, seed=0), frames)
+    cnn = make_rows(dqn, frames, (0.0, 0.95) if args.quick else SPARSITIES)
+    add_uniform(cnn, dqn, (0.95,) if args.quick else SPARSITIES[1:])
     add_network(result, "cnn/", cnn, *((6, 20) if args.quick else (40, 50)), rng)
     for reason in dict.fromkeys(result["skipped"].values()):
         names = [name for name, why in result["skipped"].items() if why == reason]

@@ -8,6 +8,7 @@ import numpy as np
 
 from sb3_sparse.runtime import BACKENDS, Policy
 from sb3_sparse.runtime.artifact import encode
+from sb3_sparse.runtime.plan_convolution import in_bytes
 from sb3_sparse.runtime.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
 from sb3_sparse.runtime.reference import apply_layer, layer_inputs
 
@@ -203,9 +204,10 @@ def expect_close(actions, expected, network, x):
 
 
 def quantized_inputs(x):
-    """What vbmi.h makes of a vector: 8 bits between its smallest and largest number, or 0."""
-    lowest = np.minimum(x.min(axis=1, keepdims=True), 0)
-    unit = (np.maximum(x.max(axis=1, keepdims=True), 0) - lowest) * np.float32(1 / 255)
+    """What vbmi.h makes of inputs: 8 bits between the smallest and largest number of each observation, or 0."""
+    axes = tuple(range(1, x.ndim))
+    lowest = np.minimum(x.min(axis=axes, keepdims=True), 0)
+    unit = (np.maximum(x.max(axis=axes, keepdims=True), 0) - lowest) * np.float32(1 / 255)
     steps = np.rint((x - lowest) * np.where(unit > 0, 1 / np.where(unit > 0, unit, 1), 0).astype(np.float32))
     return steps * unit + lowest, unit
 
@@ -217,10 +219,10 @@ def vbmi_actions(network, x):
     for index, layer in enumerate(network.layers):
         assert not (layer.residual and slack.any()), "what is added has no slack of its own"
         weight = np.abs(layer.dense().reshape(layer.outputs, -1))
-        if index and layer.quantized and not layer.convolution:
-            x, unit = quantized_inputs(x.reshape(len(x), -1))
+        if in_bytes(network, index):
+            x, unit = quantized_inputs(x)
             # A number in the middle between two steps may go either way, more so if it is a little off already.
-            slack = slack + unit
+            slack = slack + unit.reshape(-1, 1)
         before, x = x, apply_layer(layer, x.astype(np.float32), before)
         # No activation is steeper than 1.3, and a convolution sums no more than its weights.
         slack = slack * weight.sum(axis=1).max() * 1.3

@@ -1,6 +1,6 @@
 /* Runs plans from a file under sanitizers, each in memory of exactly its size:
 
-     int32 plan bytes, scratch bytes, observations, bytes of an action; plan; observations
+     int32 plan bytes, scratch bytes, observations, bytes of an action, bytes of a number; plan; observations
 
    over and over until the file ends, and writes the actions to a second file. */
 #define _POSIX_C_SOURCE 200112L
@@ -21,21 +21,23 @@ static void require(int condition) {
 }
 
 int main(int argc, char **argv) {
-    int32_t sizes[4], row;
+    int32_t sizes[5], row;
     FILE *in, *out;
     require(argc == 3);
     in = fopen(argv[1], "rb");
     out = fopen(argv[2], "wb");
     require(in != NULL && out != NULL);
-    while (fread(sizes, sizeof(int32_t), 4, in) == 4) {
+    while (fread(sizes, sizeof(int32_t), 5, in) == 5) {
         char *plan = allocate(sizes[0]), *scratch = allocate(sizes[1]), *action = allocate(sizes[3]);
         const size_t inputs = (require(fread(plan, 1, (size_t)sizes[0], in) == (size_t)sizes[0]), (size_t)((sb3s_plan *)plan)->inputs);
+        uint8_t *pixels = sizes[4] == 1 ? (uint8_t *)allocate((int32_t)inputs) : NULL;
         for (row = 0; row < sizes[2]; row++) {
-            require(fread(scratch, sizeof(float), inputs, in) == inputs);
-            sb3s_act((const sb3s_plan *)plan, (float *)scratch, action);
+            require(fread(pixels ? (char *)pixels : scratch, (size_t)sizes[4], inputs, in) == inputs);
+            sb3s_act((const sb3s_plan *)plan, pixels, (float *)scratch, action);
             require(fwrite(action, 1, (size_t)sizes[3], out) == (size_t)sizes[3]);
         }
         free(plan);
+        free(pixels);
         free(scratch);
         free(action);
     }

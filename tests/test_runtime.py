@@ -625,8 +625,13 @@ def test_kernels_under_sanitizers(vector, tmp_path):
         x = draw_observations(rng, network, 5)
         x[3:] = rng.choice(extremes, x[3:].shape)
         actions = Policy(network, "vbmi" if vector else "compiled").predict(x[:3])[0]
-        parts += [struct.pack("<4i", len(plan.data), plan.scratch, len(x), actions[0].nbytes), plan.data, x.tobytes()]
+        parts += [struct.pack("<5i", len(plan.data), plan.scratch, len(x), actions[0].nbytes, 4), plan.data, x.tobytes()]
         expected.append(actions)
+        if network.image:
+            x = rng.integers(0, 256, x.shape, dtype=np.uint8)
+            actions = Policy(network, "vbmi" if vector else "compiled").predict(x[:3])[0]
+            parts += [struct.pack("<5i", len(plan.data), plan.scratch, len(x), actions[0].nbytes, 1), plan.data, x.tobytes()]
+            expected.append(actions)
     (tmp_path / "plans").write_bytes(b"".join(parts))
     environment = {**os.environ, "ASAN_OPTIONS": "detect_leaks=0", "UBSAN_OPTIONS": "print_stacktrace=1"}
     command = [str(program), str(tmp_path / "plans"), str(tmp_path / "actions")]

@@ -65,6 +65,11 @@ def _once(macro: str, code: str) -> str:
     return f"#ifndef {macro}\n#define {macro}\n{code}#endif\n"
 
 
+def _inline(code: str) -> str:
+    """Code with the runtime's headers in place of what includes them."""
+    return re.sub('#include "(.*)"', lambda match: _inline((_KERNELS / match[1]).read_text()), code)
+
+
 def _parts(network: Network, name: str, *, quantized: bool, integers: bool) -> dict[str, object]:
     weights = sum(int(np.count_nonzero(layer.weight)) for layer in network.layers)
     return {
@@ -174,17 +179,17 @@ def _input(network: Network, tables: Tables) -> list[str]:
 def _vbmi(network: Network, name: str) -> str:
     """The runtime's kernels and their plan."""
     block = plan.Plan(network, vector=True)
-    kernels = (_KERNELS / "kernels.h").read_text().replace('#include "activations.h"\n', "")
-    kernels = kernels.replace('#include "vbmi.h"', (_KERNELS / "vbmi.h").read_text())
+    kernels = _inline((_KERNELS / "kernels.h").read_text().replace('#include "activations.h"\n', ""))
     data = np.frombuffer(block.data, np.uint8)
     lines = [", ".join(map(str, data[start : start + 32])) for start in range(0, len(data), 32)]
     actions, discrete = prod(network.head.shape), network.head.kind == "argmax"
+    to = "whole" if discrete else "action"
     body = [
         f"{name.upper()}_STORAGE float x[{block.scratch // 4}] __attribute__((aligned(64)));",
         *([f"int64_t whole[{actions}];"] if discrete else []),
-        "int i;",
-        f"for (i = 0; i < {prod(network.shape)}; i++) x[i] = (float)observation[i];",
-        f"sb3s_act((const sb3s_plan *){name}_plan, x, {'whole' if discrete else 'action'});",
+        *([] if network.image and not discrete else ["int i;"]),
+        *([] if network.image else [f"for (i = 0; i < {prod(network.shape)}; i++) x[i] = observation[i];"]),
+        f"sb3s_act((const sb3s_plan *){name}_plan, {'observation' if network.image else 'NULL'}, x, {to});",
         *([f"for (i = 0; i < {actions}; i++) action[i] = (int32_t)whole[i];"] if discrete else []),
     ]
     return "\n".join(

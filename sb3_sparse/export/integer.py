@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_sparse.runtime.plan_convolution import in_bytes
 from sb3_sparse.runtime.records import Floats, Layer, Minifloats, Network
 from sb3_sparse.runtime.reference import apply_layer, columns, pool
 
@@ -175,8 +176,9 @@ def _sums(layer: Layer, values: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def simulate_bytes(network: Network, observations: Floats) -> Floats:
     """
-    What the AVX-512 VBMI kernels compute: float inputs for the first layer and for convolutions, and for the others inputs
-    in 8 bits between the smallest (at most 0) and the largest of each vector.
+    What the AVX-512 VBMI kernels compute: float inputs for the first layer (pixels are whole numbers, so bytes are the same),
+    and for those of :func:`~sb3_sparse.runtime.plan_convolution.in_bytes` inputs in 8 bits between the smallest (at most 0)
+    and the largest of all inputs of the layer.
 
     :param network: A quantized network.
     :param observations: ``[n, *shape]``.
@@ -185,10 +187,10 @@ def simulate_bytes(network: Network, observations: Floats) -> Floats:
     x = observations.astype(np.float32)
     x = before = x if network.normalize is None else network.normalize(x)
     for index, layer in enumerate(network.layers):
-        if index and not layer.convolution and layer.quantized:
-            x = x.reshape(len(x), -1)
-            low = np.minimum(x.min(axis=1, keepdims=True), np.float32(0))
-            unit = (np.maximum(x.max(axis=1, keepdims=True), np.float32(0)) - low) * np.float32(1 / 255)
+        if in_bytes(network, index):
+            axes = tuple(range(1, x.ndim))
+            low = np.minimum(x.min(axis=axes, keepdims=True), np.float32(0))
+            unit = (np.maximum(x.max(axis=axes, keepdims=True), np.float32(0)) - low) * np.float32(1 / 255)
             x = np.rint((x - low) / np.where(unit > 0, unit, np.float32(1))) * unit + low
         before, x = x, apply_layer(layer, x, before)
     return x

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from sb3_sparse.runtime.build import BuildError, build
 from sb3_sparse.runtime.plan import Plan
-from sb3_sparse.runtime.records import Floats, Network
+from sb3_sparse.runtime.records import Network
 
-Rows = Callable[[Floats], NDArray[Any]]
+Rows = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @functools.cache
@@ -35,7 +35,7 @@ def _module() -> ModuleType:
 def _library() -> ctypes.PyDLL:
     # PyDLL keeps the interpreter's lock: a call is shorter than giving it back.
     library = ctypes.PyDLL(str(build("library.c")))
-    library.sb3s_predict.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p]
+    library.sb3s_predict.argtypes = [ctypes.c_void_p] * 4
     library.sb3s_predict.restype = None
     return library
 
@@ -59,10 +59,10 @@ def rows(network: Network, compiled: Any) -> Rows:
     """
     :param network: The network of the kernel.
     :param compiled: A kernel.
-    :return: A function from float32 observations ``[n, *shape]``, contiguous, to actions ``[n, *action_shape]``
+    :return: A function from observations ``[n, *shape]``, float32 or uint8 and contiguous, to actions ``[n, *action_shape]``
     """
 
-    def run(x: Floats) -> NDArray[Any]:
+    def run(x: NDArray[Any]) -> NDArray[Any]:
         actions = _empty_actions(network, len(x))
         compiled.run(x, actions)
         return actions
@@ -85,8 +85,12 @@ def library(network: Network) -> Callable[[NDArray[Any]], NDArray[Any]]:
 
     def act(x: NDArray[Any], memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
         # The default argument keeps the plan alive.
-        local.x[...] = x
-        predict(address, local.x_address, local.action_address)
+        if x.dtype == np.uint8:
+            local.pixels[...] = x
+            predict(address, local.pixels_address, local.x_address, local.action_address)
+        else:
+            local.x[...] = x
+            predict(address, None, local.x_address, local.action_address)
         return local.action.copy()
 
     return act
@@ -99,6 +103,8 @@ class _Buffers(threading.local):
         memory = _aligned(scratch)
         self.x = memory[: 4 * prod(network.shape)].view(np.float32).reshape(network.shape)
         self.x_address = memory.ctypes.data
+        self.pixels = np.zeros(network.shape, np.uint8)
+        self.pixels_address = self.pixels.ctypes.data
         self.action = _empty_actions(network, 1).reshape(network.head.shape)
         self.action_address = self.action.ctypes.data
 

@@ -13,16 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.gaps import to_runs
+from sb3_sparse.runtime.plan_convolution import byte_convolution, exact_in_bytes, float_convolution, in_bytes
 from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Floats, Layer, Network, Shape
 
-_COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES, _DOTS = range(7)
+_COLUMNS, _ROWS, _SPARSE, _CONVOLUTION, _LANES, _BYTES, _DOTS, _PATCHES = range(8)
 #: Fields of sb3s_layer and sb3s_plan, in their order in memory; all have four bytes.
 _LAYER = (
     "kind activation in out low high rectify residual pool_height pool_width pool_down pool_right pool_top pool_side "
     "weights indices biases counts runs scales sums channels height width "
-    "stride_height stride_width pad_height pad_width out_height out_width pitch phase"
+    "stride_height stride_width pad_height pad_width out_height out_width pitch phase places tile vectors "
+    "across"
 ).split()
-_PLAN = "layers inputs outputs head actions normalize limit mean scale low high groups half buffers".split()
+_PLAN = "layers inputs outputs head actions normalize limit mean scale low high groups half buffers pixels".split()
 #: A layer is taken for dense if it has at least this share of its weights: a dense kernel reads vectors.
 _DENSE = 0.2
 
@@ -58,9 +60,19 @@ class Plan:
             fields["groups"] = self._add(np.array(head.groups, np.int32))
         layers, extra = [], 0
         for index, layer in enumerate(network.layers):
-            described = self._layer(layer, shapes[index], first=index == 0, vector=vector)
+            described = self._shape(layer, shapes[index])
+            if vector and in_bytes(network, index):
+                described |= self._bytes(layer, shapes[index])
+            else:
+                described |= self._floats(layer, shapes[index], lanes=vector and index == 0)
             extra = max(extra, int(described.pop("extra", 0)))
             layers.append(described)
+        if vector and exact_in_bytes(network):
+            first = network.layers[0]
+            described = self._shape(first, shapes[0]) | {"kind": _PATCHES}
+            described |= byte_convolution(self._add, first, shapes[0], first.sum_shape(shapes[0]), pixels=True)
+            extra = max(extra, int(described.pop("extra")))
+            fields["pixels"] = self._add(np.frombuffer(_record(_LAYER, described), np.uint8))
         # Buffers are a multiple of 64 bytes, and hold whole slices of 16 rows. A pool takes a third, and so does an input that
         # is needed twice.
         sums = [layer.sum_shape(shape) for layer, shape in zip(network.layers, shapes, strict=False)]
@@ -90,21 +102,25 @@ class Plan:
             raise ValueError("this policy is too large for the compiled kernels: use backend='numpy'")
         return offset
 
-    def _layer(self, layer: Layer, before: Shape, *, first: bool, vector: bool) -> dict[str, float]:
-        fields: dict[str, float] = {
+    def _shape(self, layer: Layer, before: Shape) -> dict[str, float]:
+        return {
             "activation": list(ACTIVATIONS).index(layer.activation.name),
             "low": layer.activation.low,
             "high": layer.activation.high,
             "in": prod(before),
             "out": layer.outputs,
+            **_around(layer),
         }
+
+    def _floats(self, layer: Layer, before: Shape, *, lanes: bool) -> dict[str, float]:
         if layer.convolution:
-            return fields | _around(layer) | self._convolution(layer, before, layer.sum_shape(before))
-        if vector and first and prod(before) <= 32:
-            return fields | self._lanes(layer)
-        if vector and not first and layer.quantized and prod(before) <= 1 << 16:
-            return fields | self._bytes(layer)
-        return fields | self._linear(layer)
+            return {"kind": _CONVOLUTION, **float_convolution(self._add, layer, before, layer.sum_shape(before))}
+        return self._lanes(layer) if lanes and prod(before) <= 32 else self._linear(layer)
+
+    def _bytes(self, layer: Layer, before: Shape) -> dict[str, float]:
+        if layer.convolution:
+            return {"kind": _PATCHES, **byte_convolution(self._add, layer, before, layer.sum_shape(before), pixels=False)}
+        return self._bytes_linear(layer)
 
     def _linear(self, layer: Layer) -> dict[str, float]:
         weight = layer.dense()
@@ -123,37 +139,6 @@ class Plan:
         fields |= {"kind": _SPARSE, "runs": len(runs), "counts": self._add(runs.astype(np.int32))}
         indices = self._add(columns.astype(np.uint16))
         return fields | {"weights": self._add(weight[rows, columns]), "indices": indices}
-
-    def _convolution(self, layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
-        weight = layer.dense()
-        (channels, height, width), (_, out_height, out_width) = before, after
-        (down, right), (top, side) = layer.stride, layer.padding
-        pitch = -(-(width + 2 * side) // right)
-        # The last stretch may begin late in the last plane.
-        phase = -(-(height + 2 * top) // down) * pitch
-        outputs, channel, y, x = np.nonzero(weight)
-        plane = (channel * down + y % down) * right + x % right
-        offsets = plane * phase + (y // down) * pitch + x // right
-        planes = channels * down * right * phase
-        return {
-            "kind": _CONVOLUTION,
-            "weights": self._add(weight[outputs, channel, y, x]),
-            "indices": self._add(offsets.astype(np.int32)),
-            "counts": self._add(np.bincount(outputs, minlength=layer.outputs).astype(np.int32)),
-            "biases": self._add(layer.biases),
-            "channels": channels,
-            "height": height,
-            "width": width,
-            "stride_height": down,
-            "stride_width": right,
-            "pad_height": top,
-            "pad_width": side,
-            "out_height": out_height,
-            "out_width": out_width,
-            "pitch": pitch,
-            "phase": phase,
-            "extra": planes + out_height * pitch + 64,
-        }
 
     def _lanes(self, layer: Layer) -> dict[str, float]:
         """SELL-16 with one float weight per row and step."""
@@ -176,7 +161,7 @@ class Plan:
             "runs": len(steps),
         }
 
-    def _bytes(self, layer: Layer) -> dict[str, float]:
+    def _bytes_linear(self, layer: Layer) -> dict[str, float]:
         """SELL-16 with four int8 weights per row and step, all of one block of 64 inputs; or dense, if that is faster."""
         weight = layer.weight
         fields: dict[str, float] = {

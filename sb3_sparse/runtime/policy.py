@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sb3_sparse.runtime import native, numpy_backend
 from sb3_sparse.runtime.artifact import decode, encode
 from sb3_sparse.runtime.build import BuildError
-from sb3_sparse.runtime.records import Floats, Network
+from sb3_sparse.runtime.records import Network
 
 #: Ways to compute an action. All give the same to float rounding but "vbmi", whose hidden activations have 8 bits.
 BACKENDS = ("auto", "numpy", "ctypes", "compiled", "vbmi")
@@ -111,13 +111,15 @@ class Policy:
             if candidate.shape == self.network.shape:
                 return self._predict(np.ascontiguousarray(candidate))
             if candidate.shape[1:] == self.network.shape:
-                return self._predict_batch(np.ascontiguousarray(candidate, np.float32)), None
+                # Images stay bytes: the kernels take them as they are.
+                kind = np.uint8 if candidate.dtype == np.uint8 else np.float32
+                return self._predict_batch(np.ascontiguousarray(candidate, kind)), None
         raise ValueError(
             f"an observation of shape {array.shape} does not fit this policy: it wants {self.network.shape}, or "
             f"{('n', *self.network.shape)} for a batch"
         )
 
-    def _predict_batch(self, x: Floats) -> NDArray[Any]:
+    def _predict_batch(self, x: NDArray[Any]) -> NDArray[Any]:
         if self._rows is not None and (self.backend == "vbmi" or 0 < len(x) < _BATCH):
             return self._rows(x)
         return self._batch(x)

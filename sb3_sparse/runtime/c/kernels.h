@@ -1,13 +1,14 @@
 /* A policy from its plan, one observation at a time: what the compiled backends run. Plain C99 without malloc and libm; the
    AVX-512 VBMI kernels are in vbmi.h. sb3_sparse/runtime/plan.py writes the plan and describes it; nothing in it is trusted
    less than this code, for it is made in memory from a file that has been checked. */
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 
 #include "activations.h"
 
 enum { SB3S_IDENTITY, SB3S_RELU, SB3S_TANH, SB3S_CLIP, SB3S_LEAKY_RELU, SB3S_ELU, SB3S_SIGMOID, SB3S_SILU };
-enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES, SB3S_DOTS };
+enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES, SB3S_DOTS, SB3S_PATCHES };
 enum { SB3S_UNSCALE, SB3S_CLIP_ACTION, SB3S_ARGMAX, SB3S_POSITIVE };
 
 typedef struct {
@@ -23,6 +24,9 @@ typedef struct {
     /* Convolutions: input and output planes, stride, padding. */
     int32_t channels, height, width, stride_height, stride_width, pad_height, pad_width;
     int32_t out_height, out_width, pitch, phase;
+    /* Convolutions of bytes: offsets of quads in the input; output rows of a tile, the registers that they fill, and lanes from
+       one row to the next. */
+    int32_t places, tile, vectors, across;
 } sb3s_layer;
 
 typedef struct {
@@ -30,6 +34,8 @@ typedef struct {
     float limit;
     /* Offsets of mean and scale, of low and high or the groups; floats in one buffer of the scratch memory, and buffers. */
     int32_t mean, scale, low, high, groups, half, buffers;
+    /* Offset of a layer that takes the place of the first one where the observation is bytes, or 0. */
+    int32_t pixels;
 } sb3s_plan;
 
 static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
@@ -187,19 +193,24 @@ static inline int sb3s_has_vbmi(void) {
 #endif
 }
 
-/* One action. x holds the observation in front and is overwritten; it has plan->buffers buffers of plan->half floats, 64-byte
-   aligned, and behind them what convolutions work in. Layers go from x to y; z, if there is one, holds the input of the layer
-   before until it has been added, and else is free. */
-static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
+/* One action. The observation is in pixels, if it is bytes; else that is NULL, and x holds it in front. x is overwritten: it has
+   plan->buffers buffers of plan->half floats, 64-byte aligned, and behind them what convolutions work in. Layers go from x to y;
+   z, if there is one, holds the input of the layer before until it has been added, and else is free. */
+static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restrict x, void *action) {
     const char *base = (const char *)plan;
-    const sb3s_layer *layer = (const sb3s_layer *)(plan + 1);
+    const sb3s_layer *next = (const sb3s_layer *)(plan + 1);
     float *y = x + plan->half, *z = y + plan->half, *const phases = x + plan->buffers * (long)plan->half;
     int i, j, n, invalid = 0;
 #ifdef SB3S_VBMI
     sb3s_range range;
     range.known = 0;
 #endif
-    for (i = 0; i < plan->inputs; i++) invalid |= x[i] != x[i];
+    if (pixels && !plan->pixels) {
+        for (i = 0; i < plan->inputs; i++) x[i] = (float)pixels[i];
+        pixels = NULL;
+    } else if (!pixels) {
+        for (i = 0; i < plan->inputs; i++) invalid |= x[i] != x[i];
+    }
     if (plan->normalize) {
         const float *mean = (const float *)(base + plan->mean), *scale = (const float *)(base + plan->scale);
         for (i = 0; i < plan->inputs; i++) {
@@ -207,7 +218,8 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
             x[i] = v < -plan->limit ? -plan->limit : v > plan->limit ? plan->limit : v;
         }
     }
-    for (n = 0; n < plan->layers; n++, layer++) {
+    for (n = 0; n < plan->layers; n++, next++, pixels = NULL) {
+        const sb3s_layer *layer = pixels ? (const sb3s_layer *)(base + plan->pixels) : next;
         const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
         const void *indices = base + layer->indices, *counts = base + layer->counts;
         int size = layer->out, finished = 0;
@@ -246,13 +258,17 @@ static void sb3s_act(const sb3s_plan *plan, float *restrict x, void *action) {
             finished = sb3s_dots(layer, base, x, y, &range);
             size = (size + 15) & ~15;
             break;
+        case SB3S_PATCHES:
+            finished = sb3s_patches(layer, base, pixels, x, y, phases, &range);
+            size *= layer->out_height * layer->out_width;
+            break;
 #endif
         default:
             break;
         }
         if (!finished) sb3s_activate(layer, y, size);
 #ifdef SB3S_VBMI
-        range.known = finished;
+        range.known = finished && !layer->pool_height;
 #endif
         if (layer->pool_height) {
             sb3s_pool(layer, y, z);

@@ -77,8 +77,8 @@ static void Kernel_dealloc(Kernel *self) {
     Py_TYPE(self)->tp_free((PyObject *)self);
 }
 
-/* The observation into self->x; 0 if it is not for us. */
-static int read_observation(Kernel *self, PyObject *object) {
+/* The observation into self->x, or, if it is bytes, where it is; 0 if it is not for us. */
+static int read_observation(Kernel *self, PyObject *object, const uint8_t **pixels) {
     PyArrayObject *array;
     npy_intp i, n = self->inputs;
     float *x = self->x;
@@ -97,7 +97,7 @@ static int read_observation(Kernel *self, PyObject *object) {
         for (i = 0; i < n; i++) x[i] = (float)((const double *)data)[i];
         return 1;
     case NPY_UINT8:
-        for (i = 0; i < n; i++) x[i] = (float)((const uint8_t *)data)[i];
+        *pixels = (const uint8_t *)data;
         return 1;
     default:
         return 0;
@@ -106,6 +106,7 @@ static int read_observation(Kernel *self, PyObject *object) {
 
 static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t count, PyObject *names) {
     PyObject *action, *result;
+    const uint8_t *pixels = NULL;
     Py_ssize_t i;
     int ours = self->plan != NULL && count >= 1 && count <= 4;
     /* predict(observation, state, episode_start, deterministic): only the last one, if it is not true, changes anything. */
@@ -119,7 +120,7 @@ static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t 
                 ours = (PyUnicode_CompareWithASCIIString(name, "state") == 0 && count < 2) ||
                        (PyUnicode_CompareWithASCIIString(name, "episode_start") == 0 && count < 3);
         }
-    if (!ours || !read_observation(self, args[0])) {
+    if (!ours || !read_observation(self, args[0], &pixels)) {
         if (self->fallback == NULL) {
             PyErr_SetString(PyExc_RuntimeError, "this kernel has not been made");
             return NULL;
@@ -128,7 +129,7 @@ static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t 
     }
     action = PyArray_SimpleNew(self->action_dimensions, self->action_shape, self->argmax ? NPY_INT64 : NPY_FLOAT32);
     if (action == NULL) return NULL;
-    sb3s_act(self->plan, self->x, PyArray_DATA((PyArrayObject *)action));
+    sb3s_act(self->plan, pixels, self->x, PyArray_DATA((PyArrayObject *)action));
     result = PyTuple_New(2);
     if (result == NULL) {
         Py_DECREF(action);
@@ -140,14 +141,16 @@ static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
-/* run(inputs, actions): rows of float32 to rows of actions, both contiguous. */
+/* run(inputs, actions): rows of float32, or of bytes, to rows of actions, both contiguous. */
 static PyObject *Kernel_run(Kernel *self, PyObject *args) {
     Py_buffer inputs, actions;
     Py_ssize_t i, n, row = 0, width = 0;
+    int bytes = 0;
     if (!PyArg_ParseTuple(args, "y*w*", &inputs, &actions)) return NULL;
     n = 0;
     if (self->plan != NULL) {
-        row = (Py_ssize_t)sizeof(float) * self->inputs;
+        bytes = inputs.itemsize == 1;
+        row = (bytes ? 1 : (Py_ssize_t)sizeof(float)) * self->inputs;
         width = (self->argmax ? 8 : 4) * (Py_ssize_t)self->plan->actions;
         n = inputs.len / row;
     }
@@ -155,8 +158,9 @@ static PyObject *Kernel_run(Kernel *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "inputs and actions do not fit the kernel");
     else
         for (i = 0; i < n; i++) {
-            memcpy(self->x, (const char *)inputs.buf + i * row, (size_t)row);
-            sb3s_act(self->plan, self->x, (char *)actions.buf + i * width);
+            const char *x = (const char *)inputs.buf + i * row;
+            if (!bytes) memcpy(self->x, x, (size_t)row);
+            sb3s_act(self->plan, bytes ? (const uint8_t *)x : NULL, self->x, (char *)actions.buf + i * width);
         }
     PyBuffer_Release(&inputs);
     PyBuffer_Release(&actions);

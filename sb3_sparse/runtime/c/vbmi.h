@@ -1,7 +1,7 @@
 /* Kernels for AVX-512 VBMI + VNNI: the inputs stay in registers or in a few lines of the cache, and are picked by permutation,
    never gathered. A kernel returns whether it has applied the activation; then it has found the range of its outputs too,
    which the next layer needs to round them to bytes. */
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
 #include <immintrin.h>
 #define SB3S_VBMI
 
@@ -66,12 +66,13 @@ static int sb3s_lanes(const sb3s_layer *layer, const char *base, const float *re
     return sb3s_is_finished(layer);
 }
 
-/* The inputs as bytes between the smallest and the largest, in place: 64 bytes are written where 256 have been read. What is
-   beyond the inputs is rounded too, whatever it is, and meets weights of 0. */
-static inline void sb3s_round(int in, float *x, sb3s_range *range, __m512 *unit, __m512 *offset) {
-    /* Packing interleaves the quarters of its operands. */
-    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    __m512 inverse, shift;
+/* The steps of 8 bits between the smallest and the largest of some inputs, and how to round to them. */
+typedef struct {
+    __m512 unit, offset, inverse, shift;
+} sb3s_grid;
+
+static sb3s_grid sb3s_measure(int in, const float *x, sb3s_range *range) {
+    sb3s_grid grid;
     float lowest, span;
     int i;
     if (!range->known) {
@@ -81,17 +82,28 @@ static inline void sb3s_round(int in, float *x, sb3s_range *range, __m512 *unit,
     }
     lowest = _mm512_reduce_min_ps(range->smallest);
     span = _mm512_reduce_max_ps(range->largest) - lowest;
-    *unit = _mm512_set1_ps(span * (1.0f / 255.0f));
-    *offset = _mm512_set1_ps(lowest);
-    inverse = _mm512_set1_ps(span > 0.0f ? 255.0f / span : 0.0f);
-    shift = _mm512_mul_ps(*offset, inverse);
-#define SB3S_INTEGERS(k) _mm512_cvtps_epi32(_mm512_fmsub_ps(_mm512_load_ps(x + i + 16 * (k)), inverse, shift))
+    grid.unit = _mm512_set1_ps(span * (1.0f / 255.0f));
+    grid.offset = _mm512_set1_ps(lowest);
+    grid.inverse = _mm512_set1_ps(span > 0.0f ? 255.0f / span : 0.0f);
+    grid.shift = _mm512_mul_ps(grid.offset, grid.inverse);
+    return grid;
+}
+
+/* The inputs as bytes, in place: 64 bytes are written where 256 have been read. What is beyond the inputs is rounded too,
+   whatever it is, and meets weights of 0. */
+static sb3s_grid sb3s_round(int in, float *x, sb3s_range *range) {
+    /* Packing interleaves the quarters of its operands. */
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const sb3s_grid grid = sb3s_measure(in, x, range);
+    int i;
+#define SB3S_INTEGERS(k) _mm512_cvtps_epi32(_mm512_fmsub_ps(_mm512_load_ps(x + i + 16 * (k)), grid.inverse, grid.shift))
     for (i = 0; i < in; i += 64) {
         const __m512i front = _mm512_packus_epi32(SB3S_INTEGERS(0), SB3S_INTEGERS(1));
         const __m512i back = _mm512_packus_epi32(SB3S_INTEGERS(2), SB3S_INTEGERS(3));
         _mm512_store_si512((uint8_t *)x + i, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(front, back)));
     }
 #undef SB3S_INTEGERS
+    return grid;
 }
 
 /* int8 weights, SELL-16: per step 64 indices and 64 weights, four of each row, for one vpdpbusd, and the place of the 64 input
@@ -103,10 +115,9 @@ static int sb3s_bytes(const sb3s_layer *layer, const char *base, float *restrict
     const float *b = (const float *)(base + layer->biases), *scales = (const float *)(base + layer->scales);
     const float *sums = (const float *)(base + layer->sums);
     const int relu = layer->activation == SB3S_RELU;
-    __m512 unit, offset;
+    const sb3s_grid grid = sb3s_round(layer->in, x, found);
     sb3s_range range;
     int slice, step;
-    sb3s_round(layer->in, x, found, &unit, &offset);
     sb3s_clear(&range);
 #define SB3S_STEP(total, k)                                                                                               \
     total = _mm512_dpbusd_epi32(                                                                                          \
@@ -126,7 +137,7 @@ static int sb3s_bytes(const sb3s_layer *layer, const char *base, float *restrict
         }
         /* scale * (unit * sum + lowest * (sum of the row's weights)) + bias */
         value = _mm512_cvtepi32_ps(_mm512_add_epi32(sum, other));
-        value = _mm512_fmadd_ps(value, unit, _mm512_mul_ps(offset, _mm512_load_ps(sums + 16 * slice)));
+        value = _mm512_fmadd_ps(value, grid.unit, _mm512_mul_ps(grid.offset, _mm512_load_ps(sums + 16 * slice)));
         scaled = _mm512_fmadd_ps(value, _mm512_load_ps(scales + 16 * slice), _mm512_load_ps(b + 16 * slice));
         _mm512_store_ps(y + 16 * slice, sb3s_finish(&range, relu, scaled));
     }
@@ -141,10 +152,9 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
     const float *b = (const float *)(base + layer->biases), *scales = (const float *)(base + layer->scales);
     const float *sums = (const float *)(base + layer->sums);
     const int relu = layer->activation == SB3S_RELU;
-    __m512 unit, offset;
+    const sb3s_grid grid = sb3s_round(layer->in, x, found);
     sb3s_range range;
     int row, i, j;
-    sb3s_round(layer->in, x, found, &unit, &offset);
     sb3s_clear(&range);
     for (row = 0; row < layer->out; row += 8) {
         __m512i sum[8];
@@ -165,7 +175,7 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
         sum[0] = _mm512_add_epi32(_mm512_shuffle_i32x4(sum[0], sum[1], 0x88), _mm512_shuffle_i32x4(sum[0], sum[1], 0xdd));
         sum[0] = _mm512_add_epi32(_mm512_shuffle_i32x4(sum[0], sum[0], 0x08), _mm512_shuffle_i32x4(sum[0], sum[0], 0x0d));
         value = _mm512_cvtepi32_ps(sum[0]);
-        value = _mm512_fmadd_ps(value, unit, _mm512_mul_ps(offset, _mm512_maskz_loadu_ps(0xff, sums + row)));
+        value = _mm512_fmadd_ps(value, grid.unit, _mm512_mul_ps(grid.offset, _mm512_maskz_loadu_ps(0xff, sums + row)));
         scaled = _mm512_fmadd_ps(value, _mm512_maskz_loadu_ps(0xff, scales + row), _mm512_maskz_loadu_ps(0xff, b + row));
         /* Whole slices of 16, as the others: what lies there may be no float. */
         _mm512_mask_storeu_ps(y + row, row % 16 ? 0xff : 0xffff, sb3s_finish(&range, relu, scaled));
@@ -173,4 +183,6 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
     *found = range;
     return sb3s_is_finished(layer);
 }
+
+#include "vbmi_convolution.h"
 #endif
