@@ -16,7 +16,7 @@ import numpy as np
 import torch as th
 from litert import make_litert
 from numpy.typing import NDArray
-from ort_static import quantize_onnx
+from ort_static import make_onnx, quantize_onnx
 from rich.progress import track
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -175,25 +175,6 @@ def make_torch(model: BaseAlgorithm) -> Predict:
     def predict(observation: NDArray[Any], deterministic: bool = True) -> tuple[NDArray[Any], None]:
         with th.inference_mode():
             return layers(th.from_numpy(observation)[None].float())[0].numpy(), None
-
-    return predict
-
-
-def make_onnx(path: Path) -> Predict:
-    """
-    :param path: An ONNX model.
-    :return: What runs it, in one thread
-    :raises ImportError: if ONNX Runtime is not installed
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
-    dtype = np.uint8 if session.get_inputs()[0].type == "tensor(uint8)" else np.float32
-
-    def predict(observation: NDArray[Any], deterministic: bool = True) -> tuple[NDArray[Any], None]:
-        return session.run(None, {"observation": observation[None].astype(dtype, copy=False)})[0][0], None
 
     return predict
 
