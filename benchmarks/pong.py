@@ -53,7 +53,8 @@ def make_runs(sparsities: list[float], steps: int, screen_size: int, seed: int, 
     runs = {"dense": run("dense")}
     for sparsity in sparsities:
         pruning = {"network": "q_net", "final_sparsity": sparsity, "start": 0.2, "end": 0.8, "update_freq": steps // 500}
-        runs[f"pruned {sparsity:.0%}"] = run("gmp", f"callback:[{{'sb3_sparse.GradualPruningCallback':{pruning!r}}}]")
+        callbacks = [{"sb3_sparse.GradualPruningCallback": pruning}, "sb3_sparse.ChannelsLastCallback"]
+        runs[f"pruned {sparsity:.0%}"] = run("gmp", f"callback:{callbacks!r}")
     return runs
 
 
