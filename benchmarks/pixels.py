@@ -46,7 +46,7 @@ def make_runs(env: str, sparsities: list[float], steps: int, seeds: range, root:
     longer = steps * 6 // 5
 
     def run(recipe: str, sparsity: float | None, seed: int, *hyperparams: str) -> Run:
-        # Ten evaluations of ten episodes, for the learning curve.
+        # Evaluations for the learning curve.
         options = {"eval_episodes": 10, "flush": True, "evaluations": 12, "hyperparams": hyperparams, "save_freq": steps}
         return Run("dqn", env, recipe, sparsity, seed, longer, root, **options)
 

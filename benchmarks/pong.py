@@ -4,8 +4,9 @@ Dense DQN and its pruned twin on Pong, for a small part of the paper's ten milli
     python benchmarks/pong.py --json benchmarks/results/pong.json --png benchmarks/results/pong.png
 
 From the recipes ``dqn_dense`` and ``dqn_gmp``, with what makes an hour on one core go further: frames of 42 x 42 instead of
-84 x 84, eight games at a time at the same number of updates per step, and schedules of a short run. All of it is in the
-command that is stored. One seed says that it can be learnt, and not which of the two learns better. Runs are kept.
+84 x 84, eight games at a time at the same number of updates per step, a learning rate of 2.5e-4 instead of 1e-4, and schedules
+of a short run. All of it is in the commands that are stored. One seed says that it can be learnt, and not which of the two
+learns better. Runs are kept.
 """
 
 import argparse

@@ -199,13 +199,14 @@ def load_checkpoint(run: Run, steps: int) -> BaseAlgorithm:
     :param steps: When the checkpoint was saved.
     :return: The agent of that time, on the CPU, with float weights
     """
-    return _load(run, run.folder / f"rl_model_{steps}_steps.zip")
+    # Quantization may have begun at this very step, before the first update with it: what the run remembers is left out.
+    return _load(run, run.folder / f"rl_model_{steps}_steps.zip", sparsity_state={})
 
 
-def _load(run: Run, path: Path) -> BaseAlgorithm:
+def _load(run: Run, path: Path, **replaced: object) -> BaseAlgorithm:
     register()
     # An agent that only plays needs no room for a million frames.
-    return ALGOS[run.algo].load(path, device="cpu", custom_objects={"buffer_size": 1})
+    return ALGOS[run.algo].load(path, device="cpu", custom_objects={"buffer_size": 1, **replaced})
 
 
 def returns_of(run: Run, model: BaseAlgorithm | Policy, episodes: int) -> list[float]:

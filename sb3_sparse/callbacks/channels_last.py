@@ -19,9 +19,10 @@ class ChannelsLastCallback(BaseCallback):
     optimizers remember. The values are those that they were; what is computed from them differs by rounding.
 
     What optimizers remember has to follow, in memory and in files: torch's fused Adam (2.13) reads weight and moments in
-    their order in memory and pairs the wrong ones, without an error, where the formats of the two differ. So files hold the
-    default format always: a checkpoint from the middle of a run loads and trains on anywhere, with this callback or
-    without; with it the run goes on bit for bit. It works with the other callbacks in any order.
+    their order in memory and pairs the wrong ones, without an error, where the formats of the two differ. So the optimizer's
+    state is saved in the default format always, and weights load into any: a checkpoint from the middle of a run trains on
+    anywhere, with this callback or without; with it the run goes on bit for bit. It works with the other callbacks of this
+    package in any order. While it trains, ``view(-1)`` of a weight fails, so ``policy.parameters_to_vector()`` does.
 
     :param verbose: Verbosity level: 0 for no output.
     :raises ValueError: at the start of training, if the policy has no convolution

@@ -1,7 +1,8 @@
 """
 Features extractors for images beside SB3's ``NatureCNN``: the residual network of the compression paper, and MinAtar's CNN.
 
-SB3 puts two layers of 64 units behind any extractor but ``NatureCNN`` itself; ``net_arch=[]`` leaves them out:
+SB3 puts two hidden layers behind any extractor but ``NatureCNN`` itself (of 64 units in DQN, QR-DQN, PPO and A2C);
+``net_arch=[]`` leaves them out:
 
     policy_kwargs = dict(features_extractor_class=ResNetExtractor, features_extractor_kwargs=dict(width=2), net_arch=[])
     DQN("CnnPolicy", env, policy_kwargs=policy_kwargs)

@@ -6,8 +6,7 @@ C, ONNX) reads them, so there is one definition of what a policy computes:
 
     x = clip((observation - mean) * scale, -limit, limit)            with VecNormalize, see Normalize
     x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
-    x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    where a convolution has all that it may have; r is
-                                                                     the input of the layer before
+    x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    a convolution with all that it may have, see Layer
     action = head(x)                                                 see Head
 """
 
