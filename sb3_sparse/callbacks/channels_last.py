@@ -28,7 +28,7 @@ class ChannelsLastCallback(BaseCallback):
     :raises ValueError: at the start of training, if the policy has no convolution
     """
 
-    def __init__(self, verbose: int = 0) -> None:
+    def __init__(self, *, verbose: int = 0) -> None:
         super().__init__(verbose)
         self._handles: list[RemovableHandle] = []
 

@@ -1,8 +1,8 @@
 """
 Features extractors for images beside SB3's ``NatureCNN``: the residual network of the compression paper, and MinAtar's CNN.
 
-SB3 puts two hidden layers behind any extractor but ``NatureCNN`` itself (of 64 units in DQN, QR-DQN, PPO and A2C);
-``net_arch=[]`` leaves them out:
+DQN, QR-DQN, PPO and A2C put two layers of 64 units behind any extractor but ``NatureCNN`` itself; ``net_arch=[]`` leaves them
+out:
 
     policy_kwargs = dict(features_extractor_class=ResNetExtractor, features_extractor_kwargs=dict(width=2), net_arch=[])
     DQN("CnnPolicy", env, policy_kwargs=policy_kwargs)
@@ -26,7 +26,7 @@ class ImageExtractor(NatureCNN):
     :param features_dim: Units of the linear layer.
     :param normalized_image: Whether the images are floats already, so that their space need not be one of bytes.
     :param convolutions: Makes the convolutional part, for a number of channels.
-    :raises ValueError: if these are no images, or too small for the convolutions
+    :raises ValueError: if these are no images, or too small for the convolutions, or on a size that is none
     """
 
     def __init__(
@@ -36,6 +36,7 @@ class ImageExtractor(NatureCNN):
         normalized_image: bool,
         convolutions: Callable[[int], nn.Sequential],
     ) -> None:
+        _check_sizes(features_dim=features_dim)
         # NatureCNN would build its own layers.
         BaseFeaturesExtractor.__init__(self, observation_space, features_dim)
         if not is_image_space(observation_space, check_channels=False, normalized_image=normalized_image):
@@ -53,6 +54,16 @@ class ImageExtractor(NatureCNN):
         self.linear = nn.Sequential(nn.Linear(size, features_dim), nn.ReLU())
 
 
+def _check_sizes(**sizes: int) -> None:
+    """
+    :param sizes: By the name of an argument: a number of things.
+    :raises ValueError: if one is no whole number, or below 1
+    """
+    for name, size in sizes.items():
+        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+            raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
+
+
 class MinAtarExtractor(ImageExtractor):
     """
     The network of MinAtar's DQN: one convolution of 16 filters (kernel 3, stride 1) and 128 units (Young & Tian 2019,
@@ -67,6 +78,8 @@ class MinAtarExtractor(ImageExtractor):
     def __init__(
         self, observation_space: Space[Any], features_dim: int = 128, normalized_image: bool = False, width: int = 1
     ) -> None:
+        _check_sizes(width=width)
+
         def convolutions(channels: int) -> nn.Sequential:
             return nn.Sequential(nn.Conv2d(channels, 16 * width, kernel_size=3), nn.ReLU(), nn.Flatten())
 
@@ -145,12 +158,15 @@ class ResNetExtractor(ImageExtractor):
     ) -> None:
         if form not in FORMS:
             raise ValueError(f"unknown form '{form}': use one of {', '.join(FORMS)}")
+        _check_sizes(width=width, depth=depth)
         stacks = FORMS[form]
 
         def convolutions(channels: int) -> nn.Sequential:
             return nn.Sequential(*_stacks(stacks, channels, width, depth), nn.ReLU(), nn.Flatten())
 
-        super().__init__(observation_space, features_dim or stacks.features_dim, normalized_image, convolutions)
+        super().__init__(
+            observation_space, stacks.features_dim if features_dim is None else features_dim, normalized_image, convolutions
+        )
 
 
 def _stacks(stacks: Stacks, channels: int, width: int, depth: int) -> Iterator[nn.Sequential]:

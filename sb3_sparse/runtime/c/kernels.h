@@ -245,7 +245,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
         x = y;
         y = swap;
     }
-    /* As in a dense product, an input that is no number leaves none, though its weights may not exist. */
+    /* An input that is no number leaves none, as in a dense product, wherever it lies and whether its weights exist or not. */
     for (i = 0; invalid && i < plan->outputs; i++) x[i] = 0.0f / 0.0f;
     switch (plan->head) {
     case SB3S_UNSCALE: {
