@@ -6,9 +6,10 @@ Returns of pruned and of pruned and quantized DQN over sparsities, on MinAtar: f
 
 As in the paper, a network is pruned between 20 and 80 % of the steps, judged at 100 % (pruned), trained with 8-bit weights for
 another 20 %, and judged again (quantized): one run of the recipe ``dqn_gmp_qat`` gives both, the first from a checkpoint. The
-run at sparsity 0 gives the dense and the quantized-only agent. Because a quantized agent has trained for longer, there is a
-dense control of 120 % of the steps. A score is the mean over seeds, with Student's t interval, and Welch's for the difference
-from dense. Runs are kept, and a second call trains only what is missing.
+run at sparsity 0 gives the dense and the quantized-only agent. Because a quantized agent has trained for longer, it is
+compared with a dense control of 120 % of the steps; without one (``--no-control``) with the dense agent of 100 %. A score is
+the mean over seeds, with Student's t interval, and Welch's for the difference. Runs are kept, and a second call trains only
+what is missing.
 """
 
 import argparse
@@ -34,13 +35,16 @@ from sb3_sparse.zoo import find_recipe, read_recipe
 COLORS = {"pruned": "tab:blue", "quantized": "tab:red"}
 
 
-def make_runs(env: str, sparsities: list[float], steps: int, seeds: range, root: Path) -> dict[str, list[Run]]:
+def make_runs(
+    env: str, sparsities: list[float], steps: int, seeds: range, root: Path, *, control: bool
+) -> dict[str, list[Run]]:
     """
     :param env: One of MinAtar's games.
     :param sparsities: Shares of zeros.
     :param steps: Environment steps before the quantization, a multiple of 16.
     :param seeds: Seeds.
     :param root: Where the runs are kept.
+    :param control: Whether there is a dense control of 120 % of the steps.
     :return: The runs of each sparsity, such as "0.9", and those of the "control"
     """
     longer = steps * 6 // 5
@@ -51,8 +55,10 @@ def make_runs(env: str, sparsities: list[float], steps: int, seeds: range, root:
         return Run("dqn", env, recipe, sparsity, seed, longer, root, **options)
 
     runs = {f"{sparsity:g}": [run("gmp_qat", sparsity, seed) for seed in seeds] for sparsity in [0.0, *sparsities]}
-    # It explores for as many steps as the others.
-    return runs | {"control": [run("dense", None, seed, f"exploration_fraction:{0.1 / 1.2}") for seed in seeds]}
+    if control:
+        # It explores for as many steps as the others.
+        runs["control"] = [run("dense", None, seed, f"exploration_fraction:{0.1 / 1.2}") for seed in seeds]
+    return runs
 
 
 def judge(run: Run, model: BaseAlgorithm, episodes: int) -> dict[str, object]:
@@ -94,22 +100,25 @@ def evaluate(runs: dict[str, list[Run]], steps: int, episodes: int) -> dict[str,
 def compare(agents: dict[str, list[dict]]) -> dict[str, dict]:
     """
     :param agents: What :func:`evaluate` found.
-    :return: By contestant: mean return of each seed, their mean and interval, and those of the difference from dense
+    :return: By contestant: mean return of each seed, their mean and interval, and those of the difference from the dense agent
+        that has trained as long, if there is one: a quantized agent is compared with the control
     """
     means = {name: np.array([np.mean(agent["returns"]) for agent in found]) for name, found in agents.items()}
-    dense = means["0 pruned"]
-    return {
-        name: {
+    scores = {}
+    for name, values in means.items():
+        longer = "control" in means and (name == "control" or name.endswith("quantized"))
+        reference = "control" if longer else "0 pruned"
+        scores[name] = {
             "seeds": [round(float(value), 3) for value in values],
             "mean": round(float(values.mean()), 3),
             "interval": mean_interval(values),
-            "difference": round(float(values.mean() - dense.mean()), 3),
-            "difference_interval": difference_interval(values, dense) if name != "0 pruned" else [0.0, 0.0],
+            "reference": reference,
+            "difference": round(float(values.mean() - means[reference].mean()), 3),
+            "difference_interval": difference_interval(values, means[reference]) if name != reference else [0.0, 0.0],
             "exported_mean": round(float(np.mean([agent["exported_returns"] for agent in agents[name]])), 3),
             "bytes": round(float(np.mean([agent["bytes"] for agent in agents[name]]))),
         }
-        for name, values in means.items()
-    }
+    return scores
 
 
 def ratio(score: dict, dense: dict) -> float | None:
@@ -127,7 +136,7 @@ def print_table(env: str, scores: dict[str, dict]) -> None:
     :param scores: What :func:`compare` found.
     """
     table = Table(title=f"{env}: {len(scores['0 pruned']['seeds'])} seeds")
-    for column in ("agent", "return [95 %]", "minus dense [95 %]", "of its 8-bit file", "bytes"):
+    for column in ("agent", "return [95 %]", "minus dense of as many steps [95 %]", "of its 8-bit file", "bytes"):
         table.add_column(column, justify="right")
     for name, score in scores.items():
         difference = f"{score['difference']:+.2f} {score['difference_interval'] or ''}"
@@ -152,9 +161,14 @@ def draw(scores: dict[str, dict[str, dict]], sparsities: list[float], png: Path)
             label = "pruned" if kind == "pruned" else "pruned and quantized"
             panel.errorbar(places, seeds.mean(axis=0), half_width(seeds), color=color, marker="o", capsize=3, label=label)
             panel.plot(places, seeds.T, ".", color=color, markersize=3, alpha=0.6)
-        lines = (("0 quantized", "quantized", "tab:purple", ":"), ("0 pruned", "dense", "tab:green", "--"))
-        for name, label, color, style in (*lines, ("control", "dense, 120 % of the steps", "tab:gray", "--")):
-            panel.axhline(found[name]["mean"], color=color, linestyle=style, label=label)
+        lines = {
+            "0 quantized": ("quantized", "tab:purple", ":"),
+            "0 pruned": ("dense", "tab:green", "--"),
+            "control": ("dense, 120 % of the steps", "tab:gray", "--"),
+        }
+        for name, (label, color, style) in lines.items():
+            if name in found:
+                panel.axhline(found[name]["mean"], color=color, linestyle=style, label=label)
         panel.set_xticks(places, [f"{sparsity:.0%}" for sparsity in sparsities])
         panel.set(title=env, xlabel="share of zeros", ylim=(0, None))
     axes[0, 0].set_ylabel("return: seeds, their mean and its 95 % t interval")
@@ -179,13 +193,15 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("logs/pixels"), help="where the runs are kept")
     parser.add_argument("--png", type=Path, help="where to draw the figure; in the folder by default")
     parser.add_argument("--json", type=Path, help="where to store the result")
+    parser.add_argument("--no-control", action="store_true", help="leave out the dense control of 120 %% of the steps")
     parser.add_argument("--quick", action="store_true", help="8,000 steps, one seed, one game, 90 %%: a check that it works")
     args = parser.parse_args()
     th.set_num_threads(1)
     steps = args.steps or int(read_recipe(find_recipe("dqn", "dense"))[args.envs[0]]["n_timesteps"])
     if args.quick:
         steps, args.seeds, args.sparsities, args.episodes, args.envs = 8_000, 1, [0.9], 2, args.envs[:1]
-    runs = {env: make_runs(env, args.sparsities, steps, range(1, args.seeds + 1), args.folder) for env in args.envs}
+    seeds, control = range(1, args.seeds + 1), not args.no_control
+    runs = {env: make_runs(env, args.sparsities, steps, seeds, args.folder, control=control) for env in args.envs}
     # Seed by seed, so that what is there after an interruption can be compared; the controls come last.
     everything = [(name, run) for found in runs.values() for name, contestants in found.items() for run in contestants]
     everything.sort(key=lambda item: (item[0] == "control", item[1].seed))
@@ -210,7 +226,8 @@ def main() -> None:
             "ratios": {f"{env}/{name}": ratio(score, scores[env]["0 pruned"]) for env, name, score in contestants},
             "intervals": {f"{env}/{name}": score["interval"] for env, name, score in contestants},
             "command": f"python benchmarks/pixels.py --envs {' '.join(args.envs)} --sparsities "
-            f"{' '.join(map(str, args.sparsities))} --steps {steps} --seeds {args.seeds} --episodes {args.episodes}",
+            f"{' '.join(map(str, args.sparsities))} --steps {steps} --seeds {args.seeds} --episodes {args.episodes}"
+            + ("" if control else " --no-control"),
             "steps": steps,
             "scores": scores,
             "learning_curves": curves,

@@ -1,5 +1,6 @@
 """MinAtar's games as images: what the wrapper shows is what the package plays, and recipes find it."""
 
+import subprocess
 import sys
 
 import gymnasium as gym
@@ -107,6 +108,21 @@ def test_recipes_know_every_game(name):
     for game in IDS.values():
         assert float(recipe[game]["n_timesteps"]) == steps
         assert recipe[game]["exploration_fraction"] * steps == pytest.approx(50_000)
+
+
+def test_compress_finds_the_games():
+    """In a process that has not registered them."""
+    code = (
+        "from stable_baselines3 import DQN\nfrom stable_baselines3.common.envs import FakeImageEnv\n"
+        "from sb3_sparse.export.agent import make_environment\nfrom sb3_sparse.policies import MinAtarExtractor\n"
+        "env = FakeImageEnv(screen_height=10, screen_width=10, n_channels=4, discrete=True, channel_first=True)\n"
+        "env.action_space.n = 3\n"
+        "kwargs = dict(features_extractor_class=MinAtarExtractor, net_arch=[])\n"
+        "model = DQN('CnnPolicy', env, buffer_size=1, policy_kwargs=kwargs)\n"
+        "print(make_environment('MinAtarBreakout-v1', model).reset().shape)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split("\n")[-2:] == ["(1, 4, 10, 10)", ""], done.stderr
 
 
 def test_which_environments_are_atari(tmp_path):

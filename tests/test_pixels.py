@@ -207,7 +207,6 @@ def test_zips(tmp_path):
 import sys; sys.modules["sb3_sparse"] = None
 import warnings; warnings.simplefilter("error")
 import numpy as np
-from gymnasium import spaces
 from stable_baselines3 import DQN
 others = {"replay_buffer_class": None, "replay_buffer_kwargs": {}, "buffer_size": 1}
 model = DQN.load("nature.zip", device="cpu", custom_objects=others)
@@ -234,18 +233,19 @@ except Exception as error:
 def test_wrong_arguments_of_extractors_are_named(extractor):
     """Not what torch says of a layer that cannot be."""
     images = spaces.Box(0, 255, (4, 42, 42), np.uint8)
-    for name, value in {"width": 0, "features_dim": -3, "depth": 1.5}.items():
-        if name != "depth" or extractor is ResNetExtractor:
-            with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {value}"):
-                extractor(images, **{name: value})
+    for name, value in {"width": 0, "features_dim": -3}.items():
+        with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {value}"):
+            extractor(images, **{name: value})
     with pytest.raises(ValueError, match="is no space of images: use MlpPolicy"):
         extractor(spaces.Box(-1, 1, (4,), np.float32))
     # Floats are images if they are said to be.
     assert extractor(spaces.Box(0, 1, (4, 42, 42), np.float32), normalized_image=True)(th.zeros(1, 4, 42, 42)).shape[0] == 1
 
 
-def test_images_can_be_too_small():
+def test_what_cannot_be_built_is_said():
     with pytest.raises(ValueError, match=r"images of shape \(4, 2, 2\) are too small for MinAtarExtractor"):
         MinAtarExtractor(spaces.Box(0, 255, (4, 2, 2), np.uint8))
+    with pytest.raises(ValueError, match=r"depth must be a whole number of at least 0, got 1\.5"):
+        ResNetExtractor(spaces.Box(0, 255, (4, 42, 42), np.uint8), depth=1.5)
     with pytest.raises(ValueError, match="unknown form 'papr': use one of paper, impala"):
         ResNetExtractor(spaces.Box(0, 255, (4, 42, 42), np.uint8), form="papr")

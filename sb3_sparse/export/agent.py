@@ -7,6 +7,7 @@ SB3's zips and ``VecNormalize`` files hold pickles, and unpickling runs what the
 import json
 import re
 import zipfile
+from importlib import import_module
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -147,6 +148,8 @@ def make_environment(env: str, model: BaseAlgorithm, env_kwargs: dict[str, Any] 
     :return: The environment
     :raises ValueError: if there is none of this name, or the model does not fit it
     """
+    # Registers MinAtar's games.
+    import_module("sb3_sparse.pixels.minatar")
     atari = is_image_space(model.observation_space) and is_atari(env)
     try:
         venv = make_vec_env(

@@ -16,6 +16,8 @@ Frames = NDArray[np.generic]
 
 #: The slot of the frame of zeros, which nobody has to store: VecFrameStack fills its stacks up with it at a reset.
 BLANK = 0
+#: Frames of one part of a pickle.
+_PART = 4096
 
 
 class FramePool:
@@ -125,16 +127,23 @@ class FramePool:
         file.truncate(nbytes)
         return np.asarray(np.memmap(file, self._frames.dtype, "r+", shape=(capacity, *self.shape)))
 
-    # A pickle holds the frames, wherever they are, and no memory that was never used.
+    # A pickle holds the frames, wherever they are, and no memory that was never used. It holds them in parts: each goes when
+    # it has been copied to where there is room for more.
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_frames": self._frames[: len(self._references)], "_file": None}
+        used = len(self._references)
+        parts = [self._frames[start : min(start + _PART, used)] for start in range(0, used, _PART)]
+        return self.__dict__ | {"_frames": self._frames[:0], "_file": None, "parts": parts, "capacity": self.capacity}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        parts, capacity = state.pop("parts"), state.pop("capacity")
         self.__dict__.update(state)
-        if self.folder is not None:
-            frames, self._file = self._frames, _make_file(self.folder)
-            self._frames = self._mapped(self._file, len(frames))
-            self._frames[:] = frames
+        self._file = None if self.folder is None else _make_file(self.folder)
+        self._resize(capacity)
+        start = 0
+        while parts:
+            part = parts.pop(0)
+            self._frames[start : start + len(part)] = part
+            start += len(part)
 
 
 def _make_file(folder: Path) -> IO[bytes]:

@@ -49,7 +49,8 @@ class FrameReplayBuffer(NStepReplayBuffer):
     :param n_steps: Number of steps to accumulate rewards for n-step returns
     :param gamma: Discount factor for future rewards, of use with several steps
     :param frame_channels: Channels of a frame: 1 for gray, 3 for color.
-    :param memmap: Folder for the frames, in a file that has no name and goes with the buffer; None for memory.
+    :param memmap: Folder for the frames, in a file that has no name and goes with the buffer; None for memory. The disk must
+        have room for as long as the buffer is used: what writes to a file that finds none is killed by the system.
     :raises ValueError: if the observations are no stacks of frames, or with optimize_memory_usage
     :raises OSError: if the disk has no room for the file
     """

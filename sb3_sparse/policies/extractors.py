@@ -36,7 +36,7 @@ class ImageExtractor(NatureCNN):
         normalized_image: bool,
         convolutions: Callable[[int], nn.Sequential],
     ) -> None:
-        _check_sizes(features_dim=features_dim)
+        _check_size("features_dim", features_dim)
         # NatureCNN would build its own layers.
         BaseFeaturesExtractor.__init__(self, observation_space, features_dim)
         if not is_image_space(observation_space, check_channels=False, normalized_image=normalized_image):
@@ -54,14 +54,15 @@ class ImageExtractor(NatureCNN):
         self.linear = nn.Sequential(nn.Linear(size, features_dim), nn.ReLU())
 
 
-def _check_sizes(**sizes: int) -> None:
+def _check_size(name: str, size: int, least: int = 1) -> None:
     """
-    :param sizes: By the name of an argument: a number of things.
-    :raises ValueError: if one is no whole number, or below 1
+    :param name: Name of an argument.
+    :param size: A number of things.
+    :param least: The smallest there may be.
+    :raises ValueError: if it is no whole number, or smaller
     """
-    for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool) or size < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1, got {size!r}")
+    if not isinstance(size, int) or isinstance(size, bool) or size < least:
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {size!r}")
 
 
 class MinAtarExtractor(ImageExtractor):
@@ -78,7 +79,7 @@ class MinAtarExtractor(ImageExtractor):
     def __init__(
         self, observation_space: Space[Any], features_dim: int = 128, normalized_image: bool = False, width: int = 1
     ) -> None:
-        _check_sizes(width=width)
+        _check_size("width", width)
 
         def convolutions(channels: int) -> nn.Sequential:
             return nn.Sequential(nn.Conv2d(channels, 16 * width, kernel_size=3), nn.ReLU(), nn.Flatten())
@@ -158,7 +159,8 @@ class ResNetExtractor(ImageExtractor):
     ) -> None:
         if form not in FORMS:
             raise ValueError(f"unknown form '{form}': use one of {', '.join(FORMS)}")
-        _check_sizes(width=width, depth=depth)
+        _check_size("width", width)
+        _check_size("depth", depth, least=0)
         stacks = FORMS[form]
 
         def convolutions(channels: int) -> nn.Sequential:
