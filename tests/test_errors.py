@@ -225,11 +225,16 @@ def test_damaged_zip(capsys, tmp_path):
 
 def test_what_rl_zoo3_reads_is_left_to_it(tmp_path, monkeypatch):
     """Modules, Python files, Atari's and default entries."""
+    pytest.importorskip("ale_py")
     calls = []
     monkeypatch.setattr("sb3_sparse.zoo.train", calls.append)
-    for name, text in (("a.py", ""), ("b.yml", "{_shared: [1], atari: {}}"), ("c.yaml", "{_shared: [1], default: {}}")):
+    for name, env, text in (
+        ("a.py", "X-v0", ""),
+        ("b.yml", "PongNoFrameskip-v4", "{_shared: [1], atari: {}}"),
+        ("c.yaml", "X-v0", "{_shared: [1], default: {}}"),
+    ):
         (tmp_path / name).write_text(text)
-        main(["train", "--env", "X-v0", "--conf-file", str(tmp_path / name)])
+        main(["train", "--env", env, "--conf-file", str(tmp_path / name)])
     main(["train", "--env", "X-v0", "--conf-file", "hyperparams.python.ppo"])
     assert [call[-1] for call in calls] == [
         *(str(tmp_path / name) for name in ("a.py", "b.yml", "c.yaml")),
