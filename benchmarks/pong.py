@@ -5,8 +5,8 @@ Dense DQN and its pruned twin on Pong, for a small part of the paper's ten milli
 
 From the recipes ``dqn_dense`` and ``dqn_gmp``, with what makes an hour on one core go further: frames of 42 x 42 instead of
 84 x 84, eight games at a time at the same number of updates per step, a learning rate of 2.5e-4 instead of 1e-4, and schedules
-of a short run. All of it is in the commands that are stored. One seed says that it can be learnt, and not which of the two
-learns better. Runs are kept.
+of a short run. All of it is in the commands that are stored. One seed says whether it can be learnt in so many steps, and not
+which of the two learns better. Runs are kept.
 """
 
 import argparse
@@ -130,7 +130,8 @@ def main() -> None:
             "intervals": {},
             "command": f"python benchmarks/pong.py --steps {args.steps} --sparsities {' '.join(map(str, args.sparsities))} "
             f"--screen-size {args.screen_size} --seed {args.seed} --episodes {args.episodes}",
-            "training": {name: " ".join(run.command()) for name, run in runs.items()},
+            # Without the folders.
+            "training": {name: " ".join(run.command()).split(" -f ")[0] for name, run in runs.items()},
             "steps": args.steps,
             "agents": agents,
         }
