@@ -214,6 +214,7 @@ def main() -> None:
     draw(scores, args.sparsities, png)
     print(f"returns over sparsity: {png}")
     if args.json:
+        # Of what a run computed with: at the step where quantization begins, of weights that have just been rounded.
         curves = {
             env: {
                 name: [[column.tolist() for column in learning_curve(run)] for run in found]
