@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.records import Layer, Network
+from sb3_sparse.runtime.network.records import Layer, Network
 
 
 def make_litert(network: Network, *, int8: bool) -> Callable[..., tuple[NDArray[Any], None]]:

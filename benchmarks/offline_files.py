@@ -13,13 +13,13 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, compress
-from sb3_sparse.export.modules import operation
-from sb3_sparse.export.passes import order, shrink
-from sb3_sparse.export.quantize import round_biases, to_minifloats
+from sb3_sparse.export.passes.fold import order, shrink
+from sb3_sparse.export.passes.quantize import round_biases, to_minifloats
+from sb3_sparse.export.trace.modules import operation
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.offline import BC, BCQ, OfflineDataset
-from sb3_sparse.runtime.artifact import encode
-from sb3_sparse.runtime.records import Activation, Head, Layer, Network
+from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 
 SPARSITY = 0.95
 

@@ -12,11 +12,11 @@ if TYPE_CHECKING:
         OneShotPruningCallback,
         QATCallback,
         RewiringCallback,
-        restore,
         topology_history,
     )
     from sb3_sparse.cost import summarize
     from sb3_sparse.export import CompressedPolicy, compress
+    from sb3_sparse.state import restore
 
 try:
     __version__ = version("sb3_sparse")
@@ -48,7 +48,7 @@ _HOMES = {
     "QATCallback": "callbacks",
     "RewiringCallback": "callbacks",
     "compress": "export",
-    "restore": "callbacks",
+    "restore": "state",
     "summarize": "cost",
     "topology_history": "callbacks",
 }

@@ -106,7 +106,7 @@ def _summary(args: argparse.Namespace) -> None:
     from sb3_sparse.cost import read_training, summarize, summarize_parameters
 
     if args.load:
-        from sb3_sparse.export.agent import load_agent
+        from sb3_sparse.agents.load import load_agent
 
         model = load_agent(args.agent)
         summary = summarize(model)
@@ -143,7 +143,7 @@ def _compress(args: argparse.Namespace) -> None:
     env_kwargs = dict(_env_argument(text) for text in args.env_kwargs)
     # For a clear sentence about a damaged file.
     read_policy(args.agent)
-    from sb3_sparse.export.command import compress_agent
+    from sb3_sparse.agents.compare import compress_agent
 
     compress_agent(
         args.agent,

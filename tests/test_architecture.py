@@ -16,14 +16,16 @@ ALLOWED = {
     "nn": set(),
     "cost": {"nn"},
     "policies": {"nn", "sparsity"},
-    "callbacks": {"nn", "sparsity"},
+    "state": {"nn"},
+    "callbacks": {"nn", "sparsity", "state"},
     "offline": {"nn", "sparsity"},
     "pixels": set(),
     "runtime": set(),
-    "export": {"callbacks", "nn", "offline", "pixels", "policies", "runtime"},
+    "export": {"nn", "offline", "policies", "runtime", "state"},
+    "agents": {"export", "offline", "pixels", "runtime", "state"},
     "zoo": {"offline", "pixels"},
-    "cli": {"cost", "export", "sparsity", "zoo"},
-    "__init__": {"callbacks", "cost", "export"},
+    "cli": {"agents", "cost", "export", "sparsity", "zoo"},
+    "__init__": {"callbacks", "cost", "export", "state"},
 }
 #: The ground floor imports one package and the standard library alone.
 GROUND_FLOOR = {"sparsity": "torch", "nn": "torch", "runtime": "numpy"}
@@ -65,10 +67,10 @@ def test_setup_cfg_lists_every_package():
 def test_setup_cfg_ships_the_kernels():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
-    patterns = config["options.package_data"]["sb3_sparse.runtime"].split()
-    runtime = PACKAGE / "runtime"
-    shipped = {path for pattern in patterns for path in runtime.glob(pattern)}
-    assert shipped == {path for path in (runtime / "c").iterdir() if path.is_file()}
+    patterns = config["options.package_data"]["sb3_sparse.runtime.backends"].split()
+    backends = PACKAGE / "runtime/backends"
+    shipped = {path for pattern in patterns for path in backends.glob(pattern)}
+    assert shipped == {path for path in (backends / "c").iterdir() if path.is_file()}
 
 
 def test_files_hold_one_idea():

@@ -14,13 +14,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sb3_sparse.runtime import Policy, load
-from sb3_sparse.runtime.artifact import decode, encode
-from sb3_sparse.runtime.bytestream import Writer
-from sb3_sparse.runtime.gaps import from_gaps, to_gaps, to_runs
-from sb3_sparse.runtime.layer_bytes import write_layer
-from sb3_sparse.runtime.limits import check_size
-from sb3_sparse.runtime.plan import Plan
-from sb3_sparse.runtime.records import ACTIVATIONS, HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
+from sb3_sparse.runtime.backends.plan import Plan
+from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.format.bytestream import Writer
+from sb3_sparse.runtime.format.delta import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.format.layer_bytes import write_layer
+from sb3_sparse.runtime.format.limits import check_size
+from sb3_sparse.runtime.network.records import (
+    ACTIVATIONS,
+    HEADS,
+    Activation,
+    Fixed,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Pool,
+)
 from tests.networks import (
     HEADER,
     draw_network,

@@ -23,12 +23,12 @@ from stable_baselines3 import DQN
 from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_sparse.export import compress
-from sb3_sparse.export.c import to_c
-from sb3_sparse.export.integer import integer_layers, simulate, simulate_bytes
-from sb3_sparse.export.quantize import quantize, round_biases
+from sb3_sparse.export.c.header import to_c
+from sb3_sparse.export.c.integer import integer_layers, simulate, simulate_bytes
+from sb3_sparse.export.passes.quantize import quantize, round_biases
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize, Pool
-from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize, Pool
+from sb3_sparse.runtime.network.reference import layer_inputs
 
 GCC, CLANG, GXX = (shutil.which(name) for name in ("gcc", "clang", "g++"))
 pytestmark = pytest.mark.skipif(GCC is None, reason="there is no C compiler (gcc)")

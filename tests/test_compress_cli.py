@@ -14,10 +14,10 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse import OneShotPruningCallback, QATCallback
+from sb3_sparse.agents.compare import _c_name
+from sb3_sparse.agents.load import load_agent, load_normalization, make_environment
+from sb3_sparse.agents.measure import Latency, Returns, model_act, play_observations, play_returns
 from sb3_sparse.cli import main
-from sb3_sparse.export.agent import load_agent, load_normalization, make_environment
-from sb3_sparse.export.command import _c_name
-from sb3_sparse.export.measure import Latency, Returns, model_act, play_observations, play_returns
 from sb3_sparse.runtime import load
 from tests.algorithms import CASES
 

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sb3_sparse.export.integer import simulate_bytes
+from sb3_sparse.export.c.integer import simulate_bytes
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.plan import Plan
-from sb3_sparse.runtime.plan_convolution import exact_in_bytes, in_bytes
-from sb3_sparse.runtime.records import Activation, Head, Layer, Network
-from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.runtime.backends.plan import Plan
+from sb3_sparse.runtime.backends.plan_convolution import exact_in_bytes, in_bytes
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
+from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.networks import AVAILABLE, draw_minifloats
 
 RELU, TANH = Activation("relu"), Activation("tanh")

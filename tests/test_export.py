@@ -20,14 +20,14 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore
-from sb3_sparse.export.passes import order, shrink
-from sb3_sparse.export.quantize import quantize, round_biases, to_minifloats
+from sb3_sparse.export.passes.fold import order, shrink
+from sb3_sparse.export.passes.quantize import quantize, round_biases, to_minifloats
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.nn import quantize as training_grid
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.artifact import encode
-from sb3_sparse.runtime.records import Fixed, Head, Layer, Minifloats, Network
-from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.network.records import Fixed, Head, Layer, Minifloats, Network
+from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES, OFF_POLICY, Q_LEARNING
 from tests.networks import ACTIVATIONS, AVAILABLE, EXACT, draw_network, draw_observations, expect_close, vbmi_actions
 

@@ -13,16 +13,16 @@ from stable_baselines3 import DQN, PPO, SAC
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress
-from sb3_sparse.export.integer import integer_layers
+from sb3_sparse.export.c.integer import integer_layers
 from sb3_sparse.export.onnx import FORMS, to_onnx
-from sb3_sparse.export.passes import order, shrink
-from sb3_sparse.export.quantize import quantize, round_biases
+from sb3_sparse.export.passes.fold import order, shrink
+from sb3_sparse.export.passes.quantize import quantize, round_biases
 from sb3_sparse.policies import MinAtarExtractor, ResNetExtractor, SparseDQNCnnPolicy, SparsePPOCnnPolicy
 from sb3_sparse.policies.extractors import ResidualBlock
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.artifact import decode, encode
-from sb3_sparse.runtime.records import Activation, Head, Layer, Network
-from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
+from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES, Q_LEARNING
 from tests.networks import (
     AVAILABLE,
@@ -260,7 +260,7 @@ def test_calibration_fits_into_memory(monkeypatch):
     model = model_of("dqn, impala, deep")
     obs = observe(model, 16)
     whole = compress(model, calibration=obs, backend="numpy").network
-    monkeypatch.setattr("sb3_sparse.export.quantize._MAX_NUMBERS", 1 << 17)
+    monkeypatch.setattr("sb3_sparse.export.passes.quantize._MAX_NUMBERS", 1 << 17)
     parts = compress(model, calibration=obs, backend="numpy").network
     np.testing.assert_allclose(parts.ranges, whole.ranges, rtol=0.05)
     values, others = (layer_inputs(network, obs.astype(np.float32))[-1] for network in (whole, parts))

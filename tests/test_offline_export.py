@@ -15,15 +15,15 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore, summarize
+from sb3_sparse.agents.load import load_agent
 from sb3_sparse.cli import main
 from sb3_sparse.cost import Training
-from sb3_sparse.export.agent import load_agent
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.nn import quantize as training_grid
 from sb3_sparse.offline import MLPPolicy, VAEPolicy
 from sb3_sparse.offline.networks import VAE, Head
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.artifact import decode, encode
+from sb3_sparse.runtime.format.artifact import decode, encode
 from tests.networks import AVAILABLE, EXACT, expect_close
 from tests.offline import CASES, DISCRETE, OBSERVATIONS, make_data
 

@@ -15,10 +15,10 @@ from stable_baselines3.common.monitor import Monitor
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback, summarize
 from sb3_sparse.callbacks import restore
-from sb3_sparse.callbacks.state import SparsityState
 from sb3_sparse.nn import find_networks, prunable_layers
 from sb3_sparse.offline import BC, BCQ
 from sb3_sparse.sparsity import SALIENCIES
+from sb3_sparse.state.state import SparsityState
 from tests.double_integrator import DoubleIntegrator, record, returns, score
 from tests.invariants import Watch
 from tests.offline import CASES

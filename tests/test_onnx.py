@@ -17,9 +17,9 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import sb3_sparse
 from sb3_sparse.export import compress
 from sb3_sparse.export.onnx import FORMS, to_onnx
-from sb3_sparse.export.quantize import quantize, round_biases
+from sb3_sparse.export.passes.quantize import quantize, round_biases
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize
+from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize
 from tests.algorithms import CASES
 
 INF, NAN = np.inf, np.nan

@@ -11,15 +11,15 @@ import torch as th
 from torch import nn
 
 from sb3_sparse import QATCallback, compress
-from sb3_sparse.export.figure import density, save_densities
-from sb3_sparse.export.graph import Graph, trace
-from sb3_sparse.export.modules import Affine
-from sb3_sparse.export.passes import fold, order, shrink
-from sb3_sparse.export.quantize import quantize, round_biases
-from sb3_sparse.export.report import format_table, make_report
-from sb3_sparse.export.sizes import entropy_bound, sizes
-from sb3_sparse.runtime.artifact import encode
-from sb3_sparse.runtime.records import Activation, Head, Layer, Normalize
+from sb3_sparse.export.passes.fold import fold, order, shrink
+from sb3_sparse.export.passes.quantize import quantize, round_biases
+from sb3_sparse.export.report.figure import density, save_densities
+from sb3_sparse.export.report.report import format_table, make_report
+from sb3_sparse.export.report.sizes import entropy_bound, sizes
+from sb3_sparse.export.trace.graph import Graph, trace
+from sb3_sparse.export.trace.modules import Affine
+from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Normalize
 from tests.algorithms import CASES
 
 FIRST = Layer(

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback
-from sb3_sparse.callbacks import growth, topology_history
+from sb3_sparse.callbacks import topology_history
+from sb3_sparse.callbacks.rewiring import growth
 from sb3_sparse.nn import quantized_bits
 from sb3_sparse.sparsity import SALIENCIES, magnitude, magnitude_by_sign, random, rewire
 from tests.algorithms import CASES

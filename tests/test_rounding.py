@@ -10,13 +10,13 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 
 from sb3_sparse import compress
-from sb3_sparse.export.graph import trace
-from sb3_sparse.export.integer import simulate
-from sb3_sparse.export.passes import fold
-from sb3_sparse.export.quantize import quantize
-from sb3_sparse.export.sizes import sizes
-from sb3_sparse.runtime.records import Activation, Head, Layer, Network
-from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.export.c.integer import simulate
+from sb3_sparse.export.passes.fold import fold
+from sb3_sparse.export.passes.quantize import quantize
+from sb3_sparse.export.report.sizes import sizes
+from sb3_sparse.export.trace.graph import trace
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
+from sb3_sparse.runtime.network.reference import layer_inputs
 from sb3_sparse.sparsity import erk
 from tests.test_export import image_model, observe, qat_model, trained
 

@@ -26,12 +26,13 @@ from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_sparse import CompressedPolicy, compress
-from sb3_sparse.runtime import Policy, build, load, native
-from sb3_sparse.runtime.artifact import decode, encode
-from sb3_sparse.runtime.build import BuildError
-from sb3_sparse.runtime.plan import Plan
-from sb3_sparse.runtime.records import HEADS, Activation, Head, Layer, Network
-from sb3_sparse.runtime.reference import layer_inputs
+from sb3_sparse.runtime import Policy, load
+from sb3_sparse.runtime.backends import build, native
+from sb3_sparse.runtime.backends.build import BuildError
+from sb3_sparse.runtime.backends.plan import Plan
+from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.network.records import HEADS, Activation, Head, Layer, Network
+from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES
 from tests.networks import (
     ACTIVATIONS,

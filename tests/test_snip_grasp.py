@@ -21,7 +21,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback, summarize
-from sb3_sparse.callbacks.draws import draw_generator
 from sb3_sparse.callbacks.losses import find_losses
 from sb3_sparse.nn import MaskedLayer, find_networks, find_optimizers, find_parts, mask_layers, unmask_layers
 from sb3_sparse.sparsity import (
@@ -36,6 +35,7 @@ from sb3_sparse.sparsity import (
     prune_to,
     snip,
 )
+from sb3_sparse.state.seeding import draw_generator
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
 from tests.test_save_load import masks_of, seed_everything

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import polyak_update
 
 from sb3_sparse import OneShotPruningCallback, RewiringCallback
-from sb3_sparse.callbacks.topk import TopkFollower, keep_largest, keep_largest_on_device
+from sb3_sparse.callbacks.rewiring.topk import TopkFollower, keep_largest, keep_largest_on_device
 from sb3_sparse.nn import MaskedLayer, MaskedLinear
 from tests.algorithms import CASES
 from tests.rewirings import Rewirings, followers, rewiring, sparse_model

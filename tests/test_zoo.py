@@ -18,12 +18,12 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sparse import summarize, topology_history
-from sb3_sparse.callbacks.state import SparsityState
+from sb3_sparse.agents.load import load_agent
 from sb3_sparse.cli import main, read_policy
 from sb3_sparse.cost import summarize_parameters
-from sb3_sparse.export.agent import load_agent
 from sb3_sparse.nn import select_networks
 from sb3_sparse.sparsity import Constant, erk
+from sb3_sparse.state.state import SparsityState
 from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
 
 ROOT = Path(__file__).parent.parent

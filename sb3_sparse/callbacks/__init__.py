@@ -7,11 +7,9 @@ from sb3_sparse.callbacks.multi_step import DelayedMultiStepCallback
 from sb3_sparse.callbacks.pruning import GradualPruningCallback, OneShotPruningCallback
 from sb3_sparse.callbacks.pruning_base import PruningCallback
 from sb3_sparse.callbacks.quantization import QATCallback
-from sb3_sparse.callbacks.restore import restore
 from sb3_sparse.callbacks.resumable import ResumableCallback
-from sb3_sparse.callbacks.rewiring import RewiringCallback
-from sb3_sparse.callbacks.state import saved_bits
-from sb3_sparse.callbacks.topology import topology_history
+from sb3_sparse.callbacks.rewiring import RewiringCallback, topology_history
+from sb3_sparse.state import restore, saved_bits
 
 __all__ = [
     "ChannelsLastCallback",

@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 import torch as th
 from torch import Tensor
 
-from sb3_sparse.callbacks.restore import SavedLayers
 from sb3_sparse.callbacks.resumable import ResumableCallback
 from sb3_sparse.nn import Layer, apply_mask, find_twins
 from sb3_sparse.sparsity import Named
+from sb3_sparse.state.restore import SavedLayers
 
 #: What becomes of a target network: it has the mask of the online one, or as many weights, or is left to the averaging.
 TARGETS = ("mask", "topk", "polyak")

@@ -2,7 +2,7 @@
 
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_sparse.callbacks.state import SparsityState
+from sb3_sparse.state.state import SparsityState
 
 
 class ClockedCallback(BaseCallback):

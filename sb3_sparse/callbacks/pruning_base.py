@@ -8,7 +8,6 @@ import torch as th
 
 from sb3_sparse.callbacks.arguments import check_count, name_of
 from sb3_sparse.callbacks.base import SparsityCallback
-from sb3_sparse.callbacks.draws import draw_generator, first_seed
 from sb3_sparse.callbacks.losses import check_losses, find_losses, has_data
 from sb3_sparse.nn import Layer, find_parts
 from sb3_sparse.sparsity import (
@@ -23,6 +22,7 @@ from sb3_sparse.sparsity import (
     prune_to,
     snip,
 )
+from sb3_sparse.state.seeding import draw_generator, first_seed
 
 #: A layer is as good as empty if its density is less than this share of its network's.
 NEAR_EMPTY = 0.1

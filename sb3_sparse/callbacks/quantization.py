@@ -26,7 +26,7 @@ class QATCallback(ResumableCallback):
     bit-identical to a run without the callback; after ``learn()`` the network stays quantized.
 
     The zip of a stock policy is a plain SB3 zip of the float weights, and ``SAC.load`` computes with those, until a
-    callback of this package or :func:`sb3_sparse.callbacks.restore` puts the quantizers back. A sparse policy loads with
+    callback of this package or :func:`sb3_sparse.state.restore` puts the quantizers back. A sparse policy loads with
     them.
 
     :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from stable_baselines3.common.callbacks import EventCallback
 
 from sb3_sparse.callbacks.clock import ClockedCallback
-from sb3_sparse.callbacks.restore import SavedLayers
 from sb3_sparse.nn import (
     Layer,
     MaskedLayer,
@@ -25,6 +24,7 @@ from sb3_sparse.nn import (
     overlooked_layers,
     select_networks,
 )
+from sb3_sparse.state.restore import SavedLayers
 
 
 class ResumableCallback(ClockedCallback):

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.records import Activation, Head, Layer, Network, Normalize
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network, Normalize
 
 if TYPE_CHECKING:
     from onnx import SparseTensorProto

@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sparse.export.c import to_c
-from sb3_sparse.export.graph import trace
+from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import to_onnx
-from sb3_sparse.export.passes import fold, order, shrink
-from sb3_sparse.export.quantize import quantize, round_biases
-from sb3_sparse.export.report import Report, make_report
-from sb3_sparse.runtime.artifact import encode
+from sb3_sparse.export.passes.fold import fold, order, shrink
+from sb3_sparse.export.passes.quantize import quantize, round_biases
+from sb3_sparse.export.report.report import Report, make_report
+from sb3_sparse.export.trace.graph import trace
+from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.network.records import Floats, Network
 from sb3_sparse.runtime.policy import Policy
-from sb3_sparse.runtime.records import Floats, Network
 
 #: Calibration looks at this many observations at most, evenly spread; fewer of images, whose convolutions unfold.
 _OBSERVATIONS, _IMAGES = 4096, 256
@@ -95,7 +95,7 @@ class CompressedPolicy(Policy):
 
     def to_c(self, path: str | os.PathLike[str], *, name: str = "policy") -> None:
         """
-        Write one C99 header with the policy, test vectors and a self test; see :func:`sb3_sparse.export.c.to_c`.
+        Write one C99 header with the policy, test vectors and a self test; see :func:`sb3_sparse.export.c.header.to_c`.
 
         :param path: Where to write; "cheetah.h", for example.
         :param name: What its functions and tables begin with.

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime import native, numpy_backend
-from sb3_sparse.runtime.artifact import decode, encode
-from sb3_sparse.runtime.build import BuildError
-from sb3_sparse.runtime.records import Network
+from sb3_sparse.runtime.backends import native, numpy_backend
+from sb3_sparse.runtime.backends.build import BuildError
+from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.network.records import Network
 
 #: Ways to compute an action. All give the same to float rounding but "vbmi", whose hidden activations have 8 bits.
 BACKENDS = ("auto", "numpy", "ctypes", "compiled", "vbmi")

@@ -1,0 +1,1 @@
+"""A policy as one C99 header without dependencies."""

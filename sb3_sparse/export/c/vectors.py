@@ -1,0 +1,93 @@
+"""The test vectors of a header: observations, and what its code must make of them."""
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.export.c.integer import simulate, simulate_bytes
+from sb3_sparse.export.c.layers import literal
+from sb3_sparse.runtime.network.records import Floats, Head, Network
+from sb3_sparse.runtime.network.reference import layer_inputs
+
+#: Number of test vectors.
+COUNT = 8
+#: For discrete actions, how many are drawn for each that is taken.
+_DRAWN = 8
+
+
+def vectors(network: Network, name: str, *, quantized: bool, integers: bool) -> str:
+    """
+    :param network: A network.
+    :param name: What names begin with.
+    :param quantized: Whether there is VBMI code.
+    :param integers: Whether there is integer code.
+    :return: Observations, and for each arithmetic the actions and how far they may be off
+    """
+    observations = _observations(network)
+    upper, kind = name.upper(), "uint8_t" if network.image else "float"
+    # Other orders of addition, and roundings that fall to the other side: of all inputs in bytes; in integers where the
+    # compiler contracts multiplications and additions, or after an activation that is not ReLU.
+    arithmetics: list[tuple[str, Callable[[Network, Floats], Floats], float]] = []
+    arithmetics += [(f"defined({upper}_VBMI)", simulate_bytes, 0.03)] * quantized
+    arithmetics += [(f"defined({upper}_INTEGER)", simulate, 1e-3)] * integers
+    arithmetics += [("1", _outputs, 1e-5)]
+    lines = [_matrix(f"static const {kind} {name}_observations", observations, kind)]
+    for index, (condition, compute, share) in enumerate(arithmetics):
+        expected = network.head(compute(network, observations).astype(np.float32)).astype(np.float32)
+        tolerance = 0.5 if _discrete(network.head) else share * (1 + float(np.abs(expected).max()))
+        lines += [f"#{'elif' if index else 'if'} {condition}", f"#define {upper}_TOLERANCE {literal(tolerance)}"]
+        lines += [_matrix(f"static const float {name}_expected", expected, "float")]
+    return "\n".join([*lines, "#endif"])
+
+
+def _outputs(network: Network, observations: Floats) -> Floats:
+    return layer_inputs(network, observations)[-1]
+
+
+def _discrete(head: Head) -> bool:
+    return head.kind in ("argmax", "positive")
+
+
+def _observations(network: Network) -> Floats:
+    """Observations of the size that the gains expect; for discrete actions those with the clearest decisions."""
+    drawn = _draw(network, COUNT * _DRAWN if _discrete(network.head) else COUNT)
+    if not _discrete(network.head):
+        return drawn
+    margins = _margins(network.head, _outputs(network, drawn))
+    return drawn[np.sort(np.argsort(-margins, kind="stable")[:COUNT])]
+
+
+def _draw(network: Network, count: int) -> Floats:
+    generator = np.random.default_rng(0)
+    if network.image:
+        return generator.integers(0, 256, (count, *network.shape)).astype(np.float32)
+    x = generator.standard_normal((count, *network.shape))
+    gain = network.layers[0].gain
+    if gain is not None:
+        live = network.layers[0].weight.any(axis=0)
+        x = x * np.where(live, 1 / gain.values, 1).reshape(network.shape)
+    if network.normalize is not None:
+        x = x / network.normalize.scale + network.normalize.mean
+    return x.astype(np.float32)
+
+
+def _margins(head: Head, outputs: Floats) -> Floats:
+    """How far each observation, ``[n]``, is from another discrete action."""
+    if head.kind == "positive":
+        nearest: Floats = np.abs(outputs).min(axis=1)
+        return nearest
+    margins = np.full(len(outputs), np.inf, np.float32)
+    for group in np.split(outputs, np.cumsum(head.groups)[:-1], axis=1):
+        if group.shape[1] > 1:
+            ordered = np.sort(group, axis=1)
+            margins = np.minimum(margins, ordered[:, -1] - ordered[:, -2])
+    return margins
+
+
+def _matrix(declaration: str, values: NDArray[np.generic], kind: str) -> str:
+    rows = [
+        ", ".join(literal(float(value)) if kind == "float" else str(int(value)) for value in row)
+        for row in values.reshape(COUNT, -1).tolist()
+    ]
+    return f"{declaration}[{COUNT}][{values[0].size}] = {{\n    {{" + "},\n    {".join(rows) + "}};"

@@ -1,0 +1,1 @@
+"""What turns a traced network into a smaller one: folding, shrinking and quantizing."""

@@ -1,0 +1,1 @@
+"""What an export reports: bytes by layer, and a figure of them."""

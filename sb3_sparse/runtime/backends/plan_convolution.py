@@ -1,0 +1,174 @@
+"""
+Convolutions as the compiled kernels want them: floats on shifted planes (``c/kernels.h``) or bytes.
+
+In floats every weight multiplies one contiguous stretch of an input plane. In bytes a *quad* of four weights does: those of
+four channels at one place of the window, or, where the observation is an image and the horizontal stride is four, of four
+pixels of a row. Quads without a weight are left out, which is what sparsity saves.
+"""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.network.records import Layer, Network, Shape
+
+#: Appends an array to a plan; its offset.
+Add = Callable[[NDArray[Any]], int]
+
+#: Most registers that a tile fills, and bytes of its inputs that stay in the first cache.
+_REGISTERS, _CACHE = 8, 40 << 10
+#: Most inputs of a window: sums of bytes must fit into 32 bits.
+_INPUTS = 1 << 16
+#: Activations without negative outputs.
+_POSITIVE = ("relu", "sigmoid")
+
+
+def in_bytes(network: Network, index: int) -> bool:
+    """
+    :param network: A network.
+    :param index: Number of a layer.
+    :return: Whether the AVX-512 VBMI kernels round its inputs to 8 bits: those of hidden layers of integers, but for
+        convolutions with padding whose inputs may be negative (0 is no step then), with wide rows or strides, or with anything
+        of a residual network
+    """
+    layer = network.layers[index]
+    if index == 0 or not layer.quantized:
+        return False
+    if not layer.convolution:
+        return prod(layer.weight.shape[1:]) <= _INPUTS
+    if layer.rectify or layer.residual or layer.pool is not None:
+        return False
+    positive = network.layers[index - 1].activation.name in _POSITIVE
+    return _fits(layer, network.shapes[index + 1]) and (positive or not any(layer.padding))
+
+
+def exact_in_bytes(network: Network) -> bool:
+    """
+    :param network: A network.
+    :return: Whether it begins with a convolution of integers that takes bytes as they are
+    """
+    layer = network.layers[0]
+    if not network.image or network.normalize is not None or not layer.quantized or not layer.convolution:
+        return False
+    return not layer.rectify and _fits(layer, layer.sum_shape(network.shape))
+
+
+def _fits(layer: Layer, after: Shape) -> bool:
+    return after[-1] <= 16 * _REGISTERS and max(layer.stride) <= 16 and prod(layer.weight.shape[1:]) <= _INPUTS
+
+
+def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
+    """
+    :param add: What appends to the plan.
+    :param layer: A convolution.
+    :param before: Shape of its input.
+    :param after: Shape of its output.
+    :return: Fields of ``sb3s_layer``, and how many floats the kernel works in as "extra"
+    """
+    weight = layer.dense()
+    (channels, height, width), (_, out_height, _) = before, after
+    (down, right), (top, side) = layer.stride, layer.padding
+    pitch = -(-(width + 2 * side) // right)
+    # The last stretch may begin late in the last plane.
+    phase = -(-(height + 2 * top) // down) * pitch
+    outputs, channel, y, x = np.nonzero(weight)
+    plane = (channel * down + y % down) * right + x % right
+    offsets = plane * phase + (y // down) * pitch + x // right
+    planes = channels * down * right * phase
+    return _geometry(layer, before, after) | {
+        "weights": add(weight[outputs, channel, y, x]),
+        "indices": add(offsets.astype(np.int32)),
+        "counts": add(np.bincount(outputs, minlength=layer.outputs).astype(np.int32)),
+        "biases": add(layer.biases),
+        "pitch": pitch,
+        "phase": phase,
+        "extra": planes + out_height * pitch + 64,
+    }
+
+
+def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pixels: bool) -> dict[str, float]:
+    """
+    :param add: What appends to the plan.
+    :param layer: A convolution of integers.
+    :param before: Shape of its input.
+    :param after: Shape of its output.
+    :param pixels: Whether the input is an observation in bytes.
+    :return: Fields of ``sb3s_layer``, and how many floats the kernel works in as "extra"
+    """
+    (channels, height, width), (top, side), (down, right) = before, layer.padding, layer.stride
+    fields: dict[str, float] = _geometry(layer, before, after)
+    if pixels and right == 4 and layer.weight.shape[3] % 4 == 0 and not any(layer.padding):
+        # Bytes as they lie in memory; a step is one quad.
+        quads = layer.weight.reshape(layer.outputs, -1, 4)
+        channel, y, x = np.indices((channels, layer.weight.shape[2], layer.weight.shape[3] // 4)).reshape(3, -1)
+        places = (channel * height + y) * width + 4 * x
+        fields |= {"pitch": down * width}
+        packed = pitch = 0
+    else:
+        padded = np.pad(layer.weight, ((0, 0), (0, -channels % 4), (0, 0), (0, 0)))
+        quads = np.stack([padded[:, k::4] for k in range(4)], axis=-1)
+        group, y, x = np.indices(quads.shape[1:4]).reshape(3, -1)
+        rows, pitch = -(-(height + 2 * top) // down), -(-(width + 2 * side) // right)
+        places = ((((group * down + y % down) * right + x % right) * rows + y // down) * pitch + x // right) * 4
+        quads = quads.reshape(layer.outputs, -1, 4)
+        # In floats, and whole numbers of registers.
+        packed = -(-channels // 4) * down * right * rows * pitch
+        packed += -packed % 16
+        fields |= {"pitch": 4 * pitch}
+    exists = np.count_nonzero(quads, axis=2) > 0
+    used = np.count_nonzero(exists, axis=0) > 0
+    outputs, columns = np.nonzero(exists[:, used])
+    count = int(used.sum())
+    tile, vectors, across = _tile(after, pitch, count, len(columns) / max(count, 1))
+    return fields | {
+        "weights": add(quads[:, used][outputs, columns]),
+        "indices": add((columns * 64 * vectors).astype(np.int32)),
+        "counts": add(np.bincount(outputs, minlength=layer.outputs).astype(np.int32)),
+        "places": add(places[used].astype(np.int32)),
+        "biases": add(layer.biases),
+        "scales": add(layer.scales),
+        "sums": add(layer.weight.reshape(layer.outputs, -1).sum(axis=1, dtype=np.int64).astype(np.float32)),
+        "runs": count,
+        "tile": tile,
+        "vectors": vectors,
+        "across": across,
+        "phase": packed,
+        # A stretch may end beyond the last plane.
+        "extra": packed + 16 * vectors * (count + 1),
+    }
+
+
+def _geometry(layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
+    fields = dict(zip(("channels", "height", "width"), before, strict=True))
+    fields |= dict(zip(("stride_height", "stride_width"), layer.stride, strict=True))
+    fields |= dict(zip(("pad_height", "pad_width"), layer.padding, strict=True))
+    return {**fields, "out_height": after[1], "out_width": after[2]}
+
+
+def _tile(after: Shape, pitch: int, quads: int, uses: float) -> tuple[int, int, int]:
+    """
+    Output rows of a tile, the registers that they fill, and lanes from one row to the next: what takes least time.
+
+    :param after: Shape of the output.
+    :param pitch: Lanes between rows of packed inputs, which can be copied as they are; 0 if they are not packed.
+    :param quads: Number of quads of a window.
+    :param uses: How often each is multiplied.
+    """
+    _, height, width = after
+
+    def cost(tile: tuple[int, int, int]) -> float:
+        # A quad reads its weights and its place beside the registers; a row that is copied crosses cache lines twice.
+        rows, vectors, across = tile
+        copy = 1.5 * vectors if across != width else 3.0 * rows * -(-width // 16)
+        cached = 64 * vectors * quads <= _CACHE
+        return -(-height // rows) * ((vectors + 2) * uses * (1 if cached else 1.35) + copy)
+
+    tiles = [
+        (rows, -(-((rows - 1) * across + width) // 16), across)
+        for rows in range(1, height + 1)
+        for across in {width, max(pitch, width)}
+    ]
+    return min((tile for tile in tiles if tile[1] <= _REGISTERS), key=cost)

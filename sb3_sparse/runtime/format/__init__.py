@@ -1,0 +1,1 @@
+"""The compact file, byte by byte. Reading trusts nothing that the file says."""

@@ -1,0 +1,152 @@
+"""
+The compact file: :class:`Network` to bytes and back. ``docs/guide/format.md`` describes it byte by byte.
+
+Reading trusts nothing. Every length is checked against what is there before anything is allocated, every number against
+its range, and the checksum before all; whatever is wrong ends in one :class:`ValueError`. Nothing is unpickled or executed.
+"""
+
+import struct
+import zlib
+from math import prod
+
+import numpy as np
+
+from sb3_sparse.runtime.format.bytestream import Reader, Writer, require
+from sb3_sparse.runtime.format.layer_bytes import needs_version, read_layer, write_layer
+from sb3_sparse.runtime.format.limits import check_size
+from sb3_sparse.runtime.network.records import HEADS, Head, Layer, Network, Normalize, Shape
+
+MAGIC = b"SB3S"
+#: The newest version. A file has the oldest one that can hold its network.
+VERSION = 2
+#: magic, version, flags, zero, length of the payload. Behind them stands the checksum of these 12 bytes and all that follow.
+_HEADER = struct.Struct("<4sBBHI")
+_DEFLATED = 1
+_IMAGE, _NORMALIZED, _RANGES = 1, 2, 4
+#: A payload that deflates further than this is stored as it is, so that no file becomes a flood.
+_MAX_RATIO = 32
+
+
+def encode(network: Network) -> bytes:
+    """
+    :param network: The network.
+    :return: The bytes of its file
+    :raises ValueError: if it is larger than the format allows
+    """
+    writer = Writer()
+    writer.shape(network.shape)
+    flags = _IMAGE * network.image | _NORMALIZED * (network.normalize is not None) | _RANGES * (network.ranges is not None)
+    writer.pack("B", flags)
+    if network.normalize is not None:
+        writer.pack("f", network.normalize.limit)
+        writer.array(network.normalize.mean.reshape(-1), "f4")
+        writer.array(network.normalize.scale.reshape(-1), "f4")
+    writer.pack("B", len(network.layers))
+    for index, layer in enumerate(network.layers):
+        if network.ranges is not None:
+            writer.pack("f", network.ranges[index])
+        write_layer(writer, layer)
+    _write_head(writer, network.head)
+    payload = writer.bytes()
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    packed = compressor.compress(payload) + compressor.flush()
+    deflated = len(packed) < len(payload) <= _MAX_RATIO * len(packed)
+    version = max(map(needs_version, network.layers), default=1)
+    header = _HEADER.pack(MAGIC, version, _DEFLATED if deflated else 0, 0, len(payload))
+    body = packed if deflated else payload
+    check_size(network, len(header) + 4 + len(body))
+    return header + struct.pack("<I", zlib.crc32(body, zlib.crc32(header))) + body
+
+
+def decode(data: bytes) -> Network:
+    """
+    :param data: The bytes of a file.
+    :return: The network
+    :raises ValueError: if they are damaged, of another version, or no such file
+    """
+    try:
+        return _decode(data)
+    except (struct.error, zlib.error) as error:
+        raise ValueError(f"this compressed policy is damaged ({error}); copy or export it again") from error
+
+
+def _decode(data: bytes) -> Network:
+    data = bytes(data)
+    if data[:4] != MAGIC:
+        raise ValueError("this is no compressed policy of sb3_sparse: it does not begin with 'SB3S'")
+    _, version, flags, zero, length = _HEADER.unpack_from(data)
+    if not 1 <= version <= VERSION:
+        raise ValueError(
+            f"this compressed policy has format version {version}, not 1 to {VERSION}: update sb3_sparse to read it"
+        )
+    (checksum,) = struct.unpack_from("<I", data, _HEADER.size)
+    body = data[_HEADER.size + 4 :]
+    require(checksum == zlib.crc32(body, zlib.crc32(data[: _HEADER.size])), "its checksum is wrong")
+    require(zero == 0 and flags in (0, _DEFLATED), "it has unknown flags")
+    if flags == _DEFLATED:
+        require(length <= _MAX_RATIO * len(body), f"its length cannot be {length}")
+        decompressor = zlib.decompressobj(-15)
+        body = decompressor.decompress(body, length + 1)
+        require(decompressor.eof and not decompressor.unused_data, "its compressed part does not end where it should")
+    require(len(body) == length, f"its length is {len(body)} instead of {length}")
+
+    reader = Reader(body)
+    shape = reader.shape()
+    require(len(shape) > 0, "its observation has no shape")
+    flags = reader.integer("B")
+    require(flags < 8, "it has unknown flags")
+    normalize = None
+    if flags & _NORMALIZED:
+        limit = reader.number(positive=True, infinite=True)
+        mean, scale = (reader.array(prod(shape), "f4").reshape(shape) for _ in range(2))
+        normalize = Normalize(mean, scale, limit)
+    layers: list[Layer] = []
+    ranges: list[float] = []
+    current = shape
+    count = reader.integer("B")
+    require(count > 0, "it has no layer")
+    for _ in range(count):
+        if flags & _RANGES:
+            ranges.append(reader.number(positive=True))
+        layers.append(layer := read_layer(reader, current, layers, len(data)))
+        require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
+        current = layer.output_shape(current)
+    head = _read_head(reader, current)
+    reader.end()
+    network = Network(shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None)
+    check_size(network, len(data))
+    return network
+
+
+def _write_head(writer: Writer, head: Head) -> None:
+    writer.pack("B", HEADS.index(head.kind))
+    writer.shape(head.shape)
+    if head.kind == "argmax":
+        writer.pack(f"H{len(head.groups)}H", len(head.groups), *head.groups)
+    elif head.low is not None and head.high is not None:
+        # Bounds that are all the same are written once.
+        uniform = len(set(head.low.tolist())) == len(set(head.high.tolist())) == 1
+        writer.pack("B", uniform)
+        for bound in (head.low, head.high):
+            writer.array(bound[:1] if uniform else bound, "f4")
+
+
+def _read_head(reader: Reader, inputs: Shape) -> Head:
+    kind = reader.integer("B")
+    require(kind < len(HEADS), "its action is of an unknown kind")
+    shape = reader.shape()
+    if HEADS[kind] == "argmax":
+        groups = reader.unpack(f"{reader.integer('H')}H")
+        require(len(groups) == prod(shape) and min(groups, default=0) > 0, "its action does not fit its groups")
+        return Head("argmax", shape, groups=groups)
+    require(prod(shape) == prod(inputs), f"its action of shape {shape} does not fit {prod(inputs)} outputs")
+    if HEADS[kind] == "positive":
+        return Head("positive", shape)
+    uniform = reader.integer("B")
+    require(uniform < 2, "its bounds are of an unknown kind")
+    low, high = (
+        np.broadcast_to(reader.array(1 if uniform else prod(shape), "f4", infinite=HEADS[kind] == "clip"), prod(shape)).copy()
+        for _ in range(2)
+    )
+    require(bool((low <= high).all()), "its action has a lower bound above the upper one")
+    return Head(HEADS[kind], shape, low, high)

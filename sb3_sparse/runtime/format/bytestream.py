@@ -1,0 +1,87 @@
+"""Little-endian numbers to bytes and back; reading checks every length and every number."""
+
+import struct
+from math import isfinite, isnan, prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.network.records import Shape
+
+#: Most numbers that an array or the output of a layer may have.
+MAX_ELEMENTS = 1 << 24
+#: Most dimensions of an observation or an action.
+_MAX_DIMENSIONS = 8
+
+
+class Writer:
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def pack(self, form: str, *values: Any) -> None:
+        try:
+            self._parts.append(struct.pack(f"<{form}", *values))
+        except struct.error as error:
+            raise ValueError(f"the file format has no room for {values}: {error}") from error
+
+    def array(self, array: NDArray[Any], dtype: str) -> None:
+        kind = np.dtype(dtype)
+        if kind.kind != "f" and array.size and array.max() > np.iinfo(kind).max:
+            raise ValueError(f"the file format has no room for {array.max()} where it has {kind.itemsize} bytes")
+        self._parts.append(np.ascontiguousarray(array, dtype=kind.newbyteorder("<")).tobytes())
+
+    def shape(self, shape: Shape) -> None:
+        if len(shape) > _MAX_DIMENSIONS:
+            raise ValueError(f"the file format has no room for a shape of {len(shape)} dimensions")
+        self.pack(f"B{len(shape)}I", len(shape), *shape)
+
+    def bytes(self) -> bytes:
+        return b"".join(self._parts)
+
+
+class Reader:
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._position = 0
+
+    def take(self, size: int) -> bytes:
+        end = self._position + size
+        if end > len(self._data):
+            raise ValueError("this compressed policy is damaged (it ends too early); copy or export it again")
+        self._position, begin = end, self._position
+        return self._data[begin:end]
+
+    def unpack(self, form: str) -> tuple[Any, ...]:
+        form = f"<{form}"
+        return struct.unpack(form, self.take(struct.calcsize(form)))
+
+    def integer(self, form: str) -> int:
+        return int(self.unpack(form)[0])
+
+    def number(self, *, positive: bool = False, infinite: bool = False) -> float:
+        value = float(self.unpack("f")[0])
+        require(not isnan(value) and (infinite or isfinite(value)) and (value > 0 or not positive), f"a number is {value}")
+        return value
+
+    def array(self, count: int, dtype: str, *, infinite: bool = False) -> NDArray[Any]:
+        kind = np.dtype(dtype).newbyteorder("<")
+        array = np.frombuffer(self.take(count * kind.itemsize), kind).astype(dtype)
+        if kind.kind == "f":
+            require(not np.isnan(array).any() and (infinite or bool(np.isfinite(array).all())), "a number is not finite")
+        return array
+
+    def shape(self) -> Shape:
+        count = self.integer("B")
+        require(count <= _MAX_DIMENSIONS, f"a shape has {count} dimensions")
+        shape = self.unpack(f"{count}I")
+        require(min(shape, default=1) > 0 and prod(shape) <= MAX_ELEMENTS, f"a shape is {shape}")
+        return shape
+
+    def end(self) -> None:
+        require(self._position == len(self._data), "there is more than its layers")
+
+
+def require(condition: bool, what: str) -> None:
+    if not condition:
+        raise ValueError(f"this compressed policy is damaged ({what}); copy or export it again")

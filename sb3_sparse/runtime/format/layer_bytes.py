@@ -1,0 +1,146 @@
+"""The layers of the compact file to bytes and back; ``docs/guide/format.md`` describes them byte by byte."""
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
+from sb3_sparse.runtime.format.delta import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.format.limits import check_weights
+from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Fixed, Layer, Minifloats, Pool, Shape
+
+_CONVOLUTION, _QUANTIZED, _GAIN, _FLOAT_SCALE, _RECTIFY, _RESIDUAL, _POOL = (1 << bit for bit in range(7))
+_NAMES = tuple(ACTIVATIONS)
+#: Activations with numbers of their own in the file.
+_NUMBERS = ("clip", "leaky_relu", "elu")
+#: Most entries of one row: their count has two bytes.
+_MAX_ROW = (1 << 16) - 1
+_MAX_FLOAT = float(np.finfo(np.float32).max)
+
+
+def needs_version(layer: Layer) -> int:
+    """
+    :param layer: A layer.
+    :return: The oldest version of the format that can hold it
+    """
+    return 2 if layer.rectify or layer.residual or layer.pool is not None else 1
+
+
+def write_layer(writer: Writer, layer: Layer) -> None:
+    """
+    :param writer: What to write to.
+    :param layer: A layer.
+    :raises ValueError: if it is larger than the format allows
+    """
+    kind = _CONVOLUTION * layer.convolution | _QUANTIZED * layer.quantized | _GAIN * (layer.gain is not None)
+    kind |= _FLOAT_SCALE * isinstance(layer.scale, np.ndarray)
+    kind |= _RECTIFY * layer.rectify | _RESIDUAL * layer.residual | _POOL * (layer.pool is not None)
+    writer.pack("BBH", kind, _NAMES.index(layer.activation.name), layer.outputs)
+    if layer.activation.name in _NUMBERS:
+        writer.pack("ff", layer.activation.low, layer.activation.high)
+    if layer.convolution:
+        writer.pack("6B", *layer.weight.shape[2:], *layer.stride, *layer.padding)
+    if layer.pool is not None:
+        writer.pack("6B", *layer.pool.kernel, *layer.pool.stride, *layer.pool.padding)
+    if layer.gain is not None:
+        writer.pack("f", layer.gain.unit)
+        writer.array(layer.gain.codes, "u1")
+    if layer.scale is not None:
+        assert isinstance(layer.bias, Fixed)
+        if isinstance(layer.scale, Minifloats):
+            writer.pack("f", layer.scale.unit)
+            writer.array(layer.scale.codes, "u1")
+        else:
+            writer.array(layer.scale, "f4")
+        writer.pack("f", layer.bias.unit)
+        writer.array(layer.bias.codes, "i2")
+    else:
+        writer.array(layer.biases, "f4")
+    counts, gaps, values = to_gaps(layer.weight.reshape(layer.outputs, -1))
+    if counts.max(initial=0) > _MAX_ROW:
+        row = f"a layer of shape {layer.weight.shape} has a row of {counts.max()} weights"
+        raise ValueError(f"{row}, and the compact file has room for {_MAX_ROW}: prune it first")
+    runs = to_runs(counts)
+    writer.pack("H", len(runs))
+    writer.array(runs, "u2")
+    writer.array(gaps, "u1")
+    writer.array(values, "i1" if layer.quantized else "f4")
+
+
+def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -> Layer:
+    """
+    :param reader: What to read from.
+    :param shape: Shape of its input.
+    :param before: The layers before it.
+    :param length: Bytes of the file.
+    :return: The layer
+    :raises ValueError: if it is damaged, or too large for the file
+    """
+    kind, name, outputs = reader.unpack("BBH")
+    require(kind < 2 * _POOL and name < len(_NAMES) and outputs > 0, "a layer is of an unknown kind")
+    require(not kind & _FLOAT_SCALE or bool(kind & _QUANTIZED), "a layer has scales without integers")
+    require(bool(kind & _CONVOLUTION) or kind < _RECTIFY, "a linear layer is of a kind that only a convolution is")
+    activation = _read_activation(reader, _NAMES[name])
+    stride, padding, pool = (1, 1), (0, 0), None
+    if kind & _CONVOLUTION:
+        require(len(shape) == 3, "a convolution does not fit")
+        kernel, stride, padding = _read_windows(reader)
+        dimensions: Shape = (outputs, shape[0], *kernel)
+        pool = Pool(*_read_windows(reader)) if kind & _POOL else None
+    else:
+        dimensions = (outputs, prod(shape))
+    size = prod(dimensions)
+    nbytes = sum(layer.weight.nbytes for layer in before) + size * (1 if kind & _QUANTIZED else 4)
+    check_weights(sum(layer.weight.size for layer in before) + size, nbytes, length)
+    columns = prod(dimensions[1:])
+    gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if kind & _GAIN else None
+    if gain is not None:
+        require(not kind & _CONVOLUTION, "a convolution has gains")
+        gain = Minifloats(unit=reader.number(positive=True), codes=reader.array(columns, "u1"))
+    scale: Minifloats | NDArray[np.float32] | None = None
+    bias: Fixed | NDArray[np.float32]
+    if kind & _QUANTIZED:
+        if kind & _FLOAT_SCALE:
+            scale = reader.array(outputs, "f4")
+        else:
+            scale = Minifloats(unit=reader.number(positive=True), codes=reader.array(outputs, "u1"))
+        bias = Fixed(unit=reader.number(positive=True), codes=reader.array(outputs, "i2"))
+        largest = max(128 * _largest(scale) * (1.0 if gain is None else _largest(gain)), 32768 * bias.unit)
+        require(largest <= _MAX_FLOAT, "a weight is too large")
+    else:
+        bias = reader.array(outputs, "f4")
+    runs = reader.array(2 * reader.integer("H"), "u2").astype(np.int64).reshape(-1, 2)
+    require(int(runs[:, 1].sum()) == outputs, "its rows do not add up")
+    require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
+    counts = np.repeat(runs[:, 0], runs[:, 1])
+    entries = int(counts.sum())
+    gaps = reader.array(entries, "u1")
+    values = reader.array(entries, "i1" if kind & _QUANTIZED else "f4")
+    weight = from_gaps(counts, gaps, values, columns).reshape(dimensions)
+    rectify, residual = bool(kind & _RECTIFY), bool(kind & _RESIDUAL)
+    layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool)
+    require(prod(layer.sum_shape(shape)) <= MAX_ELEMENTS, f"a layer gives {layer.sum_shape(shape)}")
+    return layer
+
+
+def _read_windows(reader: Reader) -> tuple[tuple[int, int], ...]:
+    """Kernel, stride and padding."""
+    height, width, down, right, top, side = reader.unpack("6B")
+    require(min(height, width, down, right) > 0, "a kernel or a stride is 0")
+    return (height, width), (down, right), (top, side)
+
+
+def _largest(numbers: Minifloats | NDArray[np.float32]) -> float:
+    if isinstance(numbers, Minifloats):
+        code = int(numbers.codes.max(initial=0))
+        return float((16 + code % 16) << code // 16) * numbers.unit
+    return float(np.abs(numbers).max(initial=0))
+
+
+def _read_activation(reader: Reader, name: str) -> Activation:
+    if name not in _NUMBERS:
+        return Activation(name)
+    low, high = (reader.number(infinite=name == "clip") for _ in range(2))
+    require(low <= high or name != "clip", "an activation has a lower bound above the upper one")
+    return Activation(name, low, high)

@@ -1,0 +1,92 @@
+"""
+Masks and quantizers, put back on a model that has just been loaded.
+
+The zip of a stock policy is SB3's: its layers come back plain, and what they were is in ``sparsity_state`` alone. Every
+callback puts back all of it before it begins, also on networks that it does not govern; :func:`restore` does so without
+training. The layers of a sparse policy know for themselves.
+"""
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch as th
+
+from sb3_sparse.nn import Layer, MaskedLayer, find_networks, hold_masks, mask_layers
+from sb3_sparse.state.state import SparsityState
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+
+class SavedLayers:
+    """
+    What was saved of layers that do not have it. To read it changes nothing.
+
+    :param model: The model.
+    :param state: Its saved state.
+    :raises ValueError: if that is damaged
+    """
+
+    def __init__(self, model: "BaseAlgorithm", state: SparsityState) -> None:
+        self._policy = model.policy
+        self._state = state
+        self.masks: dict[Layer, th.Tensor] = {}
+        self.bits: dict[Layer, int] = {}
+        #: Networks whose pruned weights have come back, with the names of their layers: their masks fit no longer.
+        self.regrown: dict[str, list[str]] = {}
+        bits = state.load_bits()
+        for network, layers in find_networks(self._policy).items():
+            masks = {}
+            for name, layer in layers.items():
+                mask = None if isinstance(layer, MaskedLayer) else state.load_mask(name, layer.weight.shape)
+                if mask is not None:
+                    masks[layer] = mask.to(layer.weight.device)
+                if name in bits:
+                    self.bits[layer] = bits[name]
+            if any(bool((layer.weight != 0).logical_and(~mask).any()) for layer, mask in masks.items()):
+                self.regrown[network] = list(layers)
+            else:
+                self.masks.update(masks)
+
+    def drop_regrown(self) -> None:
+        """Forget the masks that fit no longer, rather than kill new weights with them, and say so."""
+        for network, layers in self.regrown.items():
+            for layer in layers:
+                self._state.drop_mask(layer)
+            warnings.warn(
+                f"network '{network}' was saved with masks and has since been trained without its callback, so pruned "
+                "weights have come back; the saved masks are dropped, and its callback starts anew on the weights as they are",
+                stacklevel=2,
+            )
+
+    def put_back(self) -> None:
+        """Mask and quantize the layers as they were, for good: the optimizers obey as well."""
+        for layer in (*self.masks, *self.bits):
+            mask_layers(layer, persistent=False)
+            assert isinstance(layer, MaskedLayer)
+            if layer in self.masks:
+                layer.set_mask(self.masks[layer])
+            if layer in self.bits:
+                layer.set_bits(self.bits[layer])
+        hold_masks(self._policy)
+
+
+def restore(model: "BaseAlgorithm") -> None:
+    """
+    Make a loaded model what it was when it was saved: the same layers masked and quantized, so it predicts the same.
+
+        model = SAC.load("agent")  # a stock policy, saved after QATCallback had begun: it computes with float weights
+        restore(model)             # with quantized ones
+
+    Models that go on training with a callback of this package do not need it, sparse policies never do, and to call it
+    twice does no harm.
+
+    :param model: Any SB3 model; one without a saved state stays as it is.
+    :raises ValueError: if the saved state is damaged, or this is no model
+    """
+    if not hasattr(model, "policy"):
+        raise ValueError(f"restore takes a model, such as SAC.load(...), and was given a {type(model).__name__}")
+    if hasattr(model, "sparsity_state"):
+        saved = SavedLayers(model, SparsityState(model))
+        saved.drop_regrown()
+        saved.put_back()
