@@ -9,15 +9,18 @@ from stable_baselines3.common.utils import polyak_update
 from torch import nn
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, restore, summarize
-from sb3_sparse.callbacks.losses import find_losses
+from sb3_sparse.callbacks.pruning.losses import find_losses
 from sb3_sparse.nn import fake_quantize, fuse_adam, quantize, quantized_bits
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, prune_to, rewire
+from sb3_sparse.sparsity import DISTRIBUTIONS, MOMENTS, SALIENCIES, prune_to, rewire
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
 from tests.offline import CASES as OFFLINE
 from tests.rewirings import Rewirings, masks_of, rewiring
 
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not th.cuda.is_available(), reason="needs a GPU, and there is none")]
+
+
+NEED_MOMENTS = [SALIENCIES[name] for name in MOMENTS]
 
 
 def _cubes(weights):
@@ -36,8 +39,9 @@ def test_same_masks_on_both_devices(distribution, saliency):
             weight.requires_grad_()
         generator = th.Generator().manual_seed(0)
         # The scores are products alone: sums may be rounded differently on the two devices.
-        kwargs = {"loss": partial(_cubes, there), "saliency": saliency, "distribution": distribution, "generator": generator}
-        results.append(prune_to(there, masks_there, 0.9, **kwargs))
+        given = {"second_moments": {name: w.detach() ** 4 for name, w in there.items()}} if saliency in NEED_MOMENTS else {}
+        kwargs = {"loss": partial(_cubes, there), "distribution": distribution, "generator": generator}
+        results.append(prune_to(there, masks_there, 0.9, saliency=partial(saliency, **given), **kwargs))
     assert all(th.equal(mask, results[1][name].cpu()) for name, mask in results[0].items())
 
 

@@ -112,9 +112,9 @@ def test_nothing_is_left_behind():
     gradients.start()
     assert len(net.optimizer._optimizer_step_pre_hooks) == 1
     twin = copy.deepcopy(net)
-    assert all(not layer.receivers for layer in (twin[0], twin[3])), "a copy has hooks of its own"
+    assert all(not layer.listeners for layer in (twin[0], twin[3])), "a copy has hooks of its own"
     assert gradients.stop() == {} and gradients.stop() == {}
-    assert all(not layer.receivers and len(layer.weight._backward_hooks) == 1 for layer in layers)
+    assert all(not layer.listeners and len(layer.weight._backward_hooks) == 1 for layer in layers)
     assert (dict(net.optimizer._optimizer_step_post_hooks), dict(net.optimizer._optimizer_step_pre_hooks)) == standing
 
 
@@ -214,7 +214,7 @@ def test_of_a_run(name, sparse, gradient_steps):
     time = FrozenTime(model, network, loss)
 
     def compare(masks):
-        gradients = dynamic._growth._caught
+        gradients = dynamic._growth._recorded
         weights = {layer: layer.weight.detach().clone() for layer in gradients}
         old = {layer: layer.mask.clone() for layer in gradients}
         rewire(masks)
@@ -223,7 +223,7 @@ def test_of_a_run(name, sparse, gradient_steps):
             if layer.pruned:
                 th.testing.assert_close(gradients[layer], expected)
                 check_largest(weights[layer], old[layer], layer.mask, expected)
-        seen.append(dynamic._clock["updates"])
+        seen.append(dynamic._clock.saved["updates"])
 
     dynamic._rewire = compare
     model.learn(61, callback=[*callbacks, watch])
@@ -254,7 +254,7 @@ def test_nothing_is_paid_in_between(name):
     class Look(Rewirings):
         def _remember(self, *args):
             super()._remember()
-            reporting = any(layer.receivers for _, layer in masked(self.model))
+            reporting = any(layer.listeners for _, layer in masked(self.model))
             optimizers = find_optimizers(self.model.policy)
             assert reporting == any(optimizer._optimizer_step_pre_hooks for optimizer in optimizers)
             if reporting:

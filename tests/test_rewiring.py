@@ -179,7 +179,7 @@ def test_the_cosine_falls_to_zero_at_stop(monkeypatch):
     monkeypatch.setattr(growth, "rewire", lambda *args: fractions.append(args[-1]) or rewire(*args))
     model.learn(120, callback=[*callbacks, watch])
     assert watch.steps == [30, 40, 50, 60, 70, 80, 90]
-    assert callbacks[1]._schedule(100) == 0.0
+    assert callbacks[1]._fraction(100) == 0.0
     expected = [0.5 * (1 + math.cos(math.pi * step / 100)) for step in watch.steps]
     assert fractions == pytest.approx(expected)
 

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, summarize
 from sb3_sparse.nn import MaskedLayer, find_networks
-from sb3_sparse.state.state import SparsityState
+from sb3_sparse.state import SparsityState
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
 

@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, RewiringCallback, summarize
-from sb3_sparse.callbacks.losses import find_losses
+from sb3_sparse.callbacks.pruning.losses import find_losses
 from sb3_sparse.nn import MaskedLayer, find_networks, find_optimizers, find_parts, mask_layers, unmask_layers
 from sb3_sparse.sparsity import (
     DISTRIBUTIONS,
@@ -35,7 +35,7 @@ from sb3_sparse.sparsity import (
     prune_to,
     snip,
 )
-from sb3_sparse.state.seeding import draw_generator
+from sb3_sparse.state import draw_generator
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
 from tests.test_save_load import masks_of, seed_everything
@@ -422,7 +422,7 @@ def test_gradually(saliency):
     look = Sparsities()
     callback = GradualPruningCallback("all", 0.9, start=10, end=90, update_freq=10, saliency=saliency, initial_sparsity=0.1)
     model.learn(100, callback=[callback, look, Watch()])
-    assert callback.n_samples == SAMPLES[saliency]
+    assert callback.pruner.n_samples == SAMPLES[saliency]
     assert look.steps[19] == 0.0 and look.steps == sorted(look.steps)
     for network in summarize(model).networks.values():
         assert network.nonzero <= round(0.1 * network.total)

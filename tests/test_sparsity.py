@@ -1,6 +1,7 @@
 """The mathematics: conformance over the tables, properties over random cases, golden numbers."""
 
 import math
+import pickle
 from functools import partial
 
 import numpy as np
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from sb3_sparse.sparsity import (
     DISTRIBUTIONS,
+    MOMENTS,
     SALIENCIES,
     SCHEDULES,
-    Constant,
     Cosine,
     Cubic,
     check_choice,
@@ -52,9 +53,11 @@ def total_of(scores):
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_are_values(name):
-    schedule = Constant(0.5) if name == "constant" else SCHEDULES[name](0.5)
-    assert schedule == eval(repr(schedule))
-    assert all(0.0 <= schedule(p) <= 0.5 for p in np.linspace(0, 1, 11))
+    schedule = SCHEDULES[name](final=0.5, initial=0.1, start=0.2, end=0.8)
+    assert schedule == eval(repr(schedule)) == pickle.loads(pickle.dumps(schedule))
+    values = [schedule(p) for p in np.linspace(0, 1, 101)]
+    assert values == sorted(values) and all(0.1 <= value <= 0.5 for value in values)
+    assert schedule(0.19) == 0.1 and schedule(0.8) == schedule(1.0) == 0.5, "exact on both sides of the window"
 
 
 def test_cubic_golden():
@@ -79,16 +82,18 @@ def test_schedule_in_steps_equals_schedule_in_shares():
 
 
 def test_cosine_golden():
-    assert [Cosine(0.3)(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx([0.3, 0.15 * (1 + math.sqrt(0.5)), 0.15, 0.0])
+    assert [Cosine(initial=0.3)(p) for p in (0.0, 0.25, 0.5, 1.0)] == pytest.approx(
+        [0.3, 0.15 * (1 + math.sqrt(0.5)), 0.15, 0.0]
+    )
 
 
-@pytest.mark.parametrize("schedule", [Cubic, Cosine])
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_a_window_without_length_is_a_step(schedule):
     step = schedule(final=0.9, initial=0.1, start=0.5, end=0.5)
     assert [step(p) for p in (0.0, 0.49, 0.5, 1.0)] == [0.1, 0.1, 0.9, 0.9]
 
 
-@pytest.mark.parametrize("schedule", [Cubic, Cosine])
+@pytest.mark.parametrize("schedule", SCHEDULES.values(), ids=SCHEDULES)
 def test_a_schedule_must_not_end_before_it_starts(schedule):
     with pytest.raises(ValueError, match="must not end before it starts"):
         schedule(0.9, start=0.8, end=0.2)
@@ -105,8 +110,10 @@ def test_saliencies_conform(saliency):
     def loss():
         return sum(weight.pow(3).mean() for weight in weights.values()) + weights["a"].tanh().sum() ** 2
 
-    scores = saliency(weights, loss, generator=th.Generator().manual_seed(0))
-    again = saliency(weights, loss, generator=th.Generator().manual_seed(0))
+    moments = {name: th.rand_like(weight) for name, weight in weights.items()}
+    given = {"second_moments": moments} if saliency.__name__ in MOMENTS else {}
+    scores = saliency(weights, loss, generator=th.Generator().manual_seed(0), **given)
+    again = saliency(weights, loss, generator=th.Generator().manual_seed(0), **given)
     for name, weight in weights.items():
         assert scores[name].shape == weight.shape
         assert scores[name].isfinite().all()

@@ -23,7 +23,7 @@ from sb3_sparse.cli import main, read_policy
 from sb3_sparse.cost import summarize_parameters
 from sb3_sparse.nn import select_networks
 from sb3_sparse.sparsity import Constant, erk
-from sb3_sparse.state.state import SparsityState
+from sb3_sparse.state import SparsityState
 from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
 
 ROOT = Path(__file__).parent.parent

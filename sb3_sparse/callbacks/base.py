@@ -1,119 +1,115 @@
 """
-What every callback that changes masks shares: it applies masks to layers and their target twins, holds them, logs and
-persists.
+The base class of the callbacks that change layers: it selects the layers, and calls the subclass after every step.
 
-A subclass calls :meth:`SparsityCallback._apply` with new masks. Masks change there and nowhere else.
+A subclass starts in ``_init_callback``: it selects its layers, checks its arguments, opens a :class:`~sb3_sparse.state.Run`,
+and starts it. From then on :meth:`LayerCallback._update` is called once before training and after every environment step. That
+is between two steps of an optimizer, and before a later callback of the list saves the model.
 """
 
+import warnings
 from abc import abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
-import torch as th
-from torch import Tensor
+from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
-from sb3_sparse.callbacks.resumable import ResumableCallback
-from sb3_sparse.nn import Layer, apply_mask, find_twins
-from sb3_sparse.sparsity import Named
-from sb3_sparse.state.restore import SavedLayers
-
-#: What becomes of a target network: it has the mask of the online one, or as many weights, or is left to the averaging.
-TARGETS = ("mask", "topk", "polyak")
+from sb3_sparse.nn import Layer, MaskedLayer, check_names, find_optimizers, overlooked_layers, select_networks
+from sb3_sparse.state import Identity, Run
 
 
-class SparsityCallback(ResumableCallback):
+class LayerCallback(BaseCallback):
     """
-    Base class of callbacks that change the masks of a model.
+    Base class of callbacks that change the layers of a model, and that go on where a saved run stopped.
 
-    It works on any policy. The linear and convolutional layers of a stock policy are masked in place; its zip is still
-    a plain SB3 zip. After ``learn()`` the layers stay masked, so the model stays sparse if it goes on learning without
-    the callback. A callback that was saved goes on where it stopped; see :class:`ResumableCallback`.
-
-    Put it first in a list of callbacks, so that the others save what it has pruned.
+    The state of a run is saved on the model (``model.sparsity_state``). A callback of the same class for the same network goes
+    on with the run if its arguments are the same, and starts anew on the present layers if they are not. Give callbacks
+    different names to keep their runs apart.
 
     :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
         or "all".
-    :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4".
-    :param targets: "mask" gives a layer of a target network the mask of its online twin, "topk" as many weights as that
-        has, "polyak" leaves it to the averaging.
-    :param verbose: Verbosity level: 0 for no output, 1 for a line per change of masks.
-    :raises ValueError: on an unknown ``targets``; at the start of training on an unknown network, a layer to exclude
-        that does not exist, or a model that trains without gradients
+    :param exclude: Layers to leave as they are, as shell patterns: "actor.mu", "mu", "qf*.4".
+    :param name: Name of the run, if the same class works on the same network more than once.
+    :param verbose: Verbosity level: 0 for no output, 1 for a line per change.
+    :raises ValueError: on a network, a layer or a name that is not a string; at the start of training, on an unknown network,
+        a layer to exclude that does not exist, or a model that trains without gradients
     """
 
     def __init__(
-        self, network: str | Sequence[str], *, exclude: Sequence[str] = (), targets: str = "mask", verbose: int = 0
+        self, network: str | Sequence[str], *, exclude: Sequence[str] = (), name: str | None = None, verbose: int = 0
     ) -> None:
-        super().__init__(network, exclude=exclude, verbose=verbose)
-        if targets not in TARGETS:
-            raise ValueError(f"unknown targets='{targets}': use one of {', '.join(TARGETS)}")
-        self.targets = targets
+        super().__init__(verbose)
+        names = check_names("network", network)
+        self.network = network if isinstance(network, str) else names
+        self.exclude = tuple(check_names("exclude", exclude))
+        if name is not None:
+            check_names("name", [name])
+        self.name = name
+        #: The layers by network and full name, once training has begun.
+        self.layers: dict[str, dict[str, MaskedLayer]] = {}
+        #: Recorded at every rollout's end, because SB3 clears its record at every dump.
+        self._log: dict[str, float] = {}
 
     @abstractmethod
     def _arguments(self) -> dict[str, object]:
         """
-        :return: The subclass's own arguments that make one run differ from another, as printable values
+        :return: The arguments, other than network and name, that make a difference for a run, as printable values
         """
 
-    def _identity(self) -> dict[str, object]:
-        return {"exclude": sorted(self.exclude), "targets": self.targets, **self._arguments()}
+    @abstractmethod
+    def _update(self) -> None:
+        """Change the layers if it is time to; called before training and after every step, so it must be cheap."""
 
-    def _load(self, selected: dict[str, dict[str, Layer]]) -> SavedLayers:
-        saved = super()._load(selected)
-        if not self._state.masked.issuperset(name for layers in selected.values() for name in layers):
-            # The masks of its first run have been dropped since, by this callback or another.
-            self._clock.clear()
-        return saved
+    @property
+    def timestep(self) -> int:
+        """Environment steps since this callback's first run on the model, even if SB3 has reset ``num_timesteps``."""
+        return self._clock.timestep
 
-    def _init_callback(self) -> None:
-        super()._init_callback()
-        twins = find_twins(self.model.policy)
-        self._twins = {layer: twins.get(layer, []) for layers in self.layers.values() for layer in layers.values()}
-        for network in self.layers:
-            self._apply(network, {name: layer.mask.clone() for name, layer in self.layers[network].items()})
-
-    def _governs(self, layer: str) -> bool:
-        """Whether this callback has changed the mask of a layer last, in whatever run, and so has the say about it."""
-        return self._state.maker(layer) in (None, self._key)
-
-    def _apply(self, network: str, masks: Named, *, rules: Collection[str] = ()) -> None:
+    def _select_layers(self) -> dict[str, dict[str, Layer]]:
         """
-        Give the layers of a network new masks; target twins, optimizer moments, the saved state and the log follow.
-
-        :param network: Name of the network.
-        :param masks: New masks by full layer name.
-        :param rules: The rules for target networks under which they get these masks at once; none if the masks are old.
+        :return: The layers to change, by network and full name
+        :raises ValueError: if there are none, or this callback would miss steps
         """
-        layers = self.layers[network]
-        active = 0
-        for name, layer in layers.items():
-            follows = self.targets in rules if rules else self.targets == "mask" and self._governs(name)
-            apply_mask(layer, masks[name], self._optimizers, self._twins[layer] if follows else ())
-            self._state.save_mask(name, layer.mask)
-            if rules:
-                self._state.save_maker(name, self._key)
-            active += int(layer.mask.flatten(1).any(dim=1).sum())
-        total = sum(layer.mask.numel() for layer in layers.values())
-        kept = sum(int(layer.mask.sum()) for layer in layers.values())
-        self._log[f"sparsity/{network}"] = 1.0 - kept / total
-        self._log[f"sparsity/{network}_active_neurons"] = active
+        policy = self.model.policy
+        selected = select_networks(policy, self.network, self.exclude)
+        self._optimizers = find_optimizers(policy)
+        if not self._optimizers:
+            raise ValueError(
+                f"{type(self.model).__name__} trains without gradients, so {type(self).__name__} cannot work on it"
+            )
+        if isinstance(self.parent, EventCallback):
+            raise ValueError(
+                f"{type(self).__name__} cannot be inside another callback such as {type(self.parent).__name__}, because it "
+                "would miss steps: put it into the list itself, and first"
+            )
+        overlooked = [name for network in selected for name in overlooked_layers(getattr(policy, network), network)]
+        if overlooked:
+            warnings.warn(
+                "these layers stay as they are and do not count, because they are not plain nn.Linear or nn.Conv2d: "
+                f"{overlooked}",
+                stacklevel=2,
+            )
+        return selected
 
-    def _enforce(self) -> None:
-        """Zero what came back by a way around the optimizers; target twins included where they have the same mask."""
-        pairs: list[tuple[Tensor, Tensor]] = []
-        for layers in self.layers.values():
-            for name, layer in layers.items():
-                if layer.pruned and self._governs(name):
-                    pairs.append((layer.weight, layer.multiplier))
-                    if self.targets == "mask":
-                        pairs += [(twin.weight, layer.multiplier) for twin in self._twins[layer]]
-        if pairs:
-            with th.no_grad():
-                th._foreach_mul_(*map(list, zip(*pairs, strict=True)))
+    def _open_run(self, selected: dict[str, dict[str, Layer]], *, with_masks: bool) -> Run:
+        """
+        :param selected: The layers to change.
+        :param with_masks: Whether this callback saves masks.
+        :return: The run that this callback continues, or a new one; the layers do not change before it starts
+        """
+        who: dict[str, object] = {"network": list(selected)}
+        if self.name is not None:
+            who["name"] = self.name
+        run = Run(self.model, selected, Identity(type(self), who, self._arguments()), with_masks=with_masks)
+        self._clock = run.clock
+        return run
 
-    def _on_rollout_start(self) -> None:
-        # Just after the previous train().
-        self._enforce()
+    def _on_training_start(self) -> None:
+        self._update()
 
-    def _on_training_end(self) -> None:
-        # Just after the last train(); rl-zoo3 calls it twice.
-        self._enforce()
+    def _on_step(self) -> bool:
+        self._clock.tick()
+        self._update()
+        return True
+
+    def _on_rollout_end(self) -> None:
+        for key, value in self._log.items():
+            self.logger.record(key, value)

@@ -1,4 +1,4 @@
-"""The memory format in which convolutions are fastest on a CPU."""
+"""The memory format in which a CPU computes convolutions fastest."""
 
 from typing import Any
 
@@ -13,16 +13,16 @@ from sb3_sparse.nn import find_optimizers
 
 class ChannelsLastCallback(BaseCallback):
     """
-    Train the convolutions of a model in torch's channels-last memory format, from which oneDNN need not reorder anything.
+    Train the convolutions of a model in torch's channels-last memory format, which oneDNN need not reorder.
 
-    Same as: ``model.policy.to(memory_format=th.channels_last)`` before training, and back afterwards, together with all that
-    optimizers remember. The values are those that they were; what is computed from them differs by rounding.
+    Same as: ``model.policy.to(memory_format=th.channels_last)`` before training, and back afterwards, for the weights and the
+    state of their optimizers. The values stay the same; results computed from them differ by rounding.
 
-    What optimizers remember has to follow, in memory and in files: torch's fused Adam (2.13) reads weight and moments in
-    their order in memory and pairs the wrong ones, without an error, where the formats of the two differ. So the optimizer's
-    state is saved in the default format always, and weights load into any: a checkpoint from the middle of a run trains on
-    anywhere, with this callback or without; with it the run goes on bit for bit. It works with the other callbacks of this
-    package in any order. While it trains, ``view(-1)`` of a weight fails, so ``policy.parameters_to_vector()`` does.
+    The state of an optimizer must have the format of its weights: torch's fused Adam (2.13) reads weights and moments in their
+    order in memory, and pairs the wrong ones without an error if the formats differ. So this callback converts the state too,
+    and saves it in the default format. A checkpoint from the middle of a run can be trained on anywhere, with this
+    callback or without; with it, the run goes on bit for bit. It works with the other callbacks of this package in any order.
+    During training ``view(-1)`` of a weight fails, and so does ``policy.parameters_to_vector()``.
 
     :param verbose: Verbosity level: 0 for no output.
     :raises ValueError: at the start of training, if the policy has no convolution
@@ -36,7 +36,7 @@ class ChannelsLastCallback(BaseCallback):
         policy = self.model.policy
         if not any(isinstance(module, nn.Conv2d) for module in policy.modules()):
             raise ValueError(
-                f"{type(policy).__name__} has no convolution that {type(self).__name__} could make faster: leave it out"
+                f"{type(policy).__name__} has no convolution, so {type(self).__name__} cannot make it faster: leave it out"
             )
         self._on_training_end()
         _lay_out(policy, th.channels_last)
@@ -54,14 +54,14 @@ class ChannelsLastCallback(BaseCallback):
 
 
 def _lay_out(policy: nn.Module, memory_format: th.memory_format) -> None:
-    """Weights, gradients and masks, which stay the objects that they are, and then what belongs to them in optimizers."""
+    """Convert weights, gradients and masks, which stay the same objects, and then the state of their optimizers."""
     policy.to(memory_format=memory_format)  # type: ignore[call-overload]
     for optimizer in find_optimizers(policy):
         _follow(optimizer)
 
 
 def _follow(optimizer: Optimizer) -> None:
-    """Give what an optimizer remembers the memory format of the weights."""
+    """Give an optimizer's state the memory format of the weights."""
     for weight, state in optimizer.state.items():
         for name, value in state.items():
             if isinstance(value, Tensor) and value.shape == weight.shape:
@@ -69,7 +69,7 @@ def _follow(optimizer: Optimizer) -> None:
 
 
 def _plain(optimizer: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
-    """The same state in the default memory format; the optimizer's own dictionaries stay."""
+    """A copy of the state in the default memory format; the optimizer's own dictionaries do not change."""
     state = {
         key: {name: value.contiguous() if isinstance(value, Tensor) else value for name, value in values.items()}
         for key, values in state_dict["state"].items()

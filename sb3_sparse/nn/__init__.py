@@ -1,4 +1,4 @@
-"""Masked and quantized layers, and what they ask of the modules and optimizers around them. Imports torch alone."""
+"""Masked and quantized layers, the networks that hold them and the optimizers that train them. Imports torch alone."""
 
 from sb3_sparse.nn.fake_quantize import check_bits, fake_quantize, quantize, quantized_bits
 from sb3_sparse.nn.gradients import DenseGradients
@@ -13,7 +13,7 @@ from sb3_sparse.nn.layers import (
     unmask_layers,
 )
 from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, select_networks
-from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks
+from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks, second_moments
 
 __all__ = [
     "DenseGradients",
@@ -37,6 +37,7 @@ __all__ = [
     "prunable_layers",
     "quantize",
     "quantized_bits",
+    "second_moments",
     "select_networks",
     "unmask_layers",
 ]

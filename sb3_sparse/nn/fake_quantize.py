@@ -2,9 +2,9 @@
 Fake quantization of weights: in the forward pass a weight takes the value that its integers will have, in the backward
 pass it is itself.
 
-Symmetric and uniform, as in Ivanov et al. 2025 (compression for reinforcement learning): one scale for a linear layer, one
-per output channel for a convolution. The scale follows from the present weights, so there is nothing to observe, to save
-or to wait for, and zero is zero on every grid: what is pruned stays so.
+It is symmetric and uniform, as in Ivanov et al. 2025 (compression for reinforcement learning): one scale for a linear layer,
+one per output channel for a convolution. The scale is computed from the present weights, so it needs no calibration and is not
+saved. Zero is on every grid, so pruned weights stay zero.
 """
 
 from numbers import Integral
@@ -21,10 +21,10 @@ def check_bits(bits: int) -> int:
     """
     :param bits: Bits of a quantized weight.
     :return: The same as an int
-    :raises ValueError: if it is no whole number from 2 to 8
+    :raises ValueError: if it is not a whole number from 2 to 8
     """
     if not isinstance(bits, Integral) or isinstance(bits, bool) or bits not in BITS:
-        raise ValueError(f"bits={bits!r} is no width of a quantized weight: give an int from {BITS[0]} to {BITS[-1]}")
+        raise ValueError(f"bits={bits!r} is not a width of a quantized weight: give an int from {BITS[0]} to {BITS[-1]}")
     return int(bits)
 
 
@@ -33,7 +33,7 @@ def _scale(weight: Tensor, bits: int) -> Tensor:
     dims = tuple(range(weight.dim() == 4, weight.dim()))
     # Not abs().amax(): a second tensor of the weight's size costs more than a second pass.
     largest = th.maximum(weight.amax(dims, keepdim=weight.dim() == 4), weight.amin(dims, keepdim=weight.dim() == 4).neg_())
-    # Where all weights are zero the scale would be too, and 0 / 0 is no number.
+    # The scale of a weight of zeros would be zero, and 0 / 0 is NaN.
     return largest.div_(2 ** (bits - 1) - 1).clamp_(min=th.finfo(weight.dtype).tiny)
 
 
@@ -51,7 +51,7 @@ def quantize(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     :param bits: Bits of an integer, from 2 to 8.
     :return: The scale, of shape ``[]`` (linear) or ``[out]`` (convolution) and positive, and the integers in
         [-(2**(bits - 1) - 1), 2**(bits - 1) - 1], an int8 tensor of the weight's shape
-    :raises ValueError: if bits is no whole number from 2 to 8
+    :raises ValueError: if bits is not a whole number from 2 to 8
     """
     scale = _scale(weight, check_bits(bits))
     return scale.reshape(-1 if scale.dim() else ()), (weight / scale).round_().to(th.int8)
@@ -61,8 +61,8 @@ def fake_quantize(weight: Tensor, bits: int) -> Tensor:
     """
     The weight on its grid, with the straight-through gradient: the gradient of the result is that of the weight.
 
-    Written with plain operations, so it can be differentiated twice (TRPO), traced and exported. What it costs in a training
-    step is measured by ``benchmarks/overhead.py``.
+    It consists of plain operations, so it can be differentiated twice (TRPO), traced and exported. ``benchmarks/overhead.py``
+    measures its cost in a training step.
 
     :param weight: As in :func:`quantize`.
     :param bits: Bits of an integer, from 2 to 8; not checked.
@@ -72,20 +72,20 @@ def fake_quantize(weight: Tensor, bits: int) -> Tensor:
     scale = _scale(fixed, bits)
     # Nothing to clip: the largest weight divided by the scale rounds to the largest integer.
     quantized = (fixed / scale).round_().mul_(scale)
-    # The sum is what was quantized, to the last bit: that is either 0 or between half and twice the weight, and then the
-    # difference of the two is a float (Sterbenz's lemma).
+    # The sum equals the quantized weight to the last bit: that is either 0 or between half and twice the weight, and then the
+    # difference of the two is exact (Sterbenz's lemma).
     return weight + quantized.sub_(fixed)
 
 
 class QuantizableLayer(nn.Module):
     """
-    What a layer needs to compute with a quantized weight: a number of bits, which may be set at any time.
+    A layer that can compute with a quantized weight: it has a number of bits, which may be set at any time.
 
-    The ``Parameter`` holds the float weight, quantized or not: optimizers, target networks and files see that one alone.
+    The ``Parameter`` always holds the float weight: optimizers, target networks and files see no other.
     """
 
     weight: Tensor
-    #: Bits of a weight in the forward pass; None for the weight as it is.
+    #: Bits of a weight in the forward pass; None for the float weight.
     bits: int | None
     _saves_bits: bool
 
@@ -95,17 +95,17 @@ class QuantizableLayer(nn.Module):
 
     def set_bits(self, bits: int | None) -> None:
         """
-        Compute with a quantized weight from now on, or no longer.
+        Compute with a quantized weight from now on, or with the float weight again.
 
-        :param bits: Bits of a weight, from 2 to 8; None for the weight as it is.
-        :raises ValueError: if it is no such number
+        :param bits: Bits of a weight, from 2 to 8; None for the float weight.
+        :raises ValueError: if it is not a whole number from 2 to 8
         """
         self.bits = None if bits is None else check_bits(bits)
 
     def _forward_weight(self) -> Tensor:
         return self.weight if self.bits is None else fake_quantize(self.weight, self.bits)
 
-    # The bits are a plain number, so the forward pass never asks a device for them; state dicts hold tensors alone.
+    # The bits are a plain number, so that the forward pass does not wait for a device; state dicts hold them as a tensor.
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)

@@ -1,10 +1,9 @@
 """
 Layers with a mask.
 
-The forward pass of a masked layer is that of the plain layer: the weight itself is zero wherever the mask is. It stays
-zero because the gradient is multiplied by the mask before anything reads it (clipping, conjugate gradients, the
-optimizer), so the optimizer's moments are zero too, and a step of zero moves nothing. A layer with all its weights is left
-as it was.
+A masked layer has the forward pass of the plain layer: the weight itself is zero where the mask is False. It stays zero
+because the gradient is multiplied by the mask before anything reads it (clipping, conjugate gradients, the optimizer). So the
+optimizer's moments are zero too, and a step of zero moves nothing. A layer with all its weights computes as before.
 
 Layers are converted in place (:func:`mask_layers`) and stripped back (:func:`unmask_layers`) with the same
 ``Parameter`` objects, so optimizers, shared modules and the names of a state dict stay valid.
@@ -20,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from sb3_sparse.nn.fake_quantize import QuantizableLayer
 
-#: What can be pruned, masked or not.
+#: A layer that can be pruned, masked or not.
 Layer = nn.Linear | nn.Conv2d
 
 SelfMasked = TypeVar("SelfMasked", bound="MaskedLayer")
@@ -29,12 +28,11 @@ AnyModule = TypeVar("AnyModule", bound=nn.Module)
 
 class MaskedLayer(QuantizableLayer):
     """
-    What masked layers share: the buffer ``mask`` and the hook that masks the gradient of ``weight``. Biases are never
-    masked.
+    Base class of masked layers: the buffer ``mask`` and a hook that masks the gradient of ``weight``. Biases are never masked.
 
-    ``mask`` is a boolean tensor of the weight's shape, True where a weight exists. It is changed by :meth:`set_mask`
-    and by loading a state dict, never in place. ``multiplier`` is the same mask in the weight's dtype, which is faster
-    to multiply with. State dicts that hold the mask hold the bits of a quantized weight as well.
+    ``mask`` is a boolean tensor of the weight's shape, True where a weight exists. :meth:`set_mask` and loading a state dict
+    change it; it is never changed in place. ``multiplier`` is the same mask in the weight's dtype, which is faster to multiply
+    with. State dicts that hold the mask also hold the bits of a quantized weight.
     """
 
     weight: Tensor
@@ -42,12 +40,12 @@ class MaskedLayer(QuantizableLayer):
     multiplier: Tensor
     #: Whether the mask takes any weight away.
     pruned: bool
-    #: While pruned: called with every gradient of the weight before the mask hides a part of it.
-    receivers: list[Callable[[Tensor], None]]
+    #: While the layer is pruned: called with every gradient of the weight, before it is masked.
+    listeners: list[Callable[[Tensor], None]]
     _hook: RemovableHandle | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        # The arguments are those of the plain layer, next in line.
+        # The arguments of the plain layer, the next class in the method resolution order.
         super().__init__(*args, **kwargs)
         self._init_mask(persistent=True)
 
@@ -55,7 +53,7 @@ class MaskedLayer(QuantizableLayer):
         self.register_buffer("mask", th.ones_like(self.weight, dtype=th.bool), persistent=persistent)
         self.register_buffer("multiplier", th.ones_like(self.weight, requires_grad=False), persistent=False)
         self.pruned = False
-        self.receivers = []
+        self.listeners = []
         self._hook = None
         self._init_bits(persistent)
 
@@ -65,16 +63,16 @@ class MaskedLayer(QuantizableLayer):
             self._hook = self.weight.register_hook(self._mask_gradient)  # type: ignore[no-untyped-call]
 
     def _mask_gradient(self, gradient: Tensor) -> Tensor:
-        for receive in self.receivers:
-            receive(gradient.detach())
+        for listen in self.listeners:
+            listen(gradient.detach())
         return gradient * self.multiplier
 
     @th.no_grad()
     def set_mask(self, mask: Tensor) -> None:
         """
-        Replace the mask and zero the weights that it takes away.
+        Replace the mask and zero the weights that it removes.
 
-        Same as: ``layer.mask = mask; layer.weight *= mask``. The memory of an optimizer is not touched; see
+        Same as: ``layer.mask = mask; layer.weight *= mask``. The state of an optimizer is not changed; see
         :func:`sb3_sparse.nn.optim.apply_mask`.
 
         :param mask: Boolean tensor of the weight's shape.
@@ -126,7 +124,7 @@ class MaskedLayer(QuantizableLayer):
             self._obey_mask()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_hook": None, "receivers": []}
+        return {**self.__dict__, "_hook": None, "listeners": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Copies and pickles of a Parameter come without its hooks.
@@ -179,8 +177,8 @@ def prunable_layers(module: nn.Module, prefix: str = "") -> dict[str, Layer]:
     """
     :param module: Root of the search.
     :param prefix: Name of the root, to begin the names with.
-    :return: The linear and convolutional layers from there down, masked or not. Subclasses with ideas of their own are left
-        out, and so are layers whose weight is computed (weight norm) or belongs to a layer before (tied weights)
+    :return: The root's linear and convolutional layers, masked or not. Left out are other subclasses, layers whose weight is
+        computed (weight norm), and all but the first of layers with the same weight (tied weights)
     """
     layers: dict[str, Layer] = {}
     weights: set[Tensor] = set()
@@ -195,7 +193,7 @@ def overlooked_layers(module: nn.Module, prefix: str = "") -> list[str]:
     """
     :param module: Root of the search.
     :param prefix: Name of the root, to begin the names with.
-    :return: Names of the linear and convolutional layers that cannot be pruned, for what they make of their weight
+    :return: Names of the linear and convolutional layers that cannot be pruned, because of their class or a computed weight
     """
     named = module.named_modules(prefix=prefix)
     return [name for name, layer in named if isinstance(layer, Layer) and not _is_plain(layer)]
@@ -219,6 +217,10 @@ def mask_layers(module: nn.Module, *, persistent: bool = True) -> None:
             layer._init_mask(persistent)
 
 
+#: The attributes that a masked layer has in addition to those of its plain type.
+_ATTRIBUTES = ("mask", "multiplier", "pruned", "listeners", "_hook", "bits", "_saves_bits")
+
+
 def unmask_layers(module: nn.Module) -> None:
     """
     The inverse of :func:`mask_layers`: plain layers, the same ``Parameter`` objects, zeros where the mask was, no quantizer.
@@ -229,17 +231,18 @@ def unmask_layers(module: nn.Module) -> None:
         if isinstance(layer, MaskedLayer):
             if layer._hook is not None:
                 layer._hook.remove()
-            del layer.mask, layer.multiplier, layer.pruned, layer.receivers, layer._hook, layer.bits, layer._saves_bits
+            for attribute in _ATTRIBUTES:
+                delattr(layer, attribute)
             layer.__class__ = DENSE[type(layer)]  # type: ignore[assignment]
 
 
 def _second_module(layer: AnyModule) -> AnyModule:
-    """A module of its own around the same parameters and buffers."""
+    """A second module with the same parameters and buffers."""
     second = layer.__class__.__new__(layer.__class__)
     second.__dict__.update(
         {name: value.copy() if isinstance(value, dict) else value for name, value in layer.__dict__.items()}
     )
     if isinstance(second, MaskedLayer):
-        second._hook = None  # It is the first module's, and stays.
-        second.receivers = []
+        second._hook = None  # The first module keeps it.
+        second.listeners = []
     return second

@@ -1,9 +1,9 @@
 """
-Where the prunable layers of a policy are.
+The networks of a policy and their prunable layers.
 
 A network is a child of ``model.policy`` that holds linear or convolutional layers: "actor", "critic", "q_net",
-"mlp_extractor", ... A child named ``<network>_target`` is that network's target twin; twins follow and are never pruned
-for themselves. A layer that two networks share (a features extractor) belongs to the first of them.
+"mlp_extractor", ... A child named ``<network>_target`` is that network's target twin; a twin follows its network and is never
+pruned on its own. A layer that two networks share (a features extractor) belongs to the first of them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,7 @@ def check_names(argument: str, names: str | Iterable[str]) -> list[str]:
     :param argument: Name of the argument, for the error.
     :param names: What a user gave: a name, or several.
     :return: The names
-    :raises ValueError: if they are no names
+    :raises ValueError: if one of them is not a string
     """
     listed = [names] if isinstance(names, str) else list(names) if isinstance(names, Iterable) else [names]
     if not all(isinstance(name, str) for name in listed):
@@ -53,7 +53,7 @@ def select_networks(
     :param exclude: Names of layers to leave out, full ("actor.mu") or without the network ("mu"), as shell patterns
         ("qf*.4").
     :return: The chosen part of :func:`find_networks`
-    :raises ValueError: if a network or a layer to leave out is no name or does not exist, or if nothing is left
+    :raises ValueError: if a network or a layer to leave out is not a string or does not exist, or if nothing is left
     """
     networks = find_networks(policy)
     exclude, chosen = check_names("exclude", exclude), check_names("network", network)
@@ -89,7 +89,7 @@ def select_networks(
 
 def find_parts(policy: nn.Module, network: str, layers: Iterable[str]) -> list[list[str]]:
     """
-    The parts of a network that are ranked each for itself. A network's class names them, as children of the network:
+    The parts of a network, each of which is ranked alone. The network's class names them, as children of the network:
 
         class VAE(nn.Module):
             parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
@@ -97,12 +97,12 @@ def find_parts(policy: nn.Module, network: str, layers: Iterable[str]) -> list[l
     :param policy: The policy of an SB3 model.
     :param network: Name of a network.
     :param layers: Full names of its layers.
-    :return: The layers by part, in the order of the parts; those outside all parts come last. One list if there are no parts
+    :return: The layers by part, in the order of the parts; layers outside all parts come last. One list if there are no parts
     :raises ValueError: if the network has no child of the name of a part
     """
     module = policy.get_submodule(network)
     parts = getattr(type(module), "parts", ())
-    # Somebody else's class may call anything its parts.
+    # A user's own class may have an attribute of this name that means something else.
     parts = parts if isinstance(parts, tuple) else ()
     unknown = [part for part in parts if part not in dict(module.named_children())]
     if unknown:

@@ -1,4 +1,4 @@
-"""What masks mean for optimizers: they hold pruned weights at zero, forget those that change sides, and Adam runs fused."""
+"""Optimizers under masks: pruned weights stay zero, state is forgotten where a mask changes, and Adam runs fused."""
 
 from collections.abc import Iterable
 
@@ -8,7 +8,8 @@ from torch.optim import Adam, AdamW, Optimizer
 
 from sb3_sparse.nn.layers import Layer, MaskedLayer
 
-# Where an optimizer keeps the handles of its hooks, so that they are there once at most. They are neither copied nor saved.
+# The attribute of an optimizer that holds the handles of its hooks, so that they are registered at most once. It is neither
+# copied nor saved.
 _HANDLES = "_mask_handles"
 
 
@@ -25,11 +26,11 @@ def hold_masks(policy: nn.Module) -> None:
     """
     Make the policy's optimizers obey the masks after every step.
 
-    Masked gradients alone keep pruned weights and their moments at zero in nearly every case. This catches the others:
-    the line search of TRPO, whose conjugate gradients start from noise; optimizers whose state does not begin at zero;
-    and the state of a dense model loaded into a sparse one.
+    Masked gradients alone keep pruned weights and their moments at zero in nearly every case. The hooks handle the others:
+    the line search of TRPO, whose conjugate gradients start from noise; optimizers whose state does not begin at zero; and the
+    state of a dense model loaded into a sparse one.
 
-    :param policy: The policy of an SB3 model, with masked layers. To be called again when more layers are masked.
+    :param policy: The policy of an SB3 model, with masked layers. Call it again when more layers are masked.
     """
     layers = [layer for layer in policy.modules() if isinstance(layer, MaskedLayer)]
     for optimizer in find_optimizers(policy):
@@ -47,9 +48,9 @@ def hold_masks(policy: nn.Module) -> None:
 
 class _Holder:
     """
-    The hooks of one optimizer. They touch its own weights only: others may be part of a graph that is still to be used.
+    The hooks of one optimizer. They change its own weights only: those of another may be part of a graph still in use.
 
-    :param layers: The masked layers whose weights the optimizer moves.
+    :param layers: The masked layers whose weights the optimizer updates.
     """
 
     def __init__(self, layers: list[MaskedLayer]) -> None:
@@ -57,7 +58,7 @@ class _Holder:
         self.unchecked = set(layers)
 
     def after_step(self, optimizer: Optimizer, *_: object) -> None:
-        """Zero what came back, and once per layer the state that an optimizer has made of other values than zero."""
+        """Zero pruned weights that changed, and once per layer the optimizer's new state, which may not start at zero."""
         pruned = [layer for layer in self.layers if layer.pruned]
         if pruned:
             with th.no_grad():
@@ -68,7 +69,7 @@ class _Holder:
                 self.unchecked.discard(layer)
 
     def after_load(self, optimizer: Optimizer) -> None:
-        """What was loaded may be the state of a dense model."""
+        """Zero the state of pruned weights: it may have been loaded from a dense model."""
         for layer in self.layers:
             _forget(optimizer, layer.weight, ~layer.mask)
 
@@ -83,18 +84,18 @@ def _forget(optimizer: Optimizer, weight: Tensor, where: Tensor) -> None:
 @th.no_grad()
 def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer], twins: Iterable[Layer] = ()) -> None:
     """
-    Give a layer a new mask, make its optimizer forget every weight that changed sides, and mask its target twins alike.
+    Give a layer a new mask, zero the optimizer's state where the mask changed, and give target twins the same mask.
 
-    Same as: ``layer.set_mask(mask)``, then zero the gradient of, and every optimizer state of the weight's shape at,
-    the places where the mask changed. A layer that has lost weights gets a fused Adam: other implementations are slow on
-    a CPU where they take the square root of exact zeros.
+    Same as: ``layer.set_mask(mask)``, then zero the gradient and every optimizer state of the weight's shape where the mask
+    changed. A pruned layer gets a fused Adam: other implementations are slow on a CPU where they take the square root of
+    exact zeros.
 
     :param layer: The layer.
     :param mask: Boolean tensor of the weight's shape, True where a weight exists.
     :param optimizers: Optimizers to look for the layer's weight in.
     :param twins: Layers of target networks that follow this one, masked or not.
     """
-    # A pruned weight is changed whatever the old mask says: the two may be equal when a model has just been loaded.
+    # Pruned weights count as changed, whatever the old mask says: the two masks may be equal in a model just loaded.
     changed = (layer.mask != mask) | ~mask
     layer.set_mask(mask)
     weight = layer.weight
@@ -111,14 +112,38 @@ def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer]
             twin.weight.masked_fill_(~mask, 0.0)
 
 
+def second_moments(weights: dict[str, Tensor], optimizers: Iterable[Optimizer]) -> dict[str, Tensor]:
+    """
+    :param weights: Weights by full name of their layers.
+    :param optimizers: Optimizers to look for the weights in.
+    :return: By full name: ``exp_avg_sq`` of the weight's own Adam, of the weight's shape
+    :raises ValueError: if a weight's optimizer has none, or has not updated the weight yet
+    """
+    owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
+    moments: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        optimizer = owners.get(weight)
+        state = {} if optimizer is None else optimizer.state.get(weight, {})
+        if "exp_avg_sq" not in state:
+            if optimizer is None:
+                cause = "no optimizer updates it"
+            elif state:
+                cause = f"its optimizer is {type(optimizer).__name__}, which keeps none"
+            else:
+                cause = f"its optimizer, {type(optimizer).__name__}, has not updated it yet: prune later"
+            raise ValueError(f"layer '{name}' has no second moments of Adam, for {cause}")
+        moments[name] = state["exp_avg_sq"]
+    return moments
+
+
 @th.no_grad()
 def flush_moments(optimizer: Optimizer) -> None:
     """
-    Zero an optimizer's numbers below the smallest normal one, 1e-38 for float32. The moments of a dead unit end up there and
-    stay, for nine tenths of the smallest number of all round to itself; they move no weight, and on many CPUs each costs as
-    much as a hundred others.
+    Zero an optimizer's subnormal numbers, those below 1e-38 for float32. The moments of a dead unit decay to such numbers and
+    stay there, because nine tenths of the smallest number round to itself. They move no weight, and on many CPUs one of them
+    costs as much time as a hundred normal numbers.
 
-    :param optimizer: The optimizer, with or without steps taken.
+    :param optimizer: The optimizer, before or after its first step.
     """
     for state in optimizer.state.values():
         for value in state.values():
@@ -130,9 +155,9 @@ def fuse_adam(optimizer: Optimizer) -> None:
     """
     Switch Adam and AdamW to their fused implementation, unless the user has chosen one or a setting forbids it.
 
-    The results differ from the other implementations by rounding. Other optimizers are left alone.
+    The results differ from the other implementations by rounding. Other optimizers stay as they are.
 
-    :param optimizer: The optimizer, with or without steps taken.
+    :param optimizer: The optimizer, before or after its first step.
     """
     if type(optimizer) not in (Adam, AdamW):
         return
@@ -146,5 +171,5 @@ def fuse_adam(optimizer: Optimizer) -> None:
         for p in group["params"]:
             state = optimizer.state.get(p, {})
             if "step" in state:
-                # The fused kernels read the number of steps on the parameter's own device.
+                # The fused kernels read the step count on the parameter's own device.
                 state["step"] = state["step"].to(p.device)

@@ -4,28 +4,37 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sb3_sparse.nn import MaskedLayer, apply_mask, find_optimizers, find_twins, hold_masks, mask_layers, select_networks
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, SAMPLES, check_choice, find_distribution, find_lambdas, prune_to
+from sb3_sparse.sparsity import (
+    DISTRIBUTIONS,
+    MOMENTS,
+    SALIENCIES,
+    SAMPLES,
+    check_choice,
+    find_distribution,
+    find_lambdas,
+    prune_to,
+)
 
 
 class SparsePolicyMixin:
     """
-    Masked layers in place of the linear and convolutional ones, with masks that are saved in the policy's state dict.
+    Masked layers instead of linear and convolutional ones, with masks that are saved in the policy's state dict.
 
-    The networks are built by SB3 as ever; then their layers are converted, pruned, and copied to the target networks. With
-    ``sparsity=0`` a model trains bit-identically to one with the stock policy. The masks stay as they are unless a
-    callback of ``sb3_sparse.callbacks`` changes them.
+    SB3 builds the networks as usual. Then their layers are converted and pruned, and the target networks get the same masks.
+    With ``sparsity=0`` a model trains bit-identically to one with the stock policy. The masks do not change unless a callback
+    of ``sb3_sparse.callbacks`` changes them.
 
         class SparseSACPolicy(SparsePolicyMixin, SACPolicy): ...
         SAC(SparseSACPolicy, env, policy_kwargs=dict(sparsity={"actor": 0.9, "critic": 0.5}))
 
     :param sparsity: Share of zeros of each network, in [0, 1): one number for all, or one per network (others stay dense).
-        None where the distribution fixes the counts by lambdas, and only there.
+        It must be None exactly when the distribution has lambdas, which fix the counts.
     :param distribution: How many weights each layer keeps: a name in ``DISTRIBUTIONS``, or a mapping of one such name to its
         arguments, such as ``{"erdos_renyi": {"lambdas": [7, 64]}}``.
-    :param saliency: Which weights each layer keeps: a name in ``SALIENCIES`` that needs no data.
+    :param saliency: Which weights each layer keeps: a name in ``SALIENCIES`` that needs neither data nor an optimizer's state.
     :param exclude: Layers to leave dense, as shell patterns: "actor.mu", "mu", "qf*.4".
-    :raises ValueError: on an unknown name, network or layer, a sparsity outside [0, 1) or too high for the layers, or one
-        beside lambdas
+    :raises ValueError: on an unknown name, network or layer, or a sparsity that is outside [0, 1), too high for the layers, or
+        given in addition to lambdas
     """
 
     def __init__(
@@ -37,7 +46,7 @@ class SparsePolicyMixin:
         exclude: Sequence[str] = (),
         **kwargs: Any,
     ) -> None:
-        # The rest is the stock policy's business: its parameters differ from policy to policy.
+        # The other arguments are those of the stock policy, which differ from policy to policy.
         super().__init__(*args, **kwargs)
         self._sparse_kwargs = {"sparsity": sparsity, "distribution": distribution, "saliency": saliency, "exclude": exclude}
         mask_layers(self)  # type: ignore[arg-type]
@@ -51,14 +60,15 @@ class SparsePolicyMixin:
         saliency: str,
         exclude: Sequence[str],
     ) -> None:
-        # No functions: the policy is saved with its arguments.
+        # Names only, not functions: the policy is saved with its arguments.
         for name, table in ((distribution, DISTRIBUTIONS), (saliency, SALIENCIES)):
             if not isinstance(name, Mapping) and name not in table:
                 raise ValueError(f"unknown name '{name}': use one of {', '.join(table)}")
-        if saliency in SAMPLES:
+        if saliency in (*SAMPLES, *MOMENTS):
+            needed = "data" if saliency in SAMPLES else "a trained optimizer"
             raise ValueError(
-                f"saliency '{saliency}' needs data, and a policy has none when it is built: use OneShotPruningCallback(..., "
-                f"saliency='{saliency}')"
+                f"saliency '{saliency}' needs {needed}, and a policy has none when it is built: use "
+                f"OneShotPruningCallback(..., saliency='{saliency}')"
             )
         budget, score = find_distribution(distribution), SALIENCIES[saliency]
         if isinstance(sparsity, Mapping) and not sparsity:

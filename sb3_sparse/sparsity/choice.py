@@ -1,7 +1,7 @@
 """
-What a user's choice of a distribution means, in code or in YAML, and whether it fits what it is to work with.
+A user's choice of a distribution, read from code or from YAML, and checked against the sparsity and the saliency.
 
-YAML speaks names, and code functions. A name with arguments is written as rl-zoo3 writes a callback with arguments:
+YAML holds names, and code functions. A name with arguments is written as rl-zoo3 writes a callback with arguments:
 
     distribution: {erdos_renyi: {lambdas: [7, 64]}}
 """
@@ -21,7 +21,7 @@ ChosenDistribution = str | Mapping[str, Mapping[str, object]] | Distribution
 
 def find_distribution(chosen: ChosenDistribution) -> Distribution:
     """
-    What a user's choice means, in code or in YAML.
+    Read a user's choice of a distribution.
 
     >>> find_distribution({"erdos_renyi": {"lambdas": [7, 64]}}).keywords
     {'lambdas': (7, 64)}
@@ -56,15 +56,15 @@ def find_distribution(chosen: ChosenDistribution) -> Distribution:
 
 def check_choice(distribution: Distribution, sparsity: float | None, saliency: Saliency) -> float:
     """
-    Check that a distribution fits the sparsity and the saliency that it is to work with. Lambdas fix the counts, so a sparsity
-    beside them could only contradict.
+    Check that a distribution fits the sparsity and the saliency. Lambdas fix the counts, so a sparsity in addition to them
+    could only contradict.
 
     :param distribution: How many weights each layer keeps.
     :param sparsity: Share of zeros, in [0, 1), or None for a distribution whose counts are fixed by lambdas.
     :param saliency: Which weights each layer keeps.
     :return: The sparsity for the distribution; 0 stands for None, and is not used
-    :raises ValueError: if the sparsity is missing, stands beside lambdas or is no number in [0, 1), or if counts to be
-        drawn would be taken from scores that are no draws
+    :raises ValueError: if the sparsity is missing, is given in addition to lambdas or is not a number in [0, 1), or if counts
+        would be drawn from scores that are not random
     """
     arguments = _arguments_of(distribution)
     lambdas = find_lambdas(distribution)
@@ -72,7 +72,7 @@ def check_choice(distribution: Distribution, sparsity: float | None, saliency: S
         raise ValueError("erdos_renyi with counts='bernoulli' draws the weights: use saliency 'random'")
     if sparsity is not None and lambdas is not None:
         raise ValueError(
-            f"lambdas={lambdas!r} fix the number of weights, which leaves nothing for sparsity={sparsity!r} to say: give "
+            f"lambdas={lambdas!r} fix the number of weights, so sparsity={sparsity!r} must not be given: give "
             "sparsity=None, or the distribution 'erdos_renyi' without lambdas"
         )
     if sparsity is not None:

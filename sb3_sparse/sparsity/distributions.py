@@ -4,7 +4,7 @@ Distributions: how many weights each layer keeps.
 A distribution maps scores (-inf = pruned already) and a sparsity to integer counts, and all of them obey:
 
 * the counts add up to ``round((1 - sparsity) * total)`` exactly, or to the number of active weights if that is less;
-* no layer keeps more than its active weights, and none that has any is emptied;
+* no layer keeps more than its active weights, and no layer that has any is emptied;
 * the counts are nested: a higher sparsity never gives a layer more weights, so gradual pruning never has to revive one.
 
 ``uniform``, ``erdos_renyi`` and ``erk`` are one algorithm with different shares. Real-valued shares would have to be
@@ -57,11 +57,11 @@ def erdos_renyi(
 
     :param scores: Scores by layer, shapes ``[out, in, ...]``; -inf marks what is pruned already.
     :param sparsity: Share of zeros over all layers, in [0, 1). Every distribution is called with one; with lambdas it is not
-        used, and callbacks and sparse policies take none (:func:`~sb3_sparse.sparsity.check_choice`).
+        used, and callbacks and sparse policies must be given None (:func:`~sb3_sparse.sparsity.check_choice`).
     :param lambdas: One positive factor per layer, in network order. A network of equal branches, such as twin critics, may
-        give those of one branch alone.
+        give those of one branch only.
     :param counts: With lambdas: "exact", or "bernoulli" for ``max(1, #{scores >= 1 - p_l})``. The scores are then the
-        uniform draws of saliency ``random``, so the draw that counts the weights also chooses them.
+        uniform draws of saliency ``random``, so the same draw counts the weights and chooses them.
     :return: Weights that each layer keeps
     :raises ValueError: if neither sparsity nor lambdas are given, on lambdas that are not positive or do not fit the layers,
         if the sparsity leaves fewer weights than layers, on unknown counts, or for "bernoulli" without lambdas or with
@@ -133,7 +133,7 @@ def check_sparsity(sparsity: float) -> float:
     """
     :param sparsity: What a user gave as a share of zeros.
     :return: The same as a float
-    :raises ValueError: if it is no number in [0, 1)
+    :raises ValueError: if it is not a number in [0, 1)
     """
     if not isinstance(sparsity, Real) or not 0.0 <= sparsity < 1.0:
         raise ValueError(f"sparsity is the share of zeros and must lie in [0, 1), got {sparsity!r}")
@@ -159,8 +159,7 @@ def _count_draws(name: str, score: th.Tensor, density: float) -> int:
     draws = score[score != -th.inf]
     if not bool(((draws >= 0.0) & (draws < 1.0)).all()):
         raise ValueError(
-            f"the scores of layer '{name}' are no draws from [0, 1), from which counts='bernoulli' could follow: use saliency "
-            "'random'"
+            f"counts='bernoulli' needs scores drawn from [0, 1), and those of layer '{name}' are not: use saliency 'random'"
         )
     return int((draws >= 1.0 - density).sum())
 

@@ -1,9 +1,8 @@
 """
-The only makers of masks. A mask is a boolean tensor of the weight's shape; True is a weight that exists.
+The two functions that make masks. A mask is a boolean tensor of the weight's shape; True is a weight that exists.
 
-``prune`` never revives a weight: its result is a subset of the mask it was given. ``rewire`` never changes a count.
-Both rank, and never compare with a threshold, so counts are exact whatever the ties; among equal scores the lower index
-wins.
+``prune`` never revives a weight: its result is a subset of the mask it was given. ``rewire`` never changes a count. Both rank
+the scores and never compare with a threshold, so counts are exact even with ties; of equal scores the lower index ranks first.
 """
 
 from math import floor
@@ -22,7 +21,7 @@ def prune(masks: Named, scores: Named, keep: dict[str, int]) -> Named:
     {'a': tensor([False,  True, False])}
 
     :param masks: Masks by layer.
-    :param scores: Scores by layer, of the same shapes; what is pruned already has no say.
+    :param scores: Scores by layer, of the same shapes; those of pruned weights are ignored.
     :param keep: Number of weights that each layer keeps.
     :return: New masks, subsets of the old ones, with exactly ``keep[layer]`` weights each
     :raises ValueError: if a layer has fewer weights than it is to keep, or on a shape that does not fit
@@ -59,7 +58,7 @@ def rewire(masks: Named, drop: Named, grow: Named, fraction: float) -> Named:
     rewired = {}
     for name, mask in masks.items():
         active = int(mask.sum())
-        # The hair of a weight mends products such as 0.29 * 100 = 28.999...
+        # The small term corrects products such as 0.29 * 100 = 28.999...
         moved = min(active, floor(fraction * active + 1e-9))
         survivors = _best(drop[name], among=mask, count=active - moved)
         rewired[name] = survivors | _best(grow[name], among=~survivors, count=moved)
@@ -98,7 +97,7 @@ def prune_to(
 
 
 def _finite(scores: Tensor) -> Tensor:
-    """Scores in which -inf does not occur: that value is kept for weights that do not exist."""
+    """Scores without -inf, the value reserved for weights that do not exist."""
     return scores.detach().clamp(min=th.finfo(scores.dtype).min)
 
 

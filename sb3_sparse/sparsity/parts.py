@@ -1,4 +1,4 @@
-"""Networks of parts, such as the encoder and the decoder of a VAE: each is ranked for itself, and they share one budget."""
+"""Networks of parts, such as the encoder and the decoder of a VAE: each part is ranked alone, and all share one budget."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ def by_parts(distribution: Distribution, parts: Sequence[Sequence[str]]) -> Dist
     The same distribution in each part of a network, at one sparsity for all parts.
 
     One ranking over a whole VAE can leave its encoder without weights; the paper on single-shot pruning for offline
-    reinforcement learning has a mask for each of the two (Arnob et al. 2021, algorithm 1). The network's budget is shared
-    out as :func:`uniform` does it, so the counts add up to it exactly, and are nested.
+    reinforcement learning has a mask for each of the two (Arnob et al. 2021, algorithm 1). :func:`uniform` divides the
+    network's budget among the parts, so the counts add up to it exactly and are nested.
 
     >>> scores = {"encoder.0": th.tensor([[1.0, 2.0, 3.0, 4.0]]), "decoder.0": th.tensor([[5.0, 6.0, 7.0, 8.0]])}
     >>> by_parts(uniform, [["encoder.0"], ["decoder.0"]])(scores, 0.5)
@@ -41,5 +41,5 @@ def by_parts(distribution: Distribution, parts: Sequence[Sequence[str]]) -> Dist
 
 
 def _existing(scores: th.Tensor) -> th.Tensor:
-    """Scores of weights that exist, -inf for those that do not; NaN is left to be found with the layer's own name."""
+    """Scores of weights that exist, -inf for the others. NaN stays out, so that it is reported with the layer's own name."""
     return th.zeros_like(scores).masked_fill(scores.isneginf(), -th.inf).flatten()

@@ -1,109 +1,117 @@
 """
 Schedules: how much, at which point of a run.
 
-A schedule maps the progress of a run, in [0, 1], to a value: a sparsity, or the share of weights to rewire. It holds its
-first value before ``start`` and its last one after ``end``. Schedules are frozen dataclasses: they print, compare and
-pickle.
+A schedule maps the progress of a run to a value: a sparsity, or the fraction of weights to rewire. Progress is a share of
+the run in [0, 1], or a number of environment steps if ``start`` and ``end`` are numbers of steps too.
+
+All schedules have the same four arguments: a schedule has its ``initial`` value before ``start`` and its ``final`` value
+from ``end`` on. They differ in the way between the two. Schedules are frozen dataclasses: they print, compare and pickle. A
+new one is one class and one entry in ``SCHEDULES``.
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 
-def _check_window(start: float, end: float) -> None:
-    if not start <= end:
-        raise ValueError(f"a schedule must not end before it starts: start={start}, end={end}")
-
-
-def _elapsed(progress: float, start: float, end: float) -> float:
-    """Share of the window [start, end] that has passed, in [0, 1]."""
-    if progress >= end:
-        return 1.0
-    if progress <= start:
-        return 0.0
-    return (progress - start) / (end - start)
-
-
 @dataclass(frozen=True)
-class Constant:
+class Window(ABC):
     """
-    The same value all along.
+    Base class of the schedules. A subclass says with :meth:`remaining` how far the value still is from ``final``:
 
-    >>> Constant(0.05)(0.7)
-    0.05
+        value = final + (initial - final) * remaining(t),     t = (progress - start) / (end - start), within [0, 1]
 
-    :param value: The value.
-    """
-
-    value: float
-
-    def __call__(self, progress: float) -> float:
-        return self.value
-
-
-@dataclass(frozen=True)
-class Cubic:
-    """
-    Sparsity that rises fast and lands softly: with t the elapsed share of [start, end],
-
-        s(t) = final + (initial - final) * (1 - t)**3
-
-    (Zhu & Gupta 2017, "To prune, or not to prune", eq. 1.)
-
-    >>> [round(Cubic(final=0.9, start=0.2, end=0.8)(p), 4) for p in (0.0, 0.2, 0.5, 0.8, 1.0)]
-    [0.0, 0.0, 0.7875, 0.9, 0.9]
-
-    :param final: Value at ``end`` and after.
-    :param initial: Value at ``start`` and before.
-    :param start: Progress at which it begins to rise.
+    :param final: Value from ``end`` on.
+    :param initial: Value before ``start``.
+    :param start: Progress at which the value begins to change.
     :param end: Progress at which it has arrived.
-    :raises ValueError: if ``end`` lies before ``start``
+    :raises ValueError: if ``end`` is less than ``start``
     """
 
-    final: float
+    final: float = 0.0
     initial: float = 0.0
     start: float = 0.0
     end: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_window(self.start, self.end)
+        if not self.start <= self.end:
+            raise ValueError(f"a schedule must not end before it starts: start={self.start}, end={self.end}")
 
     def __call__(self, progress: float) -> float:
-        left = (1.0 - _elapsed(progress, self.start, self.end)) ** 3
-        # This form is exact at both ends, and so are the budgets there.
-        return self.initial * left + self.final * (1.0 - left)
+        if progress < self.start:
+            return self.initial
+        remaining = self.remaining(1.0 if progress >= self.end else (progress - self.start) / (self.end - self.start))
+        # In this form the values at both ends are exact, and so are the budgets there.
+        return self.initial * remaining + self.final * (1.0 - remaining)
+
+    @abstractmethod
+    def remaining(self, t: float) -> float:
+        """
+        :param t: Elapsed share of the window, in [0, 1].
+        :return: Share of the way that is left, 0 at t = 1
+        """
 
 
-@dataclass(frozen=True)
-class Cosine:
+class Constant(Window):
     """
-    Half a cosine from one value to another: with t the elapsed share of [start, end],
+    The final value from ``start`` on: one step, and no way between the two values.
 
-        v(t) = final + (initial - final) * (1 + cos(pi t)) / 2
+    >>> Constant(0.05)(0.7)
+    0.05
+    """
 
-    (Evci et al. 2020, "Rigging the Lottery", section 3, where it decays the share of rewired weights.)
+    def remaining(self, t: float) -> float:
+        return 0.0
+
+
+class Linear(Window):
+    """
+    The same change at every step, ``remaining(t) = 1 - t``.
+
+    >>> [Linear(0.8)(p) for p in (0.0, 0.25, 1.0)]
+    [0.0, 0.2, 0.8]
+    """
+
+    def remaining(self, t: float) -> float:
+        return 1.0 - t
+
+
+class Cubic(Window):
+    """
+    Fast at first and slow in the end, ``remaining(t) = (1 - t)**3`` (Zhu & Gupta 2017, "To prune, or not to prune", eq. 1).
+
+    >>> [round(Cubic(0.9, start=0.2, end=0.8)(p), 4) for p in (0.0, 0.2, 0.5, 0.8, 1.0)]
+    [0.0, 0.0, 0.7875, 0.9, 0.9]
+    """
+
+    def remaining(self, t: float) -> float:
+        return (1.0 - t) ** 3
+
+
+class Cosine(Window):
+    """
+    Slow at both ends, ``remaining(t) = (1 + cos(pi * t)) / 2`` (Evci et al. 2020, "Rigging the Lottery", section 3, where it
+    lets the fraction of rewired weights fall to zero).
 
     >>> [round(Cosine(initial=0.3)(p), 4) for p in (0.0, 0.5, 1.0)]
     [0.3, 0.15, 0.0]
-
-    :param initial: Value at ``start`` and before.
-    :param final: Value at ``end`` and after.
-    :param start: Progress at which it begins to move.
-    :param end: Progress at which it has arrived.
-    :raises ValueError: if ``end`` lies before ``start``
     """
 
-    initial: float
-    final: float = 0.0
-    start: float = 0.0
-    end: float = 1.0
-
-    def __post_init__(self) -> None:
-        _check_window(self.start, self.end)
-
-    def __call__(self, progress: float) -> float:
-        half_wave = (1.0 + math.cos(math.pi * _elapsed(progress, self.start, self.end))) / 2
-        return self.initial * half_wave + self.final * (1.0 - half_wave)
+    def remaining(self, t: float) -> float:
+        return (1.0 + math.cos(math.pi * t)) / 2
 
 
-SCHEDULES = {"constant": Constant, "cubic": Cubic, "cosine": Cosine}
+#: By the name that YAML files use.
+SCHEDULES: dict[str, type[Window]] = {"constant": Constant, "linear": Linear, "cubic": Cubic, "cosine": Cosine}
+
+
+def check_schedule(argument: str, name: str) -> str:
+    """
+    :param argument: Name of the argument, for the error.
+    :param name: What a user gave as the name of a schedule.
+    :return: The same name
+    :raises ValueError: if there is no such schedule
+    """
+    if name not in SCHEDULES:
+        raise ValueError(f"unknown {argument}='{name}': use one of {', '.join(SCHEDULES)}")
+    return name

@@ -11,7 +11,7 @@ Named = dict[str, Tensor]
 #: Recomputes one scalar loss on one fixed batch.
 Loss = Callable[[], Tensor]
 
-#: Progress in [0, 1] -> value.
+#: Progress -> value; see :mod:`schedules`.
 Schedule = Callable[[float], float]
 
 

@@ -1,7 +1,21 @@
-"""What is saved with a model so that a run can be resumed, how it is restored, and the seeds of random draws."""
+"""The state that is saved with a model so that a run can be resumed, its restoring, and the seeds of random draws."""
 
-from sb3_sparse.state.restore import SavedLayers, restore
+from sb3_sparse.state.clock import Clock
+from sb3_sparse.state.identity import Identity
+from sb3_sparse.state.restore import restore
+from sb3_sparse.state.run import Run
 from sb3_sparse.state.seeding import draw_generator, first_seed
-from sb3_sparse.state.state import SparsityState, saved_bits
+from sb3_sparse.state.sparsity_state import SparsityState, TopologyRow, has_state, saved_bits
 
-__all__ = ["SavedLayers", "SparsityState", "draw_generator", "first_seed", "restore", "saved_bits"]
+__all__ = [
+    "Clock",
+    "Identity",
+    "Run",
+    "SparsityState",
+    "TopologyRow",
+    "draw_generator",
+    "first_seed",
+    "has_state",
+    "restore",
+    "saved_bits",
+]

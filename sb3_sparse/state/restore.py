@@ -1,9 +1,9 @@
 """
-Masks and quantizers, put back on a model that has just been loaded.
+Masks and quantizers of a model that has just been loaded.
 
-The zip of a stock policy is SB3's: its layers come back plain, and what they were is in ``sparsity_state`` alone. Every
-callback puts back all of it before it begins, also on networks that it does not govern; :func:`restore` does so without
-training. The layers of a sparse policy know for themselves.
+The zip of a stock policy is a plain SB3 zip: its layers are loaded as plain layers, and ``sparsity_state`` alone says what
+they were. Every callback restores all saved layers before it starts, those of other networks included; :func:`restore` does so
+without training. The layers of a sparse policy are saved with their masks and bits.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch as th
 
 from sb3_sparse.nn import Layer, MaskedLayer, find_networks, hold_masks, mask_layers
-from sb3_sparse.state.state import SparsityState
+from sb3_sparse.state.sparsity_state import SparsityState, has_state
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 class SavedLayers:
     """
-    What was saved of layers that do not have it. To read it changes nothing.
+    The saved masks and bits of layers that do not have them. Reading them changes nothing.
 
     :param model: The model.
     :param state: Its saved state.
-    :raises ValueError: if that is damaged
+    :raises ValueError: if the state is damaged
     """
 
     def __init__(self, model: "BaseAlgorithm", state: SparsityState) -> None:
@@ -32,7 +32,7 @@ class SavedLayers:
         self._state = state
         self.masks: dict[Layer, th.Tensor] = {}
         self.bits: dict[Layer, int] = {}
-        #: Networks whose pruned weights have come back, with the names of their layers: their masks fit no longer.
+        #: Networks with weights that are not zero where the saved masks are: these masks are out of date. With layer names.
         self.regrown: dict[str, list[str]] = {}
         bits = state.load_bits()
         for network, layers in find_networks(self._policy).items():
@@ -49,18 +49,18 @@ class SavedLayers:
                 self.masks.update(masks)
 
     def drop_regrown(self) -> None:
-        """Forget the masks that fit no longer, rather than kill new weights with them, and say so."""
+        """Delete masks that are out of date, rather than zero new weights with them, and warn."""
         for network, layers in self.regrown.items():
             for layer in layers:
                 self._state.drop_mask(layer)
             warnings.warn(
                 f"network '{network}' was saved with masks and has since been trained without its callback, so pruned "
-                "weights have come back; the saved masks are dropped, and its callback starts anew on the weights as they are",
+                "weights have come back; the saved masks are dropped, and its callback starts anew on the present weights",
                 stacklevel=2,
             )
 
     def put_back(self) -> None:
-        """Mask and quantize the layers as they were, for good: the optimizers obey as well."""
+        """Mask and quantize the layers as they were saved; the optimizers obey the masks too."""
         for layer in (*self.masks, *self.bits):
             mask_layers(layer, persistent=False)
             assert isinstance(layer, MaskedLayer)
@@ -73,20 +73,20 @@ class SavedLayers:
 
 def restore(model: "BaseAlgorithm") -> None:
     """
-    Make a loaded model what it was when it was saved: the same layers masked and quantized, so it predicts the same.
+    Mask and quantize the layers of a loaded model as they were when it was saved, so that it predicts the same.
 
         model = SAC.load("agent")  # a stock policy, saved after QATCallback had begun: it computes with float weights
-        restore(model)             # with quantized ones
+        restore(model)             # with quantized weights
 
-    Models that go on training with a callback of this package do not need it, sparse policies never do, and to call it
-    twice does no harm.
+    Models that go on training with a callback of this package do not need it, and sparse policies never do. Calling it twice
+    does no harm.
 
     :param model: Any SB3 model; one without a saved state stays as it is.
-    :raises ValueError: if the saved state is damaged, or this is no model
+    :raises ValueError: if the saved state is damaged, or the argument is not a model
     """
     if not hasattr(model, "policy"):
         raise ValueError(f"restore takes a model, such as SAC.load(...), and was given a {type(model).__name__}")
-    if hasattr(model, "sparsity_state"):
+    if has_state(model):
         saved = SavedLayers(model, SparsityState(model))
         saved.drop_regrown()
         saved.put_back()

@@ -1,4 +1,4 @@
-"""Random numbers that can be resumed: a draw follows from a seed and its number, so no generator has to be saved."""
+"""Random numbers that can be resumed: each draw has a generator that follows from a seed and the draw's number."""
 
 from typing import TYPE_CHECKING
 from zlib import crc32
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def first_seed(seed: int | None, model: "BaseAlgorithm") -> int:
     """
-    :param seed: What the user chose, or None.
-    :param model: The model, whose seed is the second choice.
-    :return: The seed of a run; a fresh one if neither has any
+    :param seed: The user's seed, or None.
+    :param model: The model, whose seed is used if the user has given none.
+    :return: The seed of a run; a fresh one if neither has a seed
     """
     seed = seed if seed is not None else model.seed
     return seed if seed is not None else int(np.random.SeedSequence().generate_state(1)[0])
@@ -24,7 +24,7 @@ def draw_generator(seed: int, draw: int, purpose: str) -> th.Generator:
     """
     :param seed: Seed of the run.
     :param draw: Number of the draw.
-    :param purpose: What it is for: every network has draws of its own, also those of two callbacks with the same seed.
+    :param purpose: Purpose of the draw, such as the name of a network: other purposes get independent numbers.
     :return: A CPU generator
     """
     entropy = [seed, draw, crc32(purpose.encode())]

@@ -1,4 +1,4 @@
-"""Where weights go when a model is rewired: anywhere (SET), or where a dense network's gradient is largest (RigL)."""
+"""The masks of a rewiring: weights grow at random places (SET), or where the dense gradient is largest (RigL)."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -9,14 +9,13 @@ from torch.optim import Optimizer
 
 from sb3_sparse.nn import DenseGradients, MaskedLayer
 from sb3_sparse.sparsity import SALIENCIES, Named, magnitude, random, rewire
-from sb3_sparse.state.seeding import draw_generator
-from sb3_sparse.state.state import SparsityState
+from sb3_sparse.state import draw_generator
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 GROW = ("random", "gradient")
-#: Calls of ``train()`` in which every network of an off-policy algorithm should have been trained once.
+#: Number of calls of ``train()`` within which an off-policy algorithm trains every network at least once.
 PATIENCE = 20
 
 
@@ -44,26 +43,26 @@ class Growth:
         self._drop = drop
         self._by_gradient = grow == "gradient"
         self._gradients = DenseGradients([layer for network in layers.values() for layer in network.values()], optimizers)
-        self._caught: dict[MaskedLayer, Tensor] = {}
-        #: Numbers of updates after which gradients were missing, since the last time that they were not.
+        self._recorded: dict[MaskedLayer, Tensor] = {}
+        #: The model's numbers of updates at which gradients were missing, since they were last complete.
         self._waited: set[int] = set()
 
     def start(self) -> None:
-        """A rewiring is due after the call of ``train()`` that comes next."""
+        """Record gradients: a rewiring is due after the next call of ``train()``."""
         if self._by_gradient:
             self._gradients.start()
 
     def stop(self) -> None:
-        """That call is over."""
-        self._caught = self._gradients.stop()
+        """That call is over: keep its gradients."""
+        self._recorded = self._gradients.stop()
 
     def masks(self, fraction: float, seed: int, number: int) -> Named:
         """
         :param fraction: Share of each layer's weights to move.
-        :param seed: Seed of what is drawn.
-        :param number: Number of the rewiring; together with the seed it fixes what is drawn.
+        :param seed: Seed of the run.
+        :param number: Number of the rewiring; together with the seed it determines all random numbers.
         :return: New masks of all layers, with the same count in each, dense layers as they are; none if gradients are missing
-        :raises ValueError: if they have been missing for too long
+        :raises ValueError: if gradients have been missing for too long
         """
         if self._by_gradient and self._is_missing():
             return {}
@@ -72,7 +71,7 @@ class Growth:
             sparse = {name: layer for name, layer in layers.items() if layer.pruned}
             weights = {name: layer.weight.detach() for name, layer in sparse.items()}
             if self._by_gradient:
-                places = magnitude({name: self._caught[layer] for name, layer in sparse.items()})
+                places = magnitude({name: self._recorded[layer] for name, layer in sparse.items()})
             else:
                 places = random(weights, generator=draw_generator(seed, number, f"grow {network}"))
             scores = SALIENCIES[self._drop](weights, generator=draw_generator(seed, number, f"drop {network}"))
@@ -81,59 +80,18 @@ class Growth:
         return masks
 
     def _is_missing(self) -> bool:
-        """Whether a gradient is; an actor that is updated every other time has none in between."""
+        """Whether a gradient is missing: an actor that is updated every other time has none in between."""
         layers = [(name, layer) for network in self._layers.values() for name, layer in network.items()]
-        missing = [name for name, layer in layers if layer.pruned and layer not in self._caught]
+        missing = [name for name, layer in layers if layer.pruned and layer not in self._recorded]
         if not missing:
             self._waited.clear()
             return False
         self._waited.add(self._model._n_updates)
-        # On-policy algorithms train all that they train in every call.
+        # On-policy algorithms train all their networks in every call.
         off_policy = max(PATIENCE, 2 * getattr(self._model, "policy_delay", 1))
         if len(self._waited) >= (1 if isinstance(self._model, OnPolicyAlgorithm) else off_policy):
             raise ValueError(
-                f"no optimizer has moved {', '.join(missing)} since a rewiring became due, so there is no gradient to grow "
-                'by: leave them out, or use grow="random"'
+                f"no optimizer has updated {', '.join(missing)} since a rewiring became due, so there is no gradient to grow "
+                'by: exclude these layers, or use grow="random"'
             )
         return True
-
-
-class Pending:
-    """
-    Masks that a run has chosen in its end, and that the next one begins with.
-
-    :param model: The model.
-    :param state: What is saved with it.
-    :param clock: The clock of the callback.
-    :param layers: The layers by full name.
-    """
-
-    def __init__(
-        self, model: "BaseAlgorithm", state: SparsityState, clock: dict[str, int], layers: dict[str, MaskedLayer]
-    ) -> None:
-        self._model = model
-        self._state = state
-        self._clock = clock
-        self._layers = layers
-
-    def keep(self, masks: Named) -> None:
-        """
-        :param masks: Masks of the layers.
-        """
-        for name, mask in masks.items():
-            self._state.save_mask(name, mask, "pending")
-        self._clock["pending"] = self._model._n_updates
-
-    def take(self) -> Named:
-        """
-        :return: The masks, once, if the model has not been trained and no layer pruned since; none otherwise
-        """
-        fits = self._clock.pop("pending", None) == self._model._n_updates
-        masks: Named = {}
-        for name, layer in self._layers.items():
-            mask = self._state.load_mask(name, layer.mask.shape, "pending")
-            self._state.drop_mask(name, "pending")
-            fits = fits and mask is not None and int(mask.sum()) == int(layer.mask.sum())
-            if mask is not None:
-                masks[name] = mask.to(layer.mask.device)
-        return masks if fits else {}

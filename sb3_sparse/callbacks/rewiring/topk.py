@@ -2,11 +2,12 @@
 The target rule of DS-TD3: after each soft update a layer of the target network keeps its largest weights, as many as its
 online twin has nonzero ones (Sokar et al. 2022, Algorithm 1, line 32). Their places may differ.
 
-SB3 updates target networks in the middle of ``train()``, where no callback is called. But whoever uses a target network goes
-through the forward pass of its layers, and whoever saves it through their state dict, so each prunes itself right before that;
-and the callback has all of them looked after whenever others may look at the model. Like a mask, a follower stays with its
-layer when training ends. A soft update moves biases, so a layer that has seen its bias before has nothing to do;
-a short one may stand still for a moment, and the layer's weights, which are few, are looked at in its place.
+SB3 updates target networks in the middle of ``train()``, where no callback is called. So hooks on each target layer prune it
+just before it is used (its forward pass) or saved (its state dict), and the callback prunes all target layers before others
+may look at the model. Like a mask, a follower stays with its layer when training ends.
+
+A soft update changes the bias of a layer. If the bias is the same as at the last pruning, the layer need not be pruned again.
+A short bias may stay the same by rounding; then the weights, which are few, are compared instead.
 """
 
 import math
@@ -24,7 +25,7 @@ SHORT = 16
 
 class TopkFollower:
     """
-    One layer of a target network, and a forward pre-hook on it.
+    One layer of a target network, with hooks that prune it before it is used or saved.
 
     :param online: The layer that it follows.
     :param target: The layer of the target network.
@@ -44,14 +45,14 @@ class TopkFollower:
         self.prune()
 
     def detach(self) -> None:
-        """Leave the target network to the averaging."""
+        """Remove the hooks, and leave the target layer to the soft update."""
         for handle in self._handles:
             handle.remove()
 
     def prune(self) -> None:
         """Prune the target layer if it has changed since the last time."""
         if self.online.pruned:
-            # Modules are slow to find their parameters, and this is asked several times per gradient step.
+            # Attribute access on modules is slow, and this runs several times per gradient step.
             parameters = self.target._parameters
             witness = parameters["bias"]
             if witness is None or len(witness) < SHORT:
@@ -64,14 +65,14 @@ class TopkFollower:
     def _prune(self, witness: Tensor) -> None:
         weight, like = self.target.weight, self.online.weight
         if self._seen is None:
-            # A resumed target was pruned before online weights were regrown, and these are zero still.
+            # A resumed target was pruned before online weights were grown, and those are still zero.
             self._seen = th.full_like(witness, math.nan)
             like = self.online.mask
         if weight.is_cpu and weight.is_contiguous():
             self._candidates = keep_largest(weight, like, self._candidates)
         else:
             keep_largest_on_device(weight, like, (witness != self._seen).any())
-        # Last, for the witness may be the weight.
+        # Last, because the witness may be the weight.
         self._seen.copy_(witness)
 
 
@@ -87,8 +88,8 @@ def keep_largest(weight: Tensor, like: Tensor, candidates: np.ndarray | None = N
 
     :param weight: The tensor to prune, contiguous and on the CPU; among equal magnitudes the lower index stays.
     :param like: The tensor that has the right number of nonzero entries.
-    :param candidates: Flat indices, ascending, of what is likely to have to go. They save time and change nothing: if there
-        are others as small as what they would have go, all are looked at.
+    :param candidates: Flat indices, ascending, of entries that are probably among the smallest. They save time and do not
+        change the result: if other entries are as small as the largest one to be zeroed, all are compared.
     :return: Candidates for the next time
     """
     # numpy compares and selects with vector instructions, where torch's count_nonzero, topk and kthvalue do not.
@@ -132,7 +133,7 @@ def _drop(entries: np.ndarray, places: np.ndarray, magnitude: np.ndarray, larges
 @th.no_grad()
 def keep_largest_on_device(weight: Tensor, like: Tensor, condition: Tensor) -> None:
     """
-    Same as ``if condition: keep_largest(weight, like)``, on any device, and the host waits for nothing.
+    Same as ``if condition: keep_largest(weight, like)``, on any device and without synchronising with the host.
 
     :param weight: The tensor to prune.
     :param like: The tensor that has the right number of nonzero entries.
@@ -148,7 +149,7 @@ def keep_largest_on_device(weight: Tensor, like: Tensor, condition: Tensor) -> N
 def follow_topk(twins: dict[MaskedLayer, list[Layer]]) -> list[TopkFollower]:
     """
     :param twins: By online layer: the layers of target networks that follow it.
-    :return: A follower for each of these, in place of those that it had
+    :return: A new follower for each target layer, in place of the one that it had
     """
     unfollow(twins)
     return [TopkFollower(online, target) for online, targets in twins.items() for target in targets]
@@ -156,7 +157,7 @@ def follow_topk(twins: dict[MaskedLayer, list[Layer]]) -> list[TopkFollower]:
 
 def unfollow(twins: dict[MaskedLayer, list[Layer]]) -> None:
     """
-    :param twins: By online layer: the layers of target networks that are to be left to other rules.
+    :param twins: By online layer: the layers of target networks that get another rule.
     """
     for target in (target for targets in twins.values() for target in targets):
         for hook in list(target._forward_pre_hooks.values()):
