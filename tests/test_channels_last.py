@@ -133,7 +133,7 @@ def test_state_that_is_loaded_while_it_trains():
 
 
 def test_without_convolutions():
-    with pytest.raises(ValueError, match="DQNPolicy has no convolution that ChannelsLastCallback could make faster"):
+    with pytest.raises(ValueError, match="DQNPolicy has no convolution, so ChannelsLastCallback cannot make it faster"):
         CASES["dqn"].make().learn(10, callback=ChannelsLastCallback())
 
 

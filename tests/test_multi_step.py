@@ -75,5 +75,5 @@ def test_a_model_without_steps(name):
 
 
 def test_a_start_that_is_none():
-    with pytest.raises(ValueError, match=r"start=1\.5 is no share of a run"):
+    with pytest.raises(ValueError, match=r"start=1\.5 is not a share of a run"):
         DelayedMultiStepCallback(start=1.5)

@@ -236,7 +236,7 @@ def test_wrong_arguments_of_extractors_are_named(extractor):
     for name, value in {"width": 0, "features_dim": -3}.items():
         with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {value}"):
             extractor(images, **{name: value})
-    with pytest.raises(ValueError, match="is no space of images: use MlpPolicy"):
+    with pytest.raises(ValueError, match="is not a space of images: use MlpPolicy"):
         extractor(spaces.Box(-1, 1, (4,), np.float32))
     # Floats are images if they are said to be.
     assert extractor(spaces.Box(0, 1, (4, 42, 42), np.float32), normalized_image=True)(th.zeros(1, 4, 42, 42)).shape[0] == 1

@@ -82,7 +82,7 @@ def test_every_algorithm(name, grow, sparse):
 
 def test_gradient_of_a_network_that_no_optimizer_moves():
     model = CASES["trpo"].make(n_steps=4, batch_size=4)
-    message = r"no optimizer has moved mlp_extractor.policy_net.0, .*, action_net since a rewiring became due"
+    message = r"no optimizer has updated mlp_extractor.policy_net.0, .*, action_net since a rewiring became due"
     with pytest.raises(ValueError, match=message):
         model.learn(200, callback=rewiring(grow="gradient"))
     assert model.num_timesteps <= 16

@@ -725,7 +725,7 @@ def test_algorithms_without_losses(name):
     for kind, saliency in ((OneShotPruningCallback, "snip"), (GradualPruningCallback, "grasp")):
         model = CASES[name].make()
         message = error_of(model, kind("all", 0.5, saliency=saliency))
-        assert f"{type(model).__name__} cannot be asked for them: use SAC, TD3, DDPG, DQN, an offline algorithm" in message
+        assert f"{type(model).__name__} are not known: use SAC, TD3, DDPG, DQN, an offline algorithm" in message
 
 
 def test_an_algorithm_with_a_training_of_its_own():
@@ -737,7 +737,7 @@ def test_an_algorithm_with_a_training_of_its_own():
         pass
 
     arguments = {**CASES["sac"].kwargs, "policy_kwargs": {"net_arch": [16, 16]}, "seed": 0, "device": "cpu"}
-    assert "Mine cannot be asked" in error_of(
+    assert "those of Mine are not known" in error_of(
         Mine("MlpPolicy", "Pendulum-v1", **arguments), OneShotPruningCallback("all", 0.5, saliency="snip")
     )
     Same("MlpPolicy", "Pendulum-v1", **arguments).learn(30, callback=OneShotPruningCallback("all", 0.5, saliency="snip"))
@@ -760,7 +760,7 @@ def test_frozen_layers():
     model = CASES["td3"].make()
     model.actor.mu[0].weight.requires_grad_(False)
     message = error_of(model, OneShotPruningCallback("all", 0.5, saliency="snip"))
-    assert message == "saliency 'snip' needs gradients, so leave out what has none: ['actor.mu.0']"
+    assert message == "saliency 'snip' needs gradients: exclude the layers without any: ['actor.mu.0']"
     model.learn(30, callback=OneShotPruningCallback("all", 0.5, saliency="snip", exclude=["actor.mu.0"]))
 
 
@@ -777,5 +777,5 @@ def test_arguments():
             drawn = {"erdos_renyi": {"lambdas": [1], "counts": "bernoulli"}}
             OneShotPruningCallback("actor", None, saliency=name, distribution=drawn)
     for saliency in ("magnitude", "random", "magnitude_by_sign", magnitude):
-        with pytest.raises(ValueError, match="needs no data, so there is nothing to take n_samples=10 of"):
+        with pytest.raises(ValueError, match="needs no data: leave out n_samples=10"):
             OneShotPruningCallback("actor", 0.5, saliency=saliency, n_samples=10)

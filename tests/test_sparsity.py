@@ -320,7 +320,7 @@ def test_erdos_renyi_draws_within_three_sigma():
 def test_erdos_renyi_draws_are_uniform_ones():
     bernoulli = partial(erdos_renyi, lambdas=(1,), counts="bernoulli")
     for scores in ([[-0.1, 0.5]], [[1.0, 0.5]], [[th.inf, 0.5]]):
-        with pytest.raises(ValueError, match=r"layer 'a' are no draws from .*: use saliency 'random'"):
+        with pytest.raises(ValueError, match=r"needs scores drawn from .* those of layer 'a' are not: use saliency 'random'"):
             bernoulli({"a": th.tensor(scores)})
     # What is pruned stays so, and a layer that the draws would empty keeps one weight.
     assert bernoulli({"a": th.tensor([[-th.inf, -th.inf, 0.99, 0.5]])}) == {"a": 2}

@@ -1,4 +1,4 @@
-"""SB3's policies with masked layers: one mixin, one tiny class per policy; and features extractors for images."""
+"""SB3's policies with masked layers (one mixin, one class per policy), and features extractors for images."""
 
 from sb3_sparse.policies.extractors import MinAtarExtractor, ResNetExtractor
 from sb3_sparse.policies.mixin import SparsePolicyMixin

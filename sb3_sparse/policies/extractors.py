@@ -1,8 +1,9 @@
 """
-Features extractors for images beside SB3's ``NatureCNN``: the residual network of the compression paper, and MinAtar's CNN.
+Features extractors for images, in addition to SB3's ``NatureCNN``: the residual network of the compression paper, and
+MinAtar's CNN.
 
-DQN, QR-DQN, PPO and A2C put two layers of 64 units behind any extractor but ``NatureCNN`` itself; ``net_arch=[]`` leaves them
-out:
+DQN, QR-DQN, PPO and A2C add two layers of 64 units after any extractor other than ``NatureCNN`` itself; ``net_arch=[]`` leaves
+them out:
 
     policy_kwargs = dict(features_extractor_class=ResNetExtractor, features_extractor_kwargs=dict(width=2), net_arch=[])
     DQN("CnnPolicy", env, policy_kwargs=policy_kwargs)
@@ -20,13 +21,14 @@ from torch import Tensor, nn
 
 class ImageExtractor(NatureCNN):
     """
-    Convolutions, then one linear layer with a ReLU, as in ``NatureCNN``, whose place it takes wherever SB3 asks for one.
+    Convolutions, then one linear layer with a ReLU, as in ``NatureCNN``. It is a subclass, because SB3 tests for that class.
 
     :param observation_space: Images ``[channels, height, width]``.
     :param features_dim: Units of the linear layer.
-    :param normalized_image: Whether the images are floats already, so that their space need not be one of bytes.
-    :param convolutions: Makes the convolutional part, for a number of channels.
-    :raises ValueError: if these are no images, or too small for the convolutions, or on a size that is none
+    :param normalized_image: Whether the images are already floats, so that their space need not consist of bytes.
+    :param convolutions: Function that makes the convolutional part, for a number of channels.
+    :raises ValueError: on a space that does not consist of images, images too small for the convolutions, or a size that is
+        not a positive whole number
     """
 
     def __init__(
@@ -41,8 +43,8 @@ class ImageExtractor(NatureCNN):
         BaseFeaturesExtractor.__init__(self, observation_space, features_dim)
         if not is_image_space(observation_space, check_channels=False, normalized_image=normalized_image):
             raise ValueError(
-                f"{type(self).__name__} takes images, and {observation_space} is no space of images: use MlpPolicy, or give "
-                "normalize_images=False for images of floats"
+                f"{type(self).__name__} takes images, and {observation_space} is not a space of images: use MlpPolicy, or "
+                "give normalize_images=False for images of floats"
             )
         assert observation_space.shape is not None
         self.cnn = convolutions(observation_space.shape[0])
@@ -57,9 +59,9 @@ class ImageExtractor(NatureCNN):
 def _check_size(name: str, size: int, least: int = 1) -> None:
     """
     :param name: Name of an argument.
-    :param size: A number of things.
-    :param least: The smallest there may be.
-    :raises ValueError: if it is no whole number, or smaller
+    :param size: Its value.
+    :param least: The smallest value allowed.
+    :raises ValueError: if it is not a whole number, or too small
     """
     if not isinstance(size, int) or isinstance(size, bool) or size < least:
         raise ValueError(f"{name} must be a whole number of at least {least}, got {size!r}")
@@ -89,11 +91,11 @@ class MinAtarExtractor(ImageExtractor):
 
 class Stacks(NamedTuple):
     """
-    One form of :class:`ResNetExtractor`: what differs from stack to stack, and the units behind them.
+    One form of :class:`ResNetExtractor`: three stacks and a linear layer.
 
-    :param filters: Of all convolutions of each stack.
-    :param kernels: Of the first convolution of each stack.
-    :param strides: Of the first convolution of each stack.
+    :param filters: Filters of all convolutions of each stack.
+    :param kernels: Kernel size of the first convolution of each stack.
+    :param strides: Stride of the first convolution of each stack.
     :param features_dim: Units of the linear layer.
     """
 
@@ -104,7 +106,7 @@ class Stacks(NamedTuple):
 
 
 #: Table 2 of Ivanov et al. 2025, and figure 3 (right) of Espeholt et al. 2018 (arXiv:1802.01561).
-FORMS = {
+STACKS = {
     "paper": Stacks(filters=(32, 64, 64), kernels=(8, 4, 3), strides=(4, 2, 1), features_dim=512),
     "impala": Stacks(filters=(16, 32, 32), kernels=(3, 3, 3), strides=(1, 1, 1), features_dim=256),
 }
@@ -135,8 +137,8 @@ class ResNetExtractor(ImageExtractor):
     """
     Three stacks, each a convolution, a max pool (kernel 3, stride 2) and ``depth`` residual blocks; ReLU and a linear layer.
 
-    The paper says nothing of padding; ``(kernel - 1) // 2`` here, which makes 84 x 84 pixels into 2 x 2 in its own form and
-    into 11 x 11 in IMPALA's.
+    The paper does not give the padding. Here it is ``(kernel - 1) // 2``, so 84 x 84 pixels become 2 x 2 in the paper's form
+    and 11 x 11 in IMPALA's.
 
     :param observation_space: Images ``[channels, height, width]``.
     :param features_dim: Units of the linear layer; by default 512 in the paper's form and 256 in IMPALA's.
@@ -145,7 +147,7 @@ class ResNetExtractor(ImageExtractor):
         (Espeholt et al. 2018), about five times the FLOPs.
     :param width: Multiplies the number of filters of all convolutions.
     :param depth: Residual blocks per stack.
-    :raises ValueError: on an unknown form, or images that are none
+    :raises ValueError: on an unknown form, or a space that does not consist of images
     """
 
     def __init__(
@@ -157,11 +159,11 @@ class ResNetExtractor(ImageExtractor):
         width: int = 1,
         depth: int = 2,
     ) -> None:
-        if form not in FORMS:
-            raise ValueError(f"unknown form '{form}': use one of {', '.join(FORMS)}")
+        if form not in STACKS:
+            raise ValueError(f"unknown form '{form}': use one of {', '.join(STACKS)}")
         _check_size("width", width)
         _check_size("depth", depth, least=0)
-        stacks = FORMS[form]
+        stacks = STACKS[form]
 
         def convolutions(channels: int) -> nn.Sequential:
             return nn.Sequential(*_stacks(stacks, channels, width, depth), nn.ReLU(), nn.Flatten())
