@@ -210,9 +210,9 @@ def number(at, value):
         (change(5, 8), "unknown flags"),
         (change(6, 0), "it has no layer"),
         (change(LAYER, 128), "unknown kind"),
-        (change(LAYER, 2 + 16), "that only a convolution is"),
-        (change(LAYER, 2 + 32), "that only a convolution is"),
-        (change(LAYER, 2 + 64), "that only a convolution is"),
+        (change(LAYER, 2 + 16), "that only a convolution has"),
+        (change(LAYER, 2 + 32), "that only a convolution has"),
+        (change(LAYER, 2 + 64), "that only a convolution has"),
         (change(LAYER, 8), "scales without integers"),
         (change(LAYER, 3), "a convolution does not fit"),
         (change(LAYER + 1, 8), "unknown kind"),
@@ -310,7 +310,7 @@ def test_pools_that_would_take_forever(shape, stride, pool):
 
 def test_file_that_is_none(tmp_path):
     (tmp_path / "a.sb3s").write_bytes(b"hello")
-    with pytest.raises(ValueError, match="this is no compressed policy of sb3_sparse"):
+    with pytest.raises(ValueError, match="this is not a compressed policy of sb3_sparse"):
         load(tmp_path / "a.sb3s")
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "b.sb3s")

@@ -295,7 +295,7 @@ def test_backends_agree(seed):
 def test_integer_arithmetic_is_refused():
     model = model_of("dqn, impala, deep")
     network = compress(model, calibration=observe(model, 4), backend="numpy").network
-    with pytest.raises(ValueError, match="integer arithmetic knows no residual layers"):
+    with pytest.raises(ValueError, match="has residual=True, which the integer code"):
         integer_layers(network)
 
 

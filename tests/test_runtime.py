@@ -188,7 +188,7 @@ def test_copies_take_the_backend_that_they_can_have(monkeypatch):
     for cached in (native._module, native._library):
         monkeypatch.setattr(native, cached.__name__, cached.__wrapped__)
     assert pickle.loads(data).backend == "numpy"
-    with pytest.raises(RuntimeError, match="backend 'compiled' is not to be had: none here"):
+    with pytest.raises(RuntimeError, match="backend 'compiled' is not available: none here"):
         Policy(continuous(), "compiled")
 
 
@@ -570,7 +570,7 @@ def test_no_compiler(env, cache, monkeypatch):
         monkeypatch.setattr(native, function.__name__, function.__wrapped__)
     assert Policy(continuous()).backend == "numpy"
     for backend in ("ctypes", "compiled", "vbmi"):
-        with pytest.raises(RuntimeError, match=f"backend '{backend}' is not to be had: .{{10,}}") as error:
+        with pytest.raises(RuntimeError, match=f"backend '{backend}' is not available: .{{10,}}") as error:
             Policy(continuous(), backend)
         assert isinstance(error.value.__cause__, BuildError | ValueError)
 

@@ -23,12 +23,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network, Normalize
+from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
+from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
+from sb3_sparse.version import __version__
 
 if TYPE_CHECKING:
     from onnx import SparseTensorProto
 
-FORMS = ("float", "qdq", "sparse")
+WEIGHT_FORMS = ("float", "qdq", "sparse")
 #: Old enough for every runtime of the last years: all that is needed here has been there since opset 13.
 _OPSET, _IR_VERSION = 17, 8
 #: ``TensorProto.FLOAT``, a number of the format.
@@ -42,6 +44,23 @@ _OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {
     "sigmoid": ("Sigmoid", ()),
 }
 
+ONNX = Capabilities(
+    "the ONNX export",
+    instead="use the compact file, or export the policy without it",
+    records={
+        Network: "shape image normalize layers head ranges",
+        Normalize: "mean scale limit",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Activation: "name low high",
+        Pool: "kernel stride padding",
+        Minifloats: "codes unit",
+        Fixed: "codes unit",
+        Head: "kind shape low high groups",
+    },
+    activations=("identity", "clip", "silu", *_OPERATORS),
+    heads=("unscale", "clip", "argmax", "positive"),
+)
+
 
 def to_onnx(network: Network, *, form: str = "float") -> bytes:
     """
@@ -50,11 +69,12 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
     :param network: The network.
     :param form: "float", "qdq" or "sparse", as said above.
     :return: What an ``.onnx`` file holds
-    :raises ValueError: if there is no such form, or the layers do not fit each other
+    :raises ValueError: if the form is unknown, the layers do not fit each other, or ONNX has no operators for the network here
     :raises ImportError: if the package ``onnx`` is not installed
     """
-    if form not in FORMS:
-        raise ValueError(f"unknown form '{form}': use one of {', '.join(FORMS)}")
+    if form not in WEIGHT_FORMS:
+        raise ValueError(f"unknown form '{form}': use one of {', '.join(WEIGHT_FORMS)}")
+    require_known(network, ONNX)
     try:
         import_module("onnx")
     except ImportError as error:
@@ -215,8 +235,7 @@ def _serialize(graph: _Graph, network: Network, form: str) -> bytes:
         opset_imports=[helper.make_opsetid("", _OPSET)],
         ir_version=_IR_VERSION,
         producer_name="sb3_sparse",
-        # Not imported above: this package is below its root.
-        producer_version=str(import_module("sb3_sparse").__version__),
+        producer_version=__version__,
         doc_string="The deterministic policy of a Stable-Baselines3 model, normalization and rescaling included.",
     )
     data: bytes = model.SerializeToString(deterministic=True)

@@ -16,10 +16,28 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.backends.plan_convolution import in_bytes
-from sb3_sparse.runtime.network.records import Floats, Layer, Minifloats, Network
-from sb3_sparse.runtime.network.reference import apply_layer, columns, pool
+from sb3_sparse.export.c import text
+from sb3_sparse.runtime.network.capabilities import Capabilities, require_known, unknown
+from sb3_sparse.runtime.network.records import Activation, Fixed, Floats, Head, Layer, Minifloats, Network, Normalize, Pool
+from sb3_sparse.runtime.network.reference import columns, pool
 
+#: Without residual layers: they would need one unit for everything that is added up.
+INTEGER = Capabilities(
+    "the integer code of a C header",
+    instead="use its float code",
+    records={
+        Network: "shape image normalize layers head ranges",
+        Normalize: "mean scale limit",
+        Layer: "weight bias activation scale gain stride padding rectify pool",
+        Activation: "name low high",
+        Pool: "kernel stride padding",
+        Minifloats: "codes unit",
+        Fixed: "codes unit",
+        Head: "kind shape low high groups",
+    },
+    activations=text.ACTIVATIONS,
+    heads=("unscale", "clip", "argmax", "positive"),
+)
 #: Room above the largest activation of the calibration.
 _HEADROOM = 1.5
 #: Where the calibration has seen nothing but zeros.
@@ -50,15 +68,25 @@ class IntegerLayer:
     bias: NDArray[np.int64]
 
 
+def without_integers(network: Network) -> str | None:
+    """
+    :param network: A network.
+    :return: Why there is no integer code of it, or None if there is
+    """
+    if network.residual:
+        return "a residual network"
+    if network.ranges is None or not all(layer.quantized for layer in network.layers):
+        return "exported without calibration or with float weights"
+    return unknown(network, INTEGER)
+
+
 def integer_layers(network: Network) -> list[IntegerLayer]:
     """
     :param network: A quantized network with the ranges of a calibration.
     :return: The constants of its layers
-    :raises ValueError: if it has no ranges, a float layer or a residual one
+    :raises ValueError: if it has no ranges, a float layer, or something that integer arithmetic does not compute
     """
-    if network.residual:
-        # The stream would need one unit for all that is added to it.
-        raise ValueError("integer arithmetic knows no residual layers: use the float code")
+    require_known(network, INTEGER)
     if network.ranges is None:
         raise ValueError("integer arithmetic needs the range of the activations: give compress(..., calibration=observations)")
     if not all(layer.quantized for layer in network.layers):
@@ -172,25 +200,3 @@ def _sums(layer: Layer, values: NDArray[np.int64]) -> NDArray[np.int64]:
     _, height, width = layer.sum_shape(values.shape[1:])
     sums = columns(layer, values) @ weight.T
     return sums.reshape(len(values), height, width, -1).transpose(0, 3, 1, 2)
-
-
-def simulate_bytes(network: Network, observations: Floats) -> Floats:
-    """
-    What the AVX-512 VBMI kernels compute: float inputs for the first layer (pixels are whole numbers, so bytes are the same),
-    and for those of :func:`~sb3_sparse.runtime.backends.plan_convolution.in_bytes` inputs in 8 bits between the smallest
-    (at most 0) and the largest of all inputs of the layer.
-
-    :param network: A quantized network.
-    :param observations: ``[n, *shape]``.
-    :return: Outputs of the last layer, ``[n, out]``
-    """
-    x = observations.astype(np.float32)
-    x = before = x if network.normalize is None else network.normalize(x)
-    for index, layer in enumerate(network.layers):
-        if in_bytes(network, index):
-            axes = tuple(range(1, x.ndim))
-            low = np.minimum(x.min(axis=axes, keepdims=True), np.float32(0))
-            unit = (np.maximum(x.max(axis=axes, keepdims=True), np.float32(0)) - low) * np.float32(1 / 255)
-            x = np.rint((x - low) / np.where(unit > 0, unit, np.float32(1))) * unit + low
-        before, x = x, apply_layer(layer, x, before)
-    return x

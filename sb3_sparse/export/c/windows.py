@@ -4,7 +4,7 @@ from dataclasses import replace
 from math import prod
 
 from sb3_sparse.export.c import text
-from sb3_sparse.export.c.layers import Tables
+from sb3_sparse.export.c.tables import Tables
 from sb3_sparse.runtime.network.records import Layer, Shape
 
 

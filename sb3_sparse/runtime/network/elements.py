@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Shape = tuple[int, ...]
 
 
 class Activation(NamedTuple):
@@ -38,7 +39,7 @@ def _sigmoid(x: Floats) -> Floats:
     return y
 
 
-#: What a layer may end in. The order is part of the file format: a new one goes to the end.
+#: What a layer may end in: the definitions that every backend is tested against.
 ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
     "identity": lambda x, low, high: x,
     "relu": lambda x, low, high: np.maximum(x, np.float32(0)),
