@@ -612,7 +612,13 @@ def test_kernels_under_sanitizers(vector, tmp_path):
     if vector and "vbmi" not in AVAILABLE:
         pytest.skip("this processor has no AVX-512 VBMI")
     program = tmp_path / "sanitized"
-    flags = [*SANITIZE, "-fno-sanitize-recover=all", "-I", str(ROOT / "sb3_sparse/runtime/c"), *(NATIVE if vector else [])]
+    flags = [
+        *SANITIZE,
+        "-fno-sanitize-recover=all",
+        "-I",
+        str(ROOT / "sb3_sparse/runtime/backends/c"),
+        *(NATIVE if vector else []),
+    ]
     command = ["gcc", *flags, str(ROOT / "tests/sanitized.c"), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "cannot find" in done.stderr:
