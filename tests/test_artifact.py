@@ -17,7 +17,7 @@ from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.format.bytestream import Writer
-from sb3_sparse.runtime.format.delta import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.format.delta import delta_decode, delta_encode, to_runs
 from sb3_sparse.runtime.format.layer_bytes import write_layer
 from sb3_sparse.runtime.format.limits import check_size
 from sb3_sparse.runtime.network.records import (
@@ -114,9 +114,9 @@ def test_it_is_small():
 def test_gaps(rows, columns, density, seed):
     rng = np.random.default_rng(seed)
     weight = (rng.integers(-127, 128, (rows, columns)) * (rng.random((rows, columns)) < density)).astype(np.int8)
-    counts, gaps, values = to_gaps(weight)
+    counts, gaps, values = delta_encode(weight)
     assert len(gaps) == len(values) == counts.sum() <= np.count_nonzero(weight) + rows * (columns // 255)
-    assert np.array_equal(from_gaps(counts, gaps, values, columns), weight)
+    assert np.array_equal(delta_decode(counts, gaps, values, columns), weight)
     runs = to_runs(counts)
     assert np.array_equal(np.repeat(runs[:, 0], runs[:, 1]), counts) and np.diff(runs[:, 0]).all()
 
@@ -136,9 +136,9 @@ def test_gaps(rows, columns, density, seed):
 def test_escapes(column, gaps):
     weight = np.zeros((1, 1001), np.int8)
     weight[0, column] = 5
-    assert to_gaps(weight)[1].tolist() == gaps and to_gaps(weight)[2].tolist() == [0] * (len(gaps) - 1) + [5]
+    assert delta_encode(weight)[1].tolist() == gaps and delta_encode(weight)[2].tolist() == [0] * (len(gaps) - 1) + [5]
     weight[0, 3] = 7
-    assert np.array_equal(from_gaps(*to_gaps(weight), 1001), weight)
+    assert np.array_equal(delta_decode(*delta_encode(weight), 1001), weight)
 
 
 def test_golden_bytes():

@@ -326,6 +326,30 @@ def test_c_computes_it(code, tmp_path):
         assert_close(actions, network, 2e-3 if code is INTEGER else 1e-5)
 
 
+@every_reader
+def test_a_gain_is_not_ignored_in_any_layer(reader):
+    """The exporter gives one to the first layer only; a file can have more."""
+    first, last = EXAMPLES[0].layers
+    network = replace(EXAMPLES[0], layers=(first, replace(last, gain=minifloats(12, 2.0))))
+    if reader in (FLOAT, INTEGER):
+        with pytest.raises(ValueError, match=rf"layer 1 has gain=Minifloats\(\.\.\.\), which {reader.name} does not support"):
+            READERS[reader](network)
+        return
+    READERS[reader](network)
+    x = observe(network, 8)
+    if reader is VBMI:
+        assert not vbmi.in_bytes(network, 1)
+        assert_close(network.head(vbmi.simulate(network, x)), network)
+    elif reader is ONNX:
+        session = onnxruntime.InferenceSession(to_onnx(network, form="qdq"), providers=["CPUExecutionProvider"])
+        assert_close(session.run(["action"], {"observation": x})[0], network)
+    else:
+        for backend in AVAILABLE:
+            assert_close(Policy(decode(encode(network)), backend).predict(x)[0], network)
+    with pytest.raises(ValueError, match="a convolution does not have a gain"):
+        replace(EXAMPLES[1].layers[0], gain=first.gain).output_shape(EXAMPLES[1].shape)
+
+
 def test_structs_are_those_of_the_kernels():
     """Names and order of the members, and the numbers of activations, kernels and heads."""
     text = re.sub(r"/\*.*?\*/", "", (Path(structs.__file__).parent / "c/kernels.h").read_text(), flags=re.S)

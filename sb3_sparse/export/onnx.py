@@ -60,8 +60,8 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
 
     :param network: The network.
     :param form: "float", "qdq" or "sparse", as said above.
-    :return: What an ``.onnx`` file holds
-    :raises ValueError: if the form is unknown, the layers do not fit each other, or ONNX has no operators for the network here
+    :return: The bytes of an ``.onnx`` file
+    :raises ValueError: if the form is unknown, the layers do not fit each other, or a part of the network is not supported
     :raises ImportError: if the package ``onnx`` is not installed
     """
     if form not in WEIGHT_FORMS:
@@ -96,7 +96,7 @@ def _normalize(graph: Graph, normalize: Normalize, x: str) -> str:
 
 
 def _layer(graph: Graph, layer: Layer, name: str, x: str, before: str, form: str) -> str:
-    """What computes a layer; ``before`` is the input of the layer before."""
+    """Append the nodes of a layer; ``before`` is the input of the layer before it."""
     weight, bias = f"{name}.weight", graph.tensor(f"{name}.bias", layer.biases)
     if layer.rectify:
         x = graph.add("Relu", x)
@@ -148,7 +148,7 @@ def _head(graph: Graph, head: Head, x: str) -> None:
         assert head.low is not None and head.high is not None
         x = (_unscale if head.kind == "unscale" else _clip)(graph, head.low, head.high, x)
     if head.shape != (size,):
-        # 0 stands for the batch, whatever it is; -1 would not do for an empty one.
+        # 0 keeps the size of the batch; -1 would fail for an empty one.
         graph.add("Reshape", x, graph.tensor("head.shape", (0, *head.shape), np.int64))
 
 
@@ -173,7 +173,7 @@ def _unscale(graph: Graph, low: NDArray[np.float32], high: NDArray[np.float32], 
 
 
 def _clip(graph: Graph, low: NDArray[np.float32], high: NDArray[np.float32], x: str) -> str:
-    # By Max and Min, for the bounds of Clip are one number each; infinite ones change nothing.
+    # Max and Min, because the bounds of Clip are one number each; infinite bounds change nothing.
     if not np.isneginf(low).all():
         x = graph.add("Max", x, graph.tensor("head.low", low))
     if not np.isposinf(high).all():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 #: ``TensorProto.FLOAT``, a number of the format.
 FLOAT = 1
-#: Old enough for every runtime of the last years: all that is needed here has been there since opset 13.
+#: Old enough for every runtime of the last years; all operators used here exist since opset 13.
 _OPSET, _IR_VERSION = 17, 8
 _OBSERVATION = "Observations as the environment gives them, in its units and not normalized; n is the batch."
 _IMAGE = " Images have values from 0 to 255 and their channels first."
@@ -47,9 +47,9 @@ class Graph:
 def serialize(graph: Graph, network: Network, *, sparse: bool) -> bytes:
     """
     :param graph: The nodes from the observation to the action.
-    :param network: What they compute.
+    :param network: The network that they compute.
     :param sparse: Whether weights become sparse initializers where that saves bytes.
-    :return: What an ``.onnx`` file holds
+    :return: The bytes of an ``.onnx`` file
     """
     from onnx import TensorProto, helper, numpy_helper
 

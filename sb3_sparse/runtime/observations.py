@@ -1,4 +1,4 @@
-"""What can be an observation: an array or a list, one or a batch, an image with its channels first or last."""
+"""Read the argument of ``predict``: an array or a list, one observation or a batch, images with channels first or last."""
 
 from typing import Any
 
@@ -13,11 +13,11 @@ _NUMBERS = "fiub"
 
 def read_observation(observation: Any, network: Network) -> tuple[NDArray[Any], bool]:
     """
-    :param observation: What ``predict`` was given.
-    :param network: What it is for.
+    :param observation: The argument of ``predict``.
+    :param network: The network that will compute it.
     :return: One observation, an array of the network's shape, and False; or a contiguous batch, ``[n, *shape]`` in float32 or
         uint8, and True
-    :raises ValueError: if it is neither
+    :raises ValueError: if it is not an array of numbers, or has another shape
     """
     shape = network.shape
     if type(observation) is np.ndarray and observation.shape == shape and observation.dtype.kind in _NUMBERS:

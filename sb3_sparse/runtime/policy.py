@@ -13,9 +13,9 @@ from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.runtime.observations import read_observation
 
-#: Ways to compute an action. All give the same to float rounding but "vbmi", whose hidden activations have 8 bits.
+#: Ways to compute an action. All agree to float rounding except "vbmi", whose hidden activations have 8 bits.
 BACKENDS = ("auto", "numpy", "ctypes", "compiled", "vbmi")
-#: What "auto" tries, the fastest first.
+#: The backends that "auto" tries, the fastest first.
 _AUTO = ("compiled", "ctypes", "numpy")
 #: From this many observations on, one matrix product is faster than one observation after the other.
 _BATCH = 16
@@ -25,7 +25,7 @@ class Policy:
     """
     A policy from a compact file, with the ``predict`` of an SB3 model.
 
-    :param network: What the file holds.
+    :param network: The content of the file.
     :param backend: "numpy" needs no compiler; "ctypes" and "compiled" compile a C kernel once per machine and call it through
         ctypes or as a Python extension; "vbmi" is the latter with AVX-512 VBMI and hidden activations rounded to 8
         bits; "auto" takes "compiled", else "ctypes", else "numpy".
@@ -97,7 +97,7 @@ class Policy:
         return len(encode(self.network))
 
     def __reduce__(self) -> tuple[Callable[..., "Policy"], tuple[Any, ...]]:
-        # The backend that was asked for: another machine may have to take another one.
+        # The backend that was asked for: with "auto", another machine may need another one.
         return _restore, (encode(self.network), self._wanted)
 
 

@@ -26,6 +26,7 @@ FLOAT = Capabilities(
         Fixed: "codes unit",
         Head: "kind shape low high groups",
     },
+    first="gain",
     activations=text.ACTIVATIONS,
     heads=("unscale", "clip", "argmax", "positive"),
 )
@@ -34,7 +35,7 @@ FLOAT = Capabilities(
 def float_code(network: Network, name: str) -> str:
     """
     :param network: A network.
-    :param name: What names begin with.
+    :param name: Prefix of all names.
     :return: Its tables and functions
     """
     tables, buffers, shapes = Tables(name), Buffers("float"), network.shapes

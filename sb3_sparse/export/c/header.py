@@ -2,9 +2,9 @@
 One C99 header with a policy: tables, code, test vectors and a self test.
 
 Three arithmetics in the same file. W8A32: 8-bit weights, float activations, as the Python backends compute. W8A16:
-integers alone between the observation and the last layer, for processors without a floating-point unit
-(:mod:`~sb3_sparse.export.c.integer`); a hidden activation other than ReLU is computed in float, and residual networks have no
-such code. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
+only integers between the observation and the last layer, for processors without a floating-point unit
+(:mod:`~sb3_sparse.export.c.integer`); it computes a hidden activation other than ReLU in float, and does not compute residual
+networks. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
 """
 
 import re
@@ -29,13 +29,13 @@ from sb3_sparse.version import __version__
 def to_c(network: Network, *, name: str = "policy") -> str:
     """
     :param network: A network, quantized or float.
-    :param name: What functions, types and (in capitals) macros begin with.
+    :param name: Prefix of functions, types and (in capitals) macros.
     :return: The text of the header
     :raises ValueError: if the name is not a C identifier, a number is NaN, or the float code does not compute the network
     """
-    # What all headers share begins with sb3s_.
+    # Code that all headers share has the prefix sb3s_.
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "sb3s":
-        raise ValueError(f"name='{name}' must be a C identifier in small letters, and not sb3s")
+        raise ValueError(f"name='{name}' must be a C identifier in small letters other than sb3s")
     require_known(network, FLOAT)
     upper = name.upper()
     quantized = all(layer.quantized for layer in network.layers)

@@ -1,4 +1,4 @@
-"""W8A16 in C: integers alone between the observation and the last layer (:mod:`~sb3_sparse.export.c.integer`)."""
+"""W8A16 in C: only integers between the observation and the last layer (:mod:`~sb3_sparse.export.c.integer`)."""
 
 from math import prod
 
@@ -16,9 +16,9 @@ from sb3_sparse.runtime.network.records import Layer, Minifloats, Network, Shape
 def integer_code(network: Network, name: str) -> str:
     """
     :param network: A quantized network with ranges.
-    :param name: What names begin with.
+    :param name: Prefix of all names.
     :return: Its tables and functions
-    :raises ValueError: if there is no integer code of it
+    :raises ValueError: if integer arithmetic does not compute it
     """
     constants = integer_layers(network)
     tables, buffers, shapes = Tables(name), Buffers("int16_t"), network.shapes

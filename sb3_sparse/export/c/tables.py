@@ -43,7 +43,7 @@ class Tables:
     """
     Constant tables and functions of one header, in the order in which they are asked for.
 
-    :param name: What their names begin with.
+    :param name: Prefix of their names.
     """
 
     def __init__(self, name: str) -> None:

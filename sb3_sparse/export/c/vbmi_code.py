@@ -13,7 +13,7 @@ from sb3_sparse.runtime.network.records import Network
 def vbmi_code(network: Network, name: str) -> str:
     """
     :param network: A quantized network.
-    :param name: What names begin with.
+    :param name: Prefix of all names.
     :return: The runtime's kernels, the network's plan, and the function that calls them
     """
     block = Plan(network, vector=True)
@@ -45,5 +45,5 @@ def vbmi_code(network: Network, name: str) -> str:
 
 
 def _inline(code: str) -> str:
-    """Code with the runtime's headers in place of what includes them."""
+    """Code with its includes replaced by the included headers of the runtime."""
     return re.sub('#include "(.*)"', lambda match: _inline((KERNELS / match[1]).read_text()), code)

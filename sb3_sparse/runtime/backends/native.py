@@ -33,7 +33,7 @@ def _module() -> ModuleType:
 
 @functools.cache
 def _library() -> ctypes.PyDLL:
-    # PyDLL keeps the interpreter's lock: a call is shorter than giving it back.
+    # PyDLL keeps the interpreter's lock: a call is shorter than releasing it.
     library = ctypes.PyDLL(str(build("library.c")))
     library.sb3s_predict.argtypes = [ctypes.c_void_p] * 4
     library.sb3s_predict.restype = None
@@ -100,7 +100,7 @@ def library(network: Network) -> tuple[Function, Function]:
 
 
 class _Buffers(threading.local):
-    """What a call works in, one for each thread."""
+    """The memory that a call works in, one for each thread."""
 
     def __init__(self, network: Network, scratch: int) -> None:
         memory = _aligned(scratch)

@@ -1,5 +1,5 @@
 """
-A network as the compiled kernels want it: one block of memory with everything at its offset (``c/kernels.h``).
+A network laid out for the compiled kernels: one block of memory with everything at its offset (``c/kernels.h``).
 
 Each layer takes the kernel that suits it: dense by columns or by rows where most weights exist, runs of sparse rows where few
 do, shifted planes for convolutions, and with ``vector`` the AVX-512 VBMI kernels, whose hidden activations have 8 bits.
@@ -49,7 +49,7 @@ _NARROW = 32
 
 class Plan:
     """
-    The block of memory and what must be known to call the kernels with it.
+    The block of memory that the kernels read, and the size of the memory that they work in.
 
     :param network: A network.
     :param vector: Whether to take the AVX-512 VBMI kernels where they fit.
@@ -72,8 +72,8 @@ class Plan:
             first = _pixels(block, network)
             extra.append(int(first.pop("extra")))
             fields["pixels"] = block.add(np.frombuffer(structs.pack(structs.LAYER, first), np.uint8))
-        # Buffers are a multiple of 64 bytes, and hold whole slices of 16 rows. A pool takes a third, and so does an input that
-        # is needed twice.
+        # Buffers are a multiple of 64 bytes, and hold whole slices of 16 rows. A pool needs a third one, and so does an input
+        # that is read twice.
         sums = [layer.sum_shape(shape) for layer, shape in zip(network.layers, shapes, strict=False)]
         half = max(64, *(-(-prod(shape) // 64) * 64 for shape in (*shapes, *sums)))
         buffers = 3 if any(layer.rectify or layer.residual or layer.pool is not None for layer in network.layers) else 2
@@ -84,7 +84,7 @@ class Plan:
 
 
 def _ends(block: Block, network: Network) -> Fields:
-    """What stands before the first layer and after the last one."""
+    """The normalization, the head and the sizes of both ends."""
     head, normalize = network.head, network.normalize
     fields: Fields = {
         "layers": len(network.layers),
@@ -126,7 +126,7 @@ def _pixels(block: Block, network: Network) -> Fields:
 
 
 def _common(layer: Layer, before: Shape) -> Fields:
-    """What does not depend on the kernel: sizes, activation, and what a convolution does before and after its sums."""
+    """The members that every kernel reads: sizes, activation, and the steps of a convolution around its sums."""
     fields: Fields = {
         "activation": structs.ACTIVATIONS.index(layer.activation.name),
         "low": layer.activation.low,

@@ -1,9 +1,9 @@
 """
-Convolutions as the compiled kernels want them: floats on shifted planes (``c/kernels.h``) or bytes.
+Convolutions laid out for the compiled kernels: floats on shifted planes (``c/kernels.h``) or bytes.
 
 In floats every weight multiplies one contiguous stretch of an input plane. In bytes a *quad* of four weights does: those of
 four channels at one place of the window, or, where the observation is an image and the horizontal stride is four, of four
-pixels of a row. Quads without a weight are left out, which is what sparsity saves.
+pixels of a row. Quads without a weight are left out: that is the gain of sparsity.
 """
 
 import numpy as np
@@ -108,17 +108,17 @@ def _geometry(layer: Layer, before: Shape, after: Shape) -> Fields:
 
 def _tile(after: Shape, pitch: int, quads: int, uses: float) -> tuple[int, int, int]:
     """
-    Output rows of a tile, the registers that they fill, and lanes from one row to the next: what takes least time.
+    The fastest tile: its output rows, the registers that they fill, and the lanes from one row to the next.
 
     :param after: Shape of the output.
-    :param pitch: Lanes between rows of packed inputs, which can be copied as they are; 0 if they are not packed.
+    :param pitch: Lanes between rows of packed inputs, which are copied as they are; 0 if they are not packed.
     :param quads: Number of quads of a window.
-    :param uses: How often each is multiplied.
+    :param uses: Products of each quad.
     """
     _, height, width = after
 
     def cost(tile: tuple[int, int, int]) -> float:
-        # A quad reads its weights and its place beside the registers; a row that is copied crosses cache lines twice.
+        # A quad reads its weights and its place as well as the registers; a copied row crosses cache lines twice.
         rows, vectors, across = tile
         copy = 1.5 * vectors if across != width else 3.0 * rows * -(-width // 16)
         cached = 64 * vectors * quads <= _CACHE

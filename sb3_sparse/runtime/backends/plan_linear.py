@@ -1,4 +1,4 @@
-"""Linear layers as the compiled kernels want them, one function for each family of kernels."""
+"""Linear layers laid out for the compiled kernels, one function for each family of kernels."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from sb3_sparse.runtime.backends.structs import Add, Fields, Kernel
 from sb3_sparse.runtime.format.delta import to_runs
 from sb3_sparse.runtime.network.records import Floats, Layer
 
-#: A layer is taken for dense if it has at least this share of its weights: a dense kernel reads vectors.
+#: A layer with at least this share of its weights goes to a dense kernel, which reads vectors.
 _DENSE = 0.2
 
 

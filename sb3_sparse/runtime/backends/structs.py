@@ -1,4 +1,4 @@
-"""The structs and numbers of ``c/kernels.h`` in Python, and the block of memory that they lie in."""
+"""The structs and enums of ``c/kernels.h`` in Python, and the block of memory that holds them."""
 
 from collections.abc import Callable, Mapping
 from enum import IntEnum
@@ -13,7 +13,7 @@ HEADS = ("unscale", "clip", "argmax", "positive")
 
 
 class Kernel(IntEnum):
-    """What computes a layer."""
+    """The kernels of a layer."""
 
     COLUMNS, ROWS, SPARSE, CONVOLUTION, LANES, BYTES, DOTS, PATCHES = range(8)
 
@@ -68,7 +68,7 @@ class Block:
 
     def add(self, array: NDArray[Any]) -> int:
         """
-        :param array: What to append.
+        :param array: The array to append.
         :return: Its offset
         :raises ValueError: if the offsets no longer fit into 32 bits
         """
@@ -88,6 +88,6 @@ class Block:
 
     def bytes(self) -> bytes:
         """
-        :return: Everything behind what is reserved
+        :return: Everything after the reserved bytes
         """
         return b"".join(self._parts)

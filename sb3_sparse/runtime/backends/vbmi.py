@@ -1,5 +1,5 @@
 """
-The AVX-512 VBMI kernels: what they compute, the layers whose inputs they round to 8 bits, and the same in numpy.
+The AVX-512 VBMI kernels: the layers whose inputs they round to 8 bits, and the same computation in numpy.
 
 Hidden layers of integers take their inputs in 8 bits between the smallest (at most 0) and the largest of all inputs of the
 layer. All other layers are computed in float, as by the portable kernels.
@@ -57,7 +57,7 @@ def in_bytes(network: Network, index: int) -> bool:
         that only residual networks have
     """
     layer = network.layers[index]
-    if index == 0 or not layer.quantized:
+    if index == 0 or not layer.quantized or layer.gain is not None:
         return False
     if not layer.convolution:
         return prod(layer.weight.shape[1:]) <= _INPUTS
@@ -84,7 +84,7 @@ def _fits(layer: Layer, after: Shape) -> bool:
 
 def simulate(network: Network, observations: Floats) -> Floats:
     """
-    What the kernels compute. The first layer has float inputs here; pixels are whole numbers, so bytes give the same.
+    The kernels in numpy. The first layer has float inputs here; pixels are whole numbers, so bytes give the same.
 
     :param network: A quantized network.
     :param observations: ``[n, *shape]``.

@@ -1,8 +1,8 @@
 """
 The compact file: :class:`Network` to bytes and back. ``docs/guide/format.md`` describes it byte by byte.
 
-Reading trusts nothing. Every length is checked against what is there before anything is allocated, every number against
-its range, and the checksum before all; whatever is wrong ends in one :class:`ValueError`. Nothing is unpickled or executed.
+Reading trusts nothing. The checksum is checked first, then every length against the bytes that are left before anything is
+allocated, and every number against its range. Any damage raises a :class:`ValueError`. Nothing is unpickled or executed.
 """
 
 import struct
@@ -26,9 +26,9 @@ from sb3_sparse.runtime.network.records import (
 )
 
 MAGIC = b"SB3S"
-#: The newest version. A file has the oldest one that can hold its network.
+#: The newest version. A file gets the oldest version that can hold its network.
 VERSION = 2
-#: What a file has room for.
+#: The parts of a network that a file can hold.
 COMPACT = Capabilities(
     "the compact file",
     instead="use to_c or to_onnx, or export the policy without it",
@@ -45,11 +45,11 @@ COMPACT = Capabilities(
     activations=ACTIVATIONS,
     heads=HEADS,
 )
-#: magic, version, flags, zero, length of the payload. Behind them stands the checksum of these 12 bytes and all that follow.
+#: Magic, version, flags, zero, length of the payload. A checksum of these 12 bytes and of the payload follows.
 _HEADER = struct.Struct("<4sBBHI")
 _DEFLATED = 1
 _IMAGE, _NORMALIZED, _RANGES = 1, 2, 4
-#: A payload that deflates further than this is stored as it is, so that no file becomes a flood.
+#: A payload that would deflate further than this is stored as it is: a short file never expands into a huge payload.
 _MAX_RATIO = 32
 
 
@@ -57,7 +57,7 @@ def encode(network: Network) -> bytes:
     """
     :param network: The network.
     :return: The bytes of its file
-    :raises ValueError: if it is larger than the format allows, or has something that the format has no room for
+    :raises ValueError: if it is larger than the format allows, or the format cannot hold a part of it
     """
     require_known(network, COMPACT)
     writer = Writer()

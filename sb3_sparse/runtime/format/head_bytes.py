@@ -13,7 +13,7 @@ HEADS = ("unscale", "clip", "argmax", "positive")
 
 def write_head(writer: Writer, head: Head) -> None:
     """
-    :param writer: What to write to.
+    :param writer: The file to write to.
     :param head: A head.
     :raises ValueError: if it is larger than the format allows
     """
@@ -31,7 +31,7 @@ def write_head(writer: Writer, head: Head) -> None:
 
 def read_head(reader: Reader, inputs: Shape) -> Head:
     """
-    :param reader: What to read from.
+    :param reader: The file to read from.
     :param inputs: Shape of the last layer's output.
     :return: The head
     :raises ValueError: if it is damaged, or does not fit the layer

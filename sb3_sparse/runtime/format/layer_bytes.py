@@ -7,13 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
-from sb3_sparse.runtime.format.delta import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.format.delta import delta_decode, delta_encode, to_runs
 from sb3_sparse.runtime.format.limits import check_weights
 from sb3_sparse.runtime.network.records import Activation, Fixed, Layer, Minifloats, Pool, Shape
 
 #: Activations by their numbers in the file: a new one goes to the end.
 ACTIVATIONS = ("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu")
-#: Activations with numbers of their own in the file.
+#: Activations whose two numbers are in the file.
 _NUMBERS = ("clip", "leaky_relu", "elu")
 #: Most entries of one row: their count has two bytes.
 _MAX_ROW = (1 << 16) - 1
@@ -21,7 +21,7 @@ _MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 class _Kind(IntFlag):
-    """What a layer is and has. A new bit needs a new version of the format."""
+    """The kind of a layer and its optional parts. A new bit needs a new version of the format."""
 
     CONVOLUTION = 1
     QUANTIZED = 2
@@ -33,7 +33,7 @@ class _Kind(IntFlag):
 
 
 _KNOWN = sum(_Kind)
-#: What only convolutions have.
+#: Parts that only a convolution can have.
 _CONVOLUTIONS = _Kind.RECTIFY | _Kind.RESIDUAL | _Kind.POOL
 
 
@@ -47,7 +47,7 @@ def needs_version(layer: Layer) -> int:
 
 def write_layer(writer: Writer, layer: Layer) -> None:
     """
-    :param writer: What to write to.
+    :param writer: The file to write to.
     :param layer: A layer.
     :raises ValueError: if it is larger than the format allows
     """
@@ -72,14 +72,14 @@ def write_layer(writer: Writer, layer: Layer) -> None:
         writer.array(layer.bias.codes, "i2")
     else:
         writer.array(layer.biases, "f4")
-    counts, gaps, values = to_gaps(layer.weight.reshape(layer.outputs, -1))
+    counts, deltas, values = delta_encode(layer.weight.reshape(layer.outputs, -1))
     if counts.max(initial=0) > _MAX_ROW:
         row = f"a layer of shape {layer.weight.shape} has a row of {counts.max()} weights"
         raise ValueError(f"{row}, and the compact file has room for {_MAX_ROW}: prune it first")
     runs = to_runs(counts)
     writer.pack("H", len(runs))
     writer.array(runs, "u2")
-    writer.array(gaps, "u1")
+    writer.array(deltas, "u1")
     writer.array(values, "i1" if layer.quantized else "f4")
 
 
@@ -98,7 +98,7 @@ def _kind(layer: Layer) -> _Kind:
 
 def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -> Layer:
     """
-    :param reader: What to read from.
+    :param reader: The file to read from.
     :param shape: Shape of its input.
     :param before: The layers before it.
     :param length: Bytes of the file.
@@ -144,9 +144,9 @@ def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -
     require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
     counts = np.repeat(runs[:, 0], runs[:, 1])
     entries = int(counts.sum())
-    gaps = reader.array(entries, "u1")
+    deltas = reader.array(entries, "u1")
     values = reader.array(entries, "i1" if _Kind.QUANTIZED in kind else "f4")
-    weight = from_gaps(counts, gaps, values, columns).reshape(dimensions)
+    weight = delta_decode(counts, deltas, values, columns).reshape(dimensions)
     rectify, residual = _Kind.RECTIFY in kind, _Kind.RESIDUAL in kind
     layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool)
     require(prod(layer.sum_shape(shape)) <= MAX_ELEMENTS, f"a layer gives {layer.sum_shape(shape)}")

@@ -1,5 +1,5 @@
 """
-What a backend computes, in its own words, and the refusal of everything else.
+Each backend declares what it computes, and refuses everything else.
 
 A backend that ignores a field of a record would answer without an error, and wrongly. So everything that reads a network (a
 backend, the file format, an exporter, a pass) declares in a :class:`Capabilities` the fields of every record, the activations
@@ -9,29 +9,39 @@ is refused by all of them, by name, until each declares it.
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
+from itertools import chain
 from typing import Any
 
-from sb3_sparse.runtime.network.records import Activation, Head, Network
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 
 
 class Capabilities:
     """
-    What one reader of networks takes into account.
+    Everything that one reader of networks takes into account.
 
-    :param name: What errors call it, such as "the numpy backend".
-    :param instead: What to do with a network that it does not support, such as "use backend='numpy'".
+    :param name: Its name in errors, such as "the numpy backend".
+    :param instead: The remedy in errors, such as "use backend='numpy'".
     :param records: Names of the fields of each record, separated by spaces. A field that does not change an action, such as
         :attr:`Network.ranges`, can be declared by everyone.
     :param activations: Names of activations.
     :param heads: Kinds of heads.
+    :param first: Those of the fields of a layer that are supported in the first layer only.
     """
 
     def __init__(
-        self, name: str, *, instead: str, records: Mapping[type, str], activations: Iterable[str], heads: Iterable[str]
+        self,
+        name: str,
+        *,
+        instead: str,
+        records: Mapping[type, str],
+        activations: Iterable[str],
+        heads: Iterable[str],
+        first: str = "",
     ) -> None:
         self.name = name
         self.instead = instead
         self.records = {record: frozenset(names.split()) for record, names in records.items()}
+        self.first = frozenset(first.split())
         self.activations = frozenset(activations)
         self.heads = frozenset(heads)
 
@@ -42,7 +52,7 @@ def require_known(network: Network, backend: Capabilities) -> None:
     backend need not know it.
 
     :param network: A network.
-    :param backend: What the backend declares.
+    :param backend: The declaration of a backend.
     :raises ValueError: if there is something else; the sentence names the backend, the field or the activation, its layer, and
         what to do instead
     """
@@ -54,10 +64,10 @@ def require_known(network: Network, backend: Capabilities) -> None:
 def unknown(network: Network, backend: Capabilities) -> str | None:
     """
     :param network: A network.
-    :param backend: What a backend declares.
+    :param backend: The declaration of a backend.
     :return: A sentence about the first thing in the network that the backend does not declare; None if it declares everything
     """
-    for what in _unknown(network, "the network", backend):
+    for what in chain(_unknown(network, "the network", backend), _not_first(network, backend)):
         return f"{what}, which {backend.name} does not support: {backend.instead}"
     return None
 
@@ -81,6 +91,13 @@ def _unknown(record: Any, where: str, backend: Capabilities) -> Iterator[str]:
             for index, part in enumerate(value):
                 if is_record(part):
                     yield from _unknown(part, f"layer {index}" if name == "layers" else f"{name}[{index}] of {where}", backend)
+
+
+def _not_first(network: Network, backend: Capabilities) -> Iterator[str]:
+    for index, layer in enumerate(network.layers[1:], 1):
+        for name in sorted(backend.first):
+            if not _is_default(value := getattr(layer, name), record_fields(Layer)[name]):
+                yield f"layer {index} has {name}={_brief(value)}"
 
 
 def is_record(value: object) -> bool:

@@ -50,6 +50,6 @@ class Head:
             parts = np.split(x, np.cumsum(self.groups)[:-1], axis=1)
             actions = np.stack([part.argmax(axis=1) for part in parts], axis=1)
         else:
-            # What is no number stays none.
+            # NaN stays NaN.
             actions = np.where(np.isnan(x), x, x > 0).astype(np.float32)
         return actions.reshape(-1, *self.shape)

@@ -14,20 +14,20 @@ class Layer:
     """
     A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``.
 
-    A residual block ``x + conv2(relu(conv1(relu(x))))`` is two layers: the first rectifies, which leaves x itself as it is,
-    and the second is residual.
+    A residual block ``x + conv2(relu(conv1(relu(x))))`` is two layers: the first rectifies its input, and the second is
+    residual and adds x as it was.
 
-    :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. Zeros do not exist.
+    :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. Zeros are pruned weights.
     :param bias: ``[out]``.
-    :param activation: What follows.
+    :param activation: The function of each output.
     :param scale: Size of one step of each row, ``[out]``; float32 where training has fixed it; None for a float layer.
     :param gain: Multiplies the inputs of a linear layer, ``[in]``, so that one scale fits a whole row; None for ones.
     :param stride: Of a convolution, vertical and horizontal.
     :param padding: Zeros around the input of a convolution, vertical and horizontal.
     :param rectify: Whether a convolution takes ``max(x, 0)`` for its input.
-    :param residual: Whether a convolution adds the input of the layer before, as it came in, ahead of its activation. It does
-        not rectify then, for the layer before can end in a ReLU.
-    :param pool: What follows the activation of a convolution.
+    :param residual: Whether a convolution adds the input of the layer before it (not rectified) ahead of its activation. Then
+        it does not rectify its own input: the layer before can end in a ReLU.
+    :param pool: The max pool after the activation of a convolution.
     """
 
     weight: NDArray[np.int8] | Floats
@@ -70,7 +70,7 @@ class Layer:
 
     def dense(self) -> Floats:
         """
-        :return: ``scale * weight * gain`` in float32, of the weight's shape: what the layer multiplies its plain input by
+        :return: ``scale * weight * gain`` in float32, of the weight's shape: the matrix for inputs without a gain
         """
         dense = self.weight.astype(np.float32, copy=False)
         if self.scale is not None:
@@ -102,13 +102,15 @@ class Layer:
             if prod(shape) != self.weight.shape[1]:
                 raise ValueError(f"a linear layer of {self.weight.shape[1]} inputs does not fit an input of shape {shape}")
             return (self.outputs,)
+        if self.gain is not None:
+            raise ValueError("a convolution does not have a gain")
         if len(shape) != 3 or shape[0] != self.weight.shape[1]:
             raise ValueError(f"a convolution of {self.weight.shape[1]} channels does not fit an input of shape {shape}")
         return (self.outputs, *_windows(shape[1:], self.weight.shape[2:], self.stride, self.padding))
 
 
 def _windows(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> list[int]:
-    """How many windows there are in each direction."""
+    """Number of windows in each direction."""
     sizes = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True)]
     if min(sizes) < 1:
         raise ValueError(f"a kernel of {tuple(kernel)} does not fit an input of {tuple(shape)}")

@@ -1,12 +1,12 @@
 """
-What an exported policy consists of: a short list of layers between an observation and an action.
+The records of an exported policy: a short list of layers between an observation and an action.
 
 Everything here is numpy and immutable. The exporter makes these records, the file holds them, and every backend (numpy,
 C, ONNX) reads them, so there is one definition of what a policy computes:
 
     x = clip((observation - mean) * scale, -limit, limit)            with VecNormalize, see Normalize
     x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
-    x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    a convolution with all that it may have, see Layer
+    x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    a convolution with all its options, see Layer
     action = head(x)                                                 see Head
 """
 
@@ -38,12 +38,12 @@ __all__ = [
 @dataclass(frozen=True, eq=False)
 class Normalize:
     """
-    What ``VecNormalize`` does to an observation: ``clip((x - mean) * scale, -limit, limit)``, in float32 here and in float64
-    there: of an input whose mean is a thousand times its standard deviation, three digits are lost.
+    The normalization of ``VecNormalize``: ``clip((x - mean) * scale, -limit, limit)``, in float32, where VecNormalize computes
+    in float64: an input whose mean is a thousand times its standard deviation loses three digits.
 
     :param mean: Running mean, one per element of the observation.
     :param scale: ``1 / sqrt(variance + epsilon)``, one per element.
-    :param limit: Largest absolute value that comes out; may be infinite.
+    :param limit: Largest absolute value of the result; may be infinite.
     """
 
     mean: Floats
@@ -65,10 +65,10 @@ class Network:
     A whole policy.
 
     :param shape: Shape of an observation; channels first for images.
-    :param image: Whether it is an image, for which channels last is understood as well.
-    :param normalize: Statistics of ``VecNormalize``, if there are.
-    :param layers: The layers; a linear layer flattens what comes in.
-    :param head: What makes an action of the last output.
+    :param image: Whether it is an image; then ``predict`` takes observations with channels last, too.
+    :param normalize: Statistics of ``VecNormalize``; None without.
+    :param layers: The layers, in order; a linear layer flattens its input.
+    :param head: The step from the outputs of the last layer to an action.
     :param ranges: Largest absolute (gained) input of each layer over the calibration observations; None without. Integer
         arithmetic needs it.
     """
@@ -82,7 +82,7 @@ class Network:
 
     @property
     def residual(self) -> bool:
-        """Whether a layer adds the input of the one before."""
+        """Whether any layer adds the input of the layer before it."""
         return any(layer.residual for layer in self.layers)
 
     @property
@@ -91,7 +91,7 @@ class Network:
         shapes = [self.shape]
         for layer in self.layers:
             if layer.residual and (layer.rectify or len(shapes) < 2 or layer.sum_shape(shapes[-1]) != shapes[-2]):
-                raise ValueError("a residual layer rectifies its input, or does not fit the input of the layer before")
+                raise ValueError("a residual layer rectifies its input, or does not fit the input of the layer before it")
             shapes.append(layer.output_shape(shapes[-1]))
         if shapes[-1] != (self.head.inputs,):
             raise ValueError(f"the last layer gives {shapes[-1]}, the action needs ({self.head.inputs},)")
