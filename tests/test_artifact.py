@@ -196,7 +196,7 @@ def number(at, value):
         (seal(TINY_BYTES[:6] + b"\1" + TINY_BYTES[7:]), "unknown flags"),
         (seal(TINY_BYTES[:5] + b"\2" + TINY_BYTES[6:]), "unknown flags"),
         (seal(TINY_BYTES[:5] + b"\1" + TINY_BYTES[6:]), "damaged"),
-        (pack(TINY_BYTES[16:] + b"\0"), "more than its layers"),
+        (pack(TINY_BYTES[16:] + b"\0"), "bytes after its end"),
         (pack(TINY_BYTES[16:-1]), "ends too early"),
         (pack(TINY_BYTES[16:], length=10**9), "its length cannot be"),
         (pack(TINY_BYTES[16:], length=54), "does not end where it should"),

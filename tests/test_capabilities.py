@@ -64,7 +64,7 @@ def minifloats(count, largest):
 
 
 def quantized(weight, activation=IDENTITY, **kwargs):
-    """A layer of integers with this weight, about."""
+    """A layer of integers that are close to this weight."""
     steps = np.abs(weight).max() / 100
     bias = Fixed(np.linspace(-20000, 30000, len(weight)).astype(np.int16), 2.0**-15)
     return Layer(np.rint(weight / steps).astype(np.int8), bias, activation, minifloats(len(weight), steps), **kwargs)
@@ -206,8 +206,16 @@ def test_any_value_but_the_default_is_refused(reader, default):
 def test_a_record_of_an_unknown_kind_is_refused(reader):
     network = EXAMPLES[0]
     block = make_dataclass("Attention", [("heads", int)])(4)
-    with pytest.raises(ValueError, match=f"layer 1 is a Attention, which {reader.name} does not support"):
+    with pytest.raises(ValueError, match=f"layer 1 is of type Attention, which {reader.name} does not support"):
         READERS[reader](replace(network, layers=(network.layers[0], block)))
+
+
+def test_a_header_says_what_its_other_arithmetics_do_not_compute(monkeypatch):
+    monkeypatch.setitem(FLOAT.records, Network, FLOAT.records[Network] | {"extra"})
+    text = to_c(extended(EXAMPLES[0], extra="x"))
+    for reader in (VBMI, INTEGER):
+        assert f"#error \"the network has extra='x', which {reader.name} does not support: {reader.instead}" in text
+    assert "#error" not in to_c(EXAMPLES[0]).replace('#error "no AVX-512', "").replace('#error "two policies', "")
 
 
 @every_reader

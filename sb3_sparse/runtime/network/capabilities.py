@@ -75,7 +75,7 @@ def unknown(network: Network, backend: Capabilities) -> str | None:
 def _unknown(record: Any, where: str, backend: Capabilities) -> Iterator[str]:
     known = next((backend.records[kind] for kind in type(record).__mro__ if kind in backend.records), None)
     if known is None:
-        yield f"{where} is a {type(record).__name__}"
+        yield f"{where} is of type {type(record).__name__}"
         return
     if isinstance(record, Activation) and record.name not in backend.activations:
         yield f"{where} is '{record.name}'"
