@@ -1,8 +1,9 @@
 """Sparse policies for Stable-Baselines3: one callback makes them small, and says so with honest figures."""
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from sb3_sparse.version import __version__
 
 if TYPE_CHECKING:
     from sb3_sparse.callbacks import (
@@ -17,11 +18,6 @@ if TYPE_CHECKING:
     from sb3_sparse.cost import summarize
     from sb3_sparse.export import CompressedPolicy, compress
     from sb3_sparse.state import restore
-
-try:
-    __version__ = version("sb3_sparse")
-except PackageNotFoundError:  # run from a checkout that is not installed
-    __version__ = "0+unknown"
 
 __all__ = [
     "ChannelsLastCallback",

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from sb3_sparse.runtime import BACKENDS, Policy
-from sb3_sparse.runtime.backends.plan_convolution import in_bytes
+from sb3_sparse.runtime.backends.vbmi import in_bytes
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
 from sb3_sparse.runtime.network.reference import apply_layer, layer_inputs

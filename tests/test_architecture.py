@@ -21,11 +21,12 @@ ALLOWED = {
     "offline": {"nn", "sparsity"},
     "pixels": set(),
     "runtime": set(),
-    "export": {"nn", "offline", "policies", "runtime", "state"},
+    "export": {"nn", "offline", "policies", "runtime", "state", "version"},
     "agents": {"export", "offline", "pixels", "runtime", "state"},
     "zoo": {"offline", "pixels"},
     "cli": {"agents", "cost", "export", "sparsity", "zoo"},
-    "__init__": {"callbacks", "cost", "export", "state"},
+    "version": set(),
+    "__init__": {"callbacks", "cost", "export", "state", "version"},
 }
 #: The ground floor imports one package and the standard library alone.
 GROUND_FLOOR = {"sparsity": "torch", "nn": "torch", "runtime": "numpy"}

@@ -17,7 +17,7 @@ from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.format.bytestream import Writer
-from sb3_sparse.runtime.format.delta import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.format.delta import delta_decode, delta_encode, to_runs
 from sb3_sparse.runtime.format.layer_bytes import write_layer
 from sb3_sparse.runtime.format.limits import check_size
 from sb3_sparse.runtime.network.records import (
@@ -114,9 +114,9 @@ def test_it_is_small():
 def test_gaps(rows, columns, density, seed):
     rng = np.random.default_rng(seed)
     weight = (rng.integers(-127, 128, (rows, columns)) * (rng.random((rows, columns)) < density)).astype(np.int8)
-    counts, gaps, values = to_gaps(weight)
+    counts, gaps, values = delta_encode(weight)
     assert len(gaps) == len(values) == counts.sum() <= np.count_nonzero(weight) + rows * (columns // 255)
-    assert np.array_equal(from_gaps(counts, gaps, values, columns), weight)
+    assert np.array_equal(delta_decode(counts, gaps, values, columns), weight)
     runs = to_runs(counts)
     assert np.array_equal(np.repeat(runs[:, 0], runs[:, 1]), counts) and np.diff(runs[:, 0]).all()
 
@@ -136,9 +136,9 @@ def test_gaps(rows, columns, density, seed):
 def test_escapes(column, gaps):
     weight = np.zeros((1, 1001), np.int8)
     weight[0, column] = 5
-    assert to_gaps(weight)[1].tolist() == gaps and to_gaps(weight)[2].tolist() == [0] * (len(gaps) - 1) + [5]
+    assert delta_encode(weight)[1].tolist() == gaps and delta_encode(weight)[2].tolist() == [0] * (len(gaps) - 1) + [5]
     weight[0, 3] = 7
-    assert np.array_equal(from_gaps(*to_gaps(weight), 1001), weight)
+    assert np.array_equal(delta_decode(*delta_encode(weight), 1001), weight)
 
 
 def test_golden_bytes():
@@ -196,7 +196,7 @@ def number(at, value):
         (seal(TINY_BYTES[:6] + b"\1" + TINY_BYTES[7:]), "unknown flags"),
         (seal(TINY_BYTES[:5] + b"\2" + TINY_BYTES[6:]), "unknown flags"),
         (seal(TINY_BYTES[:5] + b"\1" + TINY_BYTES[6:]), "damaged"),
-        (pack(TINY_BYTES[16:] + b"\0"), "more than its layers"),
+        (pack(TINY_BYTES[16:] + b"\0"), "bytes after its end"),
         (pack(TINY_BYTES[16:-1]), "ends too early"),
         (pack(TINY_BYTES[16:], length=10**9), "its length cannot be"),
         (pack(TINY_BYTES[16:], length=54), "does not end where it should"),
@@ -210,9 +210,9 @@ def number(at, value):
         (change(5, 8), "unknown flags"),
         (change(6, 0), "it has no layer"),
         (change(LAYER, 128), "unknown kind"),
-        (change(LAYER, 2 + 16), "that only a convolution is"),
-        (change(LAYER, 2 + 32), "that only a convolution is"),
-        (change(LAYER, 2 + 64), "that only a convolution is"),
+        (change(LAYER, 2 + 16), "that only a convolution has"),
+        (change(LAYER, 2 + 32), "that only a convolution has"),
+        (change(LAYER, 2 + 64), "that only a convolution has"),
         (change(LAYER, 8), "scales without integers"),
         (change(LAYER, 3), "a convolution does not fit"),
         (change(LAYER + 1, 8), "unknown kind"),
@@ -310,7 +310,7 @@ def test_pools_that_would_take_forever(shape, stride, pool):
 
 def test_file_that_is_none(tmp_path):
     (tmp_path / "a.sb3s").write_bytes(b"hello")
-    with pytest.raises(ValueError, match="this is no compressed policy of sb3_sparse"):
+    with pytest.raises(ValueError, match="this is not a compressed policy of sb3_sparse"):
         load(tmp_path / "a.sb3s")
     with pytest.raises(FileNotFoundError):
         load(tmp_path / "b.sb3s")

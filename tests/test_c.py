@@ -24,9 +24,10 @@ from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_sparse.export import compress
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.c.integer import integer_layers, simulate, simulate_bytes
+from sb3_sparse.export.c.integer import integer_layers, simulate
 from sb3_sparse.export.passes.quantize import quantize, round_biases
 from sb3_sparse.runtime import Policy
+from sb3_sparse.runtime.backends import vbmi
 from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize, Pool
 from sb3_sparse.runtime.network.reference import layer_inputs
 
@@ -330,7 +331,7 @@ def expected(name, mode):
             return outputs, 1e-5 * (1 + np.abs(outputs)) + steps(network), np.ones(len(batch), bool)
         inputs = layer_inputs(network, batch)
         if mode == "vbmi":
-            outputs = simulate_bytes(network, batch)
+            outputs = vbmi.simulate(network, batch)
             return outputs, 0.03 * (1 + np.abs(outputs).max(axis=1, keepdims=True)) + 0 * outputs, compared
         largest = np.max([np.abs(x).reshape(len(batch), -1).max(axis=1) for x in inputs[1:]], axis=0)
         return inputs[-1], 1e-5 * (1 + largest[:, None]) + 0 * inputs[-1], compared

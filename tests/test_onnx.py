@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import sb3_sparse
 from sb3_sparse.export import compress
-from sb3_sparse.export.onnx import FORMS, to_onnx
+from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
 from sb3_sparse.export.passes.quantize import quantize, round_biases
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize
@@ -80,20 +80,20 @@ def assert_agrees(network, observations, form):
         np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("head", HEADS)
 def test_heads(head, form):
     assert_agrees(perceptron(HEADS[head]), normal(np.random.default_rng(1), 64, 8), form)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("bits", [4, 8, 32])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_activations(activation, bits, form):
     assert_agrees(perceptron(HEADS["clip"], activation, bits), normal(np.random.default_rng(1), 64, 8), form)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("limit", [0.5, INF])
 def test_normalization(limit, form):
     rng = np.random.default_rng(2)
@@ -101,7 +101,7 @@ def test_normalization(limit, form):
     assert_agrees(network, normal(rng, 64, 8) * 10, form)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("shape", [(), (2, 4), (2, 2, 2)])
 def test_observations_of_any_shape_are_flattened(shape, form):
     size = int(np.prod(shape))
@@ -111,7 +111,7 @@ def test_observations_of_any_shape_are_flattened(shape, form):
     assert_agrees(replace(network, shape=shape), normal(np.random.default_rng(1), 16, *shape), form)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("bits", [4, 8, 32])
 @pytest.mark.parametrize("activation", ["relu", "silu"])
 def test_convolutions(activation, bits, form):
@@ -123,7 +123,7 @@ def test_convolutions(activation, bits, form):
     assert_agrees(network, rng.integers(0, 256, (5, 3, 9, 7), dtype=np.uint8), form)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 def test_layers_without_weights_and_of_both_kinds(form):
     network = perceptron(HEADS["clip"], sizes=(8, 32, 16))
     mixed = perceptron(HEADS["clip"], bits=32, sizes=(8, 32, 16))
@@ -149,7 +149,7 @@ def model(request):
     return model.learn(64)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("bits", [4, 8, 32])
 def test_models(model, bits, form, tmp_path):
     observations = np.stack([model.observation_space.sample() for _ in range(32)])
@@ -170,7 +170,7 @@ class IdentityEnv(IdentityEnvBox):
         self.action_space = action_space
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize(
     "action_space", [spaces.MultiDiscrete([2, 5, 3]), spaces.MultiBinary(4), spaces.Box(-0.5, 0.5, (2,))], ids=str
 )
@@ -197,7 +197,7 @@ def atari():
     return compress(DQN("CnnPolicy", env, buffer_size=1, seed=0, device="cpu"), backend="numpy").network
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 def test_nature_cnn(atari, form):
     images = np.random.default_rng(0).integers(0, 256, (4, 4, 84, 84), dtype=np.uint8)
     assert_agrees(atari, images, form)
@@ -208,7 +208,7 @@ def test_nature_cnn(atari, form):
 
 def test_int8_weights_take_a_quarter():
     network = perceptron(HEADS["clip"], sizes=(64, 256, 128))
-    sizes = {form: len(to_onnx(network, form=form)) for form in FORMS}
+    sizes = {form: len(to_onnx(network, form=form)) for form in WEIGHT_FORMS}
     assert 3.6 < sizes["float"] / sizes["qdq"] < 4
     # Nothing is zero, so nothing is sparse.
     assert sizes["sparse"] == sizes["qdq"]
@@ -218,7 +218,7 @@ def test_int8_weights_take_a_quarter():
 @pytest.mark.parametrize("bits", [8, 32])
 def test_sparse_weights_take_fewer_bytes(bits, density, least):
     network = perceptron(HEADS["clip"], bits=bits, density=density, sizes=(64, 256, 256))
-    sizes = {form: len(to_onnx(network, form=form)) for form in FORMS}
+    sizes = {form: len(to_onnx(network, form=form)) for form in WEIGHT_FORMS}
     assert sizes["float"] > least * sizes["sparse"]
     assert sizes["sparse"] < sizes["qdq"] <= sizes["float"]
     assert_agrees(network, normal(np.random.default_rng(1), 16, 64), "sparse")
@@ -235,7 +235,7 @@ def test_only_weights_are_quantized():
     assert not any(node.op_type.startswith(("Quantize", "QLinear", "Dynamic")) for node in model.graph.node)
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", WEIGHT_FORMS)
 def test_header(atari, form):
     data = to_onnx(atari, form=form)
     assert data == to_onnx(atari, form=form)

@@ -188,7 +188,7 @@ def test_copies_take_the_backend_that_they_can_have(monkeypatch):
     for cached in (native._module, native._library):
         monkeypatch.setattr(native, cached.__name__, cached.__wrapped__)
     assert pickle.loads(data).backend == "numpy"
-    with pytest.raises(RuntimeError, match="backend 'compiled' is not to be had: none here"):
+    with pytest.raises(RuntimeError, match="backend 'compiled' is not available: none here"):
         Policy(continuous(), "compiled")
 
 
@@ -570,7 +570,7 @@ def test_no_compiler(env, cache, monkeypatch):
         monkeypatch.setattr(native, function.__name__, function.__wrapped__)
     assert Policy(continuous()).backend == "numpy"
     for backend in ("ctypes", "compiled", "vbmi"):
-        with pytest.raises(RuntimeError, match=f"backend '{backend}' is not to be had: .{{10,}}") as error:
+        with pytest.raises(RuntimeError, match=f"backend '{backend}' is not available: .{{10,}}") as error:
             Policy(continuous(), backend)
         assert isinstance(error.value.__cause__, BuildError | ValueError)
 
@@ -612,7 +612,13 @@ def test_kernels_under_sanitizers(vector, tmp_path):
     if vector and "vbmi" not in AVAILABLE:
         pytest.skip("this processor has no AVX-512 VBMI")
     program = tmp_path / "sanitized"
-    flags = [*SANITIZE, "-fno-sanitize-recover=all", "-I", str(ROOT / "sb3_sparse/runtime/c"), *(NATIVE if vector else [])]
+    flags = [
+        *SANITIZE,
+        "-fno-sanitize-recover=all",
+        "-I",
+        str(ROOT / "sb3_sparse/runtime/backends/c"),
+        *(NATIVE if vector else []),
+    ]
     command = ["gcc", *flags, str(ROOT / "tests/sanitized.c"), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if "cannot find" in done.stderr:

@@ -12,11 +12,13 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import to_onnx
+from sb3_sparse.export.passes.capabilities import PASSES
 from sb3_sparse.export.passes.fold import fold, order, shrink
 from sb3_sparse.export.passes.quantize import quantize, round_biases
 from sb3_sparse.export.report.report import Report, make_report
 from sb3_sparse.export.trace.graph import trace
 from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.network.capabilities import require_known
 from sb3_sparse.runtime.network.records import Floats, Network
 from sb3_sparse.runtime.policy import Policy
 
@@ -62,6 +64,7 @@ def compress(
         raise ValueError(f"bits={bits!r}: give a number from 2 to 8, or 32 for float weights")
     graph = trace(model, model.get_vec_normalize_env() if normalization is None else normalization)
     original = fold(graph)
+    require_known(original, PASSES)
     original.shapes  # noqa: B018 - raises where something does not fit
     observations = None if calibration is None else _observations(original, calibration)
     network = shrink(original)

@@ -2,7 +2,7 @@
 The integer arithmetic of the generated C code (W8A16: 8-bit weights, 16-bit activations): its constants, and the same in
 numpy, to the bit.
 
-An activation x is held as the integer ``x / unit``. The sums ``weight @ x`` fit into 32 bits whatever comes: ``top``, the
+An activation x is held as the integer ``x / unit``. The sums ``weight @ x`` fit into 32 bits for every input: ``top``, the
 largest activation, is lowered where a row could overflow. A hidden layer with a ReLU is brought to the unit of the next by
 
     y = clip(((sum * multiplier) >> (32 + shift)) + bias, 0, top),     multiplier < 2**31 per row
@@ -16,10 +16,29 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.backends.plan_convolution import in_bytes
-from sb3_sparse.runtime.network.records import Floats, Layer, Minifloats, Network
-from sb3_sparse.runtime.network.reference import apply_layer, columns, pool
+from sb3_sparse.export.c import text
+from sb3_sparse.runtime.network.capabilities import Capabilities, require_known, unknown
+from sb3_sparse.runtime.network.records import Activation, Fixed, Floats, Head, Layer, Minifloats, Network, Normalize, Pool
+from sb3_sparse.runtime.network.reference import columns, pool
 
+#: Without residual layers: they would need one unit for everything that is added up.
+INTEGER = Capabilities(
+    "the integer code of a C header",
+    instead="use its float code",
+    records={
+        Network: "shape image normalize layers head ranges",
+        Normalize: "mean scale limit",
+        Layer: "weight bias activation scale gain stride padding rectify pool",
+        Activation: "name low high",
+        Pool: "kernel stride padding",
+        Minifloats: "codes unit",
+        Fixed: "codes unit",
+        Head: "kind shape low high groups",
+    },
+    first="gain",
+    activations=text.ACTIVATIONS,
+    heads=("unscale", "clip", "argmax", "positive"),
+)
 #: Room above the largest activation of the calibration.
 _HEADROOM = 1.5
 #: Where the calibration has seen nothing but zeros.
@@ -33,10 +52,10 @@ class IntegerLayer:
     """
     Constants of one layer.
 
-    :param unit: What an input of 1 stands for.
+    :param unit: The number that an input of 1 stands for.
     :param top: Largest absolute input, the same for all layers.
-    :param factor: Multiplier of the integers of the row scales; 0 in the last layer and where the activation is no
-        ReLU: these are computed in float.
+    :param factor: Multiplier of the integers of the row scales; 0 in the last layer and where the activation is not
+        ReLU: these layers are computed in float.
     :param multipliers: Of each row, ``[out]``; empty where ``factor`` is 0.
     :param shift: Bits beyond 32 that the product is shifted by.
     :param bias: In units of the next layer's input, ``[out]``; empty where ``factor`` is 0.
@@ -50,19 +69,29 @@ class IntegerLayer:
     bias: NDArray[np.int64]
 
 
+def without_integers(network: Network) -> str | None:
+    """
+    :param network: A network.
+    :return: The reason why integer code is not possible, or None if it is
+    """
+    if network.residual:
+        return "a residual network"
+    if network.ranges is None or not all(layer.quantized for layer in network.layers):
+        return "exported without calibration or with float weights"
+    return unknown(network, INTEGER)
+
+
 def integer_layers(network: Network) -> list[IntegerLayer]:
     """
     :param network: A quantized network with the ranges of a calibration.
     :return: The constants of its layers
-    :raises ValueError: if it has no ranges, a float layer or a residual one
+    :raises ValueError: if it has no ranges, a float layer, or something that integer arithmetic does not compute
     """
-    if network.residual:
-        # The stream would need one unit for all that is added to it.
-        raise ValueError("integer arithmetic knows no residual layers: use the float code")
+    require_known(network, INTEGER)
     if network.ranges is None:
-        raise ValueError("integer arithmetic needs the range of the activations: give compress(..., calibration=observations)")
+        raise ValueError("integer arithmetic needs the range of the activations: call compress(..., calibration=observations)")
     if not all(layer.quantized for layer in network.layers):
-        raise ValueError("integer arithmetic needs quantized layers: give compress(..., bits=8)")
+        raise ValueError("integer arithmetic needs quantized layers: call compress(..., bits=8)")
     top = min(_top(layer) for layer in network.layers)
     # Pixels are whole numbers already, unless they have gains.
     pixels = network.image and network.normalize is None and network.layers[0].gain is None
@@ -101,10 +130,11 @@ def _multipliers(layer: Layer, ratio: float) -> tuple[int, NDArray[np.int64], in
         factor = min(int(np.floor(exact * 2.0**shift)), _FACTOR)
         if factor == 0:
             raise ValueError(
-                "the activations of a layer are too large for 16 bits beside its weights: there is no integer code"
+                "the activations of a layer are too large for 16 bits next to its weights, so integer code is not possible: "
+                "export the policy without calibration"
             )
         return factor, minifloat_integers(layer.scale.codes) * factor, shift, step * 2.0 ** (32 + shift) / factor
-    # Multipliers in four bytes each, as large as they may be, so there is nothing that a factor could be exact for.
+    # Multipliers in four bytes each, as large as they may be, so no factor would make them exact.
     largest = max(float(layer.scales.max()), 1e-30)
     ratio = min(ratio, (2**31 - 1) / 2**32 / largest)
     shift = int(np.clip(np.floor(np.log2((2**31 - 1) / 2**32 / largest / ratio)), 0, 30))
@@ -128,7 +158,7 @@ def minifloat_integers(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
 
 def simulate(network: Network, observations: Floats) -> Floats:
     """
-    What the generated integer code computes.
+    The generated integer code in numpy, to the bit.
 
     :param network: A quantized network with ranges.
     :param observations: ``[n, *shape]``.
@@ -157,7 +187,7 @@ def simulate(network: Network, observations: Floats) -> Floats:
 
 
 def _round(x: Floats, step: float, top: int) -> NDArray[np.int64]:
-    """Times ``step``, to the nearest integer, as C code does it without libm; what is no number becomes the smallest."""
+    """Times ``step``, rounded to the nearest integer as C code does it without libm; NaN becomes the smallest integer."""
     shifted = x * np.float32(step) + np.float32(32768.5)
     shifted = np.fmin(np.fmax(shifted, np.float32(32768 - top)), np.float32(32768 + top))
     integers: NDArray[np.int64] = shifted.astype(np.int64) - 32768
@@ -172,25 +202,3 @@ def _sums(layer: Layer, values: NDArray[np.int64]) -> NDArray[np.int64]:
     _, height, width = layer.sum_shape(values.shape[1:])
     sums = columns(layer, values) @ weight.T
     return sums.reshape(len(values), height, width, -1).transpose(0, 3, 1, 2)
-
-
-def simulate_bytes(network: Network, observations: Floats) -> Floats:
-    """
-    What the AVX-512 VBMI kernels compute: float inputs for the first layer (pixels are whole numbers, so bytes are the same),
-    and for those of :func:`~sb3_sparse.runtime.backends.plan_convolution.in_bytes` inputs in 8 bits between the smallest
-    (at most 0) and the largest of all inputs of the layer.
-
-    :param network: A quantized network.
-    :param observations: ``[n, *shape]``.
-    :return: Outputs of the last layer, ``[n, out]``
-    """
-    x = observations.astype(np.float32)
-    x = before = x if network.normalize is None else network.normalize(x)
-    for index, layer in enumerate(network.layers):
-        if in_bytes(network, index):
-            axes = tuple(range(1, x.ndim))
-            low = np.minimum(x.min(axis=axes, keepdims=True), np.float32(0))
-            unit = (np.maximum(x.max(axis=axes, keepdims=True), np.float32(0)) - low) * np.float32(1 / 255)
-            x = np.rint((x - low) / np.where(unit > 0, unit, np.float32(1))) * unit + low
-        before, x = x, apply_layer(layer, x, before)
-    return x

@@ -1,4 +1,4 @@
-"""The C that does not depend on the policy. @NAME@ stands for what its functions begin with, @UPPER@ for its macros."""
+"""The C code that is the same for every policy. @NAME@ is the prefix of its functions, @UPPER@ that of its macros."""
 
 HEADER = """\
 /* @NAME@.h: a policy, written by sb3_sparse @VERSION@. @SUMMARY@

@@ -1,35 +1,37 @@
-"""The test vectors of a header: observations, and what its code must make of them."""
+"""The test vectors of a header: observations, and the actions that its code must give."""
 
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.export.c.integer import simulate, simulate_bytes
-from sb3_sparse.export.c.layers import literal
+from sb3_sparse.export.c.integer import simulate
+from sb3_sparse.export.c.tables import literal
+from sb3_sparse.runtime.backends.vbmi import simulate as simulate_vbmi
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 
 #: Number of test vectors.
 COUNT = 8
-#: For discrete actions, how many are drawn for each that is taken.
+#: For discrete actions, the number of observations drawn for each that is used.
 _DRAWN = 8
 
 
-def vectors(network: Network, name: str, *, quantized: bool, integers: bool) -> str:
+def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
     """
     :param network: A network.
-    :param name: What names begin with.
-    :param quantized: Whether there is VBMI code.
+    :param name: Prefix of all names.
     :param integers: Whether there is integer code.
+    :param vbmi: Whether there is VBMI code.
     :return: Observations, and for each arithmetic the actions and how far they may be off
     """
     observations = _observations(network)
     upper, kind = name.upper(), "uint8_t" if network.image else "float"
-    # Other orders of addition, and roundings that fall to the other side: of all inputs in bytes; in integers where the
-    # compiler contracts multiplications and additions, or after an activation that is not ReLU.
+    # Tolerances: sums are added in another order, and a number between two steps may be rounded to either of them. The second
+    # holds for all inputs in bytes; in integers where the compiler contracts products and sums, or after an activation other
+    # than ReLU.
     arithmetics: list[tuple[str, Callable[[Network, Floats], Floats], float]] = []
-    arithmetics += [(f"defined({upper}_VBMI)", simulate_bytes, 0.03)] * quantized
+    arithmetics += [(f"defined({upper}_VBMI)", simulate_vbmi, 0.03)] * vbmi
     arithmetics += [(f"defined({upper}_INTEGER)", simulate, 1e-3)] * integers
     arithmetics += [("1", _outputs, 1e-5)]
     lines = [_matrix(f"static const {kind} {name}_observations", observations, kind)]

@@ -1,10 +1,10 @@
-"""What stands around the sums of a convolution in C: its padded input, its pool, and the buffers that all of this lies in."""
+"""The steps of a convolution around its sums in C: its padded input, its pool, and the buffers for them."""
 
 from dataclasses import replace
 from math import prod
 
 from sb3_sparse.export.c import text
-from sb3_sparse.export.c.layers import Tables
+from sb3_sparse.export.c.tables import Tables
 from sb3_sparse.runtime.network.records import Layer, Shape
 
 
@@ -20,7 +20,7 @@ class Buffers:
         self.sizes: dict[str, int] = {}
 
     def take(self, shape: Shape, *busy: str) -> str:
-        """The name of a buffer for an array of this shape, none of those that are busy."""
+        """The name of a buffer for an array of this shape; never one of those that are busy."""
         name = next(name for name in "abcd" if name not in busy)
         self.sizes[name] = max(self.sizes.get(name, 1), prod(shape))
         return name
@@ -40,8 +40,8 @@ def padded(
     :param shape: Shape of its input.
     :param x: Name of the buffer with its input.
     :param busy: Buffers that hold something else.
-    :return: Lines that copy the input, with zeros around it and rectified if the layer wants that; and what is left to be
-        computed: the layer, the shape and the buffer of its input
+    :return: Lines that copy the input with zeros around it, rectified if the layer rectifies; and the rest of the computation:
+        the layer without padding, and the shape and the buffer of its input
     """
     (top, side), bare = layer.padding, replace(layer, padding=(0, 0), rectify=False)
     if not any(layer.padding) and not layer.rectify:

@@ -1,1 +1,1 @@
-"""What runs a policy: numpy, and one constant C kernel that is compiled on first use."""
+"""The backends that run a policy: numpy, and one constant C kernel that is compiled on first use."""

@@ -1,10 +1,10 @@
 """
 The kernels compiled on the user's machine, once for all policies, into a cache.
 
-What is compiled are the files in ``c/`` and nothing else: a policy is data for them, so no file that is loaded ever becomes
-code. A cached library is taken only if its directory and itself belong to the user alone and its contents have the digest in
-its name; else it is built anew. It is built in a directory of its own and moved into place in one step, so that
-processes that build at the same time do not meet.
+Only the files in ``c/`` are compiled. A policy is data for them, so a loaded file never becomes code. A cached library is used
+only if it and its directory belong to the user alone and its content has the digest in its name; otherwise it is built again.
+The build happens in a directory of its own and the result is moved into place in one step, so processes that build at the same
+time do not disturb each other.
 """
 
 import atexit
@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 
 _SOURCES = Path(__file__).parent / "c"
-#: No -ffast-math: linked into a library it makes the whole process flush small floats to zero.
+#: Without -ffast-math: in a library it would make the whole process flush small floats to zero.
 _FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 _NATIVE = ("-march=native", "-mprefer-vector-width=512")
 _TIMEOUT = 300
@@ -90,7 +90,7 @@ def _run(command: list[str]) -> str:
 
 @functools.cache
 def _directory() -> Path:
-    """The cache, or a directory for this process if there cannot be a safe one."""
+    """The cache, or a temporary directory of this process where a safe cache is not possible."""
     base = os.environ.get("SB3_SPARSE_CACHE") or os.environ.get("XDG_CACHE_HOME")
     try:
         directory = Path(base).absolute() if base else Path.home() / ".cache"
@@ -106,7 +106,7 @@ def _directory() -> Path:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether it is no link, belongs to the user, and nobody else can write to it."""
+    """Whether it is not a link, belongs to the user, and nobody else can write to it."""
     status = path.lstat()
     ours = not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
     return ours and not stat.S_ISLNK(status.st_mode) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

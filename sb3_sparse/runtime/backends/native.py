@@ -17,7 +17,7 @@ from sb3_sparse.runtime.backends.build import BuildError, build
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Network
 
-Rows = Callable[[NDArray[Any]], NDArray[Any]]
+Function = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @functools.cache
@@ -33,57 +33,60 @@ def _module() -> ModuleType:
 
 @functools.cache
 def _library() -> ctypes.PyDLL:
-    # PyDLL keeps the interpreter's lock: a call is shorter than giving it back.
+    # PyDLL keeps the interpreter's lock: a call is shorter than releasing it.
     library = ctypes.PyDLL(str(build("library.c")))
     library.sb3s_predict.argtypes = [ctypes.c_void_p] * 4
     library.sb3s_predict.restype = None
     return library
 
 
-def kernel(network: Network, fallback: Callable[..., Any], *, vector: bool) -> Any:
+def kernel(network: Network, *, vector: bool, fallback: Callable[..., Any]) -> Any:
     """
     :param network: A network.
-    :param fallback: ``predict`` for what the kernel does not answer.
     :param vector: Whether to use AVX-512 VBMI.
+    :param fallback: ``predict`` for everything that is not one contiguous observation of float32, float64 or uint8.
     :return: An object with the methods ``predict`` and ``run``
     :raises BuildError: if it cannot be compiled, or the processor has no AVX-512 VBMI
+    :raises ValueError: if the kernels do not compute the network
     """
+    plan = Plan(network, vector=vector)
     module = _module()
     if vector and not module.has_vbmi:
         raise BuildError("this processor or compiler has no AVX-512 VBMI and VNNI")
-    plan = Plan(network, vector=vector)
     return module.Kernel(plan.data, plan.scratch, network.shape, network.head.shape, network.head.kind == "argmax", fallback)
 
 
-def rows(network: Network, compiled: Any) -> Rows:
+def functions(network: Network, compiled: Any) -> tuple[Function, Function]:
     """
     :param network: The network of the kernel.
     :param compiled: A kernel.
-    :return: A function from observations ``[n, *shape]``, float32 or uint8 and contiguous, to actions ``[n, *action_shape]``
+    :return: A function from one observation, an array of the network's shape, to one action, and a function from observations
+        ``[n, *shape]``, float32 or uint8 and contiguous, to actions ``[n, *action_shape]``
     """
 
-    def run(x: NDArray[Any]) -> NDArray[Any]:
+    def batch(x: NDArray[Any]) -> NDArray[Any]:
         actions = _empty_actions(network, len(x))
         compiled.run(x, actions)
         return actions
 
-    return run
+    return lambda x: batch(np.ascontiguousarray(x[None], np.float32)).reshape(network.head.shape), batch
 
 
-def library(network: Network) -> Callable[[NDArray[Any]], NDArray[Any]]:
+def library(network: Network) -> tuple[Function, Function]:
     """
     :param network: A network.
-    :return: A function from one observation, an array of the network's shape, to one action, through ctypes
+    :return: The same two functions, through ctypes
     :raises BuildError: if it cannot be compiled
+    :raises ValueError: if the kernels do not compute the network
     """
-    predict = _library().sb3s_predict
     plan = Plan(network)
+    predict = _library().sb3s_predict
     memory = _aligned(len(plan.data))
     memory[:] = np.frombuffer(plan.data, np.uint8)
     address = memory.ctypes.data
     local = _Buffers(network, plan.scratch)
 
-    def act(x: NDArray[Any], memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
+    def single(x: NDArray[Any], memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
         # The default argument keeps the plan alive.
         if x.dtype == np.uint8:
             local.pixels[...] = x
@@ -93,11 +96,11 @@ def library(network: Network) -> Callable[[NDArray[Any]], NDArray[Any]]:
             predict(address, None, local.x_address, local.action_address)
         return local.action.copy()
 
-    return act
+    return single, lambda x: np.stack([single(row) for row in x])
 
 
 class _Buffers(threading.local):
-    """What a call works in, one for each thread."""
+    """The memory that a call works in, one for each thread."""
 
     def __init__(self, network: Network, scratch: int) -> None:
         memory = _aligned(scratch)

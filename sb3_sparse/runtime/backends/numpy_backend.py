@@ -8,28 +8,68 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.records import Activation, Floats, Head, Network
+from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
+from sb3_sparse.runtime.network.records import (
+    ACTIVATIONS,
+    HEADS,
+    Activation,
+    Fixed,
+    Floats,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Pool,
+)
 from sb3_sparse.runtime.network.reference import layer_inputs
 
 Function = Callable[[Any], NDArray[Any]]
 
+#: Activations and heads are computed by the records themselves.
+NUMPY = Capabilities(
+    "the numpy backend",
+    instead="export the policy without it, or update sb3_sparse",
+    records={
+        Network: "shape image normalize layers head ranges",
+        Normalize: "mean scale limit",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Activation: "name low high",
+        Pool: "kernel stride padding",
+        Minifloats: "codes unit",
+        Fixed: "codes unit",
+        Head: "kind shape low high groups",
+    },
+    activations=ACTIVATIONS,
+    heads=HEADS,
+)
+#: Most observations of a batch that are computed together. A convolution unfolds its input, so it takes fewer.
+_LINEAR, _CONVOLUTIONAL = 1 << 16, 64
 
-def unpack(network: Network) -> Network:
+
+def functions(network: Network) -> tuple[Function, Function]:
     """
     :param network: A network.
-    :return: The same with float weights alone: what the functions below take
+    :return: A function from one observation, an array of the network's shape, to one action, and a function from float32
+        observations, ``[n, *shape]``, to actions, ``[n, *action_shape]``
+    :raises ValueError: if the network has something that is not computed here
     """
+    require_known(network, NUMPY)
     layers = (replace(layer, weight=layer.dense(), bias=layer.biases, scale=None, gain=None) for layer in network.layers)
-    return replace(network, layers=tuple(layers))
-
-
-def single(network: Network) -> Function:
-    """
-    :param network: A network of float weights.
-    :return: A function from one observation, an array of the network's shape, to one action
-    """
+    network = replace(network, layers=tuple(layers))
     if any(layer.convolution for layer in network.layers):
-        return lambda x: network.head(layer_inputs(network, x[None])[-1]).reshape(network.head.shape)
+        return _convolutional(network)
+    return _single(network), _in_parts(_batch(network), _LINEAR)
+
+
+def _convolutional(network: Network) -> tuple[Function, Function]:
+    def act(x: Floats) -> NDArray[Any]:
+        return network.head(layer_inputs(network, x)[-1])
+
+    return lambda x: act(x[None]).reshape(network.head.shape), _in_parts(act, _CONVOLUTIONAL)
+
+
+def _single(network: Network) -> Function:
     layers = [
         (_arrange(layer.dense()), layer.biases, _activation(layer.activation, layer.outputs)) for layer in network.layers
     ]
@@ -47,20 +87,10 @@ def single(network: Network) -> Function:
     return act
 
 
-def batch(network: Network) -> Function:
-    """
-    :param network: A network of float weights.
-    :return: A function from float32 observations, ``[n, *shape]``, to actions, ``[n, *action_shape]``
-    """
+def _batch(network: Network) -> Function:
     layers = [(layer.dense().T, layer.biases, layer.activation) for layer in network.layers]
-    # A convolution unfolds its input, so large batches go in parts.
-    size = 64 if any(layer.convolution for layer in network.layers) else 1 << 16
 
     def act(x: Floats) -> NDArray[Any]:
-        if len(x) > size:
-            return np.concatenate([act(x[start : start + size]) for start in range(0, len(x), size)])
-        if size == 64:
-            return network.head(layer_inputs(network, x)[-1])
         x = (x if network.normalize is None else network.normalize(x)).reshape(len(x), prod(network.shape))
         for weight, bias, activation in layers:
             x = activation(x @ weight + bias)
@@ -69,8 +99,19 @@ def batch(network: Network) -> Function:
     return act
 
 
+def _in_parts(act: Function, size: int) -> Function:
+    """The same function of a batch, computed for at most ``size`` observations at a time."""
+
+    def run(x: Floats) -> NDArray[Any]:
+        if len(x) <= size:
+            return act(x)
+        return np.concatenate([act(x[start : start + size]) for start in range(0, len(x), size)])
+
+    return run
+
+
 def _arrange(weight: Floats) -> Floats:
-    # Fortran order multiplies faster, but for a few rows.
+    # A matrix in Fortran order multiplies faster, unless it has only a few rows.
     return np.array(weight, order="F" if len(weight) >= 32 else "C")
 
 
@@ -80,8 +121,8 @@ def _activation(activation: Activation, size: int) -> Function:
         # A ready array of zeros: a Python number costs as much again as the comparison.
         maximum, zeros = np.maximum, np.zeros(size, np.float32)
         return lambda x: maximum(x, zeros)
-    functions: dict[str, Function] = {"tanh": np.tanh}
-    return functions.get(activation.name, activation.__call__)
+    ready: dict[str, Function] = {"tanh": np.tanh}
+    return ready.get(activation.name, activation.__call__)
 
 
 def _head(head: Head) -> Function:

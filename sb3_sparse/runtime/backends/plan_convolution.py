@@ -1,72 +1,28 @@
 """
-Convolutions as the compiled kernels want them: floats on shifted planes (``c/kernels.h``) or bytes.
+Convolutions laid out for the compiled kernels: floats on shifted planes (``c/kernels.h``) or bytes.
 
 In floats every weight multiplies one contiguous stretch of an input plane. In bytes a *quad* of four weights does: those of
 four channels at one place of the window, or, where the observation is an image and the horizontal stride is four, of four
-pixels of a row. Quads without a weight are left out, which is what sparsity saves.
+pixels of a row. Quads without a weight are left out: that is the gain of sparsity.
 """
 
-from collections.abc import Callable
-from math import prod
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.records import Layer, Network, Shape
+from sb3_sparse.runtime.backends.structs import Add, Fields, Kernel
+from sb3_sparse.runtime.backends.vbmi import REGISTERS
+from sb3_sparse.runtime.network.records import Layer, Shape
 
-#: Appends an array to a plan; its offset.
-Add = Callable[[NDArray[Any]], int]
-
-#: Most registers that a tile fills, and bytes of its inputs that stay in the first cache.
-_REGISTERS, _CACHE = 8, 40 << 10
-#: Most inputs of a window: sums of bytes must fit into 32 bits.
-_INPUTS = 1 << 16
-#: Activations without negative outputs.
-_POSITIVE = ("relu", "sigmoid")
+#: Bytes of a tile's inputs that stay in the first cache.
+_CACHE = 40 << 10
 
 
-def in_bytes(network: Network, index: int) -> bool:
+def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> Fields:
     """
-    :param network: A network.
-    :param index: Number of a layer.
-    :return: Whether the AVX-512 VBMI kernels round its inputs to 8 bits: those of hidden layers of integers, but for
-        convolutions with padding whose inputs may be negative (0 is no step then), with wide rows or strides, or with anything
-        of a residual network
-    """
-    layer = network.layers[index]
-    if index == 0 or not layer.quantized:
-        return False
-    if not layer.convolution:
-        return prod(layer.weight.shape[1:]) <= _INPUTS
-    if layer.rectify or layer.residual or layer.pool is not None:
-        return False
-    positive = network.layers[index - 1].activation.name in _POSITIVE
-    return _fits(layer, network.shapes[index + 1]) and (positive or not any(layer.padding))
-
-
-def exact_in_bytes(network: Network) -> bool:
-    """
-    :param network: A network.
-    :return: Whether it begins with a convolution of integers that takes bytes as they are
-    """
-    layer = network.layers[0]
-    if not network.image or network.normalize is not None or not layer.quantized or not layer.convolution:
-        return False
-    return not layer.rectify and _fits(layer, layer.sum_shape(network.shape))
-
-
-def _fits(layer: Layer, after: Shape) -> bool:
-    return after[-1] <= 16 * _REGISTERS and max(layer.stride) <= 16 and prod(layer.weight.shape[1:]) <= _INPUTS
-
-
-def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
-    """
-    :param add: What appends to the plan.
+    :param add: Appends an array to the plan.
     :param layer: A convolution.
     :param before: Shape of its input.
     :param after: Shape of its output.
-    :return: Fields of ``sb3s_layer``, and how many floats the kernel works in as "extra"
+    :return: Members of ``sb3s_layer``, and how many floats the kernel works in as "extra"
     """
     weight = layer.dense()
     (channels, height, width), (_, out_height, _) = before, after
@@ -79,6 +35,7 @@ def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> di
     offsets = plane * phase + (y // down) * pitch + x // right
     planes = channels * down * right * phase
     return _geometry(layer, before, after) | {
+        "kind": Kernel.CONVOLUTION,
         "weights": add(weight[outputs, channel, y, x]),
         "indices": add(offsets.astype(np.int32)),
         "counts": add(np.bincount(outputs, minlength=layer.outputs).astype(np.int32)),
@@ -89,17 +46,17 @@ def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> di
     }
 
 
-def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pixels: bool) -> dict[str, float]:
+def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pixels: bool) -> Fields:
     """
-    :param add: What appends to the plan.
+    :param add: Appends an array to the plan.
     :param layer: A convolution of integers.
     :param before: Shape of its input.
     :param after: Shape of its output.
     :param pixels: Whether the input is an observation in bytes.
-    :return: Fields of ``sb3s_layer``, and how many floats the kernel works in as "extra"
+    :return: Members of ``sb3s_layer``, and how many floats the kernel works in as "extra"
     """
     (channels, height, width), (top, side), (down, right) = before, layer.padding, layer.stride
-    fields: dict[str, float] = _geometry(layer, before, after)
+    fields: Fields = _geometry(layer, before, after)
     if pixels and right == 4 and layer.weight.shape[3] % 4 == 0 and not any(layer.padding):
         # Bytes as they lie in memory; a step is one quad.
         quads = layer.weight.reshape(layer.outputs, -1, 4)
@@ -124,6 +81,7 @@ def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pix
     count = int(used.sum())
     tile, vectors, across = _tile(after, pitch, count, len(columns) / max(count, 1))
     return fields | {
+        "kind": Kernel.PATCHES,
         "weights": add(quads[:, used][outputs, columns]),
         "indices": add((columns * 64 * vectors).astype(np.int32)),
         "counts": add(np.bincount(outputs, minlength=layer.outputs).astype(np.int32)),
@@ -141,7 +99,7 @@ def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pix
     }
 
 
-def _geometry(layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
+def _geometry(layer: Layer, before: Shape, after: Shape) -> Fields:
     fields = dict(zip(("channels", "height", "width"), before, strict=True))
     fields |= dict(zip(("stride_height", "stride_width"), layer.stride, strict=True))
     fields |= dict(zip(("pad_height", "pad_width"), layer.padding, strict=True))
@@ -150,17 +108,17 @@ def _geometry(layer: Layer, before: Shape, after: Shape) -> dict[str, float]:
 
 def _tile(after: Shape, pitch: int, quads: int, uses: float) -> tuple[int, int, int]:
     """
-    Output rows of a tile, the registers that they fill, and lanes from one row to the next: what takes least time.
+    The fastest tile: its output rows, the registers that they fill, and the lanes from one row to the next.
 
     :param after: Shape of the output.
-    :param pitch: Lanes between rows of packed inputs, which can be copied as they are; 0 if they are not packed.
+    :param pitch: Lanes between rows of packed inputs, which are copied as they are; 0 if they are not packed.
     :param quads: Number of quads of a window.
-    :param uses: How often each is multiplied.
+    :param uses: Products of each quad.
     """
     _, height, width = after
 
     def cost(tile: tuple[int, int, int]) -> float:
-        # A quad reads its weights and its place beside the registers; a row that is copied crosses cache lines twice.
+        # A quad reads its weights and its place as well as the registers; a copied row crosses cache lines twice.
         rows, vectors, across = tile
         copy = 1.5 * vectors if across != width else 3.0 * rows * -(-width // 16)
         cached = 64 * vectors * quads <= _CACHE
@@ -171,4 +129,4 @@ def _tile(after: Shape, pitch: int, quads: int, uses: float) -> tuple[int, int, 
         for rows in range(1, height + 1)
         for across in {width, max(pitch, width)}
     ]
-    return min((tile for tile in tiles if tile[1] <= _REGISTERS), key=cost)
+    return min((tile for tile in tiles if tile[1] <= REGISTERS), key=cost)

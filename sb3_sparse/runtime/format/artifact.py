@@ -1,29 +1,55 @@
 """
 The compact file: :class:`Network` to bytes and back. ``docs/guide/format.md`` describes it byte by byte.
 
-Reading trusts nothing. Every length is checked against what is there before anything is allocated, every number against
-its range, and the checksum before all; whatever is wrong ends in one :class:`ValueError`. Nothing is unpickled or executed.
+Reading trusts nothing. The checksum is checked first, then every length against the bytes that are left before anything is
+allocated, and every number against its range. Any damage raises a :class:`ValueError`. Nothing is unpickled or executed.
 """
 
 import struct
 import zlib
 from math import prod
 
-import numpy as np
-
 from sb3_sparse.runtime.format.bytestream import Reader, Writer, require
-from sb3_sparse.runtime.format.layer_bytes import needs_version, read_layer, write_layer
+from sb3_sparse.runtime.format.head_bytes import HEADS, read_head, write_head
+from sb3_sparse.runtime.format.layer_bytes import ACTIVATIONS, needs_version, read_layer, write_layer
 from sb3_sparse.runtime.format.limits import check_size
-from sb3_sparse.runtime.network.records import HEADS, Head, Layer, Network, Normalize, Shape
+from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
+from sb3_sparse.runtime.network.records import (
+    Activation,
+    Fixed,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Pool,
+)
 
 MAGIC = b"SB3S"
-#: The newest version. A file has the oldest one that can hold its network.
+#: The newest version. A file gets the oldest version that can hold its network.
 VERSION = 2
-#: magic, version, flags, zero, length of the payload. Behind them stands the checksum of these 12 bytes and all that follow.
+#: The parts of a network that a file can hold.
+COMPACT = Capabilities(
+    "the compact file",
+    instead="use to_c or to_onnx, or export the policy without it",
+    records={
+        Network: "shape image normalize layers head ranges",
+        Normalize: "mean scale limit",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Activation: "name low high",
+        Pool: "kernel stride padding",
+        Minifloats: "codes unit",
+        Fixed: "codes unit",
+        Head: "kind shape low high groups",
+    },
+    activations=ACTIVATIONS,
+    heads=HEADS,
+)
+#: Magic, version, flags, zero, length of the payload. A checksum of these 12 bytes and of the payload follows.
 _HEADER = struct.Struct("<4sBBHI")
 _DEFLATED = 1
 _IMAGE, _NORMALIZED, _RANGES = 1, 2, 4
-#: A payload that deflates further than this is stored as it is, so that no file becomes a flood.
+#: A payload that would deflate further than this is stored as it is: a short file never expands into a huge payload.
 _MAX_RATIO = 32
 
 
@@ -31,8 +57,9 @@ def encode(network: Network) -> bytes:
     """
     :param network: The network.
     :return: The bytes of its file
-    :raises ValueError: if it is larger than the format allows
+    :raises ValueError: if it is larger than the format allows, or the format cannot hold a part of it
     """
+    require_known(network, COMPACT)
     writer = Writer()
     writer.shape(network.shape)
     flags = _IMAGE * network.image | _NORMALIZED * (network.normalize is not None) | _RANGES * (network.ranges is not None)
@@ -46,7 +73,7 @@ def encode(network: Network) -> bytes:
         if network.ranges is not None:
             writer.pack("f", network.ranges[index])
         write_layer(writer, layer)
-    _write_head(writer, network.head)
+    write_head(writer, network.head)
     payload = writer.bytes()
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = compressor.compress(payload) + compressor.flush()
@@ -62,7 +89,7 @@ def decode(data: bytes) -> Network:
     """
     :param data: The bytes of a file.
     :return: The network
-    :raises ValueError: if they are damaged, of another version, or no such file
+    :raises ValueError: if they are damaged, of another version, or not a compact file
     """
     try:
         return _decode(data)
@@ -73,7 +100,7 @@ def decode(data: bytes) -> Network:
 def _decode(data: bytes) -> Network:
     data = bytes(data)
     if data[:4] != MAGIC:
-        raise ValueError("this is no compressed policy of sb3_sparse: it does not begin with 'SB3S'")
+        raise ValueError("this is not a compressed policy of sb3_sparse: it does not begin with 'SB3S'")
     _, version, flags, zero, length = _HEADER.unpack_from(data)
     if not 1 <= version <= VERSION:
         raise ValueError(
@@ -111,42 +138,8 @@ def _decode(data: bytes) -> Network:
         layers.append(layer := read_layer(reader, current, layers, len(data)))
         require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
         current = layer.output_shape(current)
-    head = _read_head(reader, current)
+    head = read_head(reader, current)
     reader.end()
     network = Network(shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None)
     check_size(network, len(data))
     return network
-
-
-def _write_head(writer: Writer, head: Head) -> None:
-    writer.pack("B", HEADS.index(head.kind))
-    writer.shape(head.shape)
-    if head.kind == "argmax":
-        writer.pack(f"H{len(head.groups)}H", len(head.groups), *head.groups)
-    elif head.low is not None and head.high is not None:
-        # Bounds that are all the same are written once.
-        uniform = len(set(head.low.tolist())) == len(set(head.high.tolist())) == 1
-        writer.pack("B", uniform)
-        for bound in (head.low, head.high):
-            writer.array(bound[:1] if uniform else bound, "f4")
-
-
-def _read_head(reader: Reader, inputs: Shape) -> Head:
-    kind = reader.integer("B")
-    require(kind < len(HEADS), "its action is of an unknown kind")
-    shape = reader.shape()
-    if HEADS[kind] == "argmax":
-        groups = reader.unpack(f"{reader.integer('H')}H")
-        require(len(groups) == prod(shape) and min(groups, default=0) > 0, "its action does not fit its groups")
-        return Head("argmax", shape, groups=groups)
-    require(prod(shape) == prod(inputs), f"its action of shape {shape} does not fit {prod(inputs)} outputs")
-    if HEADS[kind] == "positive":
-        return Head("positive", shape)
-    uniform = reader.integer("B")
-    require(uniform < 2, "its bounds are of an unknown kind")
-    low, high = (
-        np.broadcast_to(reader.array(1 if uniform else prod(shape), "f4", infinite=HEADS[kind] == "clip"), prod(shape)).copy()
-        for _ in range(2)
-    )
-    require(bool((low <= high).all()), "its action has a lower bound above the upper one")
-    return Head(HEADS[kind], shape, low, high)

@@ -16,6 +16,8 @@ _MAX_DIMENSIONS = 8
 
 
 class Writer:
+    """Appends numbers to a file in memory; ValueError of a number that does not fit into its bytes."""
+
     def __init__(self) -> None:
         self._parts: list[bytes] = []
 
@@ -41,6 +43,12 @@ class Writer:
 
 
 class Reader:
+    """
+    Takes numbers from a file in memory; ValueError where the file ends too early or a number is out of range.
+
+    :param data: The bytes of the file.
+    """
+
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._position = 0
@@ -79,9 +87,14 @@ class Reader:
         return shape
 
     def end(self) -> None:
-        require(self._position == len(self._data), "there is more than its layers")
+        require(self._position == len(self._data), "there are bytes after its end")
 
 
 def require(condition: bool, what: str) -> None:
+    """
+    :param condition: A condition that every file meets that is not damaged.
+    :param what: The damage, if it does not hold.
+    :raises ValueError: if it does not hold
+    """
     if not condition:
         raise ValueError(f"this compressed policy is damaged ({what}); copy or export it again")

@@ -1,22 +1,40 @@
 """The layers of the compact file to bytes and back; ``docs/guide/format.md`` describes them byte by byte."""
 
+from enum import IntFlag
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
-from sb3_sparse.runtime.format.delta import from_gaps, to_gaps, to_runs
+from sb3_sparse.runtime.format.delta import delta_decode, delta_encode, to_runs
 from sb3_sparse.runtime.format.limits import check_weights
-from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Fixed, Layer, Minifloats, Pool, Shape
+from sb3_sparse.runtime.network.records import Activation, Fixed, Layer, Minifloats, Pool, Shape
 
-_CONVOLUTION, _QUANTIZED, _GAIN, _FLOAT_SCALE, _RECTIFY, _RESIDUAL, _POOL = (1 << bit for bit in range(7))
-_NAMES = tuple(ACTIVATIONS)
-#: Activations with numbers of their own in the file.
+#: Activations by their numbers in the file: a new one goes to the end.
+ACTIVATIONS = ("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu")
+#: Activations whose two numbers are in the file.
 _NUMBERS = ("clip", "leaky_relu", "elu")
 #: Most entries of one row: their count has two bytes.
 _MAX_ROW = (1 << 16) - 1
 _MAX_FLOAT = float(np.finfo(np.float32).max)
+
+
+class _Kind(IntFlag):
+    """The kind of a layer and its optional parts. A new bit needs a new version of the format."""
+
+    CONVOLUTION = 1
+    QUANTIZED = 2
+    GAIN = 4
+    FLOAT_SCALE = 8
+    RECTIFY = 16
+    RESIDUAL = 32
+    POOL = 64
+
+
+_KNOWN = sum(_Kind)
+#: Parts that only a convolution can have.
+_CONVOLUTIONS = _Kind.RECTIFY | _Kind.RESIDUAL | _Kind.POOL
 
 
 def needs_version(layer: Layer) -> int:
@@ -29,14 +47,11 @@ def needs_version(layer: Layer) -> int:
 
 def write_layer(writer: Writer, layer: Layer) -> None:
     """
-    :param writer: What to write to.
+    :param writer: The file to write to.
     :param layer: A layer.
     :raises ValueError: if it is larger than the format allows
     """
-    kind = _CONVOLUTION * layer.convolution | _QUANTIZED * layer.quantized | _GAIN * (layer.gain is not None)
-    kind |= _FLOAT_SCALE * isinstance(layer.scale, np.ndarray)
-    kind |= _RECTIFY * layer.rectify | _RESIDUAL * layer.residual | _POOL * (layer.pool is not None)
-    writer.pack("BBH", kind, _NAMES.index(layer.activation.name), layer.outputs)
+    writer.pack("BBH", _kind(layer), ACTIVATIONS.index(layer.activation.name), layer.outputs)
     if layer.activation.name in _NUMBERS:
         writer.pack("ff", layer.activation.low, layer.activation.high)
     if layer.convolution:
@@ -57,51 +72,65 @@ def write_layer(writer: Writer, layer: Layer) -> None:
         writer.array(layer.bias.codes, "i2")
     else:
         writer.array(layer.biases, "f4")
-    counts, gaps, values = to_gaps(layer.weight.reshape(layer.outputs, -1))
+    counts, deltas, values = delta_encode(layer.weight.reshape(layer.outputs, -1))
     if counts.max(initial=0) > _MAX_ROW:
         row = f"a layer of shape {layer.weight.shape} has a row of {counts.max()} weights"
         raise ValueError(f"{row}, and the compact file has room for {_MAX_ROW}: prune it first")
     runs = to_runs(counts)
     writer.pack("H", len(runs))
     writer.array(runs, "u2")
-    writer.array(gaps, "u1")
+    writer.array(deltas, "u1")
     writer.array(values, "i1" if layer.quantized else "f4")
+
+
+def _kind(layer: Layer) -> _Kind:
+    has = {
+        _Kind.CONVOLUTION: layer.convolution,
+        _Kind.QUANTIZED: layer.quantized,
+        _Kind.GAIN: layer.gain is not None,
+        _Kind.FLOAT_SCALE: isinstance(layer.scale, np.ndarray),
+        _Kind.RECTIFY: layer.rectify,
+        _Kind.RESIDUAL: layer.residual,
+        _Kind.POOL: layer.pool is not None,
+    }
+    return _Kind(sum(kind for kind, present in has.items() if present))
 
 
 def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -> Layer:
     """
-    :param reader: What to read from.
+    :param reader: The file to read from.
     :param shape: Shape of its input.
     :param before: The layers before it.
     :param length: Bytes of the file.
     :return: The layer
     :raises ValueError: if it is damaged, or too large for the file
     """
-    kind, name, outputs = reader.unpack("BBH")
-    require(kind < 2 * _POOL and name < len(_NAMES) and outputs > 0, "a layer is of an unknown kind")
-    require(not kind & _FLOAT_SCALE or bool(kind & _QUANTIZED), "a layer has scales without integers")
-    require(bool(kind & _CONVOLUTION) or kind < _RECTIFY, "a linear layer is of a kind that only a convolution is")
-    activation = _read_activation(reader, _NAMES[name])
+    bits, name, outputs = reader.unpack("BBH")
+    require(bits & ~_KNOWN == 0 and name < len(ACTIVATIONS) and outputs > 0, "a layer is of an unknown kind")
+    kind = _Kind(bits)
+    require(_Kind.FLOAT_SCALE not in kind or _Kind.QUANTIZED in kind, "a layer has scales without integers")
+    require(_Kind.CONVOLUTION in kind or not kind & _CONVOLUTIONS, "a linear layer has something that only a convolution has")
+    activation = _read_activation(reader, ACTIVATIONS[name])
     stride, padding, pool = (1, 1), (0, 0), None
-    if kind & _CONVOLUTION:
+    if _Kind.CONVOLUTION in kind:
         require(len(shape) == 3, "a convolution does not fit")
         kernel, stride, padding = _read_windows(reader)
         dimensions: Shape = (outputs, shape[0], *kernel)
-        pool = Pool(*_read_windows(reader)) if kind & _POOL else None
+        pool = Pool(*_read_windows(reader)) if _Kind.POOL in kind else None
     else:
         dimensions = (outputs, prod(shape))
     size = prod(dimensions)
-    nbytes = sum(layer.weight.nbytes for layer in before) + size * (1 if kind & _QUANTIZED else 4)
+    nbytes = sum(layer.weight.nbytes for layer in before) + size * (1 if _Kind.QUANTIZED in kind else 4)
     check_weights(sum(layer.weight.size for layer in before) + size, nbytes, length)
     columns = prod(dimensions[1:])
-    gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if kind & _GAIN else None
+    gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if _Kind.GAIN in kind else None
     if gain is not None:
-        require(not kind & _CONVOLUTION, "a convolution has gains")
+        require(_Kind.CONVOLUTION not in kind, "a convolution has gains")
         gain = Minifloats(unit=reader.number(positive=True), codes=reader.array(columns, "u1"))
     scale: Minifloats | NDArray[np.float32] | None = None
     bias: Fixed | NDArray[np.float32]
-    if kind & _QUANTIZED:
-        if kind & _FLOAT_SCALE:
+    if _Kind.QUANTIZED in kind:
+        if _Kind.FLOAT_SCALE in kind:
             scale = reader.array(outputs, "f4")
         else:
             scale = Minifloats(unit=reader.number(positive=True), codes=reader.array(outputs, "u1"))
@@ -115,10 +144,10 @@ def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -
     require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
     counts = np.repeat(runs[:, 0], runs[:, 1])
     entries = int(counts.sum())
-    gaps = reader.array(entries, "u1")
-    values = reader.array(entries, "i1" if kind & _QUANTIZED else "f4")
-    weight = from_gaps(counts, gaps, values, columns).reshape(dimensions)
-    rectify, residual = bool(kind & _RECTIFY), bool(kind & _RESIDUAL)
+    deltas = reader.array(entries, "u1")
+    values = reader.array(entries, "i1" if _Kind.QUANTIZED in kind else "f4")
+    weight = delta_decode(counts, deltas, values, columns).reshape(dimensions)
+    rectify, residual = _Kind.RECTIFY in kind, _Kind.RESIDUAL in kind
     layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool)
     require(prod(layer.sum_shape(shape)) <= MAX_ELEMENTS, f"a layer gives {layer.sum_shape(shape)}")
     return layer

@@ -1,13 +1,13 @@
-"""How large a network may be for the bytes of its file, so that no file makes its reader work or allocate without end."""
+"""Limits on the size of a network, relative to the size of its file: protection against decompression bombs."""
 
 from math import prod
 
 from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS
 from sb3_sparse.runtime.network.records import Network, Shape
 
-#: The weights of a network, zeros included, are at most so many, or take at most so many bytes per byte of the file.
+#: Most weights of any network, zeros included; a network with more may take this many bytes of memory per byte of its file.
 _FREE_WEIGHTS, _BYTES_PER_BYTE = 1 << 21, 1024
-#: Numbers that all convolutions and pools together read or multiply, at most.
+#: Most numbers that all convolutions and pools together read, and multiply.
 _MAX_WINDOWS, _MAX_PRODUCTS = 1 << 24, 1 << 32
 
 
@@ -37,7 +37,7 @@ def check_size(network: Network, length: int) -> None:
 
 
 def _planes(shape: Shape, padding: Shape, stride: Shape) -> int:
-    """Size of a padded input, its sides rounded up to a multiple of the stride: what the kernels work on."""
+    """Size of a padded input with its sides rounded up to a multiple of the stride, as the kernels hold it."""
     padded = (size + 2 * border for size, border in zip(shape[1:], padding, strict=True))
     return shape[0] * prod(-(-size // step) * step for size, step in zip(padded, stride, strict=True))
 

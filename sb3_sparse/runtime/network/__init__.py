@@ -1,1 +1,1 @@
-"""What an exported policy is: its records, its activations, and the reference that defines what it computes."""
+"""The definition of an exported policy: its records, its activations, their formulas in numpy."""

@@ -1,4 +1,4 @@
-"""What layers are made of: activations, pools, and numbers in few bytes."""
+"""The parts of a layer: activations, pools, and numbers in few bytes."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
+Shape = tuple[int, ...]
 
 
 class Activation(NamedTuple):
@@ -32,13 +33,13 @@ class Activation(NamedTuple):
 
 
 def _sigmoid(x: Floats) -> Floats:
-    # By tanh, which does not overflow.
+    # The tanh does not overflow.
     half = np.float32(0.5)
     y: Floats = half * np.tanh(half * x) + half
     return y
 
 
-#: What a layer may end in. The order is part of the file format: a new one goes to the end.
+#: The activations of the records. Every backend is tested against these functions.
 ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
     "identity": lambda x, low, high: x,
     "relu": lambda x, low, high: np.maximum(x, np.float32(0)),
@@ -51,13 +52,13 @@ ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
 }
 
 
-#: No activation.
+#: The activation that changes nothing.
 IDENTITY = Activation()
 
 
 class Pool(NamedTuple):
     """
-    A max pool: the largest number of each window; what lies in the padding takes no part.
+    A max pool: the largest number of each window, padding left out.
 
     :param kernel: Size of a window, vertical and horizontal.
     :param stride: Steps between windows.
@@ -73,10 +74,10 @@ class Minifloats(NamedTuple):
     """
     Positive numbers in one byte each: four bits of exponent, four of mantissa, times one unit.
 
-    The scales of an 8-bit layer are of this kind *before* its weights are rounded, so nothing is lost by storing them.
+    The scales of an 8-bit layer take this form *before* its weights are rounded, so storing them loses nothing.
 
     :param codes: uint8 array.
-    :param unit: What a value of 1 stands for.
+    :param unit: Factor of all numbers.
     """
 
     codes: NDArray[np.uint8]

@@ -1,4 +1,4 @@
-"""The records, computed in numpy as they are written: the definition that every backend is tested against."""
+"""The records computed in numpy, formula by formula: the definition that every backend is tested against."""
 
 from math import prod
 from typing import Any
@@ -14,8 +14,8 @@ def columns(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
     """
     :param layer: A layer.
     :param x: Its inputs, ``[n, ...]``.
-    :return: What its weight matrix ``[out, -1]`` multiplies, ``[n, in]``; of a convolution all its windows, rectified and
-        padded, ``[n * height * width, channels * kernel height * kernel width]``
+    :return: The vectors that its weight matrix ``[out, -1]`` multiplies: the inputs ``[n, in]`` of a linear layer; all windows
+        of a convolution, rectified and padded, ``[n * height * width, channels * kernel height * kernel width]``
     """
     if layer.rectify:
         x = np.maximum(x, 0)
@@ -30,13 +30,13 @@ def columns(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
 def pool(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
     """
     :param layer: A layer.
-    :param x: What comes out of its activation, ``[n, out, height, width]`` if it has a pool.
-    :return: The largest of each window; without a pool the same
+    :param x: Outputs of its activation, ``[n, out, height, width]`` if it has a pool.
+    :return: The largest number of each window; x itself if there is not a pool
     """
     if layer.pool is None:
         return x
     (top, side), (down, right) = layer.pool.padding, layer.pool.stride
-    # The smallest number there is wins nowhere: a window has at least one element of x.
+    # Padding is the smallest number, so it is never the largest: a window has at least one element of x.
     smallest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
     padded = np.pad(x, ((0, 0), (0, 0), (top, top), (side, side)), constant_values=smallest)
     largest: NDArray[Any] = sliding_window_view(padded, layer.pool.kernel, axis=(2, 3))[:, :, ::down, ::right].max(axis=(4, 5))
@@ -64,7 +64,7 @@ def layer_inputs(network: Network, observations: Floats) -> list[Floats]:
     """
     :param network: A network.
     :param observations: ``[n, *shape]``.
-    :return: What comes into each layer, before its gain, and last what comes into the head
+    :return: The inputs of each layer, before its gain, and last the inputs of the head
     """
     x = observations.astype(np.float32)
     inputs = [x if network.normalize is None else network.normalize(x)]

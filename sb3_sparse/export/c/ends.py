@@ -1,11 +1,30 @@
-"""From the outputs of the last layer to an action, in C."""
+"""From an observation to the inputs of the first layer, and from the outputs of the last layer to an action, in C."""
 
 from math import prod
 
 import numpy as np
 
-from sb3_sparse.export.c.layers import Tables, literal
-from sb3_sparse.runtime.network.records import Floats, Head
+from sb3_sparse.export.c.tables import Tables, literal
+from sb3_sparse.runtime.network.records import Floats, Head, Network
+
+
+def input_code(network: Network, tables: Tables) -> list[str]:
+    """
+    :param network: The network.
+    :param tables: Where its tables go.
+    :return: Lines that declare v, input number i of the first layer: normalized, and times its gain without the gain's unit
+    """
+    lines = ["float v = (float)observation[i];"]
+    if network.normalize is not None:
+        mean, scale = (tables.add("float", key, getattr(network.normalize, key)) for key in ("mean", "scale"))
+        lines.append(f"v = (v - {mean}[i]) * {scale}[i];")
+        if np.isfinite(network.normalize.limit):
+            limit = literal(network.normalize.limit)
+            lines.append(f"v = v < -{limit} ? -{limit} : v > {limit} ? {limit} : v;")
+    gain = network.layers[0].gain
+    if gain is not None:
+        lines.append(f"v *= (float){tables.minifloat()}({tables.add('uint8_t', 'gain', gain.codes)}[i]);")
+    return [f"    {line}" for line in lines]
 
 
 def head_code(head: Head, tables: Tables, value: list[str]) -> list[str]:
@@ -22,7 +41,7 @@ def head_code(head: Head, tables: Tables, value: list[str]) -> list[str]:
             start += group
         return lines
     if head.kind == "positive":
-        # What is no number stays none.
+        # NaN stays NaN.
         expression = "v > 0.0f ? 1.0f : v <= 0.0f ? 0.0f : v"
     else:
         expression = _bounded(head, tables)

@@ -1,0 +1,101 @@
+"""W8A32 in C: 8-bit or float weights, float activations, as the Python backends compute."""
+
+import re
+from math import prod
+
+import numpy as np
+
+from sb3_sparse.export.c import text
+from sb3_sparse.export.c.ends import head_code, input_code
+from sb3_sparse.export.c.layers import count_bytes, cut_runs, offsets
+from sb3_sparse.export.c.tables import Tables, activation, literal
+from sb3_sparse.export.c.windows import Buffers, padded, pooled
+from sb3_sparse.runtime.network.capabilities import Capabilities
+from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool, Shape
+
+FLOAT = Capabilities(
+    "the float code of a C header",
+    instead="export the policy without it, or load its compact file in Python",
+    records={
+        Network: "shape image normalize layers head ranges",
+        Normalize: "mean scale limit",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Activation: "name low high",
+        Pool: "kernel stride padding",
+        Minifloats: "codes unit",
+        Fixed: "codes unit",
+        Head: "kind shape low high groups",
+    },
+    first="gain",
+    activations=text.ACTIVATIONS,
+    heads=("unscale", "clip", "argmax", "positive"),
+)
+
+
+def float_code(network: Network, name: str) -> str:
+    """
+    :param network: A network.
+    :param name: Prefix of all names.
+    :return: Its tables and functions
+    """
+    tables, buffers, shapes = Tables(name), Buffers("float"), network.shapes
+    gain, x, z = network.layers[0].gain, buffers.take(network.shape), ""
+    code = [f"for (i = 0; i < {prod(network.shape)}; i++) {{", *input_code(network, tables)]
+    code += [f"    a[i] = v{'' if gain is None else ' * ' + literal(gain.unit)};", "}"]
+    for index, (layer, shape) in enumerate(zip(network.layers, shapes, strict=False)):
+        # z is the input of the layer before, which a residual layer adds; the next one may add x.
+        busy = [z] * layer.residual + [x] * any(after.residual for after in network.layers[index + 1 : index + 2])
+        copy, bare, inner, source = padded(tables, buffers, layer, shape, x, *busy)
+        y = buffers.take(layer.sum_shape(shape), source, *busy)
+        code += [*copy, _call(tables, index, bare, inner, source, y)]
+        if layer.activation.name != "identity" or layer.residual:
+            added = f" + {z}[i]" if layer.residual else ""
+            code += [f"for (i = 0; i < {prod(layer.sum_shape(shape))}; i++) {{", f"    const float v = {y}[i]{added};"]
+            code += [f"    {y}[i] = {activation(layer.activation)};", "}"]
+        pool, y = pooled(tables, buffers, layer, shape, y, *busy)
+        code += pool
+        x, z = y, x
+    code += head_code(network.head, tables, [f"float v = {x}[@I@];"])
+    return tables.act([buffers.declaration(f"{name.upper()}_STORAGE")], code)
+
+
+def _call(tables: Tables, index: int, layer: Layer, before: Shape, x: str, y: str) -> str:
+    """The call that computes a layer from buffer x to buffer y, without its activation."""
+    counts, columns, values, shape = offsets(layer, before)
+    columns_kind = _unsigned(int(np.prod(before)) - 1)
+    counts_kind = _unsigned(int(counts.max(initial=0)))
+    weight = "int8_t" if layer.quantized else "float"
+    packed = isinstance(layer.scale, Minifloats) and isinstance(layer.bias, Fixed)
+    form = "packed" if packed else "plain" if layer.quantized else "unscaled"
+    parameters, scale, offset = text.CONSTANTS[form]
+    if packed:
+        tables.minifloat()
+    parts = {"COLUMN": columns_kind, "RUN": counts_kind, "WEIGHT": weight, "PARAMETERS": parameters}
+    if layer.convolution:
+        snippet = text.CONVOLUTION
+        parts["CONSTANTS"] = f"scale = {scale}, offset = {offset}" if scale else f"offset = {offset}"
+        parts["VALUE"] = "sum * scale + offset" if scale else "sum + offset"
+    else:
+        snippet = text.ROWS
+        parts["VALUE"] = f"sum * ({scale}) + {offset}" if scale else f"sum + {offset}"
+    name = "_".join(["conv" if layer.convolution else "rows", form, columns_kind, counts_kind])
+    snippet = re.sub("@(CONSTANTS|VALUE)@", lambda match: parts[match[1]], snippet)
+    function = tables.function(name.replace("_t", "").replace("uint", ""), snippet, parts)
+    runs = counts if layer.convolution else cut_runs(counts, 255 if counts_kind == "uint8_t" else 65535)
+    arguments = [
+        tables.add(columns_kind, f"columns{index}", columns),
+        tables.add(weight, f"weights{index}", values),
+        tables.add(counts_kind, f"runs{index}", runs),
+        *([shape] if shape else []),
+    ]
+    if isinstance(layer.scale, Minifloats) and isinstance(layer.bias, Fixed):
+        arguments += [tables.add("uint8_t", f"scale{index}", layer.scale.codes), literal(layer.scale.unit)]
+        arguments += [tables.add("int16_t", f"bias{index}", layer.bias.codes), literal(layer.bias.unit)]
+    else:
+        arguments += [tables.add("float", f"scale{index}", layer.scales)] if layer.quantized else []
+        arguments += [tables.add("float", f"bias{index}", layer.biases)]
+    return f"{function}({', '.join([*arguments, x, y])});"
+
+
+def _unsigned(largest: int) -> str:
+    return f"uint{8 * count_bytes(largest)}_t"

@@ -1,0 +1,95 @@
+"""A graph of ONNX operators as plain data, and as the bytes of an ``.onnx`` file."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.version import __version__
+
+if TYPE_CHECKING:
+    from onnx import SparseTensorProto
+
+#: ``TensorProto.FLOAT``, a number of the format.
+FLOAT = 1
+#: Old enough for every runtime of the last years; all operators used here exist since opset 13.
+_OPSET, _IR_VERSION = 17, 8
+_OBSERVATION = "Observations as the environment gives them, in its units and not normalized; n is the batch."
+_IMAGE = " Images have values from 0 to 255 and their channels first."
+_ACTIONS = {
+    "unscale": "Actions in the units of the environment, within its bounds.",
+    "clip": "Actions in the units of the environment, within its bounds.",
+    "argmax": "Numbers of the chosen actions, counted from 0.",
+    "positive": "1 for what is on, 0 for what is off.",
+}
+
+
+class Graph:
+    """Nodes and their tensors in order; the output of the last node is the action."""
+
+    def __init__(self) -> None:
+        self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
+        self.tensors: dict[str, NDArray[Any]] = {}
+
+    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
+        """Append a node; the name of its output."""
+        output = f"{operator}_{len(self.nodes)}"
+        self.nodes.append((operator, list(inputs), output, attributes))
+        return output
+
+    def tensor(self, name: str, values: Any, dtype: type[np.generic] = np.float32) -> str:
+        """Store numbers that nodes use; their name."""
+        self.tensors[name] = np.array(values, dtype, order="C")
+        return name
+
+
+def serialize(graph: Graph, network: Network, *, sparse: bool) -> bytes:
+    """
+    :param graph: The nodes from the observation to the action.
+    :param network: The network that they compute.
+    :param sparse: Whether weights become sparse initializers where that saves bytes.
+    :return: The bytes of an ``.onnx`` file
+    """
+    from onnx import TensorProto, helper, numpy_helper
+
+    # The last node gives the action.
+    *nodes, (operator, inputs, _, attributes) = graph.nodes
+    initializers: list[TensorProto] = []
+    sparse_initializers: list[SparseTensorProto] = []
+    for name, values in graph.tensors.items():
+        tensor = numpy_helper.from_array(values, name)
+        thin = _sparse(name, values) if sparse and name.endswith(".weight") else None
+        if thin is not None and thin.ByteSize() < tensor.ByteSize():
+            sparse_initializers.append(thin)
+        else:
+            initializers.append(tensor)
+    action = TensorProto.INT64 if network.head.kind == "argmax" else TensorProto.FLOAT
+    observation = TensorProto.UINT8 if network.image else TensorProto.FLOAT
+    units = _OBSERVATION + (_IMAGE if network.image else "")
+    model = helper.make_model(
+        helper.make_graph(
+            [helper.make_node(*node[:2], [node[2]], **node[3]) for node in (*nodes, (operator, inputs, "action", attributes))],
+            "policy",
+            [helper.make_tensor_value_info("observation", observation, ["n", *network.shape], units)],
+            [helper.make_tensor_value_info("action", action, ["n", *network.head.shape], _ACTIONS[network.head.kind])],
+            initializers,
+            sparse_initializer=sparse_initializers,
+        ),
+        opset_imports=[helper.make_opsetid("", _OPSET)],
+        ir_version=_IR_VERSION,
+        producer_name="sb3_sparse",
+        producer_version=__version__,
+        doc_string="The deterministic policy of a Stable-Baselines3 model, normalization and rescaling included.",
+    )
+    data: bytes = model.SerializeToString(deterministic=True)
+    return data
+
+
+def _sparse(name: str, values: NDArray[Any]) -> "SparseTensorProto":
+    from onnx import TensorProto, helper, numpy_helper
+
+    indices = np.flatnonzero(values)
+    nonzeros = numpy_helper.from_array(values.reshape(-1)[indices], name)
+    # As a list of integers and not as raw bytes: protobuf writes one to three bytes for each then instead of eight.
+    return helper.make_sparse_tensor(nonzeros, helper.make_tensor("", TensorProto.INT64, indices.shape, indices), values.shape)

@@ -1,0 +1,33 @@
+"""What the passes take into account; a network with anything else would lose it, or compute something else after a pass."""
+
+from sb3_sparse.runtime.network.capabilities import Capabilities
+from sb3_sparse.runtime.network.records import (
+    ACTIVATIONS,
+    HEADS,
+    Activation,
+    Fixed,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Pool,
+)
+
+#: All passes take activations and heads as they are.
+PASSES = Capabilities(
+    "the export",
+    instead="change this part of the model, or update sb3_sparse",
+    records={
+        Network: "shape image normalize layers head ranges",
+        Normalize: "mean scale limit",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Activation: "name low high",
+        Pool: "kernel stride padding",
+        Minifloats: "codes unit",
+        Fixed: "codes unit",
+        Head: "kind shape low high groups",
+    },
+    activations=ACTIVATIONS,
+    heads=HEADS,
+)

@@ -1,0 +1,131 @@
+"""Linear layers laid out for the compiled kernels, one function for each family of kernels."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.backends.structs import Add, Fields, Kernel
+from sb3_sparse.runtime.format.delta import to_runs
+from sb3_sparse.runtime.network.records import Floats, Layer
+
+#: A layer with at least this share of its weights goes to a dense kernel, which reads vectors.
+_DENSE = 0.2
+
+
+def float_linear(add: Add, layer: Layer) -> Fields:
+    """
+    :param add: Appends an array to the plan.
+    :param layer: A linear layer.
+    :return: Members of ``sb3s_layer``: dense by columns or by rows, or runs of sparse rows
+    :raises ValueError: if it has too many inputs
+    """
+    weight = layer.dense()
+    outputs, inputs = weight.shape
+    fields: Fields = {"biases": add(layer.biases)}
+    if np.count_nonzero(weight) >= _DENSE * weight.size:
+        if outputs >= 32:
+            return fields | {"kind": Kernel.COLUMNS, "weights": add(weight.T)}
+        padded = np.zeros((outputs, _round_up(inputs, 16)), np.float32)
+        padded[:, :inputs] = weight
+        return fields | {"kind": Kernel.ROWS, "weights": add(padded)}
+    if inputs > 1 << 16:
+        raise ValueError(f"a layer of {inputs} inputs is too wide for the compiled kernels: use backend='numpy'")
+    rows, columns = np.nonzero(weight)
+    runs = to_runs(np.bincount(rows, minlength=outputs))
+    fields |= {"kind": Kernel.SPARSE, "runs": len(runs), "counts": add(runs.astype(np.int32))}
+    indices = add(columns.astype(np.uint16))
+    return fields | {"weights": add(weight[rows, columns]), "indices": indices}
+
+
+def lane_linear(add: Add, layer: Layer) -> Fields:
+    """
+    :param add: Appends an array to the plan.
+    :param layer: A linear layer of few inputs.
+    :return: Members of ``sb3s_layer``: SELL-16 with one float weight per row and step
+    """
+    weight = layer.dense()
+    indices, values, steps = [], [], []
+    for rows in _slices(weight):
+        width = int(np.count_nonzero(rows, axis=1).max())
+        columns, picked = _compact(rows, width)
+        # [row, step] to [four steps, row, step]
+        columns = np.pad(columns, ((0, 0), (0, -width % 4))).reshape(16, -1, 4)
+        indices.append(columns.transpose(1, 0, 2).reshape(-1))
+        values.append(picked.T.reshape(-1))
+        steps.append(width)
+    return {
+        "kind": Kernel.LANES,
+        "weights": add(np.concatenate(values).astype(np.float32)),
+        "indices": add(np.concatenate(indices).astype(np.uint8)),
+        "counts": add(np.array(steps, np.int32)),
+        "biases": add(_pad_rows(layer.biases)),
+        "runs": len(steps),
+    }
+
+
+def byte_linear(add: Add, layer: Layer) -> Fields:
+    """
+    :param add: Appends an array to the plan.
+    :param layer: A linear layer of integers.
+    :return: Members of ``sb3s_layer``: SELL-16 with four int8 weights per row and step, all of one block of 64 inputs; or
+        dense, if that is faster
+    """
+    weight = layer.weight
+    fields: Fields = {
+        "biases": add(_pad_rows(layer.biases)),
+        "scales": add(_pad_rows(layer.scales)),
+        "sums": add(_pad_rows(weight.sum(axis=1, dtype=np.int64).astype(np.float32))),
+    }
+    parts, steps, places = [], [], []
+    for rows in _slices(weight):
+        steps.append(0)
+        for start in range(0, weight.shape[1], 64):
+            part = rows[:, start : start + 64]
+            width = -(-int(np.count_nonzero(part, axis=1).max()) // 4)
+            columns, picked = _compact(part, 4 * width)
+            # Two times [row, step, 4] to [step, two, row, 4]
+            both = np.stack([columns.astype(np.uint8), picked.view(np.uint8)]).reshape(2, 16, width, 4)
+            parts.append(both.transpose(2, 0, 1, 3).reshape(-1))
+            places += [start] * width
+            steps[-1] += width
+    outputs, inputs = _round_up(weight.shape[0], 8), _round_up(weight.shape[1], 64)
+    # Cycles, roughly: a dense step waits for one operand from memory, a sparse one for three; two are read at a time.
+    if outputs * inputs / 64 + 2 * outputs < 1.5 * sum(steps) + 4 * len(steps):
+        padded = np.zeros((outputs, inputs), np.int8)
+        padded[: weight.shape[0], : weight.shape[1]] = weight
+        # [group, row, block, 64] to [group, block, row, 64]
+        arranged = padded.reshape(-1, 8, inputs // 64, 64).transpose(0, 2, 1, 3)
+        return fields | {"kind": Kernel.DOTS, "weights": add(arranged)}
+    return fields | {
+        "kind": Kernel.BYTES,
+        "weights": add(np.concatenate(parts)),
+        "indices": add(np.array(places, np.uint16)),
+        "counts": add(np.array(steps, np.int32)),
+        "runs": len(steps),
+    }
+
+
+def _round_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple
+
+
+def _pad_rows(values: Floats) -> Floats:
+    return np.pad(values, (0, -len(values) % 16)).astype(np.float32)
+
+
+def _slices(weight: NDArray[Any]) -> list[NDArray[Any]]:
+    """A matrix in parts of 16 rows, the last filled up with zeros."""
+    padded = np.pad(weight, ((0, -len(weight) % 16), (0, 0)))
+    return [padded[start : start + 16] for start in range(0, len(padded), 16)]
+
+
+def _compact(rows: NDArray[Any], width: int) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """The columns and values of the nonzeros of each row, ``[rows, width]``, filled up with column 0 and value 0."""
+    order = np.argsort(rows == 0, axis=1, kind="stable")[:, :width]
+    values = np.take_along_axis(rows, order, axis=1)
+    order = np.where(values == 0, 0, order)
+    if order.shape[1] < width:
+        missing = ((0, 0), (0, width - order.shape[1]))
+        order, values = np.pad(order, missing), np.pad(values, missing)
+    return order, values

@@ -1,0 +1,117 @@
+"""One linear or convolutional layer."""
+
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sb3_sparse.runtime.network.elements import IDENTITY, Activation, Fixed, Floats, Minifloats, Pool, Shape
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """
+    A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``.
+
+    A residual block ``x + conv2(relu(conv1(relu(x))))`` is two layers: the first rectifies its input, and the second is
+    residual and adds x as it was.
+
+    :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. Zeros are pruned weights.
+    :param bias: ``[out]``.
+    :param activation: The function of each output.
+    :param scale: Size of one step of each row, ``[out]``; float32 where training has fixed it; None for a float layer.
+    :param gain: Multiplies the inputs of a linear layer, ``[in]``, so that one scale fits a whole row; None for ones.
+    :param stride: Of a convolution, vertical and horizontal.
+    :param padding: Zeros around the input of a convolution, vertical and horizontal.
+    :param rectify: Whether a convolution takes ``max(x, 0)`` for its input.
+    :param residual: Whether a convolution adds the input of the layer before it (not rectified) ahead of its activation. Then
+        it does not rectify its own input: the layer before can end in a ReLU.
+    :param pool: The max pool after the activation of a convolution.
+    """
+
+    weight: NDArray[np.int8] | Floats
+    bias: Fixed | Floats
+    activation: Activation = IDENTITY
+    scale: Minifloats | Floats | None = None
+    gain: Minifloats | None = None
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    rectify: bool = False
+    residual: bool = False
+    pool: Pool | None = None
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the weights are int8."""
+        return self.scale is not None
+
+    @property
+    def convolution(self) -> bool:
+        """Whether it is a convolution."""
+        return self.weight.ndim == 4
+
+    @property
+    def outputs(self) -> int:
+        """Number of units or channels."""
+        return len(self.weight)
+
+    @property
+    def biases(self) -> Floats:
+        """The biases as float32, ``[out]``."""
+        return self.bias.values if isinstance(self.bias, Fixed) else self.bias
+
+    @property
+    def scales(self) -> Floats:
+        """The scales as float32, ``[out]``, ones for a float layer."""
+        if self.scale is None:
+            return np.ones(self.outputs, np.float32)
+        return self.scale.values if isinstance(self.scale, Minifloats) else self.scale
+
+    def dense(self) -> Floats:
+        """
+        :return: ``scale * weight * gain`` in float32, of the weight's shape: the matrix for inputs without a gain
+        """
+        dense = self.weight.astype(np.float32, copy=False)
+        if self.scale is not None:
+            dense = dense * self.scales.reshape(-1, *[1] * (self.weight.ndim - 1))
+        return dense if self.gain is None else dense * self.gain.values
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """
+        :param shape: Shape of the input, without batch.
+        :return: Shape of the output
+        :raises ValueError: if the input does not fit
+        """
+        shape = self.sum_shape(shape)
+        if self.pool is None:
+            return shape
+        if any(2 * padding > kernel for padding, kernel in zip(self.pool.padding, self.pool.kernel, strict=True)):
+            raise ValueError(f"a pool of {self.pool.kernel} has a padding of {self.pool.padding}, more than half of it")
+        return (self.outputs, *_windows(shape[1:], *self.pool))
+
+    def sum_shape(self, shape: Shape) -> Shape:
+        """
+        :param shape: Shape of the input, without batch.
+        :return: Shape of ``weight @ x``, that is of the output before the pool
+        :raises ValueError: if the input does not fit
+        """
+        if not self.convolution:
+            if self.rectify or self.residual or self.pool is not None:
+                raise ValueError("a linear layer does not rectify its input, is not residual and has no pool")
+            if prod(shape) != self.weight.shape[1]:
+                raise ValueError(f"a linear layer of {self.weight.shape[1]} inputs does not fit an input of shape {shape}")
+            return (self.outputs,)
+        if self.gain is not None:
+            raise ValueError("a convolution does not have a gain")
+        if len(shape) != 3 or shape[0] != self.weight.shape[1]:
+            raise ValueError(f"a convolution of {self.weight.shape[1]} channels does not fit an input of shape {shape}")
+        return (self.outputs, *_windows(shape[1:], self.weight.shape[2:], self.stride, self.padding))
+
+
+def _windows(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> list[int]:
+    """Number of windows in each direction."""
+    sizes = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True)]
+    if min(sizes) < 1:
+        raise ValueError(f"a kernel of {tuple(kernel)} does not fit an input of {tuple(shape)}")
+    return sizes
