@@ -14,4 +14,4 @@ exclude_patterns = ["_build"]
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"
 autodoc_member_order = "bysource"
-suppress_warnings = ["myst.xref_missing"]
+myst_heading_anchors = 3
