@@ -1,7 +1,7 @@
 """The picture: from a dense SB3 policy to a sparse 8-bit file, drawn as SVG from stored results."""
 
 from dataclasses import dataclass
-from zlib import crc32
+from hashlib import sha256
 
 from .markdown import estimate, number
 from .stored import stored
@@ -91,7 +91,7 @@ def _dots(x: int, y: int, share: float, color: str) -> str:
     """A grid in which this share of the dots is drawn: the first ones of a fixed, shuffled order."""
     columns, rows, step = 31, 10, 8
     count = columns * rows
-    kept = sorted(range(count), key=lambda i: crc32(str(i).encode()))[: round(share * count)]
+    kept = sorted(range(count), key=lambda i: sha256(str(i).encode()).digest())[: round(share * count)]
     circles = (
         f'<circle cx="{x + 4 + step * (i % columns)}" cy="{y + 4 + step * (i // columns)}" r="2.6"/>' for i in sorted(kept)
     )
