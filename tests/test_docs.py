@@ -67,6 +67,18 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in _anchors(file), target
 
 
+def test_the_design_page_names_every_room():
+    """The layout in the guide has all rooms of the package, and the folders that it names exist."""
+    layout = (DOCS / "guide" / "design.md").read_text().split("\n\n")[1]
+    rooms = []
+    for indent, name in re.findall(r"^    ( +)(\w+)/ ", layout, flags=re.MULTILINE):
+        rooms.append(name if len(indent) == 2 else f"{rooms[-1].split('/')[0]}/{name}")
+        assert (ROOT / "sb3_sparse" / rooms[-1] / "__init__.py").is_file(), rooms[-1]
+    assert {room for room in rooms if "/" not in room} == {
+        folder.parent.name for folder in (ROOT / "sb3_sparse").glob("*/__init__.py")
+    }
+
+
 def _anchors(page):
     """What GitHub and MyST call the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
@@ -100,16 +112,10 @@ def test_a_new_score_gets_a_row_by_itself(generate, monkeypatch):
     from generator import names
 
     def luck(weights):
-        """
-        What luck gives, for one weight
-
-            ``w``
-
-        and no more.
-        """
+        """A guess, ``|w|`` at best. It needs no data."""
 
     monkeypatch.setitem(names.FAMILIES, "saliencies", {"luck": luck})
-    assert names.names("saliencies").splitlines()[-1] == "| `luck` | What luck gives, for one weight |"
+    assert names.names("saliencies").splitlines()[-1] == r"| `luck` | A guess, `\|w\|` at best. |"
 
 
 def test_examples_of_the_generator(generate):
