@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
-CODE := sb3_sparse tests benchmarks
+CODE := sb3_sparse tests benchmarks docs
 
 .PHONY: demo test pytest type lint format check-codestyle commit-checks doc clean
 

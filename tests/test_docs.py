@@ -1,21 +1,34 @@
-"""The README and the documentation do what they say: their Python blocks run, their commands exist."""
+"""The README and the documentation do what they say: blocks run, commands and links exist, generated pages are up to date."""
 
+import doctest
 import re
+import sys
 from pathlib import Path
 
 import pytest
 
-from sb3_sparse.callbacks import GradualPruningCallback, OneShotPruningCallback
-from sb3_sparse.sparsity import DISTRIBUTIONS, SALIENCIES, SCHEDULES
 from sb3_sparse.zoo import RECIPES, find_recipe
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+DOCS = ROOT / "docs"
+TOP = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "benchmarks" / "README.md"]
+PAGES = [*TOP, *sorted(path for path in DOCS.rglob("*.md") if "_build" not in path.parts)]
 BLOCKS = [
     pytest.param(block, id=f"{page.relative_to(ROOT)}-{index}")
     for page in PAGES
     for index, block in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE))
 ]
+
+
+@pytest.fixture
+def generate(monkeypatch):
+    """The script that writes what is generated."""
+    monkeypatch.syspath_prepend(str(DOCS))
+    import generate
+
+    yield generate
+    for name in [name for name in sys.modules if name == "generate" or name.split(".")[0] == "generator"]:
+        del sys.modules[name]
 
 
 @pytest.mark.slow
@@ -28,8 +41,10 @@ def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
 
 
 def test_readme_opens_with_the_two_commands():
-    blocks = re.findall(r"^```bash\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.DOTALL | re.MULTILINE)
+    text = (ROOT / "README.md").read_text()
+    blocks = re.findall(r"^```bash\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
     assert [line.split("#")[0].strip() for line in blocks[0].splitlines()] == ["make demo", "make test"]
+    assert len(text.splitlines()) <= 130
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -40,10 +55,72 @@ def test_recipes_that_are_named_exist(page):
         assert (RECIPES / path).is_file()
 
 
-def test_every_family_is_documented():
-    """The tables of names in docstrings and docs follow the tables of the code."""
-    page = (ROOT / "docs" / "guide" / "methods.md").read_text()
-    for name in (*SCHEDULES, *SALIENCIES, *DISTRIBUTIONS):
-        assert f"`{name}`" in page
-    for callback in (OneShotPruningCallback, GradualPruningCallback):
-        assert all(f'"{name}"' in callback.__doc__ for name in (*SALIENCIES, *DISTRIBUTIONS))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    """Every relative link names a file, and its anchor, if it has one, a heading of that file."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        file = page.parent / path if path else page
+        assert file.is_file(), target
+        assert not anchor or anchor in _anchors(file), target
+
+
+def test_the_design_page_names_every_room():
+    """The layout in the guide has all rooms of the package, and the folders that it names exist."""
+    layout = (DOCS / "guide" / "design.md").read_text().split("\n\n")[1]
+    rooms = []
+    for indent, name in re.findall(r"^    ( +)(\w+)/ ", layout, flags=re.MULTILINE):
+        rooms.append(name if len(indent) == 2 else f"{rooms[-1].split('/')[0]}/{name}")
+        assert (ROOT / "sb3_sparse" / rooms[-1] / "__init__.py").is_file(), rooms[-1]
+    assert {room for room in rooms if "/" not in room} == {
+        folder.parent.name for folder in (ROOT / "sb3_sparse").glob("*/__init__.py")
+    }
+
+
+def _anchors(page):
+    """What GitHub and MyST call the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_what_is_generated_is_up_to_date(generate):
+    """Pages equal what `python docs/generate.py` writes from the stored results and the code's tables of names."""
+    written = {path: path.read_text() for path in generate.generate()}
+    stale = [str(path.relative_to(ROOT)) for path, text in generate.generate().items() if written[path] != text]
+    assert not stale, "run `python docs/generate.py`"
+    assert {path for path in written if path.parent.name == "results"} == set((DOCS / "results").glob("*.md"))
+
+
+def test_every_stored_result_has_a_page(generate):
+    named = {name for module in generate.NAMES for name in generate.import_module(f"generator.pages.{module}").page().files}
+    assert named == {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
+
+
+def test_results_that_contradict_a_sentence_stop_the_script(generate, monkeypatch):
+    from generator.pages import twins
+    from generator.stored import stored
+
+    changed = stored("twins_sac_pendulum") | {"intervals": {"return_difference": [0.4, 4.1]}}
+    monkeypatch.setattr(twins, "stored", lambda name: changed)
+    with pytest.raises(ValueError, match="no longer support this sentence"):
+        twins.page()
+
+
+def test_a_new_score_gets_a_row_by_itself(generate, monkeypatch):
+    from generator import names
+
+    def luck(weights):
+        """A guess, ``|w|`` at best. It needs no data."""
+
+    monkeypatch.setitem(names.FAMILIES, "saliencies", {"luck": luck})
+    assert names.names("saliencies").splitlines()[-1] == r"| `luck` | A guess, `\|w\|` at best. |"
+
+
+def test_examples_of_the_generator(generate):
+    from generator import markdown, names
+
+    for module in (markdown, names):
+        result = doctest.testmod(module)
+        assert result.attempted > 0 and result.failed == 0

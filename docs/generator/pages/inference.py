@@ -1,0 +1,108 @@
+"""The time of one action."""
+
+from typing import Any
+
+from ..markdown import number, percent, table
+from ..page import Page
+from ..stored import stored
+
+
+def page() -> Page:
+    """
+    :return: The page
+    """
+    results = stored("inference")
+    actor = ("onnx_float32", "onnx_int8", "litert_float32", "litert_int8", "numpy", "ctypes", "portable", "vbmi")
+    cnn = ("onnx_float32", "onnx_static", "numpy", "portable", "vbmi")
+    shares = (0, 80, 90, 95, 98, 99)
+    first = results["networks"]["cnn/95"]["kept"]["features_extractor.cnn.0"]
+    whole = results["networks"]["cnn/0"]["kept"]["features_extractor.cnn.0"]
+    sb3, best = results["latency"]["sb3"]["median"], results["latency"]["95/portable"]["median"]
+    return Page(
+        title="Time of one action",
+        question="How long does an exported policy take from an observation to an action, compared with SB3's `predict`?",
+        answer=(
+            f"At 95 % sparsity the compiled C kernels answer in {best:.1f} µs, SB3's `predict` in {sb3:.0f} µs:"
+            f" {results['ratios']['95/portable']:.0f} times faster. Most of the difference is Python and dispatch that SB3"
+            f" runs and the export does not: the column `numpy` ({results['ratios']['95/numpy']:.0f} times) shows how much."
+        ),
+        tables=[
+            "## An actor, 17-256-256-6",
+            f"As times faster than SB3's `predict`, which took {sb3:.0f} µs:",
+            table(
+                ("sparsity", *(_backend(who) for who in actor), "bytes"),
+                [
+                    (f"{s} %", *(f"{results['ratios'][f'{s}/{who}']:.0f}" for who in actor), _bytes(results, str(s)))
+                    for s in shares
+                ],
+            ),
+            "## DQN's Nature CNN",
+            (
+                "A stack of four 84 x 84 frames in, one of 6 actions out; SB3 took"
+                f" {results['latency']['cnn/sb3']['median']:.0f} µs. The budgets are ERK's, which at 95 % keep"
+                f" {percent(first / whole)} of the first convolution, or uniform, the same share of every layer:"
+            ),
+            table(
+                ("sparsity", *(_backend(who) for who in cnn), "vbmi, uniform", "bytes", "bytes, uniform"),
+                [
+                    (
+                        f"{s} %",
+                        *(f"{results['ratios'][f'cnn/{s}/{who}']:.1f}" for who in cnn),
+                        f"{results['ratios'][f'cnn/{s}-uniform/vbmi']:.1f}" if s else "",
+                        _bytes(results, f"cnn/{s}"),
+                        _bytes(results, f"cnn/{s}-uniform") if s else "",
+                    )
+                    for s in shares
+                ],
+            ),
+            (
+                f"At 95 % `vbmi` needs {_median(results, 'cnn/95/vbmi')} µs with ERK and"
+                f" {_median(results, 'cnn/95-uniform/vbmi')} µs uniform, ONNX Runtime's int8"
+                f" {_median(results, 'cnn/95/onnx_static')} µs."
+            ),
+        ],
+        columns={
+            "0 %": "the dense network, exported",
+            "ONNX Runtime, LiteRT": (
+                "the same network in these runtimes, which multiply zeros like any other number. ONNX Runtime's int8 "
+                "of the CNN is its own static quantization, with 8-bit activations"
+            ),
+            "numpy, ctypes, compiled C": "backends of the compact file: 8-bit weights, float activations",
+            "vbmi": "compiled C that rounds hidden activations to 8 bits as well, and needs AVX-512 VBMI",
+            "bytes": "the compact file",
+        },
+        limits=[
+            (
+                "The masks are of an untrained network: they say what size and speed follow from a sparsity, not that an agent"
+                " still plays at it. Returns are on [other](returns.md) [pages](pixels.md)."
+            ),
+            "One observation at a time, in one process on one core. The machine's processor decides about `vbmi`.",
+            "All rows but SB3's have 8-bit weights and have lost their dead neurons.",
+        ],
+        settings={
+            "weights": results["weights"],
+            "rounds": (
+                "actor: {} rounds of {} calls; ".format(*results["rounds"]["sb3"])
+                + "CNN: {} rounds of {} calls; all rows in turns".format(*results["rounds"]["cnn/sb3"])
+            ),
+            "left out": "; ".join(sorted(set(results["skipped"].values()))) + " (so LiteRT has no rows for the CNN)",
+        },
+        commands=[
+            "python benchmarks/inference.py --json benchmarks/results/inference.json --png benchmarks/results/inference.png"
+        ],
+        files=["inference"],
+        figures={"inference": "time of one action over sparsity, by backend"},
+    )
+
+
+def _backend(name: str) -> str:
+    names = {"portable": "compiled C", "onnx_static": "ONNX Runtime int8"}
+    return names.get(name, name.replace("onnx_", "ONNX Runtime ").replace("litert_", "LiteRT "))
+
+
+def _bytes(results: dict[str, Any], key: str) -> str:
+    return number(results["networks"][key]["bytes"])
+
+
+def _median(results: dict[str, Any], key: str) -> str:
+    return number(results["latency"][key]["median"])
