@@ -1,17 +1,22 @@
 # `make demo` and `make test` need Python 3.11 and nothing else: each makes the virtual environment that it runs in.
+# `make test` leaves out the tests that are marked as slow, `make test-all` runs every test.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 CODE := sb3_sparse tests benchmarks docs
 
-.PHONY: demo test pytest type lint format check-codestyle commit-checks doc clean
+.PHONY: demo test test-all type lint format check-codestyle commit-checks doc clean
 
 # A dense agent and its 90 % sparse twin, trained from a recipe and compared.
 demo: $(READY)
 	$(BIN)/python benchmarks/twins.py
 
-test: pytest
+test: $(READY)
+	$(BIN)/python -m pytest -q -n auto -m "not slow"
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -q -n auto --durations 10
 
 # torch comes first and by version: anything else would bring gigabytes of CUDA.
 $(READY): setup.cfg pyproject.toml constraints.txt
@@ -19,9 +24,6 @@ $(READY): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt torch==2.13.0
 	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e .[zoo,offline,atari,minatar,dev,docs]
 	touch $(READY)
-
-pytest: $(READY)
-	$(BIN)/python -m pytest -q -n auto --durations 10
 
 type: $(READY)
 	$(BIN)/mypy

@@ -1,14 +1,13 @@
-"""The house: imports run downward only, and the wheel holds every package."""
+"""The house: imports run downward only and in no circle, rooms and families of classes stay small, the wheel is complete."""
 
-import ast
 import configparser
+import inspect
 import sys
-from pathlib import Path
+from importlib import import_module
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGE = ROOT / "sb3_sparse"
+from tests.house import PACKAGE, ROOT, describe, folders, import_graph, imports, module_name, rooms
 
 #: What each room may import of this package. A name that is missing here is a room without a place in the house.
 ALLOWED = {
@@ -30,16 +29,6 @@ ALLOWED = {
 }
 #: The ground floor imports one package and the standard library alone.
 GROUND_FLOOR = {"sparsity": "torch", "nn": "torch", "runtime": "numpy"}
-
-
-def imports(path):
-    """Dotted names that a file imports, those for type checkers included."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: imports are absolute"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
 def room(path):
@@ -74,6 +63,53 @@ def test_setup_cfg_ships_the_kernels():
     assert shipped == {path for path in (backends / "c").iterdir() if path.is_file()}
 
 
-def test_files_hold_one_idea():
-    long = {path.name: count for path in PACKAGE.rglob("*.py") if (count := len(path.read_text().splitlines())) > 260}
-    assert not long
+@pytest.mark.parametrize("folder", folders())
+def test_no_circles(folder):
+    """Neither between the rooms of a folder nor between its modules; a failure names the circle."""
+    graph = rooms(import_graph(), folder)
+    assert len(describe(graph).splitlines()) == len(graph) > 0
+
+
+def test_the_graph_finds_circles_and_arrows_up():
+    """Two rooms whose modules have no circle can have one; a module that asks its own folder has one."""
+    graph = {"p.__init__": {"p.a.x"}, "p.a.x": {"p.b.y"}, "p.a.z": set(), "p.b.y": {"p.a.z"}}
+    assert rooms(graph, "p") == {"__init__": {"a"}, "a": {"b"}, "b": {"a"}}
+    for circular in (rooms(graph, "p"), rooms({"p.__init__": {"p.a"}, "p.a": {"p.__init__"}}, "p")):
+        with pytest.raises(ValueError, match="nodes are in a cycle"):
+            describe(circular)
+    assert describe(rooms(graph, "p.a")) == "  x: \n  z: "
+
+
+@pytest.mark.parametrize("folder", folders())
+def test_a_folder_has_twelve_modules_at_most(folder):
+    modules = {path.stem for path in (ROOT / folder.replace(".", "/")).glob("*.py")} - {"__init__"}
+    assert len(modules) <= 12
+
+
+def depth(cls):
+    """How many classes of ours lie between a class and a base that is not ours, itself included."""
+    ours = [base for base in cls.__bases__ if base.__module__.split(".")[0] == "sb3_sparse"]
+    return 1 + max(map(depth, ours), default=0)
+
+
+def classes():
+    """All classes that the package defines."""
+    for module in map(import_module, sorted(name.removesuffix(".__init__") for name in import_graph())):
+        for _, cls in inspect.getmembers(module, inspect.isclass):
+            if cls.__module__ == module.__name__:
+                yield cls
+
+
+def test_no_class_is_more_than_three_below_its_base():
+    """What does more is an object that a class has: a reader of four classes of one object looks in four places."""
+    deep = {cls.__name__: [base.__name__ for base in cls.__mro__[1:]] for cls in classes() if depth(cls) > 3}
+    assert not deep
+
+
+def test_no_file_is_long():
+    """
+    A coarse bound. A file of more lines has more than one idea in it; whether a shorter one has a single idea is for its
+    reader to say, and most have 60 to 150 lines.
+    """
+    lengths = {module_name(path): len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
+    assert {name: lines for name, lines in lengths.items() if lines > 260} == {}

@@ -1,32 +1,24 @@
 """The benchmarks say what they measured: nothing half done is taken for a result."""
 
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-@pytest.fixture
-def scripts(monkeypatch):
-    """The scripts can be imported, and nobody else meets their modules."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield
-    for path in BENCHMARKS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
-
 
 @pytest.fixture
 def twins(scripts):
-    return pytest.importorskip("twins")
+    return scripts("twins")
 
 
 @pytest.fixture
 def inference(scripts):
-    return pytest.importorskip("inference")
+    return scripts("inference")
+
+
+@pytest.fixture
+def dynamic(scripts):
+    return scripts("dynamic")
 
 
 def test_an_interrupted_run_is_not_finished(twins, tmp_path):
@@ -41,10 +33,9 @@ def test_an_interrupted_run_is_not_finished(twins, tmp_path):
     assert run.is_finished()
 
 
-def test_a_run_is_marked_with_the_code_that_it_began_with(twins, tmp_path, monkeypatch):
+def test_a_run_is_marked_with_the_code_that_it_began_with(scripts, tmp_path, monkeypatch):
     """Code that changes while it trains has not made it, and the next call trains again."""
-    import runs
-
+    runs = scripts("runs")
     run = runs.Run("td3", "Pendulum-v1", "set", 0.9, 1, 1000, tmp_path)
     before = run.maker()
 
@@ -67,8 +58,9 @@ def test_a_run_is_marked_with_the_code_that_it_began_with(twins, tmp_path, monke
 
 def test_t_intervals(scripts):
     """The quantiles of the usual tables (NIST/SEMATECH e-Handbook, 1.3.6.7.2), and intervals by hand."""
-    from intervals import difference_interval, half_width, mean_interval, t_quantile
-
+    intervals = scripts("intervals")
+    t_quantile, half_width = intervals.t_quantile, intervals.half_width
+    mean_interval, difference_interval = intervals.mean_interval, intervals.difference_interval
     for df, expected in ((1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (5, 2.571), (10, 2.228), (30, 2.042), (100, 1.984)):
         assert t_quantile(df) == pytest.approx(expected, abs=6e-4)
     assert t_quantile(3) < t_quantile(2.5) < t_quantile(2)
@@ -83,15 +75,13 @@ def test_t_intervals(scripts):
     assert np.isnan(half_width(np.ones((1, 4)))).all()
 
 
-def test_growths_are_counted_in_updates_of_a_network(scripts):
+def test_growths_are_counted_in_updates_of_a_network(dynamic):
     """DS-TD3's actor is updated every other time."""
-    dynamic = pytest.importorskip("dynamic")
     training = dynamic.Training(100, 1.0, {"actor": 2})
     assert dynamic.updates_between(1000, training, ["actor", "critic"]) == {"actor": 500, "critic": 1000}
 
 
-def test_one_seed_has_no_interval(scripts):
-    dynamic = pytest.importorskip("dynamic")
+def test_one_seed_has_no_interval(dynamic):
     agents = {name: [{"returns": [value], "area": value}] for name, value in (("dense", 2.0), ("set 90%", 1.0))}
     found = dynamic.compare(agents, "returns")
     assert found["set 90%"]["interval"] is found["set 90%"]["difference_interval"] is None
@@ -158,19 +148,19 @@ def test_late_ticks_are_all_counted(inference):
     assert inference.count_late(lambda observation, deterministic: None, np.zeros((1, 2)), ticks=5, period=100_000_000) == 0
 
 
-def test_an_agent_is_never_made_denser(inference):
+def test_an_agent_is_never_made_denser(scripts, inference):
     """A trained agent is measured from its own sparsity on; what it has lost stays lost."""
     model, observations = inference.load_actor(None, np.random.default_rng(0))
-    from contestants import sparse_twin
-
+    sparse_twin = scripts("contestants").sparse_twin
     rows = inference.make_rows(sparse_twin(model, 0.9), observations, (0.8, 0.9))
     assert rows.skipped["80"] == "the agent is 90.0% sparse already"
     assert rows.networks["90"]["sparsity"] == pytest.approx(0.9, abs=1e-4) and "80/numpy" not in rows.predicts
 
 
+@pytest.mark.slow
 def test_returns_of_an_export(scripts, tmp_path):
     """An export of float weights plays the same episodes; ratios come with their intervals."""
-    returns = pytest.importorskip("returns")
+    returns = scripts("returns")
     found = returns.measure(returns.train(tmp_path, 150), episodes=2, seed=0)
     assert set(found["returns"]) == {"SB3 model", *returns.FORMS}
     np.testing.assert_allclose(found["returns"]["float"], found["returns"]["SB3 model"], rtol=1e-3)

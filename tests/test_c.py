@@ -374,6 +374,7 @@ def test_agrees_with_numpy(folder, mode, compiler):
         assert_agrees(name, mode, actions[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_behaviour_is_defined_whatever_comes(folder, mode):
     failures, actions = answers(folder, mode, "gcc", "-std=c99", "-O1", *SANITIZERS)

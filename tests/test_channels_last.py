@@ -137,6 +137,7 @@ def test_without_convolutions():
         CASES["dqn"].make().learn(10, callback=ChannelsLastCallback())
 
 
+@pytest.mark.slow
 def test_checkpoints_load_without_the_package(tmp_path):
     model = make("dqn", "nature")
     model.learn(60, callback=[*pruned_and_quantized(), ChannelsLastCallback(), CheckpointCallback(60, tmp_path)])

@@ -125,6 +125,7 @@ def test_integers(name):
         expect_close(session(to_onnx(ours, form=form))(obs), Policy(ours, "numpy").predict(obs)[0], ours, obs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["paper", "impala"])
 def test_images_of_atari(form):
     """The whole size once, by way of the file."""

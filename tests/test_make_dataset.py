@@ -1,8 +1,6 @@
 """Datasets that are rolled out: the episodes that were played, whatever the number of processes or interruptions."""
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import gymnasium as gym
 import numpy as np
@@ -11,17 +9,13 @@ from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 minari = pytest.importorskip("minari")
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
 @pytest.fixture
-def script(monkeypatch, tmp_path):
+def script(scripts, monkeypatch, tmp_path):
     """The script, with a Minari folder of its own."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield pytest.importorskip("make_dataset")
-    for path in BENCHMARKS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    return scripts("make_dataset")
 
 
 @pytest.fixture
@@ -47,6 +41,7 @@ def make(script, rollout, tmp_path, episodes, dataset_id="test/set-v0"):
     return script.make_dataset(rollout, dataset_id, 1, tmp_path / "work", force=False)
 
 
+@pytest.mark.slow
 def test_processes_and_interruptions_change_nothing(script, rollout, tmp_path):
     """One is interrupted with an episode missing between two others, and goes on with one process; the other has two."""
     play_in_process(script, rollout, tmp_path / "work", (2, 0))

@@ -17,11 +17,8 @@ needs_tools = pytest.mark.skipif(
 
 
 @pytest.fixture
-def mcu(monkeypatch):
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    yield pytest.importorskip("mcu")
-    for name in ("mcu", "overhead", "report"):
-        sys.modules.pop(name, None)
+def mcu(scripts):
+    return scripts("mcu")
 
 
 @pytest.fixture

@@ -119,11 +119,29 @@ def test_callbacks_count_updates(name, tmp_path):
     assert [int(updates) for updates in logged if updates] == [9, 18]
 
 
-@pytest.mark.filterwarnings("ignore:rich is experimental")
-def test_progress_bar():
-    """SB3's own, with and without an environment."""
-    for env in (None, "Pendulum-v1"):
-        CASES["bc_mlp"].make(data_of("bc_mlp"), env=env).learn(3, progress_bar=True)
+@pytest.mark.parametrize("env", [None, "Pendulum-v1"])
+def test_progress_bar(env, monkeypatch):
+    """SB3's own, with and without an environment: it counts the updates up to the last, and is closed."""
+    seen = []
+
+    class Bar:
+        def __init__(self, total):
+            seen.append(f"of {total}")
+
+        def update(self, count):
+            seen.append(count)
+
+        def refresh(self):
+            pass
+
+        def close(self):
+            seen.append("closed")
+
+    monkeypatch.setattr("stable_baselines3.common.callbacks.tqdm", Bar)
+    model = CASES["bc_mlp"].make(data_of("bc_mlp"), env=env)
+    model.learn(3, progress_bar=True)
+    model.learn(2, progress_bar=True, reset_num_timesteps=False)
+    assert seen == ["of 3", 1, 1, 1, "closed", "of 2", 1, 1, "closed"]
 
 
 class Stop(BaseCallback):

@@ -135,12 +135,12 @@ def test_residual_networks_are_rewired(name, grow):
 @pytest.mark.parametrize(
     ("name", "images", "sparse", "cut"),
     [
-        ("dqn", "nature", False, 37),
+        pytest.param("dqn", "nature", False, 37, marks=pytest.mark.slow),
         ("dqn", "nature", True, 50),
         ("dqn", "minatar", False, 50),
-        ("dqn", "resnet", False, 50),
-        ("dqn", "resnet", True, 37),
-        ("sac", "resnet", False, 37),
+        pytest.param("dqn", "resnet", False, 50, marks=pytest.mark.slow),
+        pytest.param("dqn", "resnet", True, 37, marks=pytest.mark.slow),
+        pytest.param("sac", "resnet", False, 37, marks=pytest.mark.slow),
     ],
 )
 def test_resumed_equals_uninterrupted(name, images, sparse, cut, tmp_path):

@@ -152,12 +152,19 @@ def test_forward_and_gradient(name, bits):
 
 
 def test_can_be_differentiated_twice():
-    """TRPO's conjugate gradients need it."""
+    """TRPO's conjugate gradients need it: the second derivative is that of a layer whose weights are those of the grid."""
     layer = MaskedLinear(3, 2)
     layer.set_bits(4)
-    (grad,) = th.autograd.grad(layer(th.randn(5, 3)).pow(4).sum(), layer.weight, create_graph=True)
-    (product,) = th.autograd.grad((grad * th.randn(2, 3)).sum(), layer.weight)
-    assert product.any()
+    plain = nn.Linear(3, 2)
+    scale, integers = quantize(layer.weight.detach(), 4)
+    plain.load_state_dict({"weight": scale * integers, "bias": layer.bias.detach()})
+    batch, vector = th.randn(5, 3), th.randn(2, 3)
+    products = []
+    for each in (layer, plain):
+        (grad,) = th.autograd.grad(each(batch).pow(4).sum(), each.weight, create_graph=True)
+        products += th.autograd.grad((grad * vector).sum(), each.weight)
+    assert products[0].count_nonzero() == 6
+    th.testing.assert_close(products[0], products[1])
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -236,6 +236,7 @@ def test_a_rollout_longer_than_the_period():
     ("grow", "kwargs"),
     [("random", {"train_freq": (1, "episode"), "gradient_steps": 5}), ("gradient", {"train_freq": 7, "gradient_steps": 2})],
 )
+@pytest.mark.slow
 def test_update_ratios(grow, kwargs):
     model, watch = CASES["sac"].make(**kwargs), Rewirings()
     model.learn(450, callback=[*rewiring(grow=grow, update_freq=50), watch])

@@ -11,9 +11,11 @@ import venv
 from pathlib import Path
 from types import SimpleNamespace
 
+import gymnasium as gym
 import pytest
 import torch as th
 import yaml
+from rl_zoo3.utils import get_callback_list
 from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.save_util import load_from_zip_file
 
@@ -36,17 +38,40 @@ def method_of(path):
     return path.stem.split("_", 1)[1].removeprefix("resnet_")
 
 
+def alike(recipe):
+    """The tasks of a recipe, those together that have the same settings."""
+    groups = {}
+    for env, settings in recipe.items():
+        if not env.startswith("_"):
+            groups.setdefault(repr(settings), []).append(env)
+    return list(groups.values())
+
+
 #: Offline algorithms have tests of their own.
 ONLINE = [path for path in sorted(RECIPES.glob("*.yml")) if not path.stem.startswith(("bc_", "bcq_"))]
-CASES = [(path, env) for path in ONLINE for env in read_recipe(path) if not env.startswith("_")]
+#: The tasks of each recipe that have the same settings: one of them is trained, and all are parsed.
+ALIKE = [(path, envs) for path in ONLINE for envs in alike(read_recipe(path))]
+CASES = [(path, envs[0]) for path, envs in ALIKE]
 #: The methods with a phase of quantization, by the method that they extend; without one they extend plain training.
 QAT = {"qat": None, "gmp_qat": "gmp"}
 #: The methods that are sparse from the first step, each with a rule for target networks.
 SPARSE = {"static": "mask", "set": "topk", "rigl": "mask"}
-GRADUAL, AT_ONCE, DENSE = (
-    [pytest.param(path, env, id=f"{path.stem}-{env}") for path, env in CASES if method_of(path) in methods]
-    for methods in (("gmp", *QAT), SPARSE, ("dense",))
-)
+#: The recipes of which the first settings are trained in every run of the tests: each method, and most algorithms.
+QUICK = ("sac_gmp", "tqc_gmp_qat", "ppo_qat", "dqn_gmp", "td3_static", "sac_set", "td3_rigl", "dqn_rigl", "td3_dense")
+
+
+def chosen(methods):
+    """The settings that are trained of the recipes for these methods."""
+    params, seen = [], set()
+    for path, env in CASES:
+        if method_of(path) in methods:
+            quick = path.stem in QUICK and path not in seen
+            params.append(pytest.param(path, env, id=f"{path.stem}-{env}", marks=() if quick else pytest.mark.slow))
+            seen.add(path)
+    return params
+
+
+GRADUAL, AT_ONCE, DENSE = (chosen(methods) for methods in (("gmp", *QAT), SPARSE, ("dense",)))
 #: Small enough for a test; the rest of a recipe is as it is.
 SHORT = "-n 60 --eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
 SMALL = {
@@ -103,7 +128,6 @@ def train_shortly(path, env, folder, *options):
     return folder / algo / f"{env}_1" / f"{env}.zip"
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("path", "env"), GRADUAL)
 def test_every_recipe_trains(path, env, tmp_path):
     """Every entry of the recipes for pruning and quantization."""
@@ -123,7 +147,19 @@ def test_every_recipe_trains(path, env, tmp_path):
 
 
 def test_every_recipe_is_trained():
-    assert len(GRADUAL) + len(AT_ONCE) + len(DENSE) == len(CASES)
+    assert len(GRADUAL) + len(AT_ONCE) + len(DENSE) == len(CASES) > 80
+    assert {path.stem for path in ONLINE}.issuperset(QUICK)
+
+
+@pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in ONLINE])
+def test_every_entry_is_parsed(path):
+    """Its environment is one that rl-zoo3 finds, and its callbacks take their arguments; one of those alike is trained."""
+    entries = {env: settings for env, settings in read_recipe(path).items() if not env.startswith("_")}
+    assert sorted(entries) == sorted(env for recipe, envs in ALIKE if recipe == path for env in envs)
+    for env, settings in entries.items():
+        assert env == "atari" or env.startswith("MinAtar") or gym.spec(env).id == env
+        callbacks = get_callback_list(copy.deepcopy(settings))
+        assert len(callbacks) == len(settings.get("callback", []))
 
 
 def named(callbacks, name):
@@ -160,7 +196,6 @@ def check_counts(policy, state, callbacks, method):
     assert masked == saved.masked
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("path", "env"), AT_ONCE)
 def test_sparse_recipes_train(path, env, tmp_path):
     """Rewired every tenth step."""
@@ -304,7 +339,6 @@ def test_dense_twin_of_a_sparse_recipe(tmp_path):
             with_sparsity(find_recipe("td3", "dense"), "Ant-v5", sparsity)
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("path", "env"), DENSE)
 def test_dense_recipes_train(path, env, tmp_path):
     summary = summarize_parameters(read_policy(train_shortly(path, env, tmp_path)))
@@ -320,6 +354,7 @@ def test_rl_zoo3_runs_our_recipe_unmodified(tmp_path):
     assert summary.networks["actor"].nonzero == round(0.1 * 66_816)
 
 
+@pytest.mark.slow
 def test_train_resume_enjoy_summary(tmp_path):
     """The whole way through the command: train, stop, go on with `-i`, watch, count."""
     train = f"train --algo sac --env Pendulum-v1 --recipe gmp --sparsity 0.95 --eval-freq -1 --device cpu -f {tmp_path}"
@@ -339,7 +374,6 @@ def test_train_resume_enjoy_summary(tmp_path):
     assert output == f"{summarize(SAC.load(first / 'Pendulum-v1.zip'))}\n"
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("method", ["set", "rigl"])
 def test_a_rewired_run_goes_on(method, tmp_path):
     """Resumed with `-i`, although rl-zoo3 counts from zero: the same clocks, masks and history."""
@@ -380,7 +414,6 @@ def test_a_rewired_run_goes_on(method, tmp_path):
         assert len(steps) > n and all(110 < step <= min(310, first["RewiringCallback"]["stop"]) for step in steps[n:])
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_the_papers_counts(tmp_path):
     """Sokar et al. 2022, table 2, of the models that rl-zoo3 makes of the recipes."""
     summaries = []
