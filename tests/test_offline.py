@@ -346,7 +346,7 @@ def test_a_zip_holds_no_data(name, tmp_path):
     with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
         saved = json.loads(archive.read("data"))
         assert b"OfflineDataset" not in archive.read("data")
-    assert not {"dataset", "_feeder", "env", "policy"} & saved.keys()
+    assert not {"dataset", "_sampler", "_means", "env", "policy"} & saved.keys()
     # The first observation is SB3's, and is one row.
     arrays = {key for key, value in saved.items() if "ndarray" in str(value)}
     assert arrays <= {"_last_obs", "_last_episode_starts", "_last_original_obs", "observation_space", "action_space"}

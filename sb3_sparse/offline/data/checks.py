@@ -51,6 +51,17 @@ def action_leaf(space: spaces.Space[Any]) -> Leaf:
     return space
 
 
+def space_structure(space: spaces.Space[Any]) -> object:
+    """
+    :param space: A space of observations.
+    :return: What a policy depends on: the kind and the shape of the space, by key of a Dict. Bounds are left out, as they
+        differ between versions of an environment
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: space_structure(part) for key, part in space.spaces.items()}
+    return type(space), int(space.n) if isinstance(space, spaces.Discrete) else space.shape
+
+
 def kept_type(space: Leaf) -> np.dtype[Any]:
     """
     :param space: Space of observations or actions.
