@@ -14,7 +14,7 @@ PACKAGE = ROOT / "sb3_sparse"
 ALLOWED = {
     "sparsity": set(),
     "nn": set(),
-    "cost": {"nn"},
+    "cost": {"nn", "offline"},
     "policies": {"nn", "sparsity"},
     "state": {"nn"},
     "callbacks": {"nn", "sparsity", "state"},
@@ -22,9 +22,9 @@ ALLOWED = {
     "pixels": set(),
     "runtime": set(),
     "export": {"nn", "offline", "policies", "runtime", "state"},
-    "agents": {"export", "offline", "pixels", "runtime", "state"},
-    "zoo": {"offline", "pixels"},
-    "cli": {"agents", "cost", "export", "sparsity", "zoo"},
+    "agents": {"cost", "export", "offline", "pixels", "runtime", "state"},
+    "zoo": {"offline", "pixels", "sparsity"},
+    "cli": {"agents", "zoo"},
     "__init__": {"callbacks", "cost", "export", "state"},
 }
 #: The ground floor imports one package and the standard library alone.

@@ -307,8 +307,8 @@ def test_formulas():
         ({"schedule": Constant(1.5)}, r"must stay in \[0, 1\]"),
         ({"schedule": {"actor": Constant(0.5)}, "grow_freq": 10}, "'actor' is either pruned along a schedule or grown"),
         ({"delays": {"actor": 0}}, "at least 1 update"),
-        ({"batch_size": 0}, "make no training"),
-        ({"updates_per_step": -1.0}, "make no training"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"updates_per_step": -1.0}, "batch_size must be at least 1"),
     ],
 )
 def test_errors(kwargs, message):
