@@ -22,6 +22,7 @@ from sb3_sparse.agents.load import load_agent
 from sb3_sparse.cli import main, read_policy
 from sb3_sparse.cost import summarize_parameters
 from sb3_sparse.nn import select_networks
+from sb3_sparse.offline import ALGORITHMS, BC
 from sb3_sparse.sparsity import Constant, erk
 from sb3_sparse.state.state import SparsityState
 from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
@@ -37,7 +38,7 @@ def method_of(path):
 
 
 #: Offline algorithms have tests of their own.
-ONLINE = [path for path in sorted(RECIPES.glob("*.yml")) if not path.stem.startswith(("bc_", "bcq_"))]
+ONLINE = [path for path in sorted(RECIPES.glob("*.yml")) if not path.stem.startswith(tuple(f"{name}_" for name in ALGORITHMS))]
 CASES = [(path, env) for path in ONLINE for env in read_recipe(path) if not env.startswith("_")]
 #: The methods with a phase of quantization, by the method that they extend; without one they extend plain training.
 QAT = {"qat": None, "gmp_qat": "gmp"}
@@ -445,6 +446,19 @@ def test_dense_twin_of_a_quantized_recipe_is_quantized():
     assert quantization == {"sb3_sparse.QATCallback": {"network": "actor", "start": 0.8333333333, "bits": 8}}
     with pytest.raises(ValueError, match="no callback with a sparsity to set"):
         with_sparsity(find_recipe("sac", "qat"), "HalfCheetah-v4", 0.5)
+
+
+def test_a_recipe_belongs_to_the_longest_name(tmp_path, monkeypatch):
+    """td3_bc_snip is the recipe snip of td3_bc, not the recipe bc_snip of td3."""
+    monkeypatch.setitem(ALGORITHMS, "td3_bc", BC)
+    monkeypatch.setattr("sb3_sparse.zoo.recipes.RECIPES", tmp_path)
+    for name in ("td3_bc_snip", "td3_gmp", "ppo_lstm_gmp"):
+        (tmp_path / f"{name}.yml").touch()
+    assert find_recipe("td3_bc", "snip") == find_recipe("td3_bc", "td3_bc_snip") == tmp_path / "td3_bc_snip.yml"
+    assert find_recipe("ppo_lstm", "gmp") == tmp_path / "ppo_lstm_gmp.yml"
+    for algo, name in (("td3", "bc_snip"), ("td3", "td3_bc_snip"), ("ppo", "lstm_gmp")):
+        with pytest.raises(ValueError, match=f"there is no recipe '{name}' for algorithm '{algo}'"):
+            find_recipe(algo, name)
 
 
 def test_with_sparsity_changes_our_callbacks_alone(tmp_path):

@@ -10,7 +10,7 @@ from sb3_sparse.sparsity import Loss
 
 def update_generator(seed: int, number: int) -> Generator:
     """
-    A generator that depends on nothing but its arguments, so that a resumed run draws what an uninterrupted one draws.
+    A generator that depends on nothing but its arguments, so that a resumed run samples the same as an uninterrupted one.
 
     :param seed: Seed of the run.
     :param number: Number of the update.

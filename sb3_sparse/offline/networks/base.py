@@ -11,12 +11,11 @@ from torch import Tensor
 
 class Network(BaseModel):
     """
-    What the networks share: they work on features, so that whoever samples several actions for one observation extracts its
-    features once.
+    Networks work on features, so that the features of an observation are extracted once for several sampled actions.
 
     :param observation_space: Space of the observations.
     :param action_space: Space of the actions.
-    :param features_extractor: Makes features of observations.
+    :param features_extractor: Turns observations into features.
     :param features_dim: Number of features.
     :param normalize_images: Whether images are divided by 255.
     """

@@ -21,8 +21,8 @@ class Head(Network):
     :param net_arch: Units of each hidden layer.
     :param activation_fn: Activation of the hidden layers.
     :param outputs: Number of outputs.
-    :param action_dim: Number of action components that it takes beside the features.
-    :param squash: Whether the outputs pass a tanh.
+    :param action_dim: Number of action components that it takes in addition to the features.
+    :param squash: Whether to apply a tanh to the outputs.
     :param normalize_images: See :class:`Network`.
     """
 
@@ -45,7 +45,7 @@ class Head(Network):
     def forward(self, features: Tensor, *actions: Tensor) -> Tensor:
         """
         :param features: Of shape ``[n, features_dim]``.
-        :param actions: None, or one tensor of shape ``[n, action_dim]``.
+        :param actions: No argument, or one tensor of shape ``[n, action_dim]``.
         :return: Of shape ``[n, outputs]``
         """
         output: Tensor = self.mlp(th.cat((features, *actions), dim=1) if actions else features)

@@ -44,8 +44,8 @@ class Encoder(nn.Module):
 
 class VAE(Network):
     """
-    A conditional variational auto-encoder of the data's actions: what a behaviour policy might do in a state (Sohn et al.
-    2015; BCQ: Fujimoto et al. 2019, section 4).
+    A conditional variational auto-encoder of the data's actions: it models the policy that collected them (Sohn et al. 2015;
+    BCQ: Fujimoto et al. 2019, section 4).
 
     :param observation_space: See :class:`Network`.
     :param action_space: See :class:`Network`.
@@ -58,7 +58,7 @@ class VAE(Network):
     :param normalize_images: See :class:`Network`.
     """
 
-    #: Each is pruned for itself (Arnob et al. 2021, Algorithm 1): ranked together, one of them would lose nearly everything.
+    #: Pruning ranks each part separately (Arnob et al. 2021, Algorithm 1): ranked together, one would lose nearly all weights.
     parts: ClassVar[tuple[str, ...]] = ("encoder", "decoder")
 
     def __init__(
