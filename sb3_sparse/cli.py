@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from sb3_sparse import zoo
-from sb3_sparse.agents.archive import read_policy
 
 # Torch and SB3 are imported by the commands that need them: they take seconds, and --help should not.
 
@@ -90,8 +89,10 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
 
 def _train(args: argparse.Namespace, rest: list[str]) -> Callable[[], None]:
     if args.trained_agent is not None:
+        from sb3_sparse.agents.archive import read_policy
+
         rest = [*rest, "--trained-agent", args.trained_agent]
-        # rl-zoo3 has no clear message for a damaged file.
+        # rl-zoo3's message about a damaged file is not clear.
         read_policy(Path(args.trained_agent))
     arguments = zoo.train_arguments(
         args.algo,
@@ -131,6 +132,7 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
 
 
 def _summary(args: argparse.Namespace, _: list[str]) -> None:
+    from sb3_sparse.agents.archive import read_policy
     from sb3_sparse.agents.count import summarize_agent
 
     print(summarize_agent(args.agent, load=args.load))
@@ -160,11 +162,12 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
 
 
 def _compress(args: argparse.Namespace, _: list[str]) -> None:
+    from sb3_sparse.agents.archive import read_policy
+    from sb3_sparse.agents.compare import compress_agent
+
     env_kwargs = dict(_env_argument(text) for text in args.env_kwargs)
     # For a clear message about a damaged file.
     read_policy(args.agent)
-    from sb3_sparse.agents.compare import compress_agent
-
     compress_agent(
         args.agent,
         args.out,

@@ -18,8 +18,9 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sparse import summarize, topology_history
+from sb3_sparse.agents.archive import read_policy
 from sb3_sparse.agents.load import load_agent
-from sb3_sparse.cli import main, read_policy
+from sb3_sparse.cli import main
 from sb3_sparse.cost import summarize_parameters
 from sb3_sparse.nn import select_networks
 from sb3_sparse.offline import ALGORITHMS, BC

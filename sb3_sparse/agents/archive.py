@@ -4,22 +4,17 @@ import json
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import TYPE_CHECKING
 
-# Torch takes seconds to import, and the command line reads this module for its --help.
-if TYPE_CHECKING:
-    import torch as th
+import torch as th
 
 
-def read_policy(agent: Path) -> "dict[str, th.Tensor]":
+def read_policy(agent: Path) -> dict[str, th.Tensor]:
     """
     :param agent: An SB3 zip.
     :return: The state dict of its policy; only tensors are unpickled, and nothing else of the file is read
     :raises ValueError: if the file is damaged, or SB3 did not write it
     :raises OSError: if it cannot be read
     """
-    import torch as th
-
     try:
         with zipfile.ZipFile(agent) as archive:
             if (damaged := archive.testzip()) is not None:

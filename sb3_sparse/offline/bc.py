@@ -96,6 +96,7 @@ class BC(OfflineAlgorithm):
     :raises ValueError: on an unknown mode, or a policy of another mode
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {policy.__name__: policy for policy in MODES.values()}
     policy: VAEPolicy | MLPPolicy
 
     def __init__(
