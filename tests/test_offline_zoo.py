@@ -19,12 +19,12 @@ from sb3_sparse.cli import main
 from sb3_sparse.offline import ALGORITHMS, BCQ, OfflineDataset
 from sb3_sparse.zoo import RECIPES, read_recipe
 
+#: The first task of each recipe is trained in every run of the tests.
 CASES = [
-    pytest.param(algo, path, env, id=f"{path.stem}-{env}")
+    pytest.param(algo, path, env, id=f"{path.stem}-{env}", marks=pytest.mark.slow if index else ())
     for algo in ALGORITHMS
     for path in sorted(RECIPES.glob(f"{algo}_*.yml"))
-    for env in read_recipe(path)
-    if env != "default"
+    for index, env in enumerate(env for env in read_recipe(path) if env != "default")
 ]
 SHORT = "--eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
 SMALL = "policy_kwargs:dict(net_arch=[32,32])"
