@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch as th
 from gymnasium import spaces
+from sb3_contrib import ARS
 from stable_baselines3 import A2C, DQN, PPO, SAC, TD3
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
@@ -21,6 +22,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from sb3_sparse import OneShotPruningCallback, restore, summarize
+from sb3_sparse.agents.archive import read_settings
 from sb3_sparse.cli import main
 from sb3_sparse.cost import Training, read_training, summarize_parameters
 from sb3_sparse.nn import apply_mask, find_networks, find_optimizers, mask_layers
@@ -307,8 +309,8 @@ def test_formulas():
         ({"schedule": Constant(1.5)}, r"must stay in \[0, 1\]"),
         ({"schedule": {"actor": Constant(0.5)}, "grow_freq": 10}, "'actor' is either pruned along a schedule or grown"),
         ({"delays": {"actor": 0}}, "at least 1 update"),
-        ({"batch_size": 0}, "make no training"),
-        ({"updates_per_step": -1.0}, "make no training"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"updates_per_step": -1.0}, "batch_size must be at least 1"),
     ],
 )
 def test_errors(kwargs, message):
@@ -355,6 +357,25 @@ def test_how_models_train():
 )
 def test_how_other_models_train(name, expected):
     assert summarize(CASES[name].make()).training == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_zip_is_recognized_by_its_attributes(name, tmp_path):
+    """As its class is; what is pickled in a zip stays unknown."""
+    model = CASES[name].make()
+    assert read_training(vars(model)) == read_training(vars(model), type(model))
+    model.save(tmp_path / "agent.zip")
+    found, known = read_training(read_settings(tmp_path / "agent.zip")), summarize(model).training
+    assert (found is None) == (known is None)
+    if known is not None:
+        assert found in (known, replace(known, updates_per_step=None))
+
+
+def test_unknown_algorithms_are_not_guessed():
+    model = CASES["ppo"].make()
+    assert read_training(vars(model), ARS) is None
+    text = str(replace(summarize(model), training=None))
+    assert "training: unknown here; give training_flops() the batch_size and the updates_per_step" in text
 
 
 def test_command(capsys, tmp_path):

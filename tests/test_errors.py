@@ -11,7 +11,8 @@ from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import EveryNTimesteps
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
-from sb3_sparse.cli import main, read_policy
+from sb3_sparse.agents.archive import read_policy
+from sb3_sparse.cli import main
 from sb3_sparse.nn import select_networks
 from sb3_sparse.sparsity import erdos_renyi
 from sb3_sparse.zoo import find_recipe

@@ -301,7 +301,7 @@ def test_frames_in_a_file(tmp_path):
 def test_a_full_disk_is_found_before_it_is_written_to(tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     space = images(4, side=100)
-    with pytest.raises(OSError, match=r"the frames need 2 MB, and .* has room for 1 MB: name a folder on a larger disk"):
+    with pytest.raises(OSError, match=r"the frames need 2 MB, and .* has room for 1 MB: give a folder on a larger disk"):
         FrameReplayBuffer(200, space, ACTIONS, memmap=tmp_path)
     ours, theirs = twins(50, space, 1, memmap=tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0))
@@ -325,15 +325,15 @@ def test_too_little_memory_is_warned_of(monkeypatch):
     [
         (images(4), {"optimize_memory_usage": True}, "leave out optimize_memory_usage=True"),
         (images(4), {"n_steps": 0}, "n_steps must be at least 1, got 0"),
-        (images(4), {"frame_channels": 3}, "4 channels are no stack of frames of frame_channels=3"),
-        (images(4), {"frame_channels": 0}, "4 channels are no stack of frames of frame_channels=0"),
+        (images(4), {"frame_channels": 3}, "4 channels are not a stack of frames with frame_channels=3 each"),
+        (images(4), {"frame_channels": 0}, "4 channels are not a stack of frames with frame_channels=0 each"),
         (
             spaces.Box(0, 255, (84, 84, 4)),
             {},
             'channels last: stack frames with VecFrameStack(env, n_stack, channels_order="first")',
         ),
-        (spaces.Dict({"observation": images(4)}), {}, "not a Dict (nor HerReplayBuffer's goals)"),
-        (spaces.Discrete(4), {}, "not a Discrete"),
+        (spaces.Dict({"observation": images(4)}), {}, "not of a Dict (and does not replace HerReplayBuffer)"),
+        (spaces.Discrete(4), {}, "not of a Discrete"),
     ],
 )
 def test_refusals(space, kwargs, sentence):

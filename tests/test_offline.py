@@ -230,6 +230,47 @@ def test_in_two_calls_or_in_one(name):
     expect_same(whole, CASES[name].make().learn(3).learn(3, reset_num_timesteps=False))
 
 
+class Delayed(BCQ):
+    """Its actor takes every second step."""
+
+    policy_delay = 2
+
+
+def test_policy_delay(tmp_path):
+    """The actor waits, the other networks do not; the log has the mean of its own steps."""
+    model = Delayed("MlpPolicy", make_data(), policy_kwargs={"net_arch": [8]}, batch_size=16, seed=0, device="cpu")
+    model.set_logger(configure(str(tmp_path), ["csv"]))
+    changed, losses = [], []
+
+    class Look(BaseCallback):
+        def _on_step(self):
+            now = weights_of(self.model)
+            names = {key.split(".")[0] for key, value in now.items() if not th.equal(value, self.model.before[key])}
+            changed.append({name for name in names if not name.endswith("_target")})
+            self.model.before = now
+            return True
+
+    compute = model._losses
+
+    def record(batch, generator):
+        computed = compute(batch, generator)
+
+        def actor():
+            losses.append(computed["actor"]())
+            return losses[-1]
+
+        return {**computed, "actor": actor}
+
+    model.before, model._losses = weights_of(model), record
+    model.learn(4, callback=Look(), log_interval=4)
+    model.logger.close()
+    always = {"vae", "critic"}
+    assert changed == [always, always | {"actor"}, always, always | {"actor"}]
+    assert len(losses) == 2
+    row = next(csv.DictReader((tmp_path / "progress.csv").open()))
+    assert float(row["train/actor_loss"]) == pytest.approx(sum(loss.item() for loss in losses) / 2, rel=1e-4)
+
+
 class Modes(FlattenExtractor):
     """Notes whether it is in training mode; weights make it take part in the averaging."""
 
@@ -364,7 +405,7 @@ def test_a_zip_holds_no_data(name, tmp_path):
     with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
         saved = json.loads(archive.read("data"))
         assert b"OfflineDataset" not in archive.read("data")
-    assert not {"dataset", "_feeder", "env", "policy"} & saved.keys()
+    assert not {"dataset", "_sampler", "_means", "env", "policy"} & saved.keys()
     # The first observation is SB3's, and is one row.
     arrays = {key for key, value in saved.items() if "ndarray" in str(value)}
     assert arrays <= {"_last_obs", "_last_episode_starts", "_last_original_obs", "observation_space", "action_space"}

@@ -119,9 +119,9 @@ def test_lost_episode():
     ("change", "match"),
     [
         ({"minari_version": "99.0.0"}, "written by Minari 99.0.0.*pip install --upgrade minari"),
-        ({"total_steps": 0}, "empty dataset"),
+        ({"total_steps": 0}, "is empty: a dataset needs"),
         ({"total_steps": 19}, "more transitions than its metadata.json says"),
-        ({"total_steps": 21}, "20 transitions, and 21 or more by its metadata.json"),
+        ({"total_steps": 21}, "20 transitions, but 21 or more by its metadata.json"),
         ({"data_format": "stone"}, "cannot be read.*stone"),
         ({"dataset_id": 7}, "cannot be read"),
     ],

@@ -13,16 +13,17 @@ from minari.data_collector import EpisodeBuffer
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sparse import summarize
+from sb3_sparse.agents.archive import read_policy
 from sb3_sparse.agents.load import load_agent, load_normalization
-from sb3_sparse.cli import main, read_policy
-from sb3_sparse.offline import BC, BCQ, OfflineDataset
+from sb3_sparse.cli import main
+from sb3_sparse.offline import ALGORITHMS, BCQ, OfflineDataset
 from sb3_sparse.zoo import RECIPES, read_recipe
 
-OFFLINE = {"bc": BC, "bcq": BCQ}
 #: The first task of each recipe is trained in every run of the tests.
 CASES = [
-    pytest.param(path, env, id=f"{path.stem}-{env}", marks=pytest.mark.slow if index else ())
-    for path in sorted(RECIPES.glob("bc*_*.yml"))
+    pytest.param(algo, path, env, id=f"{path.stem}-{env}", marks=pytest.mark.slow if index else ())
+    for algo in ALGORITHMS
+    for path in sorted(RECIPES.glob(f"{algo}_*.yml"))
     for index, env in enumerate(env for env in read_recipe(path) if env != "default")
 ]
 SHORT = "--eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
@@ -72,11 +73,11 @@ def train(*arguments, folder, updates=60):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize(("path", "env"), CASES)
-def test_every_entry_trains(path, env, tmp_path):
-    algo, method = path.stem.split("_")
+@pytest.mark.parametrize(("algo", "path", "env"), CASES)
+def test_every_entry_trains(algo, path, env, tmp_path):
+    method = path.stem.removeprefix(f"{algo}_")
     train("--algo", algo, "--env", env, "--recipe", method, "-params", SMALL, folder=tmp_path)
-    model = OFFLINE[algo].load(tmp_path / algo / f"{env}_1" / f"{env}.zip", device="cpu")
+    model = ALGORITHMS[algo].load(tmp_path / algo / f"{env}_1" / f"{env}.zip", device="cpu")
     assert model.num_timesteps == model._n_updates == 60
     expected = 0.0 if method == "dense" else 0.95
     for network in summarize(model).networks.values():

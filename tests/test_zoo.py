@@ -20,10 +20,12 @@ from stable_baselines3 import SAC, TD3
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sparse import summarize, topology_history
+from sb3_sparse.agents.archive import read_policy
 from sb3_sparse.agents.load import load_agent
-from sb3_sparse.cli import main, read_policy
+from sb3_sparse.cli import main
 from sb3_sparse.cost import summarize_parameters
 from sb3_sparse.nn import select_networks
+from sb3_sparse.offline import ALGORITHMS, BC
 from sb3_sparse.sparsity import Constant, erk
 from sb3_sparse.state import SparsityState
 from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
@@ -48,7 +50,7 @@ def alike(recipe):
 
 
 #: Offline algorithms have tests of their own.
-ONLINE = [path for path in sorted(RECIPES.glob("*.yml")) if not path.stem.startswith(("bc_", "bcq_"))]
+ONLINE = [path for path in sorted(RECIPES.glob("*.yml")) if not path.stem.startswith(tuple(f"{name}_" for name in ALGORITHMS))]
 #: The tasks of each recipe that have the same settings: one of them is trained, and all are parsed.
 ALIKE = [(path, envs) for path in ONLINE for envs in alike(read_recipe(path))]
 CASES = [(path, envs[0]) for path, envs in ALIKE]
@@ -478,6 +480,19 @@ def test_dense_twin_of_a_quantized_recipe_is_quantized():
     assert quantization == {"sb3_sparse.QATCallback": {"network": "actor", "start": 0.8333333333, "bits": 8}}
     with pytest.raises(ValueError, match="no callback with a sparsity to set"):
         with_sparsity(find_recipe("sac", "qat"), "HalfCheetah-v4", 0.5)
+
+
+def test_a_recipe_belongs_to_the_longest_name(tmp_path, monkeypatch):
+    """td3_bc_snip is the recipe snip of td3_bc, not the recipe bc_snip of td3."""
+    monkeypatch.setitem(ALGORITHMS, "td3_bc", BC)
+    monkeypatch.setattr("sb3_sparse.zoo.recipes.RECIPES", tmp_path)
+    for name in ("td3_bc_snip", "td3_gmp", "ppo_lstm_gmp"):
+        (tmp_path / f"{name}.yml").touch()
+    assert find_recipe("td3_bc", "snip") == find_recipe("td3_bc", "td3_bc_snip") == tmp_path / "td3_bc_snip.yml"
+    assert find_recipe("ppo_lstm", "gmp") == tmp_path / "ppo_lstm_gmp.yml"
+    for algo, name in (("td3", "bc_snip"), ("td3", "td3_bc_snip"), ("ppo", "lstm_gmp")):
+        with pytest.raises(ValueError, match=f"there is no recipe '{name}' for algorithm '{algo}'"):
+            find_recipe(algo, name)
 
 
 def test_with_sparsity_changes_our_callbacks_alone(tmp_path):

@@ -1,4 +1,4 @@
-"""Counting, in a model and in the state dict of a policy."""
+"""Counts of a model, and of the state dict of a policy."""
 
 import io
 from collections.abc import Callable, Container, Mapping
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch as th
 
+from sb3_sparse.cost.algorithms import Training, read_training
 from sb3_sparse.cost.counts import LayerSummary, NetworkSummary, sum_counts
 from sb3_sparse.cost.geometry import count_positions
 from sb3_sparse.cost.summary import Summary
-from sb3_sparse.cost.training import Training, read_training
 from sb3_sparse.nn import MaskedLayer, find_networks
 
 if TYPE_CHECKING:
@@ -26,29 +26,29 @@ def summarize(model: "BaseAlgorithm") -> Summary:
         summary.networks["actor"].sparsity
         summary.training_flops(1_000_000)
 
-    The features extractors run once on an observation of zeros, for the size of what their convolutions put out; the model
-    and torch's random state stay as they are.
+    The features extractors run once on an observation of zeros, for the output size of their convolutions; the model and
+    torch's random state stay as they are.
 
-    Layers that a callback has masked know their connections. The zip of a stock policy comes back with plain layers, whose
+    The connections of a masked layer are those of its mask. A stock policy loads from its zip with plain layers: their
     connections are their nonzero weights until :func:`~sb3_sparse.restore` has put back the masks.
 
     :param model: Any SB3 model.
-    :return: Counts per layer and network; target networks, LSTMs and attention are left out, a layer that networks share
-        counts for the first
+    :return: Counts per layer and network; target networks, LSTMs and attention are left out; a layer that several networks
+        share counts for the first one
     :raises ValueError: if the policy has no linear or convolutional layer
     """
     layers = {path: layer for network in find_networks(model.policy).values() for path, layer in network.items()}
     masks = {path: layer.mask for path, layer in layers.items() if isinstance(layer, MaskedLayer)}
     positions = count_positions(model.policy, layers)
-    return _count(model.policy.state_dict(), layers, masks, positions.get, read_training(vars(model)))
+    return _count(model.policy.state_dict(), layers, masks, positions.get, read_training(vars(model), type(model)))
 
 
 def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[str] | None = None) -> Summary:
     """
     Like :func:`summarize`, for the state dict of a policy: the file ``policy.pth`` in an SB3 zip.
 
-    A state dict holds the masks of a sparse policy, not those of callbacks on a stock policy, whose connections are its
-    nonzero weights. It says neither how large images are nor how the model trains: the FLOPs of networks with convolutions
+    A state dict holds the masks of a sparse policy, but not those of callbacks on a stock policy, whose connections are then
+    its nonzero weights. It holds neither the size of images nor how the model trains: the FLOPs of networks with convolutions
     are None, and so is ``training``.
 
     :param state_dict: Tensors by name.
@@ -83,7 +83,7 @@ def _count(
         if name.endswith(".weight") and layer in names:
             layers.setdefault(network, {})[layer] = _count_layer(layer, tensor, masks.get(layer), positions(layer))
     if not layers:
-        raise ValueError("this policy has no linear or convolutional layer")
+        raise ValueError("this policy has no linear or convolutional layer, so there is nothing to count")
     networks = {
         name: NetworkSummary(**vars(sum_counts(part.values())), layers=part, nbytes=_npz_bytes(parameters[name]))
         for name, part in layers.items()

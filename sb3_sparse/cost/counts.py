@@ -1,4 +1,4 @@
-"""What is counted of a layer, and summed over a network and a policy."""
+"""The counts of a layer, and their sums over a network and a policy."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 @dataclass(frozen=True)
 class Counts:
     """
-    What is counted of a layer, of a network and of a whole policy. Biases are not.
+    The counts of a layer, of a network or of a whole policy. Biases do not count.
 
-    The FLOPs are those of one observation that passes every layer once, without activations: a multiplication and an
+    The FLOPs are those of one observation that passes every layer once, without activations: one multiplication and one
     addition per weight and output position,
 
         flops = 2 * connections * positions,    dense_flops = 2 * total * positions
@@ -19,7 +19,7 @@ class Counts:
 
     :param nonzero: Number of weights that are not zero.
     :param connections: Number of weights that exist: the mask's count for a masked layer, otherwise ``nonzero``. A weight
-        that dynamic sparse training has just grown exists, and is zero.
+        that dynamic sparse training has just grown exists although it is zero.
     :param total: Number of weights of the dense twin.
     :param active_neurons: Number of outputs of layers (units or channels) with at least one nonzero weight.
     :param neurons: Number of outputs of layers.
@@ -37,7 +37,7 @@ class Counts:
 
     @property
     def sparsity(self) -> float:
-        """Share of zeros, literally: a weight that exists and is zero counts, so it may be more than the masks say."""
+        """Share of zeros. A weight that exists and is zero counts as a zero, so this may be more than the masks' sparsity."""
         return 1.0 - self.nonzero / self.total
 
     @property
@@ -63,8 +63,8 @@ class NetworkSummary(Counts):
     One network: the sums over its layers.
 
     :param layers: Its layers by name.
-    :param nbytes: Bytes of all its parameters, biases included, in the archive that ``numpy.savez_compressed`` writes: a
-        real file, in which zeros compress well.
+    :param nbytes: Bytes of all its parameters, with biases, in the archive that ``numpy.savez_compressed`` writes: a real
+        file, in which zeros compress well.
     """
 
     layers: dict[str, LayerSummary]
@@ -74,7 +74,7 @@ class NetworkSummary(Counts):
 def sum_counts(parts: Iterable[Counts]) -> Counts:
     """
     :param parts: Layers, or networks.
-    :return: Every field of :class:`Counts`, added up; None if it is of one part
+    :return: Every field of :class:`Counts`, added up; None where it is None for one of the parts
     """
     parts = list(parts)
     columns = ([getattr(part, field.name) for part in parts] for field in fields(Counts))

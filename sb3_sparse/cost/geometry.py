@@ -1,4 +1,4 @@
-"""How often an observation meets each weight: once in a linear layer, at every output pixel of a convolution."""
+"""How often one observation uses each weight: once in a linear layer, once per output pixel in a convolution."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,10 +15,10 @@ from sb3_sparse.nn import Layer
 
 def count_positions(policy: nn.Module, layers: Mapping[str, Layer]) -> dict[str, int]:
     """
-    Run the features extractors once on an observation of zeros, and look at the outputs of their layers.
+    Run the features extractors once on an observation of zeros, and measure the outputs of their layers.
 
-    It leaves no trace: evaluation mode, no gradients, and then the training flags of all modules, torch's random state
-    and the hooks are as before.
+    The model stays as it is: this runs in evaluation mode without gradients, and restores the training flags of all modules,
+    torch's random state and the hooks.
 
     :param policy: The policy of an SB3 model.
     :param layers: Its layers by name.
@@ -63,7 +63,7 @@ def _observe(extractor: BaseFeaturesExtractor, layers: Mapping[str, Layer]) -> d
 
 @contextmanager
 def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards every module has the flag that it had, not that of its parent."""
+    """Evaluation mode; afterwards every module has its own flag again, which may differ from its parent's."""
     flags = {part: part.training for part in module.modules()}
     try:
         for part in flags:
@@ -75,7 +75,7 @@ def _evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def _zeros(space: spaces.Space, device: th.device) -> Tensor | dict[str, Tensor]:  # type: ignore[type-arg]
-    """A batch of one observation: zero, or what is nearest to it in the space."""
+    """A batch of one observation: zero, or the nearest value in the space."""
     if isinstance(space, spaces.Dict):
         return {key: _zeros(part, device) for key, part in space.items()}  # type: ignore[misc]
     zeros = np.zeros((1, *(space.shape or ())), np.float32)

@@ -1,10 +1,11 @@
-"""What a policy costs as a whole: the sums, training, and a table."""
+"""The cost of a whole policy: sums, training, and a table."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sb3_sparse.cost.algorithms import Training
 from sb3_sparse.cost.counts import Counts, NetworkSummary
-from sb3_sparse.cost.training import Schedule, Training, by_network, layers_of, update_flops
+from sb3_sparse.cost.training import Schedule, by_network, layers_of, update_flops
 
 _MILLION = 1_000_000
 
@@ -12,10 +13,10 @@ _MILLION = 1_000_000
 @dataclass(frozen=True)
 class Summary(Counts):
     """
-    What :func:`summarize` has counted; printing it shows a table.
+    The counts of :func:`summarize`; printing it shows a table.
 
     :param networks: The networks by name, without target networks.
-    :param nbytes: Bytes of all parameters and statistics of the policy but those of target networks, in one archive.
+    :param nbytes: Bytes of all parameters and statistics of the policy except target networks, in one archive.
     :param training: How the model uses samples; None if that is unknown.
     """
 
@@ -39,9 +40,9 @@ class Summary(Counts):
 
             steps * updates_per_step * batch_size * sum over networks of 3 f / delay
 
-        Same as Sokar et al. 2022, "Dynamic Sparse Training for Deep Reinforcement Learning", count: forward, and twice that
-        backward; no target networks, no passes of one network inside the loss of another (but those of BCQ, see
-        ``extra_forward``), no ``learning_starts``.
+        This is the count of Sokar et al. 2022, "Dynamic Sparse Training for Deep Reinforcement Learning": forward, and twice
+        that backward, without target networks, without passes of one network inside the loss of another (except BCQ's, see
+        ``extra_forward``), and as if ``learning_starts`` were 0.
 
             summary.training_flops(1_000_000)                                          # static, or rewired at random (SET)
             summary.training_flops(1_000_000, grow_freq=1000)                          # RigL
@@ -49,24 +50,24 @@ class Summary(Counts):
             summary.training_flops(1_000_000, schedule=Constant(0.0))                  # the dense twin
             summary.training_flops(1_000_000, extra_forward={"critic": 1, "actor": 2}) # TD3 and its targets, delay 2
 
-        A layer that networks share counts for the first of them, and has its delay.
+        A layer that several networks share counts for the first of them, with that network's delay.
 
         :param steps: Environment steps; updates of an offline algorithm.
         :param batch_size: Samples per update; by default the model's.
         :param updates_per_step: Updates per environment step; by default the model's.
-        :param delays: By network: it is updated once in so many updates; by default the model's, and once in one for
-            a network that is not named.
-        :param extra_forward: By network, or part of one ("vae.decoder"): forward passes to count besides, per sample and
-            update of this network; by default the model's, which has some if it is BCQ or its discrete form.
+        :param delays: By network: it is updated once in so many updates; by default the model's. A network that is not named
+            is updated every time.
+        :param extra_forward: By network, or part of one ("vae.decoder"): additional forward passes to count, per sample and
+            update of this network; by default the model's, which BCQ and its discrete form have.
         :param grow_freq: Updates between two growths by gradient, each of which costs a dense backward pass and no update:
             DT in (3 f_S DT + 2 f_S + f_D) / (DT + 1) in place of 3 f (Evci et al. 2020); one for all networks, or by
             network.
-        :param schedule: Sparsity along the run, in [0, 1], for networks that are pruned meanwhile: 3 f_D mean(1 - s) in place
-            of 3 f. It is as if every layer had this sparsity, which is exact for networks of linear layers whatever their
-            budgets. One for all networks, or by network; what is not named costs by its connections.
+        :param schedule: Sparsity along the run, in [0, 1], for networks that are pruned during it: 3 f_D mean(1 - s) in place
+            of 3 f, as if every layer had this sparsity, which is exact for networks of linear layers whatever their budgets.
+            One for all networks, or by network; the cost of a network that is not named follows from its connections.
         :return: FLOPs
-        :raises ValueError: if a number is unknown, names a network that does not exist or makes no sense, or a network has
-            a ``grow_freq`` and a ``schedule``
+        :raises ValueError: if a number is unknown or out of range, an argument names a network that does not exist, or a
+            network has both a ``grow_freq`` and a ``schedule``
         """
         known = self.training or Training(0)
         batch_size = batch_size if batch_size is not None else known.batch_size or None
@@ -76,7 +77,10 @@ class Summary(Counts):
             missing = " and ".join(name for name, value in needed.items() if value is None)
             raise ValueError(f"this summary does not know how its model trains: give training_flops {missing}")
         if steps < 0 or batch_size < 1 or updates_per_step < 0:
-            raise ValueError(f"steps={steps}, batch_size={batch_size}, updates_per_step={updates_per_step} make no training")
+            raise ValueError(
+                "steps and updates_per_step must not be negative and batch_size must be at least 1, got "
+                f"steps={steps}, updates_per_step={updates_per_step}, batch_size={batch_size}"
+            )
         if grow_freq is not None and not isinstance(grow_freq, Mapping):
             grow_freq = dict.fromkeys(self.networks, grow_freq)
         if schedule is not None and not isinstance(schedule, Mapping):
@@ -120,7 +124,9 @@ class Summary(Counts):
             f"inference: {self.flops:,} FLOPs per observation and pass through all networks; dense {self.dense_flops:,}, "
             f"ratio {ratio:.4f}"
         )
-        if self.training is not None:
+        if self.training is None:
+            lines.append("training: unknown here; give training_flops() the batch_size and the updates_per_step")
+        else:
             per_step = self.training.updates_per_step is not None
             steps, updates, what = (
                 (_MILLION, None, f"{_MILLION:,} {self.training.clock}") if per_step else (1, 1, "gradient update")

@@ -8,24 +8,25 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import VAE, Head
-from sb3_sparse.offline.policy import POLICY_NAMES, OfflinePolicy
+from sb3_sparse.offline.policy import POLICY_NAMES, OfflinePolicy, PolicyArguments
 from sb3_sparse.sparsity import Loss
 
 
 class VAEPolicy(OfflinePolicy):
     """
-    Acts by the decoder of a VAE. Deterministic predictions decode the mean of the latent variable, 0; others draw it.
+    Acts by the decoder of a VAE. Deterministic predictions decode the mean of the latent variable, 0; others sample it.
 
-    :param observation_space: See :class:`OfflinePolicy`.
-    :param action_space: See :class:`OfflinePolicy`.
-    :param lr_schedule: See :class:`OfflinePolicy`.
+    :param observation_space: Space of the observations.
+    :param action_space: Space of the actions.
+    :param lr_schedule: Learning rate by the remaining progress.
     :param latent_dim: Dimensions of the latent variable; twice the number of action components by default.
-    :param latent_clip: Latent variables that are drawn are clipped to +- this value.
-    :param kwargs: The other arguments of :class:`OfflinePolicy`.
+    :param latent_clip: Sampled latent variables are clipped to +- this value.
+    :param kwargs: The arguments of every :class:`OfflinePolicy`.
     """
 
     default_arch: ClassVar = {"vae": (750, 750)}
@@ -38,12 +39,14 @@ class VAEPolicy(OfflinePolicy):
         lr_schedule: Schedule,
         latent_dim: int | None = None,
         latent_clip: float = 0.25,
-        **kwargs: Any,
+        **kwargs: Unpack[PolicyArguments],
     ) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
-        actions = spaces.flatdim(action_space)
         self.latent_dim, self.latent_clip = latent_dim, latent_clip
-        self._add("vae", VAE, action_dim=actions, latent_dim=2 * actions if latent_dim is None else latent_dim)
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build(self) -> None:
+        actions = spaces.flatdim(self.action_space)
+        self._add("vae", VAE, action_dim=actions, latent_dim=2 * actions if self.latent_dim is None else self.latent_dim)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         features = self.vae.features(observation)
@@ -58,29 +61,19 @@ class VAEPolicy(OfflinePolicy):
 
 
 class MLPPolicy(OfflinePolicy):
-    """
-    Acts by a multilayer perceptron, and always the same in the same state.
-
-    :param observation_space: See :class:`OfflinePolicy`.
-    :param action_space: See :class:`OfflinePolicy`.
-    :param lr_schedule: See :class:`OfflinePolicy`.
-    :param kwargs: The other arguments of :class:`OfflinePolicy`.
-    """
+    """Acts by a multilayer perceptron: the same observation always gets the same action. Arguments: :class:`OfflinePolicy`."""
 
     default_arch: ClassVar = {"actor": (256, 256)}
     actor: Head
 
-    def __init__(
-        self, observation_space: spaces.Space[Any], action_space: spaces.Box, lr_schedule: Schedule, **kwargs: Any
-    ) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
-        self._add("actor", Head, outputs=spaces.flatdim(action_space), squash=True)
+    def _build(self) -> None:
+        self._add("actor", Head, outputs=spaces.flatdim(self.action_space), squash=True)
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self._shaped(self.actor(self.actor.features(observation)))
 
 
-#: How to clone -> the policy.
+#: The policy of each mode.
 MODES: dict[str, type[OfflinePolicy]] = {"vae": VAEPolicy, "mlp": MLPPolicy}
 
 
@@ -89,27 +82,21 @@ class BC(OfflineAlgorithm):
     Behaviour cloning of Box actions.
 
     ``mode="vae"`` is the baseline of the offline-pruning paper (Arnob et al. 2021), taken from the code of BEAR (Kumar et al.
-    2019): the VAE of BCQ alone proposes the action. ``mode="mlp"`` is the common one, which minimizes the mean squared error.
+    2019): BCQ's VAE proposes the action, and nothing else acts. ``mode="mlp"`` is the usual form of behaviour cloning: it
+    minimizes the mean squared error of a perceptron's actions.
 
         model = BC("MlpPolicy", OfflineDataset.from_minari("mujoco/halfcheetah/expert-v0", download=True))
         model.learn(1_000_000, callback=OneShotPruningCallback("all", 0.95, saliency="snip"))
 
-    :param policy: "MlpPolicy", "MultiInputPolicy" for dict observations, or a class.
-    :param dataset: See :class:`OfflineAlgorithm`.
-    :param env: See :class:`OfflineAlgorithm`.
-    :param learning_rate: See :class:`OfflineAlgorithm`.
-    :param batch_size: See :class:`OfflineAlgorithm`.
+    The parameters that are not listed are those of :class:`OfflineAlgorithm`.
+
     :param mode: "vae" or "mlp".
     :param kl_weight: Weight of the VAE's divergence.
     :param policy_kwargs: Arguments of :class:`VAEPolicy` or :class:`MLPPolicy`.
-    :param tensorboard_log: See :class:`OfflineAlgorithm`.
-    :param verbose: See :class:`OfflineAlgorithm`.
-    :param seed: See :class:`OfflineAlgorithm`.
-    :param device: See :class:`OfflineAlgorithm`.
-    :param _init_setup_model: See :class:`OfflineAlgorithm`.
-    :raises ValueError: on an unknown mode, or a policy of another
+    :raises ValueError: on an unknown mode, or a policy of another mode
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {policy.__name__: policy for policy in MODES.values()}
     policy: VAEPolicy | MLPPolicy
 
     def __init__(
@@ -132,19 +119,8 @@ class BC(OfflineAlgorithm):
             raise ValueError(f"unknown mode='{mode}': use one of {', '.join(MODES)}")
         self.mode = mode
         self.kl_weight = kl_weight
-        super().__init__(
-            policy,
-            dataset,
-            env,
-            learning_rate,
-            batch_size,
-            policy_kwargs,
-            tensorboard_log,
-            verbose,
-            seed,
-            device,
-            _init_setup_model,
-        )
+        shared = (policy_kwargs, tensorboard_log, verbose, seed, device, _init_setup_model)
+        super().__init__(policy, dataset, env, learning_rate, batch_size, *shared)
 
     def _get_policy_from_name(self, policy_name: str) -> type[BasePolicy]:
         return MODES[self.mode] if policy_name in POLICY_NAMES else super()._get_policy_from_name(policy_name)
@@ -160,6 +136,6 @@ class BC(OfflineAlgorithm):
             actor = policy.actor
             return {"actor": lambda: F.mse_loss(actor(actor.features(batch.observations)), batch.actions)}
         vae = policy.vae
-        # Drawn on the CPU, so that it is the same on every device.
+        # Sampled on the CPU: the same seed gives the same noise on every device.
         noise = th.randn(len(batch.rewards), vae.latent_dim, generator=generator).to(self.device)
         return {"vae": lambda: vae.loss(batch.observations, batch.actions, noise, self.kl_weight)}

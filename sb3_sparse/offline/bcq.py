@@ -1,8 +1,9 @@
 """
-Batch-constrained deep Q-learning: Q-learning among the actions that the data's behaviour might have taken (Fujimoto et al.
-2019, "Off-Policy Deep Reinforcement Learning without Exploration").
+Batch-constrained deep Q-learning: Q-learning over the actions that the policy behind the data is likely to take (Fujimoto et
+al. 2019, "Off-Policy Deep Reinforcement Learning without Exploration").
 """
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch as th
@@ -11,14 +12,15 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch import Tensor
 from torch.nn import functional as F
+from typing_extensions import Unpack
 
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import VAE, Head, TwinCritic
-from sb3_sparse.offline.policy import POLICY_NAMES, OfflinePolicy
+from sb3_sparse.offline.policy import POLICY_NAMES, OfflinePolicy, PolicyArguments
 from sb3_sparse.sparsity import Loss
 
-#: Latent variables are clipped to +- this value where actions are sampled: the likely ones.
+#: Sampled latent variables are clipped to +- this value, so that the VAE proposes likely actions.
 LATENT_CLIP = 0.5
 
 
@@ -26,15 +28,15 @@ class BCQPolicy(OfflinePolicy):
     """
     The policy of BCQ: the VAE proposes actions, the actor perturbs them a little, and the first critic chooses.
 
-    Deterministic predictions use one fixed set of latent variables, others draw them anew.
+    Deterministic predictions use one fixed set of latent variables, others sample new ones.
 
-    :param observation_space: See :class:`OfflinePolicy`.
-    :param action_space: See :class:`OfflinePolicy`.
-    :param lr_schedule: See :class:`OfflinePolicy`.
+    :param observation_space: Space of the observations.
+    :param action_space: Space of the actions.
+    :param lr_schedule: Learning rate by the remaining progress.
     :param phi: Largest perturbation, as a share of half the action range.
-    :param n_eval_actions: Actions to choose from.
+    :param n_eval_actions: Number of actions to choose from.
     :param latent_dim: Dimensions of the VAE's latent variable; twice the number of action components by default.
-    :param kwargs: The other arguments of :class:`OfflinePolicy`.
+    :param kwargs: The arguments of every :class:`OfflinePolicy`.
     """
 
     default_arch: ClassVar = {"vae": (750, 750), "critic": (400, 300), "actor": (400, 300)}
@@ -53,21 +55,23 @@ class BCQPolicy(OfflinePolicy):
         phi: float = 0.05,
         n_eval_actions: int = 100,
         latent_dim: int | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[PolicyArguments],
     ) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
-        actions = spaces.flatdim(action_space)
         self.phi, self.n_eval_actions, self.latent_dim = phi, n_eval_actions, latent_dim
-        latent_dim = 2 * actions if latent_dim is None else latent_dim
+        super().__init__(observation_space, action_space, lr_schedule, **kwargs)
+
+    def _build(self) -> None:
+        actions = spaces.flatdim(self.action_space)
+        latent_dim = 2 * actions if self.latent_dim is None else self.latent_dim
         self._add("vae", VAE, action_dim=actions, latent_dim=latent_dim)
         self._add("critic", TwinCritic, target=True, action_dim=actions)
         self._add("actor", Head, target=True, action_dim=actions, outputs=actions, squash=True)
-        fixed = th.randn(n_eval_actions, latent_dim, generator=th.Generator().manual_seed(0))
+        fixed = th.randn(self.n_eval_actions, latent_dim, generator=th.Generator().manual_seed(0))
         self.register_buffer("candidates", fixed.clamp(-LATENT_CLIP, LATENT_CLIP), persistent=False)
 
     def act(self, actor: Head, observations: PyTorchObs, latents: Tensor) -> Tensor:
         """
-        What the actor makes of the actions that the VAE proposes; the gradient goes into the actor alone.
+        Actions that the VAE proposes and the actor perturbs; gradients flow into the actor only.
 
         :param actor: The actor, or its target network.
         :param observations: Of shape ``[n, ...]``, or a dict of them.
@@ -98,36 +102,28 @@ class BCQPolicy(OfflinePolicy):
 
 class BCQ(OfflineAlgorithm):
     """
-    Batch-constrained deep Q-learning for Box actions. The target of a transition is, with ``n_target_actions`` actions a' that
-    the VAE proposes in s' and the target actor perturbs,
+    Batch-constrained deep Q-learning for Box actions. In the next state s', the VAE proposes ``n_target_actions`` actions a'
+    and the target actor perturbs them. The target of a transition is
 
         y = r + gamma * max_a' (lmbda * min(Q1', Q2') + (1 - lmbda) * max(Q1', Q2'))(s', a')
 
-    and r alone where the episode has terminated; one that was cut off goes on.
+    or r where the episode terminated. Where an episode was truncated, the target has both terms.
 
         env = VecNormalize(make_vec_env("HalfCheetah-v5"), norm_reward=False)
         model = BCQ("MlpPolicy", OfflineDataset.from_minari("mujoco/halfcheetah/expert-v0", download=True), env)
         model.learn(1_000_000, callback=OneShotPruningCallback("all", 0.95, saliency="snip"))
 
-    :param policy: "MlpPolicy", "MultiInputPolicy" for dict observations, or a class.
-    :param dataset: See :class:`OfflineAlgorithm`.
-    :param env: See :class:`OfflineAlgorithm`.
-    :param learning_rate: See :class:`OfflineAlgorithm`.
-    :param batch_size: See :class:`OfflineAlgorithm`.
-    :param tau: Share of the networks that goes into their target networks after each update.
+    The parameters that are not listed are those of :class:`OfflineAlgorithm`.
+
+    :param tau: Coefficient of the soft update of the target networks, after each update.
     :param gamma: Discount factor.
     :param lmbda: Weight of the smaller of the two target values.
     :param phi: Largest perturbation, as a share of half the action range.
-    :param n_target_actions: Actions over which a target takes the maximum.
-    :param n_eval_actions: Actions that a prediction chooses from.
+    :param n_target_actions: Number of actions over which a target takes the maximum.
+    :param n_eval_actions: Number of actions that a prediction chooses from.
     :param kl_weight: Weight of the VAE's divergence.
     :param policy_kwargs: Arguments of :class:`BCQPolicy`.
-    :param tensorboard_log: See :class:`OfflineAlgorithm`.
-    :param verbose: See :class:`OfflineAlgorithm`.
-    :param seed: See :class:`OfflineAlgorithm`.
-    :param device: See :class:`OfflineAlgorithm`.
-    :param _init_setup_model: See :class:`OfflineAlgorithm`.
-    :raises ValueError: if there are no actions to choose from, and as :class:`OfflineAlgorithm` does
+    :raises ValueError: if a number of actions is less than 1, and as :class:`OfflineAlgorithm` does
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = dict.fromkeys(POLICY_NAMES, BCQPolicy)
@@ -165,26 +161,15 @@ class BCQ(OfflineAlgorithm):
         self.n_target_actions = n_target_actions
         self.n_eval_actions = n_eval_actions
         self.kl_weight = kl_weight
-        super().__init__(
-            policy,
-            dataset,
-            env,
-            learning_rate,
-            batch_size,
-            policy_kwargs,
-            tensorboard_log,
-            verbose,
-            seed,
-            device,
-            _init_setup_model,
-        )
+        shared = (policy_kwargs, tensorboard_log, verbose, seed, device, _init_setup_model)
+        super().__init__(policy, dataset, env, learning_rate, batch_size, *shared)
 
     def _policy_arguments(self) -> dict[str, Any]:
         return {"phi": self.phi, "n_eval_actions": self.n_eval_actions}
 
     def _losses(self, batch: OfflineBatch, generator: th.Generator | None) -> dict[str, Loss]:
         count, policy = len(batch.rewards), self.policy
-        # Drawn on the CPU, so that they are the same on every device.
+        # Sampled on the CPU: the same seed gives the same noise on every device.
         noise, own, of_targets = (
             th.randn(count, samples, policy.vae.latent_dim, generator=generator).to(self.device)
             for samples in (1, 1, self.n_target_actions)
@@ -218,3 +203,17 @@ class BCQ(OfflineAlgorithm):
 
     def _after_update(self) -> None:
         self.policy.update_targets(self.tau)
+
+    @classmethod
+    def extra_forward(cls, settings: Mapping[str, object]) -> dict[str, float] | None:
+        """
+        With n actions per target: decoder, actor and both Q-networks for n actions; for the actor's loss, the decoder for one,
+        and the first Q-network forward and back to its input, which costs as much as another forward pass. Features are
+        extracted once, whatever n is.
+        """
+        samples = settings.get("n_target_actions")
+        if type(samples) is not int or not 0 < samples <= 2**53:
+            return None
+        features = {"vae.features_extractor": 2.0, "critic.features_extractor": 2.0, "actor.features_extractor": 1.0}
+        heads = {"vae.decoder": samples + 1, "critic.qf0": samples + 2, "critic.qf1": samples, "actor.mlp": samples}
+        return features | heads

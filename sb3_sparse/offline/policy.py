@@ -1,8 +1,9 @@
-"""What the policies of offline algorithms share: networks with optimizers of their own, and actions scaled to [-1, 1]."""
+"""The base class of the offline policies: each network has its own optimizer, and Box actions are scaled to [-1, 1]."""
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 import torch as th
 from gymnasium import spaces
@@ -15,35 +16,48 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from sb3_sparse.offline.networks import Network
 
-#: Names of a policy. One class serves both: what it does with an observation, its features extractor says.
+#: Names of a policy. Both name the same class: its features extractor handles dict observations.
 POLICY_NAMES = ("MlpPolicy", "MultiInputPolicy")
 #: Units of each hidden layer: one list for all networks, or by the name of a network.
 NetArch = Sequence[int] | Mapping[str, Sequence[int]]
+
+
+class PolicyArguments(TypedDict, total=False):
+    """The arguments that every offline policy takes, as :class:`OfflinePolicy` describes them."""
+
+    net_arch: NetArch | None
+    activation_fn: type[nn.Module]
+    features_extractor_class: type[BaseFeaturesExtractor] | None
+    features_extractor_kwargs: dict[str, Any] | None
+    normalize_images: bool
+    optimizer_class: type[th.optim.Optimizer]
+    optimizer_kwargs: dict[str, Any] | None
 
 
 class OfflinePolicy(BasePolicy):
     """
     Base class of the policies of offline algorithms.
 
-    A subclass names its networks and their hidden layers in ``default_arch``, builds them with :meth:`_add`, and says in
-    ``_predict`` how it acts. Box actions lie in [-1, 1] in here; SB3 scales what is predicted.
+    A subclass lists its networks and their hidden layers in ``default_arch``, adds them in :meth:`_build`, and acts in
+    ``_predict``. Inside a policy, Box actions lie in [-1, 1]; SB3 scales the predicted ones. A subclass with arguments of its
+    own sets them before it calls this constructor, which calls :meth:`_build`.
 
     :param observation_space: Space of the observations.
     :param action_space: Space of the actions.
     :param lr_schedule: Learning rate by the remaining progress.
-    :param net_arch: Units of each hidden layer: a list for all networks, or a mapping of a network's name to its list; the
-        others keep the published sizes.
+    :param net_arch: Units of each hidden layer: a list for all networks, or a mapping from a network's name to its list; a
+        network that it does not name keeps its published size.
     :param activation_fn: Activation of the hidden layers.
-    :param features_extractor_class: Makes features of observations; each network has its own. By default SB3's for dict
-        observations if they are, else they are flattened.
+    :param features_extractor_class: Turns observations into features; each network has its own. By default SB3's extractor for
+        dict observations, or one that flattens any other observation.
     :param features_extractor_kwargs: Its arguments.
     :param normalize_images: Whether images are divided by 255.
     :param optimizer_class: Class of the optimizers; each network has its own.
-    :param optimizer_kwargs: Its arguments, beside the learning rate.
+    :param optimizer_kwargs: Its arguments, except the learning rate.
     :raises ValueError: if ``net_arch`` names a network that the policy does not have
     """
 
-    #: Hidden layers of each network that is trained, in the order in which they are.
+    #: Hidden layers of each trained network, in the order in which the networks are trained.
     default_arch: ClassVar[Mapping[str, Sequence[int]]]
 
     def __init__(
@@ -74,21 +88,26 @@ class OfflinePolicy(BasePolicy):
         self.net_arch = net_arch
         self.activation_fn = activation_fn
         self._learning_rate = lr_schedule(1)
-        #: Batch norms of networks, and those of their target networks.
+        #: Pairs of a network's batch norm and its target network's.
         self._norms: list[tuple[nn.Module, nn.Module]] = []
         if isinstance(net_arch, Mapping) and (unknown := [name for name in net_arch if name not in self.default_arch]):
             raise ValueError(
                 f"net_arch names {', '.join(map(repr, unknown))}; {type(self).__name__} has {', '.join(self.default_arch)}"
             )
+        self._build()
+
+    @abstractmethod
+    def _build(self) -> None:
+        """Add all networks of ``default_arch``, with :meth:`_add`."""
 
     def _add(self, name: str, kind: type[Network], *, target: bool = False, **arguments: Any) -> None:
         """
-        Build a network, its optimizer, and its target network if it has one.
+        Add a network, its optimizer, and its target network if it has one.
 
         :param name: Its name, one of ``default_arch``.
         :param kind: Its class.
-        :param target: Whether there is a copy of it, named ``<name>_target``.
-        :param arguments: What its class takes beside what all networks take.
+        :param target: Whether to add a target network, named ``<name>_target``.
+        :param arguments: The arguments of this class that :class:`Network` does not have.
         """
         chosen = self.net_arch.get(name) if isinstance(self.net_arch, Mapping) else self.net_arch
         arguments |= {
@@ -106,17 +125,19 @@ class OfflinePolicy(BasePolicy):
             self.add_module(f"{name}_target", twin)
             pairs = zip(network.modules(), twin.modules(), strict=True)
             self._norms += [(own, other) for own, other in pairs if isinstance(own, _BatchNorm)]
-        optimizer_class: Any = self.optimizer_class  # Only the user knows the arguments of the class.
+        optimizer_class: Any = self.optimizer_class  # Each class has its own arguments, which mypy cannot know.
         network.optimizer = optimizer_class(network.parameters(), lr=self._learning_rate, **self.optimizer_kwargs)
 
     @property
     def networks(self) -> dict[str, Network]:
-        """The networks that are trained, by name and in the order in which they are."""
+        """The trained networks by name, in the order in which they are trained."""
         return {name: getattr(self, name) for name in self.default_arch}
 
     def update_targets(self, tau: float) -> None:
         """
-        :param tau: Share of the networks that goes into their target networks; statistics of batch norms are copied whole.
+        Soft update of all target networks, ``target = (1 - tau) * target + tau * network``; batch statistics are copied.
+
+        :param tau: Coefficient of the soft update, in [0, 1].
         """
         for name in self.default_arch:
             target = getattr(self, f"{name}_target", None)
@@ -128,7 +149,7 @@ class OfflinePolicy(BasePolicy):
     def _shaped(self, actions: Tensor) -> Tensor:
         """
         :param actions: Flat Box actions, ``[n, action_dim]``.
-        :return: The same in the shape that the environment takes
+        :return: The same actions in the environment's shape
         """
         return actions.view(-1, *(self.action_space.shape or ()))
 

@@ -1,4 +1,4 @@
-"""An environment for those who have none: SB3's callbacks ask a model for one, if only for its spaces."""
+"""An environment without dynamics, for models without an environment: SB3's callbacks ask a model for one."""
 
 from copy import deepcopy
 from typing import Any, NoReturn
@@ -19,14 +19,14 @@ def make_spaces_env(observation_space: spaces.Space[Any], action_space: spaces.S
 
 class SpacesEnv(gym.Env[Any, Any]):
     """
-    Has spaces, can be reset, and cannot be stepped in.
+    An environment that has spaces and can be reset, but not stepped.
 
     :param observation_space: Space of the observations.
     :param action_space: Space of the actions.
     """
 
     def __init__(self, observation_space: spaces.Space[Any], action_space: spaces.Space[Any]) -> None:
-        # Its own: whoever seeds an environment seeds its spaces.
+        # Copies, because seeding an environment seeds its spaces.
         self.observation_space = deepcopy(observation_space)
         self.action_space = deepcopy(action_space)
 
@@ -34,7 +34,7 @@ class SpacesEnv(gym.Env[Any, Any]):
         """
         :param seed: Seed of the observation.
         :param options: Not used.
-        :return: Some observation, and nothing about it
+        :return: A random observation, and an empty dict
         """
         super().reset(seed=seed)
         if seed is not None:
@@ -46,4 +46,4 @@ class SpacesEnv(gym.Env[Any, Any]):
         :param action: Not used.
         :raises RuntimeError: always
         """
-        raise RuntimeError("this model was given a dataset and no environment to step in: give it one with env=...")
+        raise RuntimeError("this model has a dataset but not an environment that can be stepped: give it one with env=...")

@@ -1,4 +1,4 @@
-"""Which environments are Atari's."""
+"""A test for Atari's games."""
 
 from importlib import import_module
 

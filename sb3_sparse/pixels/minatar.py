@@ -1,5 +1,6 @@
 """
-MinAtar's games as environments of images: what ``CnnPolicy`` learns in minutes (Young & Tian 2019, arXiv:1903.03176).
+MinAtar's games as environments with image observations, which ``CnnPolicy`` learns in minutes (Young & Tian 2019,
+arXiv:1903.03176).
 
 Importing this module registers ``MinAtarBreakout-v1``, ``MinAtarSpaceInvaders-v1``, ``MinAtarAsterix-v1``,
 ``MinAtarSeaquest-v1`` and ``MinAtarFreeway-v1``, for rl-zoo3 by ``--gym-packages sb3_sparse.pixels.minatar``. They need the
@@ -14,7 +15,7 @@ from gymnasium import spaces
 from numpy.typing import NDArray
 
 GAMES = ("asterix", "breakout", "freeway", "seaquest", "space_invaders")
-#: The games end by themselves, but a player that never misses need not lose.
+#: The games end when the player loses, so an episode of a player that never misses needs a limit.
 MAX_EPISODE_STEPS = 5_000
 
 
@@ -25,7 +26,7 @@ class MinAtarEnv(gym.Env[NDArray[np.uint8], np.int64]):
 
     :param game: One of ``GAMES``.
     :param sticky_action_prob: Probability that the last action is repeated.
-    :param difficulty_ramping: Whether the games that can become harder with time do so.
+    :param difficulty_ramping: Whether the difficulty increases with time, in the games that can do so.
     :param render_mode: "rgb_array" or None.
     :raises ImportError: without the package ``minatar``
     :raises ValueError: on an unknown game
@@ -43,7 +44,7 @@ class MinAtarEnv(gym.Env[NDArray[np.uint8], np.int64]):
         try:
             from minatar import Environment
         except ImportError as error:
-            raise ImportError("the games of MinAtar are a package of their own: pip install minatar") from error
+            raise ImportError("the games of MinAtar need the package minatar: pip install minatar") from error
         if game not in GAMES:
             raise ValueError(f"unknown game '{game}': use one of {', '.join(GAMES)}")
         self.render_mode = render_mode
@@ -60,22 +61,22 @@ class MinAtarEnv(gym.Env[NDArray[np.uint8], np.int64]):
         """
         :param seed: Seed of this and the following episodes.
         :param options: Not used.
-        :return: The first observation, and nothing else
+        :return: The first observation, and an empty dict
         """
         super().reset(seed=seed)
         if seed is not None or not self._seeded:
-            # The game has a generator of its own.
+            # The game has its own random generator.
             self._game.seed(int(self.np_random.integers(1 << 31)))
             self._seeded = True
         self._game.reset()
-        # A sticky action must not come from the episode before.
+        # Sticky actions must not repeat the last action of the previous episode.
         self._game.last_action = 0
         return self._observation(), {}
 
     def step(self, action: np.int64) -> tuple[NDArray[np.uint8], float, bool, bool, dict[str, Any]]:
         """
         :param action: Index into the minimal set of actions.
-        :return: Observation, reward, whether the game is over, False, and nothing else
+        :return: Observation, reward, whether the game is over, False, and an empty dict
         """
         reward, over = self._game.act(self._actions[int(action)])
         return self._observation(), float(reward), bool(over), False, {}

@@ -1,4 +1,4 @@
-"""Where frames lie: each in a slot of its own, in memory or in a file, for as long as anything refers to it."""
+"""Storage for frames with reference counts: each frame has a slot, in memory or in a file, while anything refers to it."""
 
 import os
 import shutil
@@ -14,21 +14,21 @@ from numpy.typing import DTypeLike, NDArray
 Slots = NDArray[np.int32]
 Frames = NDArray[np.generic]
 
-#: The slot of the frame of zeros, which nobody has to store: VecFrameStack fills its stacks up with it at a reset.
+#: The slot of the frame of zeros, which is always stored: VecFrameStack fills its stacks with it at a reset.
 BLANK = 0
-#: Frames of one part of a pickle.
+#: Frames per part of a pickle.
 _PART = 4096
 
 
 class FramePool:
     """
-    Frames by slot, with a count of the references to each. A slot without any is used again; the memory of slots that were
+    Frames by slot, with a count of the references to each. A slot without references is reused; the memory of slots that were
     never used is not touched.
 
     :param shape: Shape of a frame.
     :param dtype: Type of its elements.
-    :param capacity: Number of frames to make room for, at least 1; when it has to, the pool grows by 1/32 at a time.
-    :param folder: Where the file with the frames is made; None for memory. The file has no name, and goes with the pool.
+    :param capacity: Number of frames to allocate, at least 1; a full pool grows by 1/32.
+    :param folder: Folder for the file with the frames; None for memory. The file has no name, and is deleted with the pool.
     :raises OSError: if the disk has no room for the file
     """
 
@@ -39,7 +39,7 @@ class FramePool:
         self._frames: Frames = np.empty((0, *shape), dtype)
         self.blank = np.zeros(shape, dtype).tobytes()
         self.frame_nbytes = len(self.blank)
-        # Not an array of numpy, which is slow at one number at a time.
+        # NumPy arrays are slow at single elements.
         self._references = array("i")
         self._free: list[int] = []
         self._resize(capacity)
@@ -52,7 +52,7 @@ class FramePool:
 
     @property
     def capacity(self) -> int:
-        """Number of frames that there is room for."""
+        """Number of frames that are allocated."""
         return len(self._frames)
 
     @property
@@ -66,7 +66,7 @@ class FramePool:
 
     def put(self, frame: bytes) -> int:
         """
-        Store a frame, to which nothing refers yet.
+        Store a frame, with a reference count of 0.
 
         :param frame: Its bytes, in C order.
         :return: Its slot
@@ -90,15 +90,19 @@ class FramePool:
 
     def refer(self, slots: Iterable[int], times: int = 1) -> None:
         """
-        :param slots: Slots, each of which is referred to once more for each time it is named.
-        :param times: How many times that is.
+        Add references.
+
+        :param slots: Slots; a slot that occurs several times gets as many references.
+        :param times: References per occurrence.
         """
         for slot in slots:
             self._references[slot] += times
 
     def release(self, slots: Iterable[int]) -> None:
         """
-        :param slots: Slots, each of which is referred to once less for each time it is named.
+        Remove references; a slot without any becomes free.
+
+        :param slots: Slots; a slot that occurs several times loses as many references.
         """
         for slot in slots:
             self._references[slot] -= 1
@@ -109,7 +113,7 @@ class FramePool:
         if self._file is not None:
             self._frames = self._mapped(self._file, capacity)
         elif self._frames.flags.owndata and len(self._frames):
-            # In place where the system can, as a copy would take twice the memory for a moment. Nobody has a view of it.
+            # In place if the system can: a copy would take twice the memory for a moment. There are no views of this array.
             self._frames.resize((capacity, *self.shape), refcheck=False)
         else:
             frames = np.empty((capacity, *self.shape), self._frames.dtype)
@@ -118,17 +122,17 @@ class FramePool:
 
     def _mapped(self, file: IO[bytes], capacity: int) -> Frames:
         nbytes, present = capacity * self.frame_nbytes, os.fstat(file.fileno()).st_size
-        # Asked before, as a mapped file that finds no room kills the process.
+        # Checked first, because the system kills a process whose mapped file finds no room.
         if (free := shutil.disk_usage(self.folder or ".").free) < nbytes - present:
             raise OSError(
                 f"the frames need {(nbytes - present) / 1e6:.0f} MB, and '{self.folder}' has room for {free / 1e6:.0f} MB: "
-                "name a folder on a larger disk with memmap=, or make the replay buffer smaller"
+                "give a folder on a larger disk with memmap=, or make the replay buffer smaller"
             )
         file.truncate(nbytes)
         return np.asarray(np.memmap(file, self._frames.dtype, "r+", shape=(capacity, *self.shape)))
 
-    # A pickle holds the frames, wherever they are, and no memory that was never used. It holds them in parts: each goes when
-    # it has been copied to where there is room for more.
+    # A pickle holds the frames that were used, from memory or from the file. It holds them in parts, so that loading can free
+    # each part as soon as it is copied.
     def __getstate__(self) -> dict[str, Any]:
         used = len(self._references)
         parts = [self._frames[start : min(start + _PART, used)] for start in range(0, used, _PART)]

@@ -1,4 +1,4 @@
-"""Observations as stacks of frames, which look like an array of observations."""
+"""Stacks of frames that behave like an array of observations."""
 
 from dataclasses import dataclass
 from operator import index
@@ -15,9 +15,9 @@ Where = Rows | tuple[Rows, ...]
 @dataclass
 class Newest:
     """
-    The stacks of all environments that were stored last, by which the next ones are known.
+    The last stored stack of each environment; most frames of its next stack are in it.
 
-    :param memory: The order of their axes in memory, and their bytes in that order.
+    :param memory: The order of the axes of the stacks in memory, and their bytes in that order.
     :param frames: By environment: the bytes of each frame.
     :param slots: By environment: the slot of each frame.
     """
@@ -28,20 +28,20 @@ class Newest:
 
     @classmethod
     def nothing(cls, n_envs: int) -> "Newest":
-        """Before anything is stored."""
+        """The state before anything is stored."""
         return cls(([], b""), [[] for _ in range(n_envs)], [[] for _ in range(n_envs)])
 
 
 class FrameStacks:
     """
-    What a replay buffer takes for its array of observations ``[rows, n_envs, channels, ...]``: rows are stored and stacks are
-    read as in an array, and are the same to the last bit. All that it holds are the slots of their frames.
+    Takes the place of a replay buffer's array of observations ``[rows, n_envs, channels, ...]``: it is written by row and read
+    like an array, with the same values to the last bit. It holds the slots of the frames only.
 
-    A frame is not stored again if it is one of the environment's stack before, earlier in its own stack, or blank. Of
-    stacks of successive observations that leaves the newest frame.
+    A frame is not stored again if it is in the environment's previous stack, earlier in its own stack, or blank. So a stack
+    usually adds its newest frame only.
 
-    :param pool: Where the frames are.
-    :param newest: Shared by the arrays that are stored in turns, observations and next observations.
+    :param pool: The storage of the frames.
+    :param newest: The last stored stacks; observations and next observations share it, since a buffer writes them in turns.
     :param rows: Number of rows.
     :param n_envs: Number of environments.
     :param shape: Shape of an observation: frames are stacked along the first axis.
@@ -61,7 +61,7 @@ class FrameStacks:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the slots, without those of the frames."""
+        """Bytes of the slots, without the frames."""
         return self._slots.nbytes
 
     def __len__(self) -> int:
@@ -90,8 +90,8 @@ class FrameStacks:
         """
         row = index(row)
         stacks = np.asarray(observations, self.dtype).reshape(self.shape[1:])
-        # SB3 transposes images by their strides alone: to bring them into order takes longer than all the rest. Most
-        # observations are the next ones of the transition before, which can be seen without.
+        # SB3 transposes images by changing the strides, and copying them into C order takes longer than everything else here.
+        # Most observations equal the previous next observations, which this comparison in memory order finds without a copy.
         axes = sorted(range(stacks.ndim), key=stacks.strides.__getitem__, reverse=True)
         memory = axes, stacks.transpose(axes).tobytes()
         if memory != self._newest.memory:
@@ -101,14 +101,14 @@ class FrameStacks:
             frames = [every[start : start + n_stack] for start in range(0, len(every), n_stack)]
             slots = [self._find(env, stack) for env, stack in enumerate(frames)]
             self._newest.memory, self._newest.frames, self._newest.slots = memory, frames, slots
-        # In this order: what both have must not be taken for unused.
+        # In this order: a frame that both stacks hold must not lose its last reference in between.
         for new, old in zip(self._newest.slots, self._slots[row].tolist(), strict=True):
             self._pool.refer(new)
             self._pool.release(old)
         self._slots[row] = self._newest.slots
 
     def _find(self, env: int, frames: list[bytes]) -> list[int]:
-        """Slots of the frames of a stack; those that are not known are stored."""
+        """Slots of the frames of a stack; new frames are stored."""
         known, slots = [*self._newest.frames[env], self._pool.blank], [*self._newest.slots[env], BLANK]
         for frame in frames:
             if frame not in known:

@@ -1,4 +1,4 @@
-"""Recorded transitions: from Minari, replay buffers or arrays to one array of observations and an index into it."""
+"""Recorded transitions from Minari, replay buffers or arrays, and the minibatches that a model trains on."""
 
 from sb3_sparse.offline.data.dataset import OfflineBatch, OfflineDataset
 

@@ -1,9 +1,9 @@
 """
 From transitions in any order to the arrays of a dataset.
 
-A source hands out raw transitions in blocks, so that no second copy of all data is ever made, and is read twice: first to
-check everything and to find where one transition ends at the observation at which the next one begins, bit for bit, then to
-write. Where they differ, the next observation takes a row of its own: nothing is lost, whatever the order.
+A source returns raw transitions in blocks, so that there is never a second copy of all data. It is read twice. The first pass
+checks everything, and finds where one transition ends at the observation at which the next one begins, bit for bit. The second
+pass writes. Where the two observations differ, the next observation gets its own row, so the order loses nothing.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +38,7 @@ class Block(NamedTuple):
 @dataclass(frozen=True)
 class Source:
     """
-    Where transitions come from.
+    Transitions that can be read in blocks.
 
     :param count: Number of transitions.
     :param read: ``read(start, stop)`` returns the transitions with these indices.
@@ -71,7 +71,7 @@ def array_source(
     :param rewards: ``[n]`` or ``[n, 1]``, as are all flags.
     :param next_observations: ``[n, *shape]``.
     :param terminations: Whether the next state is terminal.
-    :param truncations: Whether the episode was cut off there; None if none was.
+    :param truncations: Whether the episode was truncated there; None if no episode was.
     :param observation_space: Space of the observations.
     :param action_space: Space of the actions.
     :return: These arrays as a source
@@ -88,7 +88,7 @@ def array_source(
     columns["truncations"] = np.zeros(count, dtype=bool) if truncations is None else np.asarray(truncations)
     lengths["truncations"] = len(columns["truncations"]) if columns["truncations"].ndim else 0
     if len(set(lengths.values())) > 1:
-        raise ValueError(f"the arrays must have one entry for each transition, got the lengths {lengths}")
+        raise ValueError(f"the arrays must have one entry per transition, so all the same length; got {lengths}")
 
     def read(start: int, stop: int) -> Block:
         return Block(
@@ -105,13 +105,13 @@ def array_source(
 
 def write(source: Source, *, memmap: str | Path | None) -> Arrays:
     """
-    :param source: Where transitions come from.
+    :param source: The transitions.
     :param memmap: Folder for the arrays, None for memory.
     :return: The arrays of a dataset
     :raises ValueError: if there are no transitions, or one does not fit the spaces
     """
     if source.count == 0:
-        raise ValueError("there are no transitions: an empty dataset teaches nothing")
+        raise ValueError("the dataset is empty: it needs at least one transition")
     shared = np.zeros(source.count, dtype=bool)
     ends = [np.array([*source.ends, source.count])]
     last: dict[str, Array] | None = None
@@ -163,7 +163,7 @@ def _blocks(source: Source) -> Iterator[tuple[int, int, Block]]:
 
 
 def _kept(block: Block, source: Source, start: int) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Observations and next observations of a block as they are kept, by key."""
+    """Observations and next observations of a block in the form in which they are stored, by key."""
 
     def keep(values: Mapping[str, Array], name: str) -> dict[str, Array]:
         return {

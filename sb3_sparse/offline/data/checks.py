@@ -1,9 +1,9 @@
 """
-What recorded data must be: spaces that are supported, and arrays that fit them.
+Checks of recorded data: the spaces must be supported, and the arrays must fit them.
 
-Each ``as_`` function takes the array of one block, checks it, and returns it in the form in which it is kept: observations of
-uint8 boxes stay uint8, those of all other boxes become float32, and what is discrete becomes int64. What is wrong
-with them is found here, while they are loaded; whether an algorithm can use their spaces is its own business.
+Each ``as_`` function checks the array of one block and returns it in the form in which it is stored: observations of uint8
+boxes stay uint8, those of all other boxes become float32, and discrete values become int64. These checks run while data are
+loaded; each algorithm checks for itself whether it can use their spaces.
 """
 
 import warnings
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Leaf = spaces.Box | spaces.Discrete
-#: Rounding alone takes an action this far out of its box, relative to the bound.
+#: Rounding can take an action this far out of its box, relative to the bound.
 _ROUNDING = 1e-6
 
 
 def observation_leaves(space: spaces.Space[Any]) -> dict[str, Leaf]:
     """
     :param space: An observation space.
-    :return: The boxes and discrete spaces that it is made of by key; a space that is no Dict has one with the key ""
+    :return: The boxes and discrete spaces that it consists of, by key; any other space than a Dict has one key, ""
     :raises ValueError: if the space is not supported
     """
     leaves = dict(space.spaces) if isinstance(space, spaces.Dict) else {"": space}
@@ -51,10 +51,21 @@ def action_leaf(space: spaces.Space[Any]) -> Leaf:
     return space
 
 
+def space_structure(space: spaces.Space[Any]) -> object:
+    """
+    :param space: A space of observations.
+    :return: What a policy depends on: the kind and the shape of the space, by key of a Dict. Bounds are left out, as they
+        differ between versions of an environment
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: space_structure(part) for key, part in space.spaces.items()}
+    return type(space), int(space.n) if isinstance(space, spaces.Discrete) else space.shape
+
+
 def kept_type(space: Leaf) -> np.dtype[Any]:
     """
     :param space: Space of observations or actions.
-    :return: The type in which they are kept
+    :return: The type in which they are stored
     """
     if isinstance(space, spaces.Discrete):
         return np.dtype(np.int64)
@@ -64,16 +75,16 @@ def kept_type(space: Leaf) -> np.dtype[Any]:
 def kept_bytes(space: Leaf) -> int:
     """
     :param space: Space of observations.
-    :return: Bytes of one observation as it is kept
+    :return: Bytes of one stored observation
     """
     return prod(space.shape or ()) * kept_type(space).itemsize
 
 
 def called(name: str, key: str) -> str:
     """
-    :param name: What observations are called.
+    :param name: Name of observations in errors.
     :param key: Key of a part of them, "" for all.
-    :return: What this part is called
+    :return: Name of this part in errors
     """
     return f"{name}['{key}']" if key else name
 
@@ -81,17 +92,19 @@ def called(name: str, key: str) -> str:
 def split_observations(values: object, leaves: dict[str, Leaf], what: str) -> dict[str, Any]:
     """
     :param values: Observations, in a dict for a Dict space.
-    :param leaves: The spaces by key, "" alone for a space that is no Dict.
-    :param what: What the observations are called in errors.
+    :param leaves: The spaces by key; any other space than a Dict has one key, "".
+    :param what: Name of the observations in errors.
     :return: Observations by key
     :raises ValueError: if the keys do not fit the space
     """
     if "" in leaves and len(leaves) == 1:
         if isinstance(values, Mapping):
-            raise ValueError(f"{what} are a dict with the keys {sorted(values)}, and the observation space is no Dict")
+            raise ValueError(
+                f"{what} are a dict with the keys {sorted(values)}, and the observation space is not a Dict: give one array"
+            )
         return {"": values}
     if not isinstance(values, Mapping) or set(values) != set(leaves):
-        keys = sorted(values) if isinstance(values, Mapping) else f"none, but a {type(values).__name__}"
+        keys = sorted(values) if isinstance(values, Mapping) else f"a {type(values).__name__}"
         raise ValueError(f"{what} must be a dict with the keys {sorted(leaves)} of the observation space, got {keys}")
     return {key: values[key] for key in leaves}
 
@@ -100,9 +113,9 @@ def as_kept(values: Array, space: Leaf, *, what: str, start: int = 0) -> Array:
     """
     :param values: Observations or actions ``[n, *shape]``, in the environment's units.
     :param space: Their space.
-    :param what: What they are called in errors.
+    :param what: Their name in errors.
     :param start: Index of the first one, for errors.
-    :return: The same values as they are kept, ``[n, *shape]``
+    :return: The same values in the form in which they are stored, ``[n, *shape]``
     :raises ValueError: if shape, type or values do not fit the space
     """
     count = values.shape[0]
@@ -120,9 +133,9 @@ def as_actions(values: Array, space: Leaf, *, what: str, start: int = 0) -> Arra
     """
     :param values: Actions, ``[n, *shape]``; ``[n]`` or ``[n, 1]`` of a discrete space.
     :param space: Their space.
-    :param what: What they are called in errors.
+    :param what: Their name in errors.
     :param start: Index of the first one, for errors.
-    :return: The actions as they are kept, float32 ``[n, *shape]`` or int64 ``[n, 1]``
+    :return: The actions in the form in which they are stored, float32 ``[n, *shape]`` or int64 ``[n, 1]``
     :raises ValueError: if shape, type or values do not fit the space
     """
     kept = as_kept(values, space, what=what, start=start)
@@ -132,16 +145,16 @@ def as_actions(values: Array, space: Leaf, *, what: str, start: int = 0) -> Arra
 def as_float(values: Array, *, what: str, start: int = 0) -> NDArray[np.float32]:
     """
     :param values: Numbers of any type ``[n, ...]``.
-    :param what: What they are called in errors.
+    :param what: Their name in errors.
     :param start: Index of the first one, for errors.
     :return: The numbers as float32
-    :raises ValueError: if one is no number, NaN, infinite, or too large for float32
+    :raises ValueError: if one is NaN, infinite or too large for float32, or the type is not numeric
     """
     if values.dtype.kind not in "fiub":
         raise ValueError(f"{what} must be numbers, got the type {values.dtype}")
     with np.errstate(over="ignore", invalid="ignore"):
         kept = values.astype(np.float32, copy=False)
-    # One pass without a temporary array; a sum of finite numbers may overflow, so it only accuses.
+    # A sum needs no temporary array. Finite numbers may overflow it too, so a sum that is not finite leads to a closer look.
     with np.errstate(all="ignore"):
         suspicious = not np.isfinite(kept.sum(dtype=np.float32))
     if suspicious:
@@ -149,7 +162,7 @@ def as_float(values: Array, *, what: str, start: int = 0) -> NDArray[np.float32]
         if not finite.all():
             raise ValueError(
                 f"{what} hold NaN, infinity or a number beyond float32, first at index {start + int(finite.argmin())}: "
-                "remove these transitions, or repair what has recorded them"
+                "remove these transitions, or mend the code that recorded them"
             )
     return kept
 
@@ -157,9 +170,9 @@ def as_float(values: Array, *, what: str, start: int = 0) -> NDArray[np.float32]
 def as_flags(values: Array, *, what: str) -> NDArray[np.bool_]:
     """
     :param values: Flags, ``[n]`` or ``[n, 1]``, as booleans or as numbers 0 and 1.
-    :param what: What they are called in errors.
+    :param what: Their name in errors.
     :return: The flags ``[n]``
-    :raises ValueError: if they are anything else
+    :raises ValueError: if a value is neither
     """
     flags = as_column(values, what=what)
     if flags.dtype.kind not in "fiub" or not ((flags == 0) | (flags == 1)).all():
@@ -169,8 +182,8 @@ def as_flags(values: Array, *, what: str) -> NDArray[np.bool_]:
 
 def as_column(values: Array, *, what: str) -> Array:
     """
-    :param values: One number for each transition, ``[n]`` or ``[n, 1]``.
-    :param what: What they are called in errors.
+    :param values: One number per transition, ``[n]`` or ``[n, 1]``.
+    :param what: Their name in errors.
     :return: The numbers ``[n]``
     :raises ValueError: on any other shape
     """
@@ -181,9 +194,9 @@ def as_column(values: Array, *, what: str) -> Array:
 
 def count_outside(actions: Array, space: Leaf) -> int:
     """
-    :param actions: Actions as they are kept, ``[n, *shape]``.
+    :param actions: Actions in the form in which they are stored, ``[n, *shape]``.
     :param space: Their space.
-    :return: How many of them lie outside of a Box, by more than rounding
+    :return: How many of them lie outside of a Box by more than rounding
     """
     if isinstance(space, spaces.Discrete):
         return 0
@@ -195,7 +208,7 @@ def count_outside(actions: Array, space: Leaf) -> int:
 
 def warn_outside(outside: int, count: int, space: Leaf) -> None:
     """
-    Warn of actions that no environment takes as they are.
+    Warn of actions outside of their space, which an environment clips or refuses.
 
     :param outside: How many lie outside of their space.
     :param count: How many there are.
@@ -203,8 +216,8 @@ def warn_outside(outside: int, count: int, space: Leaf) -> None:
     """
     if outside:
         warnings.warn(
-            f"{outside} of {count} actions lie outside of their space {space}: they are kept as they are. Clip them if the "
-            "environment has clipped them too, or check their units",
+            f"{outside} of {count} actions lie outside of their space {space}: they are used as they are. Clip them if the "
+            "environment clipped them too, or check their units",
             stacklevel=4,
         )
 

@@ -1,8 +1,8 @@
 """
 Recorded transitions to learn from: ``OfflineDataset``.
 
-A transition is (observation, action, reward, next observation, termination). Observations are kept once, as float32 (uint8
-stays uint8, discrete ones are int64), and batches are tensors on the CPU.
+A transition is (observation, action, reward, next observation, termination). Each observation is stored once, as float32
+(uint8 stays uint8, discrete ones are int64), and batches are tensors on the CPU.
 """
 
 from pathlib import Path
@@ -23,14 +23,14 @@ from sb3_sparse.offline.data.storage import Arrays
 
 class OfflineBatch(NamedTuple):
     """
-    Transitions, one for each row.
+    Transitions, one per row.
 
     :param observations: ``[n, *shape]``, in a dict for a Dict space: float32, uint8 of uint8 boxes, int64 of discrete spaces.
     :param actions: float32 ``[n, *shape]`` in the environment's own units; int64 ``[n, 1]`` of discrete spaces.
     :param rewards: float32 ``[n, 1]``.
     :param next_observations: As observations.
-    :param terminations: float32 ``[n, 1]``: 1 where the next state is terminal. It is 0 where an episode was truncated or cut
-        off, so a value function goes on from the next observation there.
+    :param terminations: float32 ``[n, 1]``: 1 where the next state is terminal. It is 0 where an episode was truncated, so a
+        value function bootstraps from the next observation there.
     """
 
     observations: Tensor | dict[str, Tensor]
@@ -42,12 +42,12 @@ class OfflineBatch(NamedTuple):
 
 class OfflineDataset:
     """
-    Transitions that were recorded before. Made by ``from_minari``, ``from_replay_buffer`` or ``from_arrays``.
+    Recorded transitions. Use ``from_minari``, ``from_replay_buffer`` or ``from_arrays`` to create one.
 
     :param arrays: The arrays.
     :param observation_space: Space of the observations: Box, Discrete, or a Dict of these.
     :param action_space: Space of the actions: Box or Discrete.
-    :param name: Name of the Minari dataset, if it is one.
+    :param name: Id of the Minari dataset, if it is one.
     """
 
     def __init__(
@@ -83,14 +83,14 @@ class OfflineDataset:
         """
         Load a dataset of Minari, such as "mujoco/halfcheetah/expert-v0". A million transitions of that size take a second.
 
-        An episode is what Minari calls one, also where it ends without a flag.
+        Episodes are Minari's, also those that end without a flag.
 
-        :param dataset_id: Its name, with its version.
-        :param download: Download it if it is not there, or not complete.
-        :param max_transitions: Keep the first ones only; the last episode may be cut off then. None for all.
+        :param dataset_id: Its id, with its version.
+        :param download: Download it if it is missing or incomplete.
+        :param max_transitions: Read only so many, from the first one on; this may truncate the last episode. None for all.
         :param memmap: Folder for the arrays, as ``.npy`` files that stay there. None for memory, or for a temporary folder
-            if they would not fit into 80 % of what is available.
-        :param progress_bar: Whether to show one; None for one in a terminal.
+            if they would not fit into 80 % of the available memory.
+        :param progress_bar: Whether to show a progress bar; None shows it in a terminal.
         :return: The dataset
         :raises FileNotFoundError: if there is no such dataset and ``download`` is False
         :raises ConnectionError: if it cannot be downloaded
@@ -117,16 +117,16 @@ class OfflineDataset:
         memmap: str | Path | None = None,
     ) -> "OfflineDataset":
         """
-        Take transitions in any order. Where one ends at the observation at which the next one begins, bit for bit, it is
-        kept once. An episode ends at every flag and after the last transition.
+        Take transitions in any order. An observation at which one transition ends and the next one begins, bit for bit, is
+        stored once. An episode ends at every flag and after the last transition.
 
         :param observations: ``[n, *shape]``; of a Dict space, a dict of such arrays. The same holds for next observations.
         :param actions: ``[n, *shape]`` in the environment's own units; ``[n]`` or ``[n, 1]`` of a discrete space.
         :param rewards: ``[n]`` or ``[n, 1]``, as are all flags.
-        :param next_observations: What the actions led to. At the end of an episode, that is the last state and not the first
-            one of the next episode.
+        :param next_observations: The observations after the actions. At the end of an episode, that is its last observation,
+            and not the first one of the next episode.
         :param terminations: Whether the next state is terminal.
-        :param truncations: Whether the episode was cut off there, by a time limit for example; None if none was.
+        :param truncations: Whether the episode was truncated there, for example by a time limit; None if no episode was.
         :param observation_space: Space of the observations: Box, Discrete, or a Dict of these.
         :param action_space: Space of the actions: Box or Discrete.
         :param memmap: Folder for the arrays, see ``from_minari``.
@@ -150,15 +150,16 @@ class OfflineDataset:
     @classmethod
     def from_replay_buffer(cls, buffer: ReplayBuffer, *, memmap: str | Path | None = None) -> "OfflineDataset":
         """
-        Take what an off-policy algorithm has collected: ``from_replay_buffer(model.replay_buffer)``.
+        Take the transitions that an off-policy algorithm has collected: ``from_replay_buffer(model.replay_buffer)``.
 
-        Actions of a Box are unscaled: Stable-Baselines3 keeps them scaled to [-1, 1]. Transitions are ordered by environment
-        and time, and the data of each environment end an episode. What hindsight replay invents is not in a buffer.
+        Actions of a Box are unscaled: Stable-Baselines3 stores them scaled to [-1, 1]. Transitions are ordered by environment
+        and time, and an episode ends with the data of each environment. The goals that hindsight replay relabels are not in a
+        buffer, so they are not in the dataset.
 
-        :param buffer: The buffer; dictionaries of observations and several environments are welcome.
+        :param buffer: The buffer; it may hold dict observations and data of several environments.
         :param memmap: Folder for the arrays, see ``from_minari``.
         :return: The dataset
-        :raises TypeError: if this is no replay buffer
+        :raises TypeError: if this is not a replay buffer
         :raises ValueError: if it is empty, its spaces are not supported, or it holds NaN or infinity
         """
         arrays = write(replay_source(buffer), memmap=memmap)
@@ -170,7 +171,7 @@ class OfflineDataset:
 
     @property
     def n_episodes(self) -> int:
-        """Number of episodes, among them those that were cut off."""
+        """Number of episodes, truncated ones included."""
         return len(self._arrays.ends)
 
     @property
@@ -180,12 +181,12 @@ class OfflineDataset:
 
     def sample(self, batch_size: int, generator: Generator | None = None) -> OfflineBatch:
         """
-        Draw transitions, each with the same probability and with replacement.
+        Sample transitions uniformly, with replacement.
 
-        :param batch_size: How many.
-        :param generator: CPU generator; None for torch's own.
+        :param batch_size: Number of transitions.
+        :param generator: CPU generator; None takes torch's global one.
         :return: The transitions
-        :raises ValueError: if none are asked for
+        :raises ValueError: if the number is less than 1
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
@@ -195,7 +196,7 @@ class OfflineDataset:
         """
         :param indices: Indices of transitions ``[n]``, from 0 to ``len(dataset) - 1``.
         :return: These transitions, in this order
-        :raises IndexError: if there is no such transition, or if these are no integers
+        :raises IndexError: if an index is out of range, or not an integer
         """
         wanted = th.as_tensor(indices)
         if wanted.numel() == 0:
@@ -225,7 +226,7 @@ class OfflineDataset:
     def _take(self, indices: Tensor) -> OfflineBatch:
         rows = self._index.index_select(0, indices)
         after = rows + 1
-        # positional, as this is where a small network's training would notice a dataset
+        # Positional arguments are faster, which shows in the training of small networks.
         return OfflineBatch(
             self._observations_at(rows),
             self._actions.index_select(0, indices),

@@ -1,5 +1,5 @@
 """
-The Minari library on this machine: is the dataset there, is it complete, can it be downloaded, and what to do if not.
+Minari on this machine: finds a dataset or downloads it, checks that it is complete, and explains how to mend it if it is not.
 """
 
 import json
@@ -14,7 +14,7 @@ from types import ModuleType
 _NAME = re.compile(r"(?:[-\w]+/)*[-\w]+-v\d+", re.ASCII)
 #: Packages that Minari imports when it needs them.
 _PACKAGES = ("h5py", "PIL", "huggingface_hub")
-#: More names than these do not help.
+#: The error that lists the datasets on this machine names at most so many.
 _NAMES_SHOWN = 10
 
 
@@ -32,23 +32,23 @@ def package(name: str) -> ModuleType:
 
 def find(dataset_id: str, *, download: bool) -> Path:
     """
-    :param dataset_id: Name of a dataset, with its version.
-    :param download: Download it if it is not there, or not complete.
+    :param dataset_id: Id of a dataset, with its version.
+    :param download: Download it if it is missing or incomplete.
     :return: Its folder
-    :raises FileNotFoundError: if it is not there and ``download`` is False
+    :raises FileNotFoundError: if it is missing and ``download`` is False
     :raises ConnectionError: if it cannot be downloaded
     :raises ImportError: if a package is missing
-    :raises ValueError: if the name is none, or the dataset is not complete, or too new for the installed Minari
+    :raises ValueError: if the id is malformed, or the dataset is incomplete, or too new for the installed Minari
     """
     if not _NAME.fullmatch(dataset_id):
         raise ValueError(
-            f"'{dataset_id}' is no name of a Minari dataset: it ends in a version, as in 'mujoco/halfcheetah/expert-v0'"
+            f"'{dataset_id}' is not the id of a Minari dataset, which ends in a version, as in 'mujoco/halfcheetah/expert-v0'"
         )
     root: Path = package("minari.storage").get_dataset_path()
     folder = root / dataset_id
     missing = _missing_part(folder)
     if missing is not None and download:
-        # Minari downloads nothing into a folder that exists, unless forced to.
+        # Minari does not download into an existing folder unless it is forced to.
         _download(dataset_id, force=folder.exists())
         missing = _missing_part(folder)
     if missing is None:
@@ -60,7 +60,7 @@ def find(dataset_id: str, *, download: bool) -> Path:
             f"the folder that it is in{_names(root)}"
         )
     raise ValueError(
-        f"the dataset '{dataset_id}' is not complete ({missing}), as after a download that was interrupted: load it with "
+        f"the dataset '{dataset_id}' is not complete ({missing}), as after an interrupted download: load it with "
         f"download=True to fetch it again, or delete the folder '{folder}'"
     )
 
@@ -68,7 +68,7 @@ def find(dataset_id: str, *, download: bool) -> Path:
 @contextmanager
 def explained(dataset_id: str, folder: Path) -> Iterator[None]:
     """
-    What Minari, h5py and others raise while a dataset is read becomes one sentence. What is said here already passes.
+    Turn the errors of Minari, h5py and others while a dataset is read into one clear sentence. Our own errors pass unchanged.
 
     :param dataset_id: Name of the dataset.
     :param folder: Its folder.
@@ -78,12 +78,12 @@ def explained(dataset_id: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        # Not every import that fails in there is one of ours: an environment may lack its simulator.
+        # Another import may fail too: an environment may lack its simulator.
         raise (_missing(error) if any(name in f"{error.name} {error}" for name in _PACKAGES) else error) from error
     except (MemoryError, Warning):
         raise
     except Exception as error:
-        # Ours, and those of Minari that are clear, are plain; pyarrow's and json's are of their own kinds.
+        # Our errors and Minari's clear ones are plain ValueErrors; those of pyarrow and json are subclasses.
         if type(error) is ValueError:
             raise
         file = next((folder / "data").glob("*.hdf5"), folder / "data")
@@ -98,7 +98,7 @@ def _missing(error: ImportError) -> ImportError:
 
 
 def _missing_part(folder: Path) -> str | None:
-    """What a dataset lacks to be complete, None if it is."""
+    """The missing or damaged part of a dataset; None if it is complete."""
     data = folder / "data"
     try:
         metadata = json.loads((data / "metadata.json").read_text())
@@ -124,23 +124,23 @@ def _check_version(dataset_id: str, folder: Path) -> None:
 
 def _download(dataset_id: str, *, force: bool) -> None:
     try:
-        # It says what it does, and huggingface_hub shows its progress bars.
+        # Minari prints a message, and huggingface_hub shows progress bars.
         package("minari").download_dataset(dataset_id, force_download=force)
     except ImportError as error:
         raise _missing(error) from error
     except (MemoryError, Warning):
         raise
     except Exception as error:
-        if type(error) is ValueError:  # no such dataset, or none that this Minari can read
+        if type(error) is ValueError:  # Minari does not have this dataset, or cannot read it.
             raise
         raise ConnectionError(
             f"the dataset '{dataset_id}' could not be downloaded ({type(error).__name__}: {error}): check the network and the "
-            "space on the disk, then call again; what has arrived is not fetched twice"
+            "space on the disk, then call again; the parts that have arrived are not fetched twice"
         ) from error
 
 
 def _names(root: Path) -> str:
-    """The datasets that are there, as the end of a sentence."""
+    """The datasets on this machine, as the end of a sentence."""
     found = []
     for folder, subfolders, _ in os.walk(root):
         if "data" in subfolders:

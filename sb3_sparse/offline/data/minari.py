@@ -1,8 +1,8 @@
 """
-Datasets of Minari: found or downloaded, checked, and read episode by episode into arrays that are made once.
+Datasets of Minari: found or downloaded, checked, and read episode by episode into arrays that are allocated once.
 
 An episode of ``T`` transitions has ``T + 1`` observations: action ``t`` was taken at observation ``t`` and led to
-``t + 1``, which is also where the arrays of a dataset put them. What is not needed (infos) is not read.
+observation ``t + 1``. The arrays of a dataset have the same layout. Infos are not read.
 """
 
 from collections.abc import Iterator
@@ -20,12 +20,12 @@ from sb3_sparse.offline.data.storage import Arrays, allocate
 _MAIN_FILE = "main_data.hdf5"
 #: Bytes of observations that are read at a time.
 _BLOCK_BYTES = 2**21
-#: Bytes in which HDF5 remembers where things are.
+#: Size of HDF5's metadata cache, in bytes.
 _CACHE_BYTES = 2**20
 
 
 class _Episode(NamedTuple):
-    """Raw data of an episode: arrays, or what becomes one when it is sliced."""
+    """Raw data of an episode: arrays, or HDF5 datasets that become arrays when they are sliced."""
 
     number: int
     observations: dict[str, Any]
@@ -44,11 +44,11 @@ def load_minari(
     progress_bar: bool | None,
 ) -> tuple[Arrays, spaces.Space[object], spaces.Space[object]]:
     """
-    :param dataset_id: Name of the dataset, with its version.
-    :param download: Download it if it is not there, or not complete.
-    :param max_transitions: Read the first ones only, None for all.
-    :param memmap: Folder for the arrays, None for memory.
-    :param progress_bar: Whether to show one, None for one in a terminal.
+    :param dataset_id: Id of the dataset, with its version.
+    :param download: Download it if it is missing or incomplete.
+    :param max_transitions: Read only so many, from the first one on; None for all.
+    :param memmap: Folder for the arrays; None for memory.
+    :param progress_bar: Whether to show a progress bar; None shows it in a terminal.
     :return: The arrays, the observation space and the action space
     :raises FileNotFoundError: if there is no such dataset and ``download`` is False
     :raises ConnectionError: if it cannot be downloaded
@@ -65,9 +65,9 @@ def load_minari(
     leaves = checks.observation_leaves(dataset.observation_space)
     action_space = checks.action_leaf(dataset.action_space)
     if count == 0:
-        raise ValueError(f"'{dataset_id}' holds no transitions: an empty dataset teaches nothing")
+        raise ValueError(f"'{dataset_id}' is empty: a dataset needs at least one transition")
     wanted = count if max_transitions is None else min(count, max_transitions)
-    # An episode takes one row more than it has transitions, and those that are read have one transition at least.
+    # An episode takes one row more than it has transitions, and each episode that is read has at least one transition.
     rows = wanted + min(int(dataset.total_episodes), wanted)
     arrays = allocate(wanted, rows, leaves=leaves, action_space=action_space, memmap=memmap)
     bar = tqdm.tqdm(
@@ -88,7 +88,7 @@ def load_minari(
 
 
 class _Writer:
-    """Writes episodes behind each other, into arrays that are made for all."""
+    """Writes one episode after the other into arrays that have room for all."""
 
     def __init__(self, arrays: Arrays, leaves: dict[str, Leaf], action_space: Leaf, *, name: str) -> None:
         self.count = 0
@@ -105,9 +105,9 @@ class _Writer:
     def add(self, episode: _Episode, *, cut: bool) -> int:
         """
         :param episode: An episode.
-        :param cut: Leave out what there is no room for.
+        :param cut: Leave out the transitions that the arrays have no room for.
         :return: The number of transitions that were written
-        :raises ValueError: if it does not fit the spaces, or its parts do not fit each other
+        :raises ValueError: if it does not fit the spaces, or its parts differ in length
         """
         what = f"episode {episode.number} of '{self._name}'"
         steps = _check_lengths(episode, what)
@@ -120,7 +120,7 @@ class _Writer:
             return 0
         for start in range(0, steps, self._block):
             self._write(episode, start, min(start + self._block, steps), what)
-        # One more than transitions: what the last action led to.
+        # One observation more than transitions: the one after the last action.
         for start in range(0, steps + 1, self._block):
             self._write_observations(episode, start, min(start + self._block, steps + 1), what)
         first = self.count
@@ -133,11 +133,11 @@ class _Writer:
     def close(self) -> int:
         """
         :return: How many actions lie outside of their space
-        :raises ValueError: if there were fewer transitions than there should be
+        :raises ValueError: if there were fewer transitions than the metadata promised
         """
         if self.count < (count := len(self._arrays.index)):
             raise ValueError(
-                f"'{self._name}' holds {self.count} transitions, and {count} or more by its metadata.json: download it again"
+                f"'{self._name}' holds {self.count} transitions, but {count} or more by its metadata.json: download it again"
             )
         self._arrays.ends = np.array(self._ends, dtype=np.int64)
         self._arrays.trim(self._rows)
@@ -164,7 +164,7 @@ class _Writer:
 
 
 def _check_lengths(episode: _Episode, what: str) -> int:
-    """The number of transitions of an episode whose parts fit each other."""
+    """The number of transitions of an episode, if all its parts have the right length."""
     steps = len(episode.rewards)
     for name in ("actions", "terminations", "truncations"):
         if (length := len(getattr(episode, name))) != steps:
@@ -173,19 +173,19 @@ def _check_lengths(episode: _Episode, what: str) -> int:
         if len(values) != steps + 1:
             raise ValueError(
                 f"{what} has {steps} actions and {len(values)} {checks.called('observations', key)}, where {steps + 1} are "
-                "needed: the last one is what the last action led to. Some old datasets lack it: use a newer version, or "
-                "leave out the last transition of each episode and call OfflineDataset.from_arrays"
+                "needed: the last one is the observation after the last action. Some old datasets lack it: use a newer "
+                "version, or leave out the last transition of each episode and call OfflineDataset.from_arrays"
             )
     return steps
 
 
 def _episodes(dataset: Any, leaves: dict[str, Leaf]) -> Iterator[_Episode]:
-    """All episodes. Files of HDF5 are read directly where they hold plain arrays: Minari would read all infos, too."""
+    """All episodes. HDF5 files with plain arrays are read directly, because Minari would read all infos too."""
     file_path = Path(dataset.storage.data_path) / _MAIN_FILE
     if file_path.is_file():
         with package("h5py").File(file_path, "r") as file:
             cache = file.id.get_mdc_config()
-            # Every episode is read once: HDF5 would remember all of them, which takes as much as a third of the data.
+            # Every episode is read once. HDF5 would cache the metadata of all, which takes up to a third of the data's size.
             cache.set_initial_size, cache.min_size, cache.initial_size, cache.max_size = True, *3 * (_CACHE_BYTES,)
             file.id.set_mdc_config(cache)
             if _is_plain(file["episode_0"]["observations"], leaves):
@@ -211,6 +211,6 @@ def _from_group(number: int, group: Any, leaves: dict[str, Leaf]) -> _Episode:
 
 
 def _is_plain(observations: Any, leaves: dict[str, Leaf]) -> bool:
-    """Whether observations are stored as arrays of their own shape, and not as JPEG."""
+    """Whether observations are stored as arrays of their own shape, rather than as JPEG."""
     found = [observations[key] if key else observations for key in leaves]
     return all(getattr(stored, "shape", (0,))[1:] == leaf.shape for stored, leaf in zip(found, leaves.values(), strict=True))

@@ -1,9 +1,9 @@
 """
-Transitions out of Stable-Baselines3's replay buffers.
+Transitions from Stable-Baselines3's replay buffers.
 
-Off-policy algorithms of Stable-Baselines3 keep actions of a Box scaled to [-1, 1], whatever its bounds, and nothing in the
-buffer says so: they are brought back to the environment's units here. What VecNormalize does happens when a buffer is
-sampled: the buffer itself holds original observations and rewards. (The last observation of an episode is the exception:
+Off-policy algorithms of Stable-Baselines3 store the actions of a Box scaled to [-1, 1], whatever its bounds, and the buffer
+does not record that: this module brings them back to the environment's units. A buffer holds original observations and
+rewards, and VecNormalize is applied when it is sampled. (The last observation of an episode is an exception:
 Stable-Baselines3 has brought it back from its normalized form, with rounding and clipping.)
 """
 
@@ -20,7 +20,7 @@ def replay_source(buffer: ReplayBuffer) -> Source:
     """
     :param buffer: A replay buffer that an off-policy algorithm has filled, with any number of environments.
     :return: Its transitions as a source: those of the first environment from old to new, then those of the next one
-    :raises TypeError: if this is no replay buffer
+    :raises TypeError: if this is not a replay buffer
     :raises ValueError: if it is empty, or its spaces are not supported
     """
     if not isinstance(buffer, ReplayBuffer):
@@ -29,7 +29,7 @@ def replay_source(buffer: ReplayBuffer) -> Source:
     action_space = checks.action_leaf(buffer.action_space)
     first, steps = (buffer.pos, buffer.buffer_size) if buffer.full else (0, buffer.pos)
     if buffer.full and buffer.optimize_memory_usage:
-        # The oldest observation has been overwritten by the newest one, and its transition with it.
+        # The newest observation has overwritten the oldest one, and so its transition.
         first, steps = first + 1, steps - 1
     if steps == 0:
         raise ValueError("this replay buffer is empty: fill it with learn(), or with load_replay_buffer()")
@@ -61,7 +61,7 @@ def _of(observations: Array | dict[str, Array], key: str) -> Array:
 
 
 def _unscaled(actions: Array, space: spaces.Box | spaces.Discrete) -> Array:
-    """What ``policy.unscale_action`` makes of them, to the last bit."""
+    """The same as ``policy.unscale_action``, to the last bit."""
     if isinstance(space, spaces.Discrete):
         return actions
     actions = actions.reshape(len(actions), *space.shape)

@@ -1,8 +1,8 @@
 """
-Where recorded transitions lie: a few arrays, in memory or in files.
+The arrays that hold recorded transitions, in memory or in files.
 
-There is one array of observations. Transition ``i`` begins at its row ``index[i]`` and ends at the row after it, so that
-successive transitions of an episode share all observations but two, and an episode of ``T`` transitions needs ``T + 1`` rows.
+There is one array of observations. Transition ``i`` begins at its row ``index[i]`` and ends at the next row, so successive
+transitions of an episode share an observation, and an episode of ``T`` transitions needs ``T + 1`` rows.
 """
 
 import os
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from sb3_sparse.offline.data.checks import Array, Leaf, kept_type
 
-#: Share of the available memory that a dataset may take; what is larger goes to files.
+#: Share of the available memory that a dataset may take; a larger dataset is stored in files.
 _MEMORY_SHARE = 0.8
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
@@ -54,9 +54,9 @@ class Arrays:
 
     def trim(self, rows: int) -> None:
         """
-        Forget the rows of observations that were not needed.
+        Drop the rows of observations that were not needed.
 
-        :param rows: Number of those that were.
+        :param rows: Number of rows to keep.
         """
         self.observations = {key: array[:rows] for key, array in self.observations.items()}
 
@@ -65,15 +65,15 @@ def allocate(
     count: int, rows: int, *, leaves: dict[str, Leaf], action_space: Leaf, memmap: str | Path | None = None
 ) -> Arrays:
     """
-    Make the arrays of a dataset, to be filled. Those that would not fit into 80 % of the memory that is available now
-    become files in a temporary folder, which goes away with them.
+    Allocate the arrays of a dataset, uninitialized. If they would take more than 80 % of the available memory, they become
+    files in a temporary folder, which is deleted with them.
 
     :param count: Number of transitions.
     :param rows: Number of observations.
     :param leaves: Spaces of the observations by key.
     :param action_space: Space of the actions.
     :param memmap: Folder for the arrays, as ``.npy`` files that stay there; None for memory.
-    :return: The arrays, with any content
+    :return: The arrays, uninitialized
     :raises OSError: if the disk has no room for the files
     """
     action_shape = (1,) if isinstance(action_space, spaces.Discrete) else action_space.shape or ()
@@ -108,7 +108,7 @@ def allocate(
 
 def available_memory() -> int | None:
     """
-    :return: Bytes of memory that this process can take now, within the limit of its container; None if nobody says
+    :return: Bytes of memory that this process can still take, within the limit of its container; None if that is unknown
     """
     found = [*_available_in_container()]
     try:
@@ -123,10 +123,10 @@ def available_memory() -> int | None:
 
 
 def _available_in_container() -> Iterator[int]:
-    try:  # memory.max says "max" where there is no limit
+    try:  # Without a limit, memory.max holds "max", which int() refuses.
         limit, used = (int((_CGROUP / name).read_text()) for name in ("memory.max", "memory.current"))
         statistics = dict(line.split() for line in (_CGROUP / "memory.stat").read_text().splitlines())
-        # Cached files count as used and make room when asked.
+        # Cached files count as used, but the system frees them on demand.
         yield max(0, limit - used + int(statistics["inactive_file"]))
     except (OSError, KeyError, ValueError):
         return
@@ -139,12 +139,12 @@ def _in_memory(parts: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]) -
 def _in_files(parts: dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]], folder: Path, needed: int) -> dict[str, Array]:
     folder.mkdir(parents=True, exist_ok=True)
     for name in parts:
-        # Another dataset may still read a file of this name: it keeps what it has.
+        # Another dataset may still map a file of this name: after unlinking, it keeps its data.
         (folder / f"{name}.npy").unlink(missing_ok=True)
-    # Asked before, as a mapped file that finds no room kills the process.
+    # Checked first, because the system kills a process whose mapped file finds no room.
     if (free := shutil.disk_usage(folder).free) < needed:
         raise OSError(
-            f"the dataset needs {needed / 1e6:.0f} MB, and '{folder}' has room for {free / 1e6:.0f} MB: name a folder on a "
+            f"the dataset needs {needed / 1e6:.0f} MB, and '{folder}' has room for {free / 1e6:.0f} MB: give a folder on a "
             "larger disk with memmap=, or load fewer transitions"
         )
     return {

@@ -1,0 +1,47 @@
+"""The parts of an SB3 zip that can be read without unpickling anything but tensors."""
+
+import json
+import zipfile
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch as th
+
+
+def read_policy(agent: Path) -> dict[str, th.Tensor]:
+    """
+    :param agent: An SB3 zip.
+    :return: The state dict of its policy; only tensors are unpickled, and nothing else of the file is read
+    :raises ValueError: if the file is damaged, or SB3 did not write it
+    :raises OSError: if it cannot be read
+    """
+    try:
+        with zipfile.ZipFile(agent) as archive:
+            if (damaged := archive.testzip()) is not None:
+                raise ValueError(f"{agent} is damaged: its part '{damaged}' fails the checksum; save or copy the agent again")
+            if "policy.pth" not in archive.namelist():
+                raise ValueError(f"{agent} holds no 'policy.pth': it is damaged, or was not saved by Stable-Baselines3")
+            with archive.open("policy.pth") as file:
+                state_dict: dict[str, th.Tensor] = th.load(file, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
+        raise ValueError(f"{agent} is damaged, or not a zip ({error}); save or copy the agent again") from error
+    if not isinstance(state_dict, dict) or not all(isinstance(value, th.Tensor) for value in state_dict.values()):
+        raise ValueError(f"{agent} is damaged: its policy does not consist of tensors; save or copy the agent again")
+    return state_dict
+
+
+def read_settings(agent: Path) -> dict[str, object]:
+    """
+    :param agent: An SB3 zip.
+    :return: The attributes of its model as the zip's JSON holds them: plain values, and dicts that hold what is pickled
+    :raises ValueError: if the file is damaged, or SB3 did not write it
+    :raises OSError: if it cannot be read
+    """
+    try:
+        with zipfile.ZipFile(agent) as archive:
+            settings = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
+    except (zipfile.BadZipFile, ValueError, RecursionError) as error:
+        raise ValueError(f"{agent} is damaged: its part 'data' is not JSON ({error}); save or copy the agent again") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{agent} is damaged: its part 'data' holds no attributes; save or copy the agent again")
+    return settings

@@ -1,0 +1,26 @@
+"""``sb3-sparse summary``: what the agent in an SB3 zip costs."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from sb3_sparse.agents.archive import read_policy, read_settings
+from sb3_sparse.agents.load import load_agent
+from sb3_sparse.cost import Summary, read_training, summarize, summarize_parameters
+
+
+def summarize_agent(agent: Path, *, load: bool) -> Summary:
+    """
+    :param agent: An SB3 zip.
+    :param load: Whether to load the whole agent, for the FLOPs of convolutions and of training and for the masks of callbacks.
+        This unpickles the zip: only load files that you trust.
+    :return: The counts; without ``load``, those of the weights in the file
+    :raises ValueError: if the file is damaged, or the agent cannot be loaded
+    :raises OSError: if it cannot be read
+    """
+    state_dict, settings = read_policy(agent), read_settings(agent)
+    if not load:
+        return replace(summarize_parameters(state_dict), training=read_training(settings))
+    model = load_agent(agent)
+    # A zip of A2C loads as PPO: what its file does not hold is PPO's default, and must not count.
+    own = {name: value for name, value in vars(model).items() if name in settings}
+    return replace(summarize(model), training=read_training(own))
