@@ -191,7 +191,7 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned h
 #: A float that has been divided by its unit to the nearest integer.
 ROUND = """
 static inline int16_t @NAME@_round(float x) {
-    /* Positive, so that the cast rounds down; what is no number becomes the smallest. */
+    /* Positive, so that the cast rounds down; NaN becomes the smallest integer. */
     x += 32768.5f;
     x = x > @LOW@ ? x : @LOW@;
     x = x < @HIGH@ ? x : @HIGH@;

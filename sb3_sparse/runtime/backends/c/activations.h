@@ -21,7 +21,7 @@ static inline float sb3s_exp(float x) {
     float r;
     int32_t n;
     x = x < -87.0f ? -87.0f : x;
-    /* What is no number has no integer, but stays what it is in r. */
+    /* NaN has no integer, but stays NaN in r. */
     n = (int32_t)((x == x ? x : 0.0f) * 1.44269504f - 0.5f);
     r = (x - (float)n * 0.693359375f) + (float)n * 2.12194440e-4f;
     power.i = (n + 127) * 8388608;

@@ -1,6 +1,6 @@
 /* A policy from its plan, one observation at a time: what the compiled backends run. Plain C99 without malloc and libm; the
-   AVX-512 VBMI kernels are in vbmi.h. sb3_sparse/runtime/plan.py writes the plan and describes it; nothing in it is trusted
-   less than this code, for it is made in memory from a file that has been checked. */
+   AVX-512 VBMI kernels are in vbmi.h. sb3_sparse/runtime/backends/plan.py writes the plan. The plan is trusted: Python built it
+   in memory from a validated file. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -245,7 +245,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
         x = y;
         y = swap;
     }
-    /* An input that is no number leaves none, as in a dense product, wherever it lies and whether its weights exist or not. */
+    /* A NaN in the inputs makes every output NaN, as a dense product does, whether its weights exist or not. */
     for (i = 0; invalid && i < plan->outputs; i++) x[i] = 0.0f / 0.0f;
     switch (plan->head) {
     case SB3S_UNSCALE: {

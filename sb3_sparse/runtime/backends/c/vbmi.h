@@ -13,7 +13,7 @@ typedef struct {
 
 static inline void sb3s_clear(sb3s_range *range) { range->smallest = range->largest = _mm512_setzero_ps(); }
 
-/* Outputs as they will be stored. What is no number stays so: it is the second operand. */
+/* Outputs as they will be stored. NaN stays NaN: it is the second operand. */
 static inline __m512 sb3s_finish(sb3s_range *range, int relu, __m512 y) {
     if (relu)
         y = _mm512_max_ps(_mm512_setzero_ps(), y);
@@ -177,7 +177,7 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
         value = _mm512_cvtepi32_ps(sum[0]);
         value = _mm512_fmadd_ps(value, grid.unit, _mm512_mul_ps(grid.offset, _mm512_maskz_loadu_ps(0xff, sums + row)));
         scaled = _mm512_fmadd_ps(value, _mm512_maskz_loadu_ps(0xff, scales + row), _mm512_maskz_loadu_ps(0xff, b + row));
-        /* Whole slices of 16, as the others: what lies there may be no float. */
+        /* Whole slices of 16, as the others: what lies there may not be a float. */
         _mm512_mask_storeu_ps(y + row, row % 16 ? 0xff : 0xffff, sb3s_finish(&range, relu, scaled));
     }
     *found = range;
