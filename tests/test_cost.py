@@ -260,7 +260,7 @@ def test_a_failing_extractor_gets_its_state_back(monkeypatch):
     model = DQN("CnnPolicy", Spaces(ATARI, spaces.Discrete(2)), buffer_size=1, device="cpu")
     model.policy.train()
     monkeypatch.setattr(type(model.q_net.features_extractor), "forward", lambda self, _: self.nothing)
-    with pytest.raises(AttributeError):
+    with pytest.raises(AttributeError, match="nothing"):
         summarize(model)
     assert all(module.training and not module._forward_hooks for module in model.q_net.modules())
 

@@ -46,7 +46,7 @@ def test_callback():
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
 def test_lambdas_leave_a_sparsity_nothing_to_say(sparsity):
     """0.0 is what a sparse policy has by default: it would be dense without a word."""
-    message = f"sparsity={sparsity} to say: give sparsity=None"
+    message = f"sparsity={sparsity} must not be given: give sparsity=None"
     with pytest.raises(ValueError, match=message):
         one_shot(LAMBDAS, sparsity)
     with pytest.raises(ValueError, match=message):

@@ -551,9 +551,6 @@ def test_actions_of_rank_2(name, bounds):
         assert model.predict(arrays["observations"][0])[0].shape == (2, 3)
 
 
-def test_a_discrete_space_that_begins_elsewhere(): ...
-
-
 def normalized(env="Pendulum-v1", **kwargs):
     return VecNormalize(DummyVecEnv([lambda: Monitor(gym.make(env))]), **{"norm_reward": False, **kwargs})
 

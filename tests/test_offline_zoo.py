@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import gymnasium as gym
@@ -28,6 +29,8 @@ CASES = [
 ]
 SHORT = "--eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
 SMALL = "policy_kwargs:dict(net_arch=[32,32])"
+#: Which happens to networks that are this small.
+pytestmark = pytest.mark.filterwarnings("ignore:pruning has cut network:UserWarning")
 
 
 def random_episodes(env, count, length):
@@ -62,7 +65,10 @@ def root(tmp_path_factory):
         patch.setenv("MINARI_DATASETS_PATH", str(folder))
         for name in ("HalfCheetah", "Hopper", "Walker2d"):
             env = gym.make(f"{name}-v5")
-            minari.create_dataset_from_buffers(f"mujoco/{name.lower()}/expert-v0", list(random_episodes(env, 4, 60)), env=env)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".* is set to None", UserWarning)  # Author and the like.
+                episodes = list(random_episodes(env, 4, 60))
+                minari.create_dataset_from_buffers(f"mujoco/{name.lower()}/expert-v0", episodes, env=env)
             env.close()
         yield folder
 
@@ -72,7 +78,6 @@ def train(*arguments, folder, updates=60):
     main(["train", *arguments, "-n", str(updates), "-f", str(folder), *SHORT.split()])
 
 
-@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(("algo", "path", "env"), CASES)
 def test_every_entry_trains(algo, path, env, tmp_path):
     method = path.stem.removeprefix(f"{algo}_")
@@ -101,7 +106,6 @@ def test_the_published_networks():
     assert all(getattr(model, key) == getattr(plain, key) for key in kept)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_resume_goes_on_with_the_masks(tmp_path):
     command = ["--algo", "bcq", "--env", "Hopper-v5", "--recipe", "snip", "-params", SMALL]
     train(*command, folder=tmp_path / "first")
@@ -117,7 +121,6 @@ def test_resume_goes_on_with_the_masks(tmp_path):
     assert states[0] == states[1] == states[2]
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_sparsity_and_dataset_from_the_command_line(tmp_path):
     command = ["--algo", "bc", "--env", "HalfCheetah-v4", "--recipe", "grasp", "-params", SMALL]
     train(*command, "--sparsity", "0.5", "--dataset", "mujoco/halfcheetah/expert-v0", folder=tmp_path)
@@ -126,7 +129,6 @@ def test_sparsity_and_dataset_from_the_command_line(tmp_path):
     assert network.nonzero == round(0.5 * network.total)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_normalize_takes_its_statistics_from_the_dataset(tmp_path):
     normalize = "normalize:\"{'norm_obs': True, 'norm_reward': False}\""
     command = ["--algo", "bc", "--env", "Hopper-v5", "--recipe", "dense", "-params", SMALL, normalize]
@@ -141,7 +143,6 @@ def test_normalize_takes_its_statistics_from_the_dataset(tmp_path):
     np.testing.assert_allclose(statistics.obs_rms.var, observations.var(axis=0), rtol=1e-2, atol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore")
 def test_enjoy(tmp_path, root):
     train("--algo", "bc", "--env", "HalfCheetah-v5", "--recipe", "snip", "-params", SMALL, folder=tmp_path)
     command = [str(Path(sys.executable).with_name("sb3-sparse")), "enjoy", "--algo", "bc", "--env", "HalfCheetah-v5"]
