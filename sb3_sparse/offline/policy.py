@@ -1,6 +1,5 @@
 """The base class of the offline policies: each network has its own optimizer, and Box actions are scaled to [-1, 1]."""
 
-from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, ClassVar, TypedDict
@@ -96,9 +95,8 @@ class OfflinePolicy(BasePolicy):
             )
         self._build()
 
-    @abstractmethod
     def _build(self) -> None:
-        """Add all networks of ``default_arch``, with :meth:`_add`."""
+        """Add all networks of ``default_arch``, with :meth:`_add`; a subclass may also do so after this constructor."""
 
     def _add(self, name: str, kind: type[Network], *, target: bool = False, **arguments: Any) -> None:
         """

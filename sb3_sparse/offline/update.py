@@ -1,6 +1,5 @@
 """The parts of one gradient update: its random numbers, the step of one network, and the means of the losses for the log."""
 
-import torch as th
 from stable_baselines3.common.logger import Logger
 from torch import Generator, Tensor
 
@@ -47,8 +46,11 @@ class LossMeans:
         :param name: Name of a network.
         :param loss: Its loss in one update.
         """
-        total, count = self._losses.get(name, (th.zeros_like(loss), 0))
-        self._losses[name] = total + loss, count + 1
+        if name in self._losses:
+            total, count = self._losses[name]
+            self._losses[name] = total + loss, count + 1
+        else:
+            self._losses[name] = loss, 1
 
     def record(self, logger: Logger) -> None:
         """
