@@ -52,7 +52,7 @@ def test_lambdas_leave_a_sparsity_nothing_to_say(sparsity):
     with pytest.raises(ValueError, match=message):
         one_shot(partial(erdos_renyi, lambdas=(2, 4)), sparsity)
     for given in ({}, {"sparsity": sparsity}, {"sparsity": {"actor": None, "critic": sparsity}}):
-        with pytest.raises(ValueError, match=message if given else "sparsity=0.0 to say"):
+        with pytest.raises(ValueError, match=message if given else "sparsity=0.0 must not be given"):
             make(SparseTD3Policy, exclude=OUTPUTS, distribution=LAMBDAS, **given)
 
 

@@ -159,7 +159,8 @@ def test_names_keep_runs_apart(tmp_path):
     model.save(tmp_path / "agent")
     resumed = case.algorithm.load(tmp_path / "agent", env=model.get_env())
     resumed.learn(10, callback=[first(), second()], reset_num_timesteps=False)
-    assert [clock["timestep"] for clock in resumed.sparsity_state["callbacks"].values()] == [60, 110]
+    clocks = list(resumed.sparsity_state["callbacks"].values())
+    assert [(clock["start"], clock["end"], clock["timestep"]) for clock in clocks] == [(10, 40, 110), (60, 90, 110)]
 
 
 def test_two_of_a_class_in_one_list(tmp_path):

@@ -51,7 +51,8 @@ def test_rewired_fraction(schedule):
     churn = [row[1] / row[2] for row in model.sparsity_state["topology"]["critic"]]
     steps = [row[0] for row in model.sparsity_state["topology"]["critic"]]
     assert steps == [30, 40, 50]
-    assert all(0 < moved <= rewiring._fraction(step) for moved, step in zip(churn, steps, strict=True))
+    # Rounded down to whole weights, so the last may be none.
+    assert churn[0] > 0 and all(moved <= rewiring._fraction(step) for moved, step in zip(churn, steps, strict=True))
 
 
 @pytest.mark.parametrize(
