@@ -21,7 +21,7 @@ ALLOWED = {
     "offline": {"nn", "sparsity"},
     "pixels": set(),
     "runtime": set(),
-    "export": {"nn", "offline", "policies", "runtime", "state"},
+    "export": {"nn", "policies", "runtime", "state"},
     "agents": {"export", "offline", "pixels", "runtime", "state"},
     "zoo": {"offline", "pixels"},
     "cli": {"agents", "cost", "export", "sparsity", "zoo"},

@@ -14,9 +14,17 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse import OneShotPruningCallback, QATCallback
-from sb3_sparse.agents.compare import _c_name
-from sb3_sparse.agents.load import load_agent, load_normalization, make_environment
-from sb3_sparse.agents.measure import Latency, Returns, model_act, play_observations, play_returns
+from sb3_sparse.agents import (
+    Latency,
+    Returns,
+    load_agent,
+    load_normalization,
+    make_environment,
+    model_act,
+    play_observations,
+    play_returns,
+)
+from sb3_sparse.agents.files import c_name
 from sb3_sparse.cli import main
 from sb3_sparse.runtime import load
 from tests.algorithms import CASES
@@ -168,11 +176,11 @@ def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--env", "Pendulum-v99"], "there is no environment 'Pendulum-v99' to be had"),
-        (["--env", "NoSuchEnv-v0"], "there is no environment 'NoSuchEnv-v0' to be had"),
+        (["--env", "Pendulum-v99"], "the environment 'Pendulum-v99' cannot be made"),
+        (["--env", "NoSuchEnv-v0"], "the environment 'NoSuchEnv-v0' cannot be made"),
         (["--env", "CartPole-v1"], "CartPole-v1 has observations Box"),
         (["--env", "MountainCarContinuous-v0"], "the model was trained on Box"),
-        (["--env", "Pendulum-v1", "--env-kwargs", "gravity:9.81"], "there is no environment 'Pendulum-v1' to be had"),
+        (["--env", "Pendulum-v1", "--env-kwargs", "gravity:9.81"], "the environment 'Pendulum-v1' cannot be made"),
         (["--env", "Pendulum-v1", "--env-kwargs", "g=9.81"], "--env-kwargs takes name:value, got 'g=9.81'"),
         (["--env", "Pendulum-v1", "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--calibration-steps", "-1"], "calibration steps must be at least 0, got -1"),
@@ -180,7 +188,7 @@ def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
         (["--algo", "ppo"], "holds a policy of sac, not of ppo"),
         (["--bits", "1"], "invalid choice: 1"),
         (["--vecnormalize", "none.pkl"], "No such file or directory: 'none.pkl'"),
-        (["--vecnormalize", __file__], "is no file of VecNormalize"),
+        (["--vecnormalize", __file__], "was not saved by VecNormalize.save()"),
         (["--fast"], "unknown arguments: --fast"),
     ],
 )  # fmt: skip
@@ -264,4 +272,4 @@ NAMES = {"agent": "agent", "My agent-v1 (best)": "my_agent_v1_best", "007": "pol
 
 @pytest.mark.parametrize("stem", NAMES)
 def test_headers_are_named_after_their_agent(stem):
-    assert _c_name(stem) == NAMES[stem]
+    assert c_name(stem) == NAMES[stem]

@@ -20,8 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore
-from sb3_sparse.export.passes.fold import order, shrink
-from sb3_sparse.export.passes.quantize import quantize, round_biases, to_minifloats
+from sb3_sparse.export.passes import order, round_biases, round_weights, shrink, to_minifloats
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.nn import quantize as training_grid
 from sb3_sparse.runtime import Policy
@@ -597,7 +596,7 @@ def test_properties_of_rounding(seed, bits, image, calibrated):
     rng = np.random.default_rng(seed)
     network = draw_network(rng, image=image, quantized=False, width=20)
     x = draw_observations(rng, network, 30)
-    small = quantize(network, bits, x if calibrated else None)
+    small = round_weights(network, bits, x if calibrated else None)
     top = 2 ** (bits - 1) - 1
     for before, after in zip(network.layers, small.layers, strict=True):
         assert after.weight.dtype == np.int8 and after.quantized and np.abs(after.weight).max() <= top
@@ -654,7 +653,7 @@ def test_error_feedback_pays():
         # Its inputs are what an identity of integers passes on, so that nothing is equalized.
         unit = Layer(np.eye(inputs, dtype=np.int8), np.zeros(inputs, np.float32), scale=np.ones(inputs, np.float32))
         network = Network((inputs,), False, None, (unit, layer), Head("clip", (outputs,), *infinite(outputs)))
-        rounded = quantize(network, bits, x).layers[1]
+        rounded = round_weights(network, bits, x).layers[1]
         plain = np.rint(weight / rounded.scales[:, None]) * rounded.scales[:, None]
         ours, theirs = (np.square(x @ (matrix - weight).T).mean() for matrix in (rounded.dense(), plain))
         ratios[correlated].append(ours / theirs)

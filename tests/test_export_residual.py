@@ -15,8 +15,7 @@ from torch import nn
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress
 from sb3_sparse.export.c.integer import integer_layers
 from sb3_sparse.export.onnx import FORMS, to_onnx
-from sb3_sparse.export.passes.fold import order, shrink
-from sb3_sparse.export.passes.quantize import quantize, round_biases
+from sb3_sparse.export.passes import order, round_biases, round_weights, shrink
 from sb3_sparse.policies import MinAtarExtractor, ResNetExtractor, SparseDQNCnnPolicy, SparsePPOCnnPolicy
 from sb3_sparse.policies.extractors import ResidualBlock
 from sb3_sparse.runtime import Policy
@@ -246,7 +245,7 @@ def test_rounding(seed, calibrated):
     rng = np.random.default_rng(seed)
     network = draw_residual_network(rng, quantized=False)
     x = draw_observations(rng, network, 12)
-    small = quantize(network, 8, x if calibrated else None)
+    small = round_weights(network, 8, x if calibrated else None)
     assert not any(after.weight[before.weight == 0].any() for before, after in zip(network.layers, small.layers, strict=True))
     if calibrated:
         for inputs, most in zip(layer_inputs(small, x), small.ranges, strict=False):

@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore, summarize
-from sb3_sparse.agents.load import load_agent
+from sb3_sparse.agents import load_agent
 from sb3_sparse.cli import main
 from sb3_sparse.cost import Training
 from sb3_sparse.nn import prunable_layers

@@ -7,7 +7,11 @@ from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.discrete import DiscreteBC, DiscreteBCPolicy, DiscreteBCQ, DiscreteBCQPolicy
 from sb3_sparse.offline.policy import OfflinePolicy
 
+#: The algorithms by their name in rl-zoo3.
+ALGORITHMS: dict[str, type[OfflineAlgorithm]] = {"bc": BC, "bcq": BCQ, "discrete_bc": DiscreteBC, "discrete_bcq": DiscreteBCQ}
+
 __all__ = [
+    "ALGORITHMS",
     "BC",
     "BCQ",
     "BCQPolicy",

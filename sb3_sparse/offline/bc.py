@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch import Tensor
 from torch.nn import functional as F
 
+from sb3_sparse.nn import ActionPath
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import VAE, Head
@@ -52,6 +53,18 @@ class VAEPolicy(OfflinePolicy):
             latents.normal_().clamp_(-self.latent_clip, self.latent_clip)
         return self._shaped(self.vae.decode(features, latents))
 
+    def action_path(self) -> ActionPath:
+        """
+        :return: The modules of the deterministic action, for the exporter
+        """
+        return ActionPath(
+            self.vae.features_extractor,
+            (self.vae.decoder,),
+            calls=("features", "decode", "_shaped"),
+            zero_inputs=self.vae.latent_dim,
+            zero_reason="The VAE's latent variable is 0, its mean",
+        )
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"latent_dim": self.latent_dim, "latent_clip": self.latent_clip}
         return super()._get_constructor_parameters() | own
@@ -78,6 +91,12 @@ class MLPPolicy(OfflinePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self._shaped(self.actor(self.actor.features(observation)))
+
+    def action_path(self) -> ActionPath:
+        """
+        :return: The modules of the deterministic action, for the exporter
+        """
+        return ActionPath(self.actor.features_extractor, (self.actor.mlp,), calls=("features", "_shaped"))
 
 
 #: How to clone -> the policy.
@@ -110,6 +129,7 @@ class BC(OfflineAlgorithm):
     :raises ValueError: on an unknown mode, or a policy of another
     """
 
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {policy.__name__: policy for policy in MODES.values()}
     policy: VAEPolicy | MLPPolicy
 
     def __init__(

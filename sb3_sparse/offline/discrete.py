@@ -12,6 +12,7 @@ from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch import Tensor
 from torch.nn import functional as F
 
+from sb3_sparse.nn import ActionPath
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import Head
@@ -44,6 +45,12 @@ class DiscreteBCPolicy(OfflinePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         logits: Tensor = self.actor(self.actor.features(observation))
         return logits.argmax(dim=1) if deterministic else logits.softmax(dim=1).multinomial(1).squeeze(1)
+
+    def action_path(self) -> ActionPath:
+        """
+        :return: The modules of the deterministic action, for the exporter
+        """
+        return ActionPath(self.actor.features_extractor, (self.actor.mlp,), calls=("features",))
 
 
 class DiscreteBCQPolicy(OfflinePolicy):
@@ -87,6 +94,15 @@ class DiscreteBCQPolicy(OfflinePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self.best_action(observation).squeeze(1)
+
+    def action_path(self) -> ActionPath:
+        """
+        :raises ValueError: always, for the exporter: the action is not the output of one network
+        """
+        raise ValueError(
+            "DiscreteBCQ takes the best action by its Q-network among those that another network finds likely, which is not a "
+            "single network and cannot be exported: clone the actions that it takes with DiscreteBC, and export that"
+        )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"threshold": self.threshold}

@@ -26,7 +26,8 @@ class OfflinePolicy(BasePolicy):
     Base class of the policies of offline algorithms.
 
     A subclass names its networks and their hidden layers in ``default_arch``, builds them with :meth:`_add`, and says in
-    ``_predict`` how it acts. Box actions lie in [-1, 1] in here; SB3 scales what is predicted.
+    ``_predict`` how it acts and in ``action_path`` which modules do, for the exporter
+    (:class:`~sb3_sparse.nn.ActionPath`). Box actions lie in [-1, 1] in here; SB3 scales what is predicted.
 
     :param observation_space: Space of the observations.
     :param action_space: Space of the actions.
