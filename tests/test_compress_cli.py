@@ -43,7 +43,7 @@ def run(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def sac(tmp_path_factory):
-    """A SAC agent that has played Pendulum for a moment, 80 % pruned."""
+    """A SAC agent that has trained on Pendulum for 100 steps, with 80 % of its actor pruned."""
     model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=50, batch_size=16, policy_kwargs={"net_arch": [16, 16]}, **CPU)
     model.learn(100, callback=OneShotPruningCallback("actor", 0.8, at=60))
     path = tmp_path_factory.mktemp("sac") / "agent.zip"
@@ -125,7 +125,7 @@ def test_normalized_observations_in_the_folder_of_rl_zoo3(tmp_path, capsys):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["vecnormalize"] and report["algorithm"] == "PPO"
     assert report["returns"]["exported file"] == pytest.approx(report["returns"]["SB3 model"], rel=1e-4)
-    # The other places, and what is named goes first.
+    # The other places; a file that is named comes first.
     checkpoint = tmp_path / "rl_model_500_steps.zip"
     venv.save(str(tmp_path / "rl_model_vecnormalize_500_steps.pkl"))
     assert load_normalization(checkpoint)[0].name == "rl_model_vecnormalize_500_steps.pkl"
@@ -244,7 +244,7 @@ def test_episodes_follow_from_their_seeds(sac):
     act = model_act(model, None)
     first, second = play_returns(venv, act, [7, 8])
     assert first != second
-    # Whatever was played before.
+    # The returns do not depend on earlier episodes.
     play_observations(venv, act, 30, seed=1)
     assert play_returns(venv, act, [8, 7]) == [second, first]
     observations = play_observations(venv, act, 300, seed=7)

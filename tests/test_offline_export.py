@@ -1,4 +1,4 @@
-"""Offline policies, exported: they act as their model does, and those that are no single network are refused."""
+"""Offline policies: exported ones act as their model does, and those that are not a single network are refused."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ METHODS = {
 
 
 def disturb(model, seed=0):
-    """Weights and biases that are far from where a few updates leave them; what is pruned stays so."""
+    """Move weights and biases far from where a few updates leave them; pruned weights stay pruned."""
     generator = th.Generator().manual_seed(seed)
     with th.no_grad():
         for parameter in model.policy.parameters():
@@ -74,7 +74,7 @@ def observe(space=OBSERVATIONS, count=40):
 
 
 def expect_parity(model, obs, *, seen=None, backends=AVAILABLE, **kwargs):
-    """What is exported acts as the model, one observation or a batch, in every backend and from the bytes of its file."""
+    """Check that the exported policy, read from its file, acts as the model: one observation or a batch, in every backend."""
     __tracebackhide__ = True
     seen = obs if seen is None else seen
     expected = model.predict(seen, deterministic=True)[0]
@@ -126,7 +126,7 @@ def test_eight_bits_are_near(name):
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_training_grid(name, tmp_path):
-    """The integers and steps are those of training: of the decoder's first layer, those of all its columns."""
+    """The integers and steps are those of training; the steps of the decoder's first layer are those of all its columns."""
     model = trained(name, "qat")
     model.save(tmp_path / "agent")
     loaded = type(model).load(tmp_path / "agent", device="cpu")
@@ -147,7 +147,7 @@ def test_the_latent_variable_is_cut_off():
     assert policy.report().notes[0] == (
         "The VAE's latent variable is 0, its mean, so 4 columns of 'vae.decoder.0' are left out."
     )
-    # Whatever the latent variable's weights are, even where they are the largest of all.
+    # The weights of the latent variable do not matter, even if they are the largest of all.
     with th.no_grad():
         model = disturb(CASES["bc_vae"].make())
         model.policy.vae.decoder[0].weight[:, 3:] = 100.0

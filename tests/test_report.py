@@ -128,14 +128,14 @@ def test_notes_say_what_was_given_up():
     report = report_of(replace(GRAPH, operations=(FIRST, trained)))[0]
     assert report.notes == ("Trained with quantization and left on that grid: actor.mu.",)
     assert [layer.bits for layer in report.layers] == [8, 4], "5 is a number of four bits"
-    # No scale of the rows can hold signs that differ from column to column.
+    # Scales of rows cannot hold signs that differ from column to column.
     norm = Affine(np.array([1, -1, 1, -1], np.float32), np.ones(4, np.float32))
     report = report_of(replace(GRAPH, operations=(FIRST, norm, trained)))[0]
     assert "rounded anew" in report.notes[1] and [layer.bits for layer in report.layers] == [8, 8]
 
 
 def test_bits_of_a_model():
-    """Layers that were trained with 4 bits keep them; the rest gets what was asked for."""
+    """Layers that were trained with 4 bits keep them; the others get the bits that were asked for."""
     model = CASES["td3"].make()
     model.learn(40, callback=QATCallback("actor", start=30, bits=4))
     report = compress(model, bits=6, calibration=np.ones((8, 3))).report()
@@ -180,5 +180,5 @@ def test_the_report_of_a_model_counts_its_actor_alone():
     graph = trace(model)
     assert [layer.name for layer in report.layers] == list(graph.names)
     weights = [module.weight for module in model.actor.modules() if isinstance(module, nn.Linear)]
-    # All but the head of the standard deviation.
+    # The last layer of the actor gives the standard deviation, which the deterministic action does not need.
     assert sum(layer.total for layer in report.layers) == sum(weight.numel() for weight in weights[:-1])

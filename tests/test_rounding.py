@@ -1,4 +1,4 @@
-"""What rounding costs: integer arithmetic follows the floats, no input spoils the others, the file is small."""
+"""The cost of rounding: integer arithmetic follows the floats, no input spoils the others, the file is small."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ class Cheetah(gym.Env):
 
 
 def expect_integers_near(model, obs, share=2e-3):
-    """16-bit activations lose next to nothing beside the float activations of the same 8-bit weights."""
+    """Check that 16-bit activations are near the float activations of the same 8-bit weights."""
     network = compress(model, calibration=obs, backend="numpy").network
     inputs = obs.astype(np.float32).reshape(len(obs), *network.shape)
     exact = layer_inputs(network, inputs)[-1]
@@ -102,7 +102,7 @@ def test_one_input_does_not_spoil_the_others(offset, factor, share):
 
 @pytest.mark.parametrize(("sparsity", "most"), [(0.95, 9_000), (0.99, 1_600)])
 def test_the_file_of_a_sparse_actor(sparsity, most):
-    """17-256-256-6, ERK shares of the largest weights: real bytes of the file, header and all."""
+    """Real bytes of the file of a 17-256-256-6 network that keeps its largest weights in ERK shares."""
     model = SAC("MlpPolicy", Cheetah(), buffer_size=1, seed=0, device="cpu")
     actor = model.policy.actor
     weights = {"0": actor.latent_pi[0].weight, "2": actor.latent_pi[2].weight, "mu": actor.mu.weight}
@@ -127,6 +127,6 @@ def test_a_hook_is_refused():
 
 
 @pytest.mark.parametrize("wrong", ["agent.zip", None])
-def test_what_is_no_model(wrong):
+def test_arguments_that_are_not_a_model(wrong):
     with pytest.raises(ValueError, match="compress takes a model"):
         compress(wrong)

@@ -12,7 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.export.report import format_table
 
-#: From one observation, as the environment gives it, to one action.
+#: A policy: from one observation, as the environment gives it, to one action.
 Act = Callable[[NDArray[Any]], NDArray[Any]]
 
 
@@ -35,7 +35,7 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], floa
     :param venv: One environment with a ``Monitor``.
     :param act: The policy.
     :param seed: Seed of the episode.
-    :return: Every observation that the policy has acted on, with the episode's return after the last one, else None
+    :return: The observations that the policy acts on; the last one with the return of the episode, the others with None
     """
     venv.seed(seed)
     observations = venv.reset()
@@ -45,7 +45,7 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], floa
         # The environment may write the next one into the same memory.
         observation = observations[0].copy()
         observations, _, _, infos = venv.step(np.asarray(act(observation))[None])
-        # Not "done": an Atari game goes on after a life is lost. Monitor sums what the game gives, without clipping.
+        # Not "done": an Atari game goes on after a life is lost. Monitor sums the rewards of the game before they are clipped.
         total = float(infos[0]["episode"]["r"]) if "episode" in infos[0] else None
         yield observation, total
 
@@ -65,12 +65,12 @@ def play_observations(venv: VecEnv, act: Act, count: int, seed: int) -> NDArray[
     :param venv: One environment.
     :param act: The policy.
     :param count: How many observations to collect.
-    :param seed: Seed of the first episode; those that follow have the next ones.
+    :param seed: Seed of the first episode; the next episodes have the next seeds.
     :return: The observations, ``[count, ...]``
     """
     observations: list[NDArray[Any]] = []
     while len(observations) < count:
-        # To its end even if there are enough: what follows must begin with a new episode.
+        # An episode is played to its end even if there are enough, so that the next call begins a new one.
         for observation, _ in play(venv, act, seed):
             if len(observations) < count:
                 observations.append(observation)
@@ -94,7 +94,7 @@ class Returns:
 
     @property
     def ratio(self) -> float | None:
-        """Mean return of the exported policy over that of the model; None unless the latter is positive."""
+        """Mean return of the exported policy over the mean return of the model; None unless the latter is positive."""
         mean = statistics.fmean(self.model)
         return statistics.fmean(self.exported) / mean if mean > 0 else None
 
