@@ -17,6 +17,7 @@ from sb3_sparse import OneShotPruningCallback, QATCallback
 from sb3_sparse.agents import (
     Latency,
     Returns,
+    compare,
     load_agent,
     load_normalization,
     make_environment,
@@ -26,7 +27,8 @@ from sb3_sparse.agents import (
 )
 from sb3_sparse.agents.files import c_name
 from sb3_sparse.cli import main
-from sb3_sparse.runtime import load
+from sb3_sparse.export import pipeline
+from sb3_sparse.runtime import BACKENDS, load
 from tests.algorithms import CASES
 
 CPU = {"device": "cpu", "seed": 0}
@@ -108,6 +110,23 @@ def test_without_environment(sac, tmp_path, capsys):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["returns"] is None and report["calibration_steps"] == 0 and report["bits"] == 4
     assert "SB3 predict" in report["latency_us"]
+
+
+def test_every_step_is_done_once(sac, tmp_path, capsys, monkeypatch):
+    """The model is traced once, the file encoded once, and every backend built once."""
+    calls = []
+
+    def count(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: calls.append((name, *args[1:])) or function(*args))
+
+    for module, name in ((pipeline, "trace"), (pipeline, "encode"), (compare, "load")):
+        count(module, name)
+    run(capsys, sac, "-o", tmp_path)
+    steps = [name for name, *_ in calls]
+    assert steps[:3] == ["trace", "encode", "load"] and set(steps[3:]) == {"load"}
+    # The first one is loaded as "auto", which is one of the others.
+    assert len(steps[2:]) == len(set(BACKENDS) - {"auto"})
 
 
 def test_normalized_observations_in_the_folder_of_rl_zoo3(tmp_path, capsys):

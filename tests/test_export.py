@@ -177,8 +177,11 @@ def test_integers(name, bits, calibrated):
         assert (difference <= 2 * slack + 1e-5).all() and np.mean(difference < 2e-5) > 0.8
     if bits == 8 and calibrated:
         exact = model.predict(obs, deterministic=True)[0]
-        near = exact == expected if network.head.kind == "argmax" else np.abs(exact - expected) < 0.2
-        assert near.mean() > 0.85
+        if network.head.kind == "argmax":
+            assert np.mean(exact == expected) >= 0.95
+        else:
+            # Of a range of 4; the largest that was measured is 0.03.
+            assert np.abs(exact - expected).max() < 0.05
 
 
 VECTOR, TORQUE = spaces.Box(-np.inf, np.inf, (5,)), spaces.Box(-2, 2, (2,))

@@ -120,8 +120,11 @@ def test_eight_bits_are_near(name):
     network = compress(model, calibration=obs, backend="numpy").network
     assert network.ranges is not None and all(layer.quantized for layer in network.layers)
     exact, action = model.predict(obs, deterministic=True)[0], Policy(network, "numpy").predict(obs)[0]
-    near = exact == action if name == "discrete_bc" else np.abs(exact - action) < 0.1
-    assert near.mean() > 0.9
+    if name == "discrete_bc":
+        assert np.mean(exact == action) >= 0.95
+    else:
+        # Of ranges of 3 and 4; the largest that was measured is 0.008.
+        assert np.abs(exact - action).max() < 0.02
 
 
 @pytest.mark.parametrize("name", EXPORTED)
