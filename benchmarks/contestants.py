@@ -21,8 +21,7 @@ from rich.progress import track
 from stable_baselines3 import DQN
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_sparse import compress
-from sb3_sparse.export.policy import CompressedPolicy
+from sb3_sparse import CompressedPolicy, compress
 from sb3_sparse.runtime import load
 from sb3_sparse.sparsity import DISTRIBUTIONS, prune
 

@@ -69,7 +69,7 @@ from rich.table import Table
 from stable_baselines3 import DQN, SAC
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from sb3_sparse.agents.load import load_agent
+from sb3_sparse.agents import load_agent
 
 SPARSITIES = (0.0, 0.8, 0.9, 0.95, 0.98, 0.99)
 #: Calls at the beginning of a turn that do not count.

@@ -38,7 +38,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from stable_baselines3 import SAC
 from stable_baselines3.common.preprocessing import is_image_space
 
-from sb3_sparse.agents.load import load_agent, load_normalization, make_environment
+from sb3_sparse.agents import load_agent, load_normalization, make_environment
 
 Episode = dict[str, np.ndarray]
 #: What is asked for, beside the episodes, in the folder of an unfinished dataset.

@@ -32,9 +32,8 @@ from rich.progress import track
 from stable_baselines3 import SAC
 
 import sb3_sparse
-from sb3_sparse import compress
+from sb3_sparse import CompressedPolicy, compress
 from sb3_sparse.export.c.integer import integer_layers, simulate
-from sb3_sparse.export.policy import CompressedPolicy
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.sparsity import erk, magnitude, prune
 

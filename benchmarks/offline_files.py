@@ -13,9 +13,8 @@ from gymnasium import spaces
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, compress
-from sb3_sparse.export.passes.fold import order, shrink
-from sb3_sparse.export.passes.quantize import round_biases, to_minifloats
-from sb3_sparse.export.trace.modules import operation
+from sb3_sparse.export.passes import order, round_biases, shrink, to_minifloats
+from sb3_sparse.export.trace import records
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.offline import BC, BCQ, OfflineDataset
 from sb3_sparse.runtime.format.artifact import encode
@@ -122,15 +121,15 @@ def chain(trunk: nn.Sequential, *heads: nn.Linear) -> Network:
     """
     layers: list[Layer] = []
     for module in trunk:
-        record = operation(module, type(module).__name__, None)
+        ((_, record),) = records(module, type(module).__name__, {})
         if isinstance(record, Activation):
             layers[-1] = replace(layers[-1], activation=record)
         else:
             layers.append(record)
     if heads:
-        records = [operation(head, "head", None) for head in heads]
-        weight = np.concatenate([record.weight for record in records])
-        layers.append(Layer(weight, np.concatenate([record.biases for record in records])))
+        parts = [record for head in heads for _, record in records(head, "head", {})]
+        weight = np.concatenate([part.weight for part in parts])
+        layers.append(Layer(weight, np.concatenate([part.biases for part in parts])))
     limit = np.full(layers[-1].outputs, np.inf, np.float32)
     return Network((layers[0].weight.shape[1],), False, None, tuple(layers), Head("clip", limit.shape, -limit, limit))
 

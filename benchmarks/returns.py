@@ -26,8 +26,7 @@ from rich.table import Table
 from stable_baselines3 import SAC
 
 from sb3_sparse import compress
-from sb3_sparse.agents.load import load_agent, make_environment
-from sb3_sparse.agents.measure import model_act, play_observations, play_returns
+from sb3_sparse.agents import load_agent, make_environment, model_act, play_observations, play_returns
 
 #: What is exported: bits, and whether with calibration.
 FORMS = {"8 bits": (8, True), "8 bits without calibration": (8, False), "float": (32, True)}

@@ -20,7 +20,7 @@ ALLOWED = {
     "offline": {"nn", "sparsity"},
     "pixels": set(),
     "runtime": set(),
-    "export": {"nn", "offline", "policies", "runtime", "state", "version"},
+    "export": {"nn", "policies", "runtime", "state", "version"},
     "agents": {"cost", "export", "offline", "pixels", "runtime", "state"},
     "zoo": {"offline", "pixels", "sparsity"},
     "cli": {"agents", "zoo"},

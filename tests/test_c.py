@@ -25,7 +25,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 from sb3_sparse.export import compress
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.c.integer import integer_layers, simulate
-from sb3_sparse.export.passes.quantize import quantize, round_biases
+from sb3_sparse.export.passes import round_biases, round_weights
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends import vbmi
 from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize, Pool
@@ -80,7 +80,7 @@ def perceptron(head=UNBOUNDED, activation="relu", bits=8, sizes=(8, 24, 16), nor
     layers = [linear(rng, *pair, activation, density) for pair in zip(sizes[1:], sizes, strict=False)]
     layers.append(linear(rng, head.inputs, sizes[-1], "tanh" if head.kind == "unscale" else "identity", density))
     network = Network(sizes[:1], False, normalize, tuple(layers), head)
-    return network if bits == 32 else round_biases(quantize(network, bits, observe(network, 64)))
+    return network if bits == 32 else round_biases(round_weights(network, bits, observe(network, 64)))
 
 
 def convolutions(activation, *, normalize=False):
@@ -92,7 +92,7 @@ def convolutions(activation, *, normalize=False):
     if normalize:
         statistics = Normalize(*(rng.random((2, 3, 9, 7)).astype(np.float32) * 100 + 1), 10.0)
         network = replace(network, normalize=replace(statistics, scale=1 / statistics.scale))
-    return round_biases(quantize(network, 8, observe(network, 16)))
+    return round_biases(round_weights(network, 8, observe(network, 16)))
 
 
 def windows(activation, *, residual=False, bits=8):
@@ -114,7 +114,7 @@ def windows(activation, *, residual=False, bits=8):
     for layer in layers:
         shape = layer.output_shape(shape)
     network = Network((3, 9, 7), True, None, (*layers, linear(rng, 3, int(np.prod(shape)))), UNBOUNDED)
-    return network if bits == 32 else round_biases(quantize(network, bits, observe(network, 16)))
+    return network if bits == 32 else round_biases(round_weights(network, bits, observe(network, 16)))
 
 
 def with_float_scales(network, *, same):
@@ -134,7 +134,7 @@ def with_rows_of(counts, inputs):
     first = linear(rng, len(counts), inputs, "relu", density=1.0)
     weight = first.weight * (np.arange(inputs) < np.array(counts)[:, None])
     network = Network((inputs,), False, None, (replace(first, weight=weight), linear(rng, 3, len(counts))), UNBOUNDED)
-    return round_biases(quantize(network, 8, observe(network, 64)))
+    return round_biases(round_weights(network, 8, observe(network, 64)))
 
 
 def without_weights(network):

@@ -14,11 +14,21 @@ from stable_baselines3.common.envs import FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse import OneShotPruningCallback, QATCallback
-from sb3_sparse.agents.compare import _c_name
-from sb3_sparse.agents.load import load_agent, load_normalization, make_environment
-from sb3_sparse.agents.measure import Latency, Returns, model_act, play_observations, play_returns
+from sb3_sparse.agents import (
+    Latency,
+    Returns,
+    compare,
+    load_agent,
+    load_normalization,
+    make_environment,
+    model_act,
+    play_observations,
+    play_returns,
+)
+from sb3_sparse.agents.files import c_name
 from sb3_sparse.cli import main
-from sb3_sparse.runtime import load
+from sb3_sparse.export import pipeline
+from sb3_sparse.runtime import BACKENDS, load
 from tests.algorithms import CASES
 
 CPU = {"device": "cpu", "seed": 0}
@@ -35,7 +45,7 @@ def run(capsys, *arguments):
 
 @pytest.fixture(scope="module")
 def sac(tmp_path_factory):
-    """A SAC agent that has played Pendulum for a moment, 80 % pruned."""
+    """A SAC agent that has trained on Pendulum for 100 steps, with 80 % of its actor pruned."""
     model = SAC("MlpPolicy", "Pendulum-v1", learning_starts=50, batch_size=16, policy_kwargs={"net_arch": [16, 16]}, **CPU)
     model.learn(100, callback=OneShotPruningCallback("actor", 0.8, at=60))
     path = tmp_path_factory.mktemp("sac") / "agent.zip"
@@ -102,6 +112,23 @@ def test_without_environment(sac, tmp_path, capsys):
     assert "SB3 predict" in report["latency_us"]
 
 
+def test_every_step_is_done_once(sac, tmp_path, capsys, monkeypatch):
+    """The model is traced once, the file encoded once, and every backend built once."""
+    calls = []
+
+    def count(module, name):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args: calls.append((name, *args[1:])) or function(*args))
+
+    for module, name in ((pipeline, "trace"), (pipeline, "encode"), (compare, "load")):
+        count(module, name)
+    run(capsys, sac, "-o", tmp_path)
+    steps = [name for name, *_ in calls]
+    assert steps[:3] == ["trace", "encode", "load"] and set(steps[3:]) == {"load"}
+    # The first one is loaded as "auto", which is one of the others.
+    assert len(steps[2:]) == len(set(BACKENDS) - {"auto"})
+
+
 def test_normalized_observations_in_the_folder_of_rl_zoo3(tmp_path, capsys):
     venv = VecNormalize(make_vec_env("Pendulum-v1"), clip_obs=0.5)
     model = PPO("MlpPolicy", venv, n_steps=64, batch_size=32, n_epochs=1, **CPU)
@@ -117,7 +144,7 @@ def test_normalized_observations_in_the_folder_of_rl_zoo3(tmp_path, capsys):
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["vecnormalize"] and report["algorithm"] == "PPO"
     assert report["returns"]["exported file"] == pytest.approx(report["returns"]["SB3 model"], rel=1e-4)
-    # The other places, and what is named goes first.
+    # The other places; a file that is named comes first.
     checkpoint = tmp_path / "rl_model_500_steps.zip"
     venv.save(str(tmp_path / "rl_model_vecnormalize_500_steps.pkl"))
     assert load_normalization(checkpoint)[0].name == "rl_model_vecnormalize_500_steps.pkl"
@@ -168,11 +195,11 @@ def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--env", "Pendulum-v99"], "there is no environment 'Pendulum-v99' to be had"),
-        (["--env", "NoSuchEnv-v0"], "there is no environment 'NoSuchEnv-v0' to be had"),
+        (["--env", "Pendulum-v99"], "the environment 'Pendulum-v99' cannot be made"),
+        (["--env", "NoSuchEnv-v0"], "the environment 'NoSuchEnv-v0' cannot be made"),
         (["--env", "CartPole-v1"], "CartPole-v1 has observations Box"),
         (["--env", "MountainCarContinuous-v0"], "the model was trained on Box"),
-        (["--env", "Pendulum-v1", "--env-kwargs", "gravity:9.81"], "there is no environment 'Pendulum-v1' to be had"),
+        (["--env", "Pendulum-v1", "--env-kwargs", "gravity:9.81"], "the environment 'Pendulum-v1' cannot be made"),
         (["--env", "Pendulum-v1", "--env-kwargs", "g=9.81"], "--env-kwargs takes name:value, got 'g=9.81'"),
         (["--env", "Pendulum-v1", "--episodes", "0"], "episodes must be at least 1, got 0"),
         (["--calibration-steps", "-1"], "calibration steps must be at least 0, got -1"),
@@ -180,7 +207,7 @@ def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
         (["--algo", "ppo"], "holds a policy of sac, not of ppo"),
         (["--bits", "1"], "invalid choice: 1"),
         (["--vecnormalize", "none.pkl"], "No such file or directory: 'none.pkl'"),
-        (["--vecnormalize", __file__], "is no file of VecNormalize"),
+        (["--vecnormalize", __file__], "was not saved by VecNormalize.save()"),
         (["--fast"], "unknown arguments: --fast"),
     ],
 )  # fmt: skip
@@ -236,7 +263,7 @@ def test_episodes_follow_from_their_seeds(sac):
     act = model_act(model, None)
     first, second = play_returns(venv, act, [7, 8])
     assert first != second
-    # Whatever was played before.
+    # The returns do not depend on earlier episodes.
     play_observations(venv, act, 30, seed=1)
     assert play_returns(venv, act, [8, 7]) == [second, first]
     observations = play_observations(venv, act, 300, seed=7)
@@ -264,4 +291,4 @@ NAMES = {"agent": "agent", "My agent-v1 (best)": "my_agent_v1_best", "007": "pol
 
 @pytest.mark.parametrize("stem", NAMES)
 def test_headers_are_named_after_their_agent(stem):
-    assert _c_name(stem) == NAMES[stem]
+    assert c_name(stem) == NAMES[stem]

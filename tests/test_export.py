@@ -20,8 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore
-from sb3_sparse.export.passes.fold import order, shrink
-from sb3_sparse.export.passes.quantize import quantize, round_biases, to_minifloats
+from sb3_sparse.export.passes import order, round_biases, round_weights, shrink, to_minifloats
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.nn import quantize as training_grid
 from sb3_sparse.runtime import Policy
@@ -37,7 +36,7 @@ ON_POLICY = CASES["ppo"].kwargs
 
 
 class Spaces(gym.Env):
-    """Any spaces; what is done makes no difference."""
+    """An environment with any spaces; actions have no effect."""
 
     def __init__(self, observations, actions, scale=1.0):
         self.observation_space, self.action_space, self._scale, self._steps = observations, actions, scale, 0
@@ -60,7 +59,7 @@ class Spaces(gym.Env):
 
 
 def disturb(model, seed=0):
-    """Weights and biases that are far from where a few steps of training leave them; what is pruned stays so."""
+    """Move weights and biases far from where a few steps of training leave them; pruned weights stay pruned."""
     generator = th.Generator().manual_seed(seed)
     with th.no_grad():
         for parameter in model.policy.parameters():
@@ -103,10 +102,10 @@ def observe(model, count=40):
 
 def expect_parity(model, obs=None, *, seen=None, bits=32, backends=None, **kwargs):
     """
-    The exported policy acts as the model: one observation or a batch, in every backend, with arrays of the same type.
+    Check that the exported policy acts as the model: one observation or a batch, in every backend, with arrays of its type.
 
-    :param obs: What the environment gives.
-    :param seen: What the model sees of it.
+    :param obs: Observations as the environment gives them.
+    :param seen: The same as the model sees them, normalized.
     """
     __tracebackhide__ = True
     obs = observe(model) if obs is None else obs
@@ -136,7 +135,7 @@ TORCH = {
 
 
 def torch_actions(network, obs):
-    """The records in torch, where each weight is what its integer stands for."""
+    """The outputs of the records in torch, with the weights that the integers stand for."""
     x = th.from_numpy(obs.astype(np.float32))
     if network.normalize is not None:
         mean, scale = th.from_numpy(network.normalize.mean), th.from_numpy(network.normalize.scale)
@@ -162,7 +161,7 @@ def test_every_algorithm(name, sparse):
 @pytest.mark.parametrize(("bits", "calibrated"), [(8, True), (8, False), (3, True)])
 @pytest.mark.parametrize("name", EXPORTED)
 def test_integers(name, bits, calibrated):
-    """The backends compute what the integers stand for, and eight bits are near to the model."""
+    """The backends agree with the weights that the integers stand for, and eight bits are near to the model."""
     model = trained(name, True)
     obs = observe(model)
     network = compress(model, bits=bits, calibration=obs if calibrated else None, backend="numpy").network
@@ -280,7 +279,7 @@ def test_integers_of_images(name):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_channels_last(channels):
-    """SB3 turns the images of the environment, and takes both forms in predict; so do we."""
+    """SB3 turns the images of the environment, and predict takes both forms; an exported policy does the same."""
     model = train(PPO, spaces.Box(0, 255, (36, 38, channels), np.uint8), TORQUE, "CnnPolicy", policy_kwargs=SMALL)
     first = np.stack([model.observation_space.sample() for _ in range(6)])
     assert first.shape[1:] == (channels, 36, 38)
@@ -291,7 +290,7 @@ def test_channels_last(channels):
 @pytest.mark.parametrize("name", ["sac", "ppo", "dqn"])
 @pytest.mark.parametrize("clip", [0.7, 10.0, np.inf])
 def test_vec_normalize(name, clip):
-    """The statistics are part of the policy, and so are their limits."""
+    """The statistics and their limits are part of the policy."""
     algorithm = CASES[name].algorithm
     space = spaces.Discrete(3) if name == "dqn" else TORQUE
     env = VecNormalize(DummyVecEnv([lambda: Spaces(VECTOR, space, scale=np.array([1, 10, 1e-2, 300, 0.5]))]), clip_obs=clip)
@@ -352,7 +351,7 @@ def qat_model(name, bits, sparse=False):
 
 
 def expect_training_grid(model, network, names):
-    """The integers of each layer are those of training, sorted and without the dead; yields their steps, ours and theirs."""
+    """Check that the integers of each layer are those of training, without dead neurons; yield the steps, ours and theirs."""
     trained = prunable_layers(model.policy)
     for ours, theirs in zip(network.layers, [trained[name] for name in names], strict=True):
         steps, integers = training_grid(theirs.weight, theirs.bits)
@@ -512,7 +511,7 @@ def test_maskable_policies_are_refused_for_what_they_are():
 
 
 @pytest.mark.parametrize("bits", [0, 1, 9, 16, 33, 8.5, "8", None, True])
-def test_bits_that_are_none(bits):
+def test_wrong_bits(bits):
     with pytest.raises(ValueError, match="give a number from 2 to 8, or 32"):
         compress(trained("sac", False), bits=bits)
 
@@ -522,14 +521,14 @@ def test_bits_that_are_none(bits):
     [np.zeros((0, 3)), np.zeros(3), np.zeros((4, 4)), np.full((4, 3), np.nan), np.array([["a"] * 3]), 1.0, [[1, 2, np.inf]]],
     ids=["none", "one", "wide", "nan", "text", "number", "infinite"],
 )
-def test_calibration_that_is_none(calibration):
+def test_wrong_calibration(calibration):
     with pytest.raises(ValueError, match=r"calibration"):
         compress(trained("sac", False), calibration=calibration)
 
 
 @pytest.mark.parametrize("factor", [0, 1e-42, 1e-30, 1e30])
 def test_inputs_of_any_size(factor):
-    """An input that hardly moves, or not at all, does not spoil the others."""
+    """An input that hardly moves, or is constant, does not spoil the others."""
     model = trained("sac", False)
     obs = observe(model) * np.array([1, factor, 1], np.float32)
     network = compress(model, calibration=obs, backend="numpy").network
@@ -542,7 +541,7 @@ def test_inputs_of_any_size(factor):
 
 
 def dying(rng, network):
-    """The network with dead units: rows and columns without weights, one layer perhaps without any."""
+    """The network with dead units: rows and columns without weights, and at times a whole layer without."""
     layers = []
     for layer in network.layers:
         weight = layer.weight.copy()
@@ -559,7 +558,7 @@ def infinite(outputs):
 
 
 def sizes(network):
-    """Units, weights and room for weights of each layer."""
+    """Number of units, of weights, and of elements of the weight, of each layer."""
     return [(layer.outputs, np.count_nonzero(layer.weight), layer.weight.size) for layer in network.layers]
 
 
@@ -571,9 +570,9 @@ def test_shrinking_and_ordering_change_nothing(seed, image, activation):
     for layer, after in zip(small.layers, small.layers[1:], strict=False):
         fed = layer.weight.reshape(layer.outputs, -1).any(axis=1)
         read = after.weight.reshape(after.outputs, layer.outputs, -1).any(axis=(0, 2))
-        assert layer.outputs == 1 or read.all(), "nobody reads it"
+        assert layer.outputs == 1 or read.all(), "a unit is left that no layer reads"
         constant = layer.activation(layer.biases) != 0
-        assert layer.outputs == 1 or (fed | (constant & any(after.padding))).all(), "it is a constant"
+        assert layer.outputs == 1 or (fed | (constant & any(after.padding))).all(), "a unit is left that is constant"
     ordered = order(small)
     assert sorted(sizes(ordered)) == sorted(sizes(small))
     for layer in ordered.layers[:-1]:
@@ -581,7 +580,7 @@ def test_shrinking_and_ordering_change_nothing(seed, image, activation):
 
 
 def expect_to_shrink(rng, network):
-    """Without a change of what comes out, and at once; the smaller network."""
+    """Check that a network with dead units shrinks in one call without a change of its outputs; return the smaller network."""
     network = dying(rng, network)
     network = replace(network, layers=tuple(replace(layer, bias=layer.biases) for layer in network.layers))
     x = draw_observations(rng, network, 10)
@@ -589,7 +588,7 @@ def expect_to_shrink(rng, network):
     small = shrink(network)
     for other in (small, order(small), order(network)):
         np.testing.assert_allclose(layer_inputs(other, x)[-1], expected, rtol=1e-4, atol=1e-5)
-    assert sizes(shrink(small)) == sizes(small), "there is nothing left to do"
+    assert sizes(shrink(small)) == sizes(small), "a second call finds nothing"
     assert (np.array(sizes(small)) <= np.array(sizes(network))).all()
     return small
 
@@ -600,11 +599,11 @@ def test_properties_of_rounding(seed, bits, image, calibrated):
     rng = np.random.default_rng(seed)
     network = draw_network(rng, image=image, quantized=False, width=20)
     x = draw_observations(rng, network, 30)
-    small = quantize(network, bits, x if calibrated else None)
+    small = round_weights(network, bits, x if calibrated else None)
     top = 2 ** (bits - 1) - 1
     for before, after in zip(network.layers, small.layers, strict=True):
         assert after.weight.dtype == np.int8 and after.quantized and np.abs(after.weight).max() <= top
-        assert not after.weight[before.weight == 0].any(), "what does not exist stays so"
+        assert not after.weight[before.weight == 0].any(), "pruned weights stay pruned"
         assert np.isfinite(after.dense()).all() and (after.scales > 0).all()
         gain = 1 if after.gain is None else after.gain.values
         largest = np.abs(before.weight / gain).reshape(before.outputs, -1).max(axis=1)
@@ -629,7 +628,7 @@ def test_minifloats(values, exponent, up):
     largest = values.max()
     assert isinstance(numbers, Minifloats) and numbers.codes.dtype == np.uint8 and numbers.unit > 0
     if largest < 1e-30:
-        return  # As good as zero: the unit would be no ordinary float.
+        return  # The unit would be a denormal float.
     near = values > largest / 60000
     ratio = numbers.values[near] / values[near]
     assert (ratio >= (1 - 2e-6 if up else 1 - 0.032)).all() and (ratio <= (1.0626 if up else 1.0323)).all()
@@ -654,10 +653,10 @@ def test_error_feedback_pays():
         exists = rng.random((outputs, inputs)) < density
         weight = np.where(exists, rng.normal(size=(outputs, inputs)), 0).astype(np.float32)
         layer = Layer(weight, np.zeros(outputs, np.float32))
-        # Its inputs are what an identity of integers passes on, so that nothing is equalized.
+        # A unit layer of integers stands before it, so that its inputs are not equalized.
         unit = Layer(np.eye(inputs, dtype=np.int8), np.zeros(inputs, np.float32), scale=np.ones(inputs, np.float32))
         network = Network((inputs,), False, None, (unit, layer), Head("clip", (outputs,), *infinite(outputs)))
-        rounded = quantize(network, bits, x).layers[1]
+        rounded = round_weights(network, bits, x).layers[1]
         plain = np.rint(weight / rounded.scales[:, None]) * rounded.scales[:, None]
         ours, theirs = (np.square(x @ (matrix - weight).T).mean() for matrix in (rounded.dense(), plain))
         ratios[correlated].append(ours / theirs)
@@ -666,7 +665,7 @@ def test_error_feedback_pays():
 
 
 def test_a_network_that_is_a_constant():
-    """All weights pruned away: the action that the biases give."""
+    """With all weights pruned, the action follows from the biases."""
     model = train(TD3, VECTOR, TORQUE, steps=25)
     with th.no_grad():
         for layer in prunable_layers(model.policy.actor).values():

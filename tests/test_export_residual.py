@@ -15,8 +15,7 @@ from torch import nn
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress
 from sb3_sparse.export.c.integer import integer_layers
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
-from sb3_sparse.export.passes.fold import order, shrink
-from sb3_sparse.export.passes.quantize import quantize, round_biases
+from sb3_sparse.export.passes import order, round_biases, round_weights, shrink
 from sb3_sparse.policies import MinAtarExtractor, ResNetExtractor, SparseDQNCnnPolicy, SparsePPOCnnPolicy
 from sb3_sparse.policies.extractors import ResidualBlock
 from sb3_sparse.runtime import Policy
@@ -104,7 +103,7 @@ def test_floats(name):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_integers(name):
-    """The backends and ONNX compute what the integers stand for, and eight bits are near to the model."""
+    """The backends and ONNX agree with the weights that the integers stand for, and eight bits are near to the model."""
     model = model_of(name)
     obs = observe(model, 8)
     for calibration in (None, obs):
@@ -120,7 +119,7 @@ def test_integers(name):
     exact, ours = compress(model, bits=32, backend="numpy").network, network
     values, rounded = (layer_inputs(each, obs.astype(np.float32))[-1] for each in (exact, ours))
     assert np.abs(rounded - values).max() < 0.05 * np.abs(values).max()
-    assert len(encode(ours)) < 0.35 * len(encode(exact)), "a byte instead of four, and its place"
+    assert len(encode(ours)) < 0.35 * len(encode(exact)), "one byte per weight instead of four, and its index"
     for form in WEIGHT_FORMS if ours.image else ():
         expect_close(session(to_onnx(ours, form=form))(obs), Policy(ours, "numpy").predict(obs)[0], ours, obs)
 
@@ -128,7 +127,7 @@ def test_integers(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["paper", "impala"])
 def test_images_of_atari(form):
-    """The whole size once, by way of the file."""
+    """Images of full size, through the bytes of the file."""
     model = make(DQN, spaces.Discrete(6), space=spaces.Box(0, 255, (4, 84, 84), np.uint8), form=form, depth=2, steps=4)
     obs = observe(model, 4)
     network = expect_parity(model, obs, backends=EXACT)
@@ -189,7 +188,7 @@ def test_shrinking_and_ordering(seed):
 
 
 def block_of(channels):
-    """An image of one channel, a stream of so many channels with one residual block, and two outputs; all weights are 1."""
+    """An image of one channel, a stream of ``channels`` with one residual block, and two outputs; all weights are 1."""
 
     def convolution(outputs, inputs, **kwargs):
         weight = np.ones((outputs, inputs, 3, 3), np.float32)
@@ -205,7 +204,7 @@ def block_of(channels):
 
 
 def without(network, *places):
-    """The network without the weights at these places, each the number of a layer and an index of its weights."""
+    """The network without the weights at these places: pairs of a layer's number and an index of its weights."""
     layers = [replace(layer, weight=layer.weight.copy()) for layer in network.layers]
     for layer, index in places:
         layers[layer].weight[index] = 0
@@ -232,7 +231,7 @@ def test_a_channel_of_a_stream_goes_if_nothing_along_it_lives():
 
 @pytest.mark.parametrize(("bias", "left"), [(-1.0, 2), (0.0, 2), (1.0, 3)])
 def test_constants_of_a_stream(bias, left):
-    """Below 0 it is rectified away for the block and behind it; above, zero padding makes it no constant."""
+    """A negative constant is rectified away; a positive one is not constant at the border, because of zero padding."""
     network = without(block_of(3), (0, 1), (2, 1))
     network.layers[0].bias[1] = bias
     assert outputs(network) == [left, 3, left, 2]
@@ -243,11 +242,11 @@ def test_constants_of_a_stream(bias, left):
 @settings(max_examples=60, deadline=None)
 @given(SEEDS, st.booleans())
 def test_rounding(seed, calibrated):
-    """Every layer sees what it will see, and what does not exist stays so."""
+    """Each layer is rounded for the inputs that it will get, and pruned weights stay pruned."""
     rng = np.random.default_rng(seed)
     network = draw_residual_network(rng, quantized=False)
     x = draw_observations(rng, network, 12)
-    small = quantize(network, 8, x if calibrated else None)
+    small = round_weights(network, 8, x if calibrated else None)
     assert not any(after.weight[before.weight == 0].any() for before, after in zip(network.layers, small.layers, strict=True))
     if calibrated:
         for inputs, most in zip(layer_inputs(small, x), small.ranges, strict=False):
@@ -257,7 +256,7 @@ def test_rounding(seed, calibrated):
 
 
 def test_calibration_fits_into_memory(monkeypatch):
-    """In parts, whose outputs are those of the whole."""
+    """Calibration in parts gives nearly the ranges and outputs of calibration as a whole."""
     model = model_of("dqn, impala, deep")
     obs = observe(model, 16)
     whole = compress(model, calibration=obs, backend="numpy").network

@@ -114,7 +114,7 @@ def test_compress_finds_the_games():
     """In a process that has not registered them."""
     code = (
         "from stable_baselines3 import DQN\nfrom stable_baselines3.common.envs import FakeImageEnv\n"
-        "from sb3_sparse.agents.load import make_environment\nfrom sb3_sparse.policies import MinAtarExtractor\n"
+        "from sb3_sparse.agents import make_environment\nfrom sb3_sparse.policies import MinAtarExtractor\n"
         "env = FakeImageEnv(screen_height=10, screen_width=10, n_channels=4, discrete=True, channel_first=True)\n"
         "env.action_space.n = 3\n"
         "kwargs = dict(features_extractor_class=MinAtarExtractor, net_arch=[])\n"

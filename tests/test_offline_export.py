@@ -1,4 +1,4 @@
-"""Offline policies, exported: they act as their model does, and those that are no single network are refused."""
+"""Offline policies: exported ones act as their model does, and those that are not a single network are refused."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore, summarize
-from sb3_sparse.agents.load import load_agent
+from sb3_sparse.agents import load_agent
 from sb3_sparse.cli import main
 from sb3_sparse.cost import Training
 from sb3_sparse.nn import prunable_layers
@@ -48,7 +48,7 @@ METHODS = {
 
 
 def disturb(model, seed=0):
-    """Weights and biases that are far from where a few updates leave them; what is pruned stays so."""
+    """Move weights and biases far from where a few updates leave them; pruned weights stay pruned."""
     generator = th.Generator().manual_seed(seed)
     with th.no_grad():
         for parameter in model.policy.parameters():
@@ -74,7 +74,7 @@ def observe(space=OBSERVATIONS, count=40):
 
 
 def expect_parity(model, obs, *, seen=None, backends=AVAILABLE, **kwargs):
-    """What is exported acts as the model, one observation or a batch, in every backend and from the bytes of its file."""
+    """Check that the exported policy, read from its file, acts as the model: one observation or a batch, in every backend."""
     __tracebackhide__ = True
     seen = obs if seen is None else seen
     expected = model.predict(seen, deterministic=True)[0]
@@ -120,13 +120,16 @@ def test_eight_bits_are_near(name):
     network = compress(model, calibration=obs, backend="numpy").network
     assert network.ranges is not None and all(layer.quantized for layer in network.layers)
     exact, action = model.predict(obs, deterministic=True)[0], Policy(network, "numpy").predict(obs)[0]
-    near = exact == action if name == "discrete_bc" else np.abs(exact - action) < 0.1
-    assert near.mean() > 0.9
+    if name == "discrete_bc":
+        assert np.mean(exact == action) >= 0.95
+    else:
+        # Of ranges of 3 and 4; the largest that was measured is 0.008.
+        assert np.abs(exact - action).max() < 0.02
 
 
 @pytest.mark.parametrize("name", EXPORTED)
 def test_training_grid(name, tmp_path):
-    """The integers and steps are those of training: of the decoder's first layer, those of all its columns."""
+    """The integers and steps are those of training; the steps of the decoder's first layer are those of all its columns."""
     model = trained(name, "qat")
     model.save(tmp_path / "agent")
     loaded = type(model).load(tmp_path / "agent", device="cpu")
@@ -147,7 +150,7 @@ def test_the_latent_variable_is_cut_off():
     assert policy.report().notes[0] == (
         "The VAE's latent variable is 0, its mean, so 4 columns of 'vae.decoder.0' are left out."
     )
-    # Whatever the latent variable's weights are, even where they are the largest of all.
+    # The weights of the latent variable do not matter, even if they are the largest of all.
     with th.no_grad():
         model = disturb(CASES["bc_vae"].make())
         model.policy.vae.decoder[0].weight[:, 3:] = 100.0

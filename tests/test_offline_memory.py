@@ -97,7 +97,7 @@ def test_int8_file_holds_the_network(files, data):
     """Whatever is in it computes what the network does, but for 8 bits."""
     import torch as th
 
-    from sb3_sparse.export.passes.fold import shrink
+    from sb3_sparse.export.passes import shrink
     from sb3_sparse.runtime import Policy
 
     vae = files.pruned(data, 0, "snip").policy.vae

@@ -14,8 +14,8 @@ from minari.data_collector import EpisodeBuffer
 from stable_baselines3.common.save_util import load_from_zip_file
 
 from sb3_sparse import summarize
+from sb3_sparse.agents import load_agent, load_normalization
 from sb3_sparse.agents.archive import read_policy
-from sb3_sparse.agents.load import load_agent, load_normalization
 from sb3_sparse.cli import main
 from sb3_sparse.offline import ALGORITHMS, BCQ, OfflineDataset
 from sb3_sparse.zoo import RECIPES, read_recipe

@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 import sb3_sparse
 from sb3_sparse.export import compress
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
-from sb3_sparse.export.passes.quantize import quantize, round_biases
+from sb3_sparse.export.passes import round_biases, round_weights
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize
 from tests.algorithms import CASES
@@ -57,7 +57,7 @@ def perceptron(head, activation="tanh", bits=8, normalize=None, density=1.0, siz
     layers = [linear(rng, *pair, activation, density) for pair in zip(sizes[1:], sizes, strict=False)]
     layers.append(linear(rng, head.inputs, sizes[-1], "tanh" if head.kind == "unscale" else "identity", density))
     network = Network(sizes[:1], False, normalize, tuple(layers), head)
-    return network if bits == 32 else round_biases(quantize(network, bits))
+    return network if bits == 32 else round_biases(round_weights(network, bits))
 
 
 def session(data):
@@ -119,7 +119,7 @@ def test_convolutions(activation, bits, form):
     first = Layer(normal(rng, 5, 3, 3, 2) / 255, normal(rng, 5), Activation(activation), stride=(2, 1), padding=(1, 2))
     second = Layer(normal(rng, 4, 5, 2, 2) / 4, normal(rng, 4), Activation(activation))
     network = Network((3, 9, 7), True, None, (first, second, linear(rng, 3, 4 * 4 * 9)), HEADS["half"])
-    network = network if bits == 32 else round_biases(quantize(network, bits))
+    network = network if bits == 32 else round_biases(round_weights(network, bits))
     assert_agrees(network, rng.integers(0, 256, (5, 3, 9, 7), dtype=np.uint8), form)
 
 

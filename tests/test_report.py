@@ -11,13 +11,9 @@ import torch as th
 from torch import nn
 
 from sb3_sparse import QATCallback, compress
-from sb3_sparse.export.passes.fold import fold, order, shrink
-from sb3_sparse.export.passes.quantize import quantize, round_biases
-from sb3_sparse.export.report.figure import density, save_densities
-from sb3_sparse.export.report.report import format_table, make_report
-from sb3_sparse.export.report.sizes import entropy_bound, sizes
-from sb3_sparse.export.trace.graph import Graph, trace
-from sb3_sparse.export.trace.modules import Affine
+from sb3_sparse.export.passes import fold, order, round_biases, round_weights, shrink
+from sb3_sparse.export.report import density, entropy_bound, format_table, make_report, save_densities, sizes
+from sb3_sparse.export.trace import Affine, Graph, trace
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Normalize
 from tests.algorithms import CASES
@@ -37,9 +33,10 @@ def report_of(graph=GRAPH, bits=8, calibrated=True):
     original = fold(graph)
     network = shrink(original)
     if bits != 32:
-        network = shrink(quantize(network, bits, np.ones((8, 2), np.float32) if calibrated else None))
+        network = shrink(round_weights(network, bits, np.ones((8, 2), np.float32) if calibrated else None))
     network = round_biases(order(network))
-    return make_report(graph, original, network, calibrated=calibrated, bits=bits), original, network
+    report = make_report(graph, original, network, nbytes=len(encode(network)), calibrated=calibrated, bits=bits)
+    return report, original, network
 
 
 def test_layers_by_hand():
@@ -71,7 +68,7 @@ def test_bytes_by_hand():
     file = io.BytesIO()
     np.savez_compressed(file, **tensors, **{"0.bias": FIRST.bias, "1.bias": LAST.bias})
     assert nbytes["npz compressed float32"] == file.getbuffer().nbytes
-    assert nbytes == sizes(original, network)
+    assert nbytes == sizes(original, len(encode(network)))
 
 
 def test_entropy_bound_by_hand():
@@ -131,14 +128,14 @@ def test_notes_say_what_was_given_up():
     report = report_of(replace(GRAPH, operations=(FIRST, trained)))[0]
     assert report.notes == ("Trained with quantization and left on that grid: actor.mu.",)
     assert [layer.bits for layer in report.layers] == [8, 4], "5 is a number of four bits"
-    # No scale of the rows can hold signs that differ from column to column.
+    # Scales of rows cannot hold signs that differ from column to column.
     norm = Affine(np.array([1, -1, 1, -1], np.float32), np.ones(4, np.float32))
     report = report_of(replace(GRAPH, operations=(FIRST, norm, trained)))[0]
     assert "rounded anew" in report.notes[1] and [layer.bits for layer in report.layers] == [8, 8]
 
 
 def test_bits_of_a_model():
-    """Layers that were trained with 4 bits keep them; the rest gets what was asked for."""
+    """Layers that were trained with 4 bits keep them; the others get the bits that were asked for."""
     model = CASES["td3"].make()
     model.learn(40, callback=QATCallback("actor", start=30, bits=4))
     report = compress(model, bits=6, calibration=np.ones((8, 3))).report()
@@ -183,5 +180,5 @@ def test_the_report_of_a_model_counts_its_actor_alone():
     graph = trace(model)
     assert [layer.name for layer in report.layers] == list(graph.names)
     weights = [module.weight for module in model.actor.modules() if isinstance(module, nn.Linear)]
-    # All but the head of the standard deviation.
+    # The last layer of the actor gives the standard deviation, which the deterministic action does not need.
     assert sum(layer.total for layer in report.layers) == sum(weight.numel() for weight in weights[:-1])

@@ -1,4 +1,4 @@
-"""What rounding costs: integer arithmetic follows the floats, no input spoils the others, the file is small."""
+"""The cost of rounding: integer arithmetic follows the floats, no input spoils the others, the file is small."""
 
 from dataclasses import replace
 
@@ -11,10 +11,9 @@ from stable_baselines3 import SAC
 
 from sb3_sparse import compress
 from sb3_sparse.export.c.integer import simulate
-from sb3_sparse.export.passes.fold import fold
-from sb3_sparse.export.passes.quantize import quantize
-from sb3_sparse.export.report.sizes import sizes
-from sb3_sparse.export.trace.graph import trace
+from sb3_sparse.export.passes import fold, round_weights
+from sb3_sparse.export.report import sizes
+from sb3_sparse.export.trace import trace
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 from sb3_sparse.sparsity import erk
@@ -29,7 +28,7 @@ class Cheetah(gym.Env):
 
 
 def expect_integers_near(model, obs, share=2e-3):
-    """16-bit activations lose next to nothing beside the float activations of the same 8-bit weights."""
+    """Check that 16-bit activations are near the float activations of the same 8-bit weights."""
     network = compress(model, calibration=obs, backend="numpy").network
     inputs = obs.astype(np.float32).reshape(len(obs), *network.shape)
     exact = layer_inputs(network, inputs)[-1]
@@ -81,7 +80,7 @@ def rounding_error(change, offset=0.0, factor=1.0, share=None):
     bound = np.ones(4, np.float32)
     network = Network((17,), False, None, tuple(layers), Head("clip", (4,), -bound, bound))
     exact = layer_inputs(network, x[2000:])[-1]
-    return np.sqrt(np.mean((layer_inputs(quantize(network, 8, x[:2000]), x[2000:])[-1] - exact) ** 2))
+    return np.sqrt(np.mean((layer_inputs(round_weights(network, 8, x[:2000]), x[2000:])[-1] - exact) ** 2))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ def test_one_input_does_not_spoil_the_others(offset, factor, share):
 
 @pytest.mark.parametrize(("sparsity", "most"), [(0.95, 9_000), (0.99, 1_600)])
 def test_the_file_of_a_sparse_actor(sparsity, most):
-    """17-256-256-6, ERK shares of the largest weights: real bytes of the file, header and all."""
+    """Real bytes of the file of a 17-256-256-6 network that keeps its largest weights in ERK shares."""
     model = SAC("MlpPolicy", Cheetah(), buffer_size=1, seed=0, device="cpu")
     actor = model.policy.actor
     weights = {"0": actor.latent_pi[0].weight, "2": actor.latent_pi[2].weight, "mu": actor.mu.weight}
@@ -115,7 +114,7 @@ def test_the_file_of_a_sparse_actor(sparsity, most):
     assert policy.nbytes <= most
     if sparsity == 0.95:
         original = fold(trace(model))
-        assert policy.nbytes <= 1.35 * sizes(original, policy.network, 8)["entropy bound"]
+        assert policy.nbytes <= 1.35 * sizes(original, policy.nbytes, 8)["entropy bound"]
 
 
 def test_a_hook_is_refused():
@@ -128,6 +127,6 @@ def test_a_hook_is_refused():
 
 
 @pytest.mark.parametrize("wrong", ["agent.zip", None])
-def test_what_is_no_model(wrong):
+def test_arguments_that_are_not_a_model(wrong):
     with pytest.raises(ValueError, match="compress takes a model"):
         compress(wrong)

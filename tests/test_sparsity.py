@@ -54,7 +54,11 @@ def total_of(scores):
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_schedules_are_values(name):
     schedule = SCHEDULES[name](final=0.5, initial=0.1, start=0.2, end=0.8)
-    assert schedule == eval(repr(schedule), {kind.__name__: kind for kind in SCHEDULES.values()}) == pickle.loads(pickle.dumps(schedule))
+    assert (
+        schedule
+        == eval(repr(schedule), {kind.__name__: kind for kind in SCHEDULES.values()})
+        == pickle.loads(pickle.dumps(schedule))
+    )
     values = [schedule(p) for p in np.linspace(0, 1, 101)]
     assert values == sorted(values) and all(0.1 <= value <= 0.5 for value in values)
     assert schedule(0.19) == 0.1 and schedule(0.8) == schedule(1.0) == 0.5, "exact on both sides of the window"

@@ -1,1 +1,27 @@
-"""Any trained agent: loaded from its zip, measured, and compared with its compressed policy."""
+"""
+Any trained agent of SB3, sb3-contrib or :mod:`sb3_sparse.offline`: loaded from its files, played in its environment, and
+compared with its exported policy.
+"""
+
+from sb3_sparse.agents.compare import compress_agent
+from sb3_sparse.agents.environment import make_environment
+from sb3_sparse.agents.latency import Latency, measure_latency
+from sb3_sparse.agents.load import ALGORITHMS, load_agent
+from sb3_sparse.agents.normalization import load_normalization
+from sb3_sparse.agents.returns import Act, Returns, model_act, play, play_observations, play_returns
+
+__all__ = [
+    "ALGORITHMS",
+    "Act",
+    "Latency",
+    "Returns",
+    "compress_agent",
+    "load_agent",
+    "load_normalization",
+    "make_environment",
+    "measure_latency",
+    "model_act",
+    "play",
+    "play_observations",
+    "play_returns",
+]

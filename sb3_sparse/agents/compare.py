@@ -1,10 +1,9 @@
-"""``sb3-sparse compress``: an SB3 zip in; files, figures and an honest comparison out."""
+"""``sb3-sparse compress``: from an SB3 zip to files, figures and an honest comparison."""
 
 import json
 import os
 import platform
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -15,22 +14,14 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_sparse.agents.load import load_agent, load_normalization, make_environment
-from sb3_sparse.agents.measure import (
-    Latency,
-    Returns,
-    measure_latency,
-    model_act,
-    play_observations,
-    play_returns,
-)
-from sb3_sparse.export.passes.fold import fold
-from sb3_sparse.export.policy import CompressedPolicy, compress
-from sb3_sparse.export.report.figure import save_densities
-from sb3_sparse.export.report.report import Report
-from sb3_sparse.export.trace.graph import trace
-from sb3_sparse.runtime import BACKENDS, load
-from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.agents.environment import make_environment
+from sb3_sparse.agents.files import write_files
+from sb3_sparse.agents.latency import Latency, measure_latency
+from sb3_sparse.agents.load import load_agent
+from sb3_sparse.agents.normalization import load_normalization
+from sb3_sparse.agents.returns import Act, Returns, model_act, play_observations, play_returns
+from sb3_sparse.export import Original, compress_network, read_model
+from sb3_sparse.runtime import BACKENDS, Policy, load
 
 #: Names in tables and in report.json.
 SB3_ZIP, SB3_PREDICT = "SB3 zip", "SB3 predict"
@@ -44,7 +35,7 @@ class Agent:
 
     :param path: Its zip.
     :param model: The model.
-    :param original: What its policy computes.
+    :param original: Its policy as it was trained.
     :param normalization: The statistics of its observations, if they are normalized.
     :param env: Name of its environment, if it is known.
     :param venv: The environment.
@@ -52,10 +43,15 @@ class Agent:
 
     path: Path
     model: BaseAlgorithm
-    original: Network
+    original: Original
     normalization: VecNormalize | None
     env: str | None
     venv: VecEnv | None
+
+    @property
+    def act(self) -> Act:
+        """The model's deterministic policy."""
+        return model_act(self.model, self.normalization)
 
 
 def compress_agent(
@@ -73,19 +69,19 @@ def compress_agent(
     latency: bool = True,
 ) -> None:
     """
-    Write ``<agent>.sb3s``, ``<agent>.h``, ``<agent>.onnx``, ``densities.png`` and ``report.json``, and print what is in the
-    last one. Loading a zip unpickles it: only load files that you trust.
+    Write ``<agent>.sb3s``, ``<agent>.h``, ``<agent>.onnx``, ``densities.png`` and ``report.json``, and print the contents of
+    the report. Loading a zip unpickles it: only load files that you trust.
 
     :param path: An SB3 zip.
-    :param out: Folder to write to; it is made if need be.
-    :param env: Name of the environment; without, there is neither a calibration nor a comparison of returns.
+    :param out: Folder to write to; it is made if it does not exist.
+    :param env: Name of the environment; without it there is neither a calibration nor a comparison of returns.
     :param env_kwargs: Arguments of the environment.
-    :param algorithm: Name of the algorithm, if the zip does not say.
-    :param vecnormalize: Statistics of ``VecNormalize``; by default those that lie where SB3 and rl-zoo3 save them.
+    :param algorithm: Name of the algorithm, if the zip does not say it.
+    :param vecnormalize: Statistics of ``VecNormalize``; by default found where SB3 and rl-zoo3 save them.
     :param bits: Bits per weight, 2 to 8, or 32.
     :param calibration_steps: Number of observations to calibrate with, from the model's own episodes.
     :param episodes: Number of episodes to compare returns over.
-    :param seed: Seed of the first episode; the others have the next ones, and those for calibration follow after them.
+    :param seed: Seed of the first episode; the others have the next seeds, and the episodes for calibration those after them.
     :param latency: Whether to measure times.
     :raises ValueError: if an argument is wrong, or something in the model cannot be exported; nothing is written then
     :raises OSError: if a file cannot be read or written
@@ -97,16 +93,17 @@ def compress_agent(
     agent = _load(path, env, env_kwargs, algorithm, vecnormalize)
     try:
         observations = _observations(agent, calibration_steps, seed + episodes)
-        policy = compress(agent.model, bits, observations, normalization=agent.normalization)
+        compressed = compress_network(agent.original, bits, observations)
         out.mkdir(parents=True, exist_ok=True)
         compact = out / f"{path.stem}.sb3s"
-        policy.save(compact)
-        report = policy.report()
-        report = replace(report, nbytes={SB3_ZIP: path.stat().st_size, **report.nbytes})
-        print(f"\n{report}")
-        written = [compact.name, *_write_forms(agent, policy, report, out), "report.json"]
-        returns = _compare(agent, compact, range(seed, seed + episodes))
-        times = _time(agent, compact, observations) if latency else None
+        compact.write_bytes(compressed.data)
+        report = replace(compressed.report, nbytes={SB3_ZIP: path.stat().st_size, **compressed.report.nbytes})
+        print(f"\n{report}\n")
+        written = [compact.name, *write_files(path.stem, agent.original, compressed, out), "report.json"]
+        # Loaded from the file, as its user does.
+        exported = load(compact)
+        returns = None if agent.venv is None else _compare(agent, agent.venv, exported, range(seed, seed + episodes))
+        times = _time(agent, exported, compact, observations) if latency else None
     finally:
         if agent.venv is not None:
             agent.venv.close()
@@ -145,8 +142,8 @@ def _load(
     found = load_normalization(path, env, vecnormalize)
     print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
     normalization = None if found is None else found[1]
-    # What cannot be exported is refused before anything is played.
-    original = fold(trace(model, normalization))
+    # A model that cannot be exported is refused before any episode is played.
+    original = read_model(model, normalization)
     venv = None if env is None else make_environment(env, model, env_kwargs)
     return Agent(path, model, original, normalization, env, venv)
 
@@ -157,58 +154,29 @@ def _observations(agent: Agent, count: int, seed: int) -> NDArray[Any] | None:
     if agent.venv is None or count == 0:
         return None
     print(f"{count} observations for calibration ...", flush=True)
-    return play_observations(agent.venv, model_act(agent.model, agent.normalization), count, seed)
+    return play_observations(agent.venv, agent.act, count, seed)
 
 
-def _write_forms(agent: Agent, policy: CompressedPolicy, report: Report, out: Path) -> list[str]:
-    """All files but the compact one, if they can be: what needs a missing package, or cannot hold this policy, says so."""
-    forms: Mapping[str, Callable[[Path], None]] = {
-        f"{agent.path.stem}.h": lambda file: policy.to_c(file, name=_c_name(agent.path.stem)),
-        f"{agent.path.stem}.onnx": policy.to_onnx,
-        "densities.png": lambda file: save_densities(file, report, agent.original, policy.network),
-    }
-    written = []
-    print()
-    for name, write in forms.items():
-        try:
-            write(out / name)
-            written.append(name)
-        except (ImportError, ValueError) as error:
-            # One of an earlier run would not belong to the rest.
-            (out / name).unlink(missing_ok=True)
-            print(f"no {name}: {error}", flush=True)
-    return written
-
-
-def _c_name(stem: str) -> str:
-    """The name of a file as a C identifier, so that headers of several agents can be included together."""
-    name = re.sub(r"\W+", "_", stem.lower(), flags=re.ASCII).strip("_")
-    return name if re.match("[a-z]", name) and name != "sb3s" else f"policy_{name}".rstrip("_")
-
-
-def _compare(agent: Agent, compact: Path, seeds: range) -> Returns | None:
-    """Returns of the model and of the file, loaded anew as its user does."""
-    if agent.venv is None:
-        return None
+def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range) -> Returns:
     print(f"{len(seeds)} episodes of {agent.env} each ...", flush=True)
-    exported = load(compact)
-    before = play_returns(agent.venv, model_act(agent.model, agent.normalization), seeds)
-    after = play_returns(agent.venv, lambda observation: exported.predict(observation)[0], seeds)
+    before = play_returns(venv, agent.act, seeds)
+    after = play_returns(venv, lambda observation: exported.predict(observation)[0], seeds)
     returns = Returns(tuple(seeds), tuple(before), tuple(after))
     print(f"{returns}\n", flush=True)
     return returns
 
 
-def _time(agent: Agent, compact: Path, observations: NDArray[Any] | None) -> Latency:
+def _time(agent: Agent, exported: Policy, compact: Path, observations: NDArray[Any] | None) -> Latency:
     if observations is None:
         space = agent.model.observation_space
         space.seed(0)
         observations = np.stack([space.sample() for _ in range(256)])
-    contestants: dict[str, Callable[[NDArray[Any]], object]] = {SB3_PREDICT: model_act(agent.model, agent.normalization)}
+    contestants: dict[str, Callable[[NDArray[Any]], object]] = {SB3_PREDICT: agent.act}
     for backend in BACKENDS:
         try:
             if backend != "auto":
-                contestants[backend] = load(compact, backend).predict
+                policy = exported if backend == exported.backend else load(compact, backend)
+                contestants[backend] = policy.predict
         except RuntimeError as error:
             print(str(error).splitlines()[0])
     latency = measure_latency(contestants, observations)

@@ -14,8 +14,10 @@ from sb3_sparse.nn.layers import (
 )
 from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks, second_moments
+from sb3_sparse.nn.path import ActionPath
 
 __all__ = [
+    "ActionPath",
     "DenseGradients",
     "Layer",
     "MaskedConv2d",

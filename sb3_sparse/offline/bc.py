@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
+from sb3_sparse.nn import ActionPath
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import VAE, Head
@@ -55,6 +56,18 @@ class VAEPolicy(OfflinePolicy):
             latents.normal_().clamp_(-self.latent_clip, self.latent_clip)
         return self._shaped(self.vae.decode(features, latents))
 
+    def action_path(self) -> ActionPath:
+        """
+        :return: The modules of the deterministic action, for the exporter
+        """
+        return ActionPath(
+            self.vae.features_extractor,
+            (self.vae.decoder,),
+            calls=("features", "decode", "_shaped"),
+            zero_inputs=self.vae.latent_dim,
+            zero_reason="The VAE's latent variable is 0, its mean",
+        )
+
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"latent_dim": self.latent_dim, "latent_clip": self.latent_clip}
         return super()._get_constructor_parameters() | own
@@ -71,6 +84,12 @@ class MLPPolicy(OfflinePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self._shaped(self.actor(self.actor.features(observation)))
+
+    def action_path(self) -> ActionPath:
+        """
+        :return: The modules of the deterministic action, for the exporter
+        """
+        return ActionPath(self.actor.features_extractor, (self.actor.mlp,), calls=("features", "_shaped"))
 
 
 #: The policy of each mode.

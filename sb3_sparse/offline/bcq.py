@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
+from sb3_sparse.nn import ActionPath
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import VAE, Head, TwinCritic
@@ -94,6 +95,15 @@ class BCQPolicy(OfflinePolicy):
         values = self.critic.q1(features.repeat_interleave(len(self.candidates), dim=0), actions)
         best = values.view(len(features), -1).argmax(dim=1)
         return self._shaped(actions.view(*latents.shape[:2], -1)[th.arange(len(features), device=best.device), best])
+
+    def action_path(self) -> ActionPath:
+        """
+        :raises ValueError: always, for the exporter: the action is not the output of one network
+        """
+        raise ValueError(
+            "BCQ lets a critic choose among many actions that a VAE proposes, which is not a single network and cannot be "
+            "exported: clone the actions that it takes with BC, and export that"
+        )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("phi", "n_eval_actions", "latent_dim")}

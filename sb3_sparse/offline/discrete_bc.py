@@ -9,6 +9,7 @@ from stable_baselines3.common.type_aliases import GymEnv, PyTorchObs, Schedule
 from torch import Tensor
 from torch.nn import functional as F
 
+from sb3_sparse.nn import ActionPath
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import Head
@@ -32,6 +33,12 @@ class DiscreteBCPolicy(OfflinePolicy):
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         logits: Tensor = self.actor(self.actor.features(observation))
         return logits.argmax(dim=1) if deterministic else logits.softmax(dim=1).multinomial(1).squeeze(1)
+
+    def action_path(self) -> ActionPath:
+        """
+        :return: The modules of the deterministic action, for the exporter
+        """
+        return ActionPath(self.actor.features_extractor, (self.actor.mlp,), calls=("features",))
 
 
 class DiscreteBC(OfflineAlgorithm):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from typing_extensions import Unpack
 
+from sb3_sparse.nn import ActionPath
 from sb3_sparse.offline.algorithm import OfflineAlgorithm
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.networks import Head
@@ -67,6 +68,15 @@ class DiscreteBCQPolicy(OfflinePolicy):
 
     def _predict(self, observation: PyTorchObs, deterministic: bool = False) -> Tensor:
         return self.best_action(observation).squeeze(1)
+
+    def action_path(self) -> ActionPath:
+        """
+        :raises ValueError: always, for the exporter: the action is not the output of one network
+        """
+        raise ValueError(
+            "DiscreteBCQ takes the best action by its Q-network among those that another network finds likely, which is not a "
+            "single network and cannot be exported: clone the actions that it takes with DiscreteBC, and export that"
+        )
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"threshold": self.threshold}

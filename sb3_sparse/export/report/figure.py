@@ -1,14 +1,14 @@
-"""A picture of where the weights are: the density of every layer, before and after. Needs matplotlib, which is optional."""
+"""A figure of where the weights are: the density of every layer, before and after. Needs the optional matplotlib."""
 
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.export.report.report import Report
+from sb3_sparse.export.report.contents import Report
 from sb3_sparse.runtime.network.records import Network
 
-#: Larger masks are averaged over blocks, or single weights would be lost between pixels.
+#: Most rows and columns of a picture. Larger masks are averaged over blocks, or single weights would be lost between pixels.
 _PIXELS = 128
 
 
@@ -32,7 +32,7 @@ def save_densities(path: Path, report: Report, original: Network, network: Netwo
     Draw the density of every layer: the model in the upper row, the exported policy in the lower one.
 
     :param path: Where to write; the name ends in .png.
-    :param report: What became of the layers.
+    :param report: The report of the export.
     :param original: The network as it was trained.
     :param network: The network that was exported.
     :raises ImportError: without matplotlib

@@ -1,9 +1,8 @@
 """
-Bytes of a policy in one format and another: real bytes where the format is one, and its own name where it is only a count.
+Bytes of a policy in several formats. Every size is that of a real file, but for the two that are named as a count and a bound.
 
-All formats but the compact file hold the network as it was trained, without removing dead neurons: what the format makes of
-a sparse network is compared, not what the passes before it do. Statistics of ``VecNormalize`` count in the compact file alone,
-which cannot do without them.
+All formats but the compact file hold the network as it was trained, with its dead neurons: the table compares how formats
+store a sparse network, not the passes before them. Only the compact file includes the statistics of ``VecNormalize``.
 """
 
 import io
@@ -13,16 +12,15 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.records import Floats, Layer, Network
 
 DENSE, COMPACT = "dense float32", "compact file"
 
 
-def sizes(original: Network, network: Network, bits: int = 8) -> dict[str, int]:
+def sizes(original: Network, compact: int, bits: int = 8) -> dict[str, int]:
     """
     :param original: The network as it was trained.
-    :param network: What became of it.
+    :param compact: Bytes of the compact file of the network that was exported.
     :param bits: Bits per weight that the entropy bound rounds to.
     :return: Bytes by the name of the format
     """
@@ -34,7 +32,7 @@ def sizes(original: Network, network: Network, bits: int = 8) -> dict[str, int]:
         "dense int8 (with float32 bias and scale per row)": total + 8 * rows,
         "torch COO float32": _coo_bytes(weights, biases),
         "npz compressed float32": _npz_bytes(weights, biases),
-        COMPACT: len(encode(network)),
+        COMPACT: compact,
         "papers' value-only count": sum(int(np.count_nonzero(weight)) for weight in weights),
         "entropy bound": ceil(sum(entropy_bound(layer, bits) for layer in original.layers)),
     }
@@ -42,13 +40,13 @@ def sizes(original: Network, network: Network, bits: int = 8) -> dict[str, int]:
 
 def entropy_bound(layer: Layer, bits: int = 8) -> float:
     """
-    What a layer takes if its mask and its values are coded as well as can be, each without knowing more than frequencies:
+    Bytes of a layer whose mask and values are each coded as well as their frequencies alone allow:
 
         n * H(d) / 8  +  d * n * H(values) / 8  +  4 * out        H(p) = -sum p * log2 p
 
     with n weights, a share of d that are not zero, and a bias of 16 bits and a scale of 16 bits (fp16) per row. By Shannon's
     source coding theorem no code does better for zeros that are scattered at random and values that do not depend on each
-    other (Shannon 1948, theorem 9); it bounds nothing that knows more, or that has removed neurons first.
+    other (Shannon 1948, theorem 9). A code that knows more, or that removes neurons first, may be shorter.
 
     :param layer: A layer; unless it is quantized, its rows are rounded plainly to ``scale = max|row| / (2**(bits - 1) - 1)``.
     :param bits: Bits per weight.
@@ -76,7 +74,7 @@ def _entropy(counts: NDArray[np.int64]) -> float:
 
 
 def _coo_bytes(weights: list[Floats], biases: list[Floats]) -> int:
-    """What ``torch.save`` writes of sparse matrices; kernels are flattened, which saves two of four indices."""
+    """Bytes that ``torch.save`` writes for sparse matrices; kernels are flattened, which saves two of four indices."""
     tensors = {f"{i}.weight": th.from_numpy(weight.reshape(len(weight), -1)).to_sparse() for i, weight in enumerate(weights)}
     tensors.update({f"{i}.bias": th.from_numpy(bias) for i, bias in enumerate(biases)})
     file = io.BytesIO()

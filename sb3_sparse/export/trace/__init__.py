@@ -1,1 +1,8 @@
-"""A trained SB3 model as the short list of records that the runtime knows."""
+"""A trained SB3 model as a short list of records: the modules that its observations pass, or a refusal that names a module."""
+
+from sb3_sparse.export.trace.graph import Affine, Graph
+from sb3_sparse.export.trace.model import trace
+from sb3_sparse.export.trace.modules import MODULES, records
+from sb3_sparse.export.trace.paths import PATHS, find_path
+
+__all__ = ["MODULES", "PATHS", "Affine", "Graph", "find_path", "records", "trace"]

@@ -1,25 +1,19 @@
-"""What an exported policy is worth: its return and its latency, side by side with those of the model that it came from."""
+"""Episodes of an agent: its observations, and its returns next to those of its exported policy."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from time import perf_counter_ns
 from typing import Any
 
 import numpy as np
-import torch as th
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_sparse.export.report.report import format_table
+from sb3_sparse.export.report import format_table
 
-#: From one observation, as the environment gives it, to one action.
+#: A policy: from one observation, as the environment gives it, to one action.
 Act = Callable[[NDArray[Any]], NDArray[Any]]
-
-#: Rounds of a latency measurement, timed calls of each contestant per round, and calls before them that are not timed.
-_ROUNDS, _CALLS, _WARM = 9, 200, 20
 
 
 def model_act(model: BaseAlgorithm, normalization: VecNormalize | None) -> Act:
@@ -41,7 +35,7 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], floa
     :param venv: One environment with a ``Monitor``.
     :param act: The policy.
     :param seed: Seed of the episode.
-    :return: Every observation that the policy has acted on, with the episode's return after the last one, else None
+    :return: The observations that the policy acts on; the last one with the return of the episode, the others with None
     """
     venv.seed(seed)
     observations = venv.reset()
@@ -51,7 +45,7 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], floa
         # The environment may write the next one into the same memory.
         observation = observations[0].copy()
         observations, _, _, infos = venv.step(np.asarray(act(observation))[None])
-        # Not "done": an Atari game goes on after a life is lost. Monitor sums what the game gives, without clipping.
+        # Not "done": an Atari game goes on after a life is lost. Monitor sums the rewards of the game before they are clipped.
         total = float(infos[0]["episode"]["r"]) if "episode" in infos[0] else None
         yield observation, total
 
@@ -71,12 +65,12 @@ def play_observations(venv: VecEnv, act: Act, count: int, seed: int) -> NDArray[
     :param venv: One environment.
     :param act: The policy.
     :param count: How many observations to collect.
-    :param seed: Seed of the first episode; those that follow have the next ones.
+    :param seed: Seed of the first episode; the next episodes have the next seeds.
     :return: The observations, ``[count, ...]``
     """
     observations: list[NDArray[Any]] = []
     while len(observations) < count:
-        # To its end even if there are enough: what follows must begin with a new episode.
+        # An episode is played to its end even if there are enough, so that the next call begins a new one.
         for observation, _ in play(venv, act, seed):
             if len(observations) < count:
                 observations.append(observation)
@@ -100,7 +94,7 @@ class Returns:
 
     @property
     def ratio(self) -> float | None:
-        """Mean return of the exported policy over that of the model; None unless the latter is positive."""
+        """Mean return of the exported policy over the mean return of the model; None unless the latter is positive."""
         mean = statistics.fmean(self.model)
         return statistics.fmean(self.exported) / mean if mean > 0 else None
 
@@ -133,70 +127,3 @@ class Returns:
         mean, error = self.difference
         difference = f"difference {mean:,.2f}, standard error {error:,.2f}, {len(self.seeds)} episodes, same seeds"
         return f"{format_table(rows)}\n{difference}"
-
-
-@dataclass(frozen=True)
-class Latency:
-    """
-    Times of one call, in microseconds.
-
-    :param times: Times of all calls by contestant, ``[rounds * calls]``; the first is what the others are compared with.
-    """
-
-    times: Mapping[str, NDArray[np.float64]]
-
-    def to_dict(self) -> dict[str, dict[str, float]]:
-        """
-        :return: Median, 99th percentile and how many times faster than the first, by contestant
-        """
-        medians = {name: float(np.median(times)) for name, times in self.times.items()}
-        first = next(iter(medians.values()))
-        return {
-            name: {"median": medians[name], "p99": float(np.percentile(times, 99)), "speedup": first / medians[name]}
-            for name, times in self.times.items()
-        }
-
-    def __str__(self) -> str:
-        rows = [("latency, one observation", "median us", "p99 us", "SB3 / this")]
-        for name, row in self.to_dict().items():
-            rows.append((name, f"{row['median']:.2f}", f"{row['p99']:.2f}", f"{row['speedup']:.1f}"))
-        return format_table(rows)
-
-
-def measure_latency(contestants: Mapping[str, Callable[[NDArray[Any]], object]], observations: NDArray[Any]) -> Latency:
-    """
-    Time single calls, in one process and thread. The contestants take turns, in an order drawn anew in every round, so that
-    a busy machine slows all alike.
-
-    :param contestants: Policies by name; the first is what the others are compared with.
-    :param observations: ``[n, ...]``, used one after the other.
-    :return: The times of the calls
-    """
-    inputs = [np.ascontiguousarray(observation) for observation in observations[:1024]]
-    times: dict[str, list[int]] = {name: [] for name in contestants}
-    order = np.random.default_rng(0)
-    with _one_thread():
-        for _ in range(_ROUNDS):
-            for name in order.permutation(list(contestants)):
-                times[name] += _time(contestants[name], inputs)
-    return Latency({name: np.array(values) / 1e3 for name, values in times.items()})
-
-
-def _time(act: Callable[[NDArray[Any]], object], inputs: list[NDArray[Any]]) -> list[int]:
-    times = []
-    for call in range(_WARM + _CALLS):
-        observation = inputs[call % len(inputs)]
-        start = perf_counter_ns()
-        act(observation)
-        times.append(perf_counter_ns() - start)
-    return times[_WARM:]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = th.get_num_threads()
-    th.set_num_threads(1)
-    try:
-        yield
-    finally:
-        th.set_num_threads(threads)

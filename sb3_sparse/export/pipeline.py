@@ -1,0 +1,87 @@
+"""
+The steps of an export, in order:
+
+    trace       the model as a graph of layers, or an error that names the module that cannot be exported
+    fold        batch norm and image scaling go into the layers
+    shrink      dead neurons go
+    round       weights become integers, and some of them zero
+    shrink      the neurons that died of it go
+    order       equal counts of weights stand together
+    encode      the bytes of the compact file
+
+:func:`read_model` does the first two and :func:`compress_network` the others, so that a caller learns what cannot be exported
+before it spends minutes on calibration observations.
+"""
+
+from typing import Any, NamedTuple
+
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_sparse.export.calibration import calibration_inputs
+from sb3_sparse.export.passes import PASSES, fold, order, round_biases, round_weights, shrink
+from sb3_sparse.export.report import Report, make_report
+from sb3_sparse.export.trace import Graph, trace
+from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.network.capabilities import require_known
+from sb3_sparse.runtime.network.records import Network
+
+
+class Original(NamedTuple):
+    """
+    The policy of a model as it was trained.
+
+    :param graph: Its layers as they were traced.
+    :param network: The same, folded.
+    """
+
+    graph: Graph
+    network: Network
+
+
+class Compressed(NamedTuple):
+    """
+    An exported policy.
+
+    :param network: The network.
+    :param report: The report of the export.
+    :param data: The bytes of the compact file.
+    """
+
+    network: Network
+    report: Report
+    data: bytes
+
+
+def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Original:
+    """
+    :param model: See :func:`~sb3_sparse.export.compress`.
+    :param normalization: The statistics that its observations were normalized with, if they were.
+    :return: Its policy
+    :raises ValueError: if it cannot be exported; the sentence names the reason
+    """
+    graph = trace(model, normalization)
+    network = fold(graph)
+    require_known(network, PASSES)
+    return Original(graph, network)
+
+
+def compress_network(original: Original, bits: int = 8, calibration: NDArray[Any] | None = None) -> Compressed:
+    """
+    :param original: The policy as it was trained.
+    :param bits: See :func:`~sb3_sparse.export.compress`.
+    :param calibration: See :func:`~sb3_sparse.export.compress`.
+    :return: The exported policy
+    :raises ValueError: if the number of bits or the calibration observations are wrong
+    """
+    if not isinstance(bits, int) or isinstance(bits, bool) or bits not in (*range(2, 9), 32):
+        raise ValueError(f"bits={bits!r}: give a number from 2 to 8, or 32 for float weights")
+    observations = None if calibration is None else calibration_inputs(original.network, calibration)
+    network = shrink(original.network)
+    if bits != 32:
+        network = shrink(round_weights(network, bits, observations))
+    network = round_biases(order(network))
+    data = encode(network)
+    report = make_report(*original, network, nbytes=len(data), calibrated=observations is not None, bits=bits)
+    return Compressed(network, report, data)

@@ -1,0 +1,69 @@
+"""Collect the report of an export from the graph, the network as it was trained, and the network that was exported."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from sb3_sparse.export.report.contents import LayerReport, Report
+from sb3_sparse.export.report.sizes import sizes
+from sb3_sparse.export.trace import Affine, Graph
+from sb3_sparse.runtime.network.records import Layer, Network
+
+
+def make_report(graph: Graph, original: Network, network: Network, *, nbytes: int, calibrated: bool, bits: int) -> Report:
+    """
+    :param graph: The traced model.
+    :param original: The same, folded.
+    :param network: The exported network, with as many layers.
+    :param nbytes: Bytes of its compact file.
+    :param calibrated: Whether there were observations to calibrate with.
+    :param bits: Bits per weight that were asked for, 32 for float.
+    :return: The report
+    """
+    # The tanh after a clipped mean is a layer of its own, which the model does not have.
+    names = [*graph.names, *["squash"] * (len(original.layers) - len(graph.names))]
+    layers = tuple(
+        LayerReport(
+            name=name,
+            shape=tuple(before.weight.shape),
+            total=before.weight.size,
+            nonzero=int(np.count_nonzero(before.weight)),
+            shape_after=tuple(after.weight.shape),
+            nonzero_after=int(np.count_nonzero(after.weight)),
+            dead_neurons=before.outputs - after.outputs,
+            bits=_trained_bits(before) if before.quantized else bits if after.quantized else 32,
+        )
+        for name, before, after in zip(names, original.layers, network.layers, strict=True)
+    )
+    notes = tuple(_notes(graph, original, layers, calibrated=calibrated))
+    return Report(layers, sizes(original, nbytes, min(bits, 8)), notes)
+
+
+def _trained_bits(layer: Layer) -> int:
+    """Training sets the scale such that the largest weight is the largest integer."""
+    return max(2, int(np.abs(layer.weight.astype(np.int64)).max()).bit_length() + 1)
+
+
+def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, calibrated: bool) -> Iterable[str]:
+    yield from graph.notes
+    if graph.normalize is not None:
+        yield "VecNormalize is part of the policy: it takes observations as the environment gives them."
+    affines = [operation for operation in graph.operations if isinstance(operation, Affine)]
+    if any(affine.shift.any() for affine in affines):
+        yield "Batch norm was folded into the layers around it."
+    trained = [layer for layer in graph.operations if isinstance(layer, Layer) and layer.quantized]
+    kept = [report for report, layer in zip(layers, original.layers, strict=True) if layer.quantized]
+    if kept:
+        yield f"Trained with quantization and left on that grid: {', '.join(layer.name for layer in kept)}."
+    if len(trained) > len(kept):
+        yield f"Trained with quantization, but rounded anew for a batch norm that was folded in: {len(trained) - len(kept)}."
+    if any(layer.bits == 32 for layer in layers):
+        yield "Weights that were float stay float32: nothing was rounded, and there is no integer-only C code."
+        return
+    if not calibrated and len(kept) < len(layers):
+        how = "rounded plainly" if original.layers[0].convolution else "rounded for inputs guessed from its weights"
+        yield f"Without calibration observations the network was {how}: give some if the return suffers."
+    if original.residual:
+        yield "There is no integer-only C code for residual layers."
+    elif not calibrated:
+        yield "Without calibration observations the range of the activations is unknown: no integer-only C code."

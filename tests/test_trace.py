@@ -1,0 +1,125 @@
+"""Tracing: every module in the table computes what torch computes, and a policy may say its own path to an action."""
+
+import numpy as np
+import pytest
+import torch as th
+from sb3_contrib.common.torch_layers import BatchRenorm1d
+from stable_baselines3 import TD3
+from stable_baselines3.td3.policies import TD3Policy
+from torch import nn
+
+from sb3_sparse import compress
+from sb3_sparse.export.passes import fold
+from sb3_sparse.export.trace import MODULES, PATHS, Graph
+from sb3_sparse.export.trace.chain import chain
+from sb3_sparse.nn import ActionPath, MaskedConv2d, MaskedLinear
+from sb3_sparse.policies.extractors import ResidualBlock
+from sb3_sparse.runtime.network.records import Head
+from sb3_sparse.runtime.network.reference import layer_inputs
+from tests.algorithms import CASES
+
+#: One of each, for four units or channels.
+EXAMPLES = {
+    nn.Linear: lambda: nn.Linear(4, 4),
+    MaskedLinear: lambda: MaskedLinear(4, 4),
+    nn.Conv2d: lambda: nn.Conv2d(4, 4, (3, 2), stride=(2, 1), padding=(1, 0)),
+    MaskedConv2d: lambda: MaskedConv2d(4, 4, 2),
+    ResidualBlock: lambda: ResidualBlock(4),
+    nn.BatchNorm1d: lambda: nn.BatchNorm1d(4),
+    nn.BatchNorm2d: lambda: nn.BatchNorm2d(4),
+    BatchRenorm1d: lambda: BatchRenorm1d(4),
+    nn.MaxPool2d: lambda: nn.MaxPool2d(3, 2, 1),
+    nn.ReLU: nn.ReLU,
+    nn.ReLU6: nn.ReLU6,
+    nn.LeakyReLU: lambda: nn.LeakyReLU(0.3),
+    nn.ELU: lambda: nn.ELU(1.7),
+    nn.SiLU: nn.SiLU,
+    nn.Tanh: nn.Tanh,
+    nn.Sigmoid: nn.Sigmoid,
+    nn.Hardtanh: lambda: nn.Hardtanh(-0.4, 0.6),
+    nn.Flatten: nn.Flatten,
+    nn.Identity: nn.Identity,
+    nn.Dropout: nn.Dropout,
+}
+IMAGES = (nn.Conv2d, MaskedConv2d, ResidualBlock, nn.BatchNorm2d, nn.MaxPool2d)
+
+
+def randomize(module):
+    """The module with random parameters and running statistics, ready for evaluation."""
+    generator = th.Generator().manual_seed(0)
+    with th.no_grad():
+        for tensor in (*module.parameters(), *module.buffers()):
+            if tensor.is_floating_point() and tensor.ndim:
+                tensor.copy_(th.rand(tensor.shape, generator=generator) + 0.2 if tensor.ndim == 1 else tensor * 2)
+    return module.eval()
+
+
+@pytest.mark.parametrize("kind", MODULES, ids=lambda kind: kind.__name__)
+def test_every_module_in_the_table(kind):
+    th.manual_seed(0)
+    shape, before = ((2, 9, 8), nn.Conv2d(2, 4, 3)) if kind in IMAGES else ((5,), nn.Linear(5, 4))
+    x = th.randn(7, *shape)
+    front = nn.Sequential(before, EXAMPLES[kind](), nn.Flatten())
+    model = randomize(nn.Sequential(*front, nn.Linear(randomize(front)(x).shape[1], 3)))
+    operations, names = chain(((str(index), module) for index, module in enumerate(model)), {})
+    bound = np.full(3, np.inf, np.float32)
+    graph = Graph(shape, False, None, tuple(operations), tuple(names), Head("clip", (3,), -bound, bound))
+    expected = model(x).detach().numpy()
+    np.testing.assert_allclose(layer_inputs(fold(graph), x.numpy())[-1], expected, rtol=1e-4, atol=1e-5)
+    assert names[0] == "0" and names[-1] == "3"
+
+
+def test_every_policy_in_the_table_is_tested():
+    """The tests of the export iterate over these algorithms."""
+    covered = {base for case in CASES.values() for base in PATHS if issubclass(case.sparse_policy, base)}
+    assert covered == set(PATHS)
+
+
+class OwnPath(TD3Policy):
+    """Acts without the actor's ``forward``, and says so to the exporter."""
+
+    def _predict(self, observation, deterministic=False):
+        return self.act(observation)
+
+    def action_path(self):
+        return ActionPath(self.actor.features_extractor, (self.actor.mu,), calls=("act",))
+
+    def act(self, observation):
+        return self.actor.mu(observation)
+
+
+class OwnAct(OwnPath):
+    def act(self, observation):
+        return -super().act(observation)
+
+
+class OwnPredict(OwnPath):
+    def _predict(self, observation, deterministic=False):
+        return -super()._predict(observation)
+
+
+def make(policy):
+    return TD3(policy, "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=1, seed=0, device="cpu")
+
+
+def test_a_policy_says_its_own_path():
+    model = make(OwnPath)
+    obs = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    policy = compress(model, bits=32, backend="numpy")
+    np.testing.assert_allclose(policy.predict(obs)[0], model.predict(obs, deterministic=True)[0], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [(OwnAct, r"the policy OwnAct with a act\(\) of its own"), (OwnPredict, "the policy OwnPredict cannot be exported")],
+)
+def test_a_subclass_that_changes_the_path_is_refused(policy, message):
+    with pytest.raises(ValueError, match=message):
+        compress(make(policy))
+
+
+def test_errors_name_the_modules_that_are_known():
+    model = make("MlpPolicy")
+    model.policy.actor.mu.insert(1, nn.LayerNorm(8))
+    with pytest.raises(ValueError, match=r"'actor.mu.1' \(LayerNorm.*made of the modules Linear, .*, Hardtanh"):
+        compress(model)
