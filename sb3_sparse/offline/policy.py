@@ -37,10 +37,10 @@ class OfflinePolicy(BasePolicy):
     """
     Base class of the policies of offline algorithms.
 
-    A subclass lists its networks and their hidden layers in ``default_arch``, adds them in :meth:`_build`, acts in ``_predict``,
-    and lists in ``action_path`` the modules of the deterministic action, for the exporter
-    (:class:`~sb3_sparse.nn.ActionPath`). Inside a policy, Box actions lie in [-1, 1]; SB3 scales the predicted ones. A subclass
-    with arguments of its own sets them before it calls this constructor, which calls :meth:`_build`.
+    A subclass lists its networks and their hidden layers in ``default_arch``, adds them in :meth:`_build`, acts in
+    ``_predict``, and lists in ``action_path`` the modules of the deterministic action, for the exporter
+    (:class:`~sb3_sparse.nn.ActionPath`). Inside a policy, Box actions lie in [-1, 1]; SB3 scales the predicted ones. A
+    subclass with arguments of its own sets them before it calls this constructor, which calls :meth:`_build`.
 
     :param observation_space: Space of the observations.
     :param action_space: Space of the actions.
