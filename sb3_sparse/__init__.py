@@ -1,4 +1,4 @@
-"""Sparse policies for Stable-Baselines3: one callback makes them small, and says so with honest figures."""
+"""Sparse and 8-bit policies for Stable-Baselines3."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

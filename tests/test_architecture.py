@@ -13,7 +13,7 @@ from tests.house import PACKAGE, ROOT, describe, folders, import_graph, imports,
 ALLOWED = {
     "sparsity": set(),
     "nn": set(),
-    "cost": {"nn", "offline"},
+    "cost": {"nn", "offline", "sparsity"},
     "policies": {"nn", "sparsity"},
     "state": {"nn"},
     "callbacks": {"nn", "sparsity", "state"},

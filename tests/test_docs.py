@@ -74,9 +74,8 @@ def test_the_design_page_names_every_room():
     for indent, name in re.findall(r"^    ( +)(\w+)/ ", layout, flags=re.MULTILINE):
         rooms.append(name if len(indent) == 2 else f"{rooms[-1].split('/')[0]}/{name}")
         assert (ROOT / "sb3_sparse" / rooms[-1] / "__init__.py").is_file(), rooms[-1]
-    assert {room for room in rooms if "/" not in room} == {
-        folder.parent.name for folder in (ROOT / "sb3_sparse").glob("*/__init__.py")
-    }
+    package = ROOT / "sb3_sparse"
+    assert set(rooms) == {str(path.parent.relative_to(package)) for path in package.rglob("*/__init__.py")}
 
 
 def _anchors(page):

@@ -65,23 +65,36 @@ def test_gradually(name):
         assert sum(int(mask.sum()) for mask in masks) == round(0.2 * sum(mask.numel() for mask in masks)), network
 
 
-def test_without_steps_of_adam():
-    message = "layer 'actor.latent_pi.0' has no second moments of Adam, for its optimizer, Adam, has not updated it yet"
-    with pytest.raises(ValueError, match=message):
+def test_waits_for_the_first_step_of_adam():
+    """As SNIP waits for data: dense until training begins, and pruned right after."""
+    model = CASES["sac"].make()
+    model.learn(40, callback=OneShotPruningCallback("actor", 0.5, saliency="fisher"))
+    masks = [layer.mask for _, layer in masked(model)]
+    assert sum(int(mask.sum()) for mask in masks) == round(0.5 * sum(mask.numel() for mask in masks))
+    with pytest.warns(UserWarning, match="training has ended before Adam had updated all weights .*, so nothing was pruned"):
         CASES["sac"].make().learn(5, callback=OneShotPruningCallback("actor", 0.5, saliency="fisher"))
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a2c", "RMSprop")])
-def test_without_adam(name, kind):
-    with pytest.raises(ValueError, match=f"reads the second moments of Adam; this model has {kind}"):
-        CASES[name].make().learn(5, callback=OneShotPruningCallback("all", 0.5, at=1000, saliency="fisher"))
+@pytest.mark.parametrize(
+    ("name", "optimizer", "reason"),
+    [
+        ("a2c", None, "layer 'mlp_extractor.policy_net.0' has no second moments of Adam, because its optimizer is RMSprop"),
+        ("sac", th.optim.Adamax, "layer 'actor.latent_pi.0' has no second moments of Adam, because its optimizer is Adamax"),
+        ("trpo", None, "saliency 'fisher' reads Adam, and TRPO updates its actor without it"),
+    ],
+)
+def test_without_adam(name, optimizer, reason):
+    """Before the first step, whenever the pruning would be due."""
+    model = CASES[name].make(policy_kwargs={} if optimizer is None else {"optimizer_class": optimizer})
+    with pytest.raises(ValueError, match=reason):
+        model.learn(5, callback=OneShotPruningCallback("all", 0.5, at=1000, saliency="fisher"))
 
 
 def test_where_there_is_no_optimizer():
     with pytest.raises(ValueError, match="saliency 'fisher' needs the second moments of the weights' Adam, and got none"):
         fisher({"a": th.ones(2, 2)})
-    with pytest.raises(ValueError, match="layer 'x' has no second moments of Adam, for no optimizer updates it"):
-        second_moments({"x": th.ones(2, 2)}, find_optimizers(CASES["sac"].make().policy))
+    with pytest.raises(ValueError, match="layer 'x' has no second moments of Adam, because no optimizer updates it"):
+        second_moments({"x": th.ones(2, 2, requires_grad=True)}, find_optimizers(CASES["sac"].make().policy))
     with pytest.raises(ValueError, match="saliency 'fisher' needs a trained optimizer"):
         CASES["sac"].make(sparse=True, policy_kwargs={"sparsity": 0.5, "saliency": "fisher"})
     with pytest.raises(ValueError, match="drop='fisher' would drop the weights that have just been grown"):

@@ -31,6 +31,24 @@ def test_an_argument_that_was_added_later_has_its_default():
     assert changes == "added='other' (saved: 'default')"
 
 
+class Mine(GradualPruningCallback):
+    """A user's subclass that passes its arguments on."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+
+
+def test_a_subclass_has_the_defaults_of_its_base():
+    arguments = {"final_sparsity": 0.9, "schedule": "cubic"}
+    old = "Mine(network=['actor'], final_sparsity=0.9)"
+    assert find_run(Identity(Mine, {"network": ["actor"]}, arguments), {old: CLOCK}) == (old, None)
+
+
+def test_values_that_are_not_literals_are_compared_as_text():
+    function = "Mine(network=['actor'], score=<lambda>)"
+    assert find_run(Identity(Mine, {"network": ["actor"]}, {"score": print}), {function: CLOCK})[1] is None
+
+
 def test_the_same_arguments_come_first():
     exact = identity().key
     assert find_run(identity(), {"Shrink(network=['actor'], share=0.5)": CLOCK, exact: CLOCK}) == (exact, None)
@@ -181,5 +199,5 @@ def test_two_of_a_class_in_one_list(tmp_path):
 
 @pytest.mark.parametrize("name", [3, ["a"]])
 def test_a_name_is_a_string(name):
-    with pytest.raises(ValueError, match="name is a name or a list of names"):
+    with pytest.raises(ValueError, match=r"name=.* must be a string"):
         QATCallback("actor", 0, name=name)

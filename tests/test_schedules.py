@@ -31,8 +31,19 @@ def test_gradual_pruning(schedule):
     expected = SCHEDULES[schedule](0.8, 0.2, 20, 60)
     total = summarize(model).networks["actor"].total
     assert watch.seen[18] == pytest.approx(0.2, abs=0.5 / total)
-    for step in (30, 40, 50, 60, 70):
+    for step in (20, 30, 40, 50, 60, 70):
         assert watch.seen[step - 1] == pytest.approx(expected(step), abs=0.5 / total), step
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_a_window_without_length(schedule):
+    """A jump from the initial to the final sparsity."""
+    model = CASES["sac"].make()
+    watch = Sparsities()
+    pruning = GradualPruningCallback("actor", 0.8, start=20, end=20, initial_sparsity=0.2, schedule=schedule)
+    model.learn(25, callback=[pruning, watch])
+    total = summarize(model).networks["actor"].total
+    assert watch.seen[18:20] == pytest.approx([0.2, 0.8], abs=0.5 / total)
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

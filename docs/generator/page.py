@@ -78,7 +78,7 @@ def command(name: str) -> str:
 
 
 def _versions(versions: Mapping[str, str]) -> str:
-    return ", ".join(f"{package} {version}" for package, version in versions.items())
+    return ", ".join(f"{package.replace(' beside ', ' next to ')} {version}" for package, version in versions.items())
 
 
 def _machine(machine: Mapping[str, object]) -> str:

@@ -40,8 +40,8 @@ class LayerCallback(BaseCallback):
         names = check_names("network", network)
         self.network = network if isinstance(network, str) else names
         self.exclude = tuple(check_names("exclude", exclude))
-        if name is not None:
-            check_names("name", [name])
+        if name is not None and not isinstance(name, str):
+            raise ValueError(f"name={name!r} must be a string")
         self.name = name
         #: The layers by network and full name, once training has begun.
         self.layers: dict[str, dict[str, MaskedLayer]] = {}
@@ -95,10 +95,10 @@ class LayerCallback(BaseCallback):
         :param with_masks: Whether this callback saves masks.
         :return: The run that this callback continues, or a new one; the layers do not change before it starts
         """
-        who: dict[str, object] = {"network": list(selected)}
+        scope: dict[str, object] = {"network": list(selected)}
         if self.name is not None:
-            who["name"] = self.name
-        run = Run(self.model, selected, Identity(type(self), who, self._arguments()), with_masks=with_masks)
+            scope["name"] = self.name
+        run = Run(self.model, selected, Identity(type(self), scope, self._arguments()), with_masks=with_masks)
         self._clock = run.clock
         return run
 

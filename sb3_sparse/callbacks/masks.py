@@ -39,7 +39,6 @@ class Masks:
     :param state: The state that is saved with the model.
     :param key: Key of the callback.
     :param targets: The rule for target networks.
-    :param copied: Whether the target twins get a new mask at once.
     """
 
     def __init__(
@@ -51,7 +50,6 @@ class Masks:
         key: str,
         *,
         targets: str,
-        copied: bool,
     ) -> None:
         twins = find_twins(policy)
         #: The layers of target networks that follow each layer.
@@ -63,7 +61,6 @@ class Masks:
         self._state = state
         self._key = key
         self._masks_twins = targets == "mask"
-        self._copied = copied
 
     def reapply(self) -> dict[str, float]:
         """
@@ -78,16 +75,17 @@ class Masks:
             log |= self._measure(network)
         return log
 
-    def change(self, network: str, masks: Named) -> dict[str, float]:
+    def change(self, network: str, masks: Named, *, twins: bool) -> dict[str, float]:
         """
         Give the layers of a network new masks, and own them from now on.
 
         :param network: Name of the network.
         :param masks: New masks by full layer name.
+        :param twins: Whether the target twins get the same masks at once.
         :return: Values to log
         """
         for name, layer in self._layers[network].items():
-            self._apply(name, layer, masks[name], twins=self._copied)
+            self._apply(name, layer, masks[name], twins=twins)
             self._state.save_owner(name, self._key)
         return self._measure(network)
 

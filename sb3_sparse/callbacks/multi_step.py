@@ -5,7 +5,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 from sb3_sparse.callbacks.arguments import check_moment
-from sb3_sparse.state import Clock, Identity
+from sb3_sparse.state import Clock, Identity, SparsityState
 
 
 class DelayedMultiStepCallback(BaseCallback):
@@ -44,7 +44,7 @@ class DelayedMultiStepCallback(BaseCallback):
             )
         self._buffer = buffer
         self._n_steps = model.n_steps
-        self._clock = Clock(model, Identity(type(self), {}, {"start": self.start}))
+        self._clock = Clock(model, SparsityState(model), Identity(type(self), {}, {"start": self.start}))
         self._clock.start()
         self._clock.saved.setdefault("start", self._clock.resolve(self.start))
 

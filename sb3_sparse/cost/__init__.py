@@ -4,7 +4,7 @@ from sb3_sparse.cost.algorithms import Training, read_training
 from sb3_sparse.cost.counting import summarize, summarize_parameters
 from sb3_sparse.cost.counts import Counts, LayerSummary, NetworkSummary
 from sb3_sparse.cost.summary import Summary
-from sb3_sparse.cost.training import Schedule
+from sb3_sparse.sparsity import Schedule
 
 __all__ = [
     "Counts",

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from sb3_sparse.cost.algorithms import Training
 from sb3_sparse.cost.counts import Counts, NetworkSummary
-from sb3_sparse.cost.training import Schedule, by_network, layers_of, update_flops
+from sb3_sparse.cost.training import by_network, layers_of, update_flops
+from sb3_sparse.sparsity import Schedule
 
 _MILLION = 1_000_000
 

@@ -14,14 +14,13 @@ BCQ and its discrete form count these passes by default: with ten sampled action
 clock of offline algorithms counts updates, so a step is an update there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TypeVar
 
 from sb3_sparse.cost.counts import LayerSummary, NetworkSummary
+from sb3_sparse.sparsity import Schedule
 
 Value = TypeVar("Value")
-#: Progress of a run in [0, 1] -> sparsity.
-Schedule = Callable[[float], float]
 
 #: Points of the mean over a schedule.
 _POINTS = 10_000

@@ -4,13 +4,16 @@ from collections.abc import Iterable
 
 import torch as th
 from torch import Tensor, nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Adam, AdamW, NAdam, Optimizer, RAdam
 
 from sb3_sparse.nn.layers import Layer, MaskedLayer
 
 # The attribute of an optimizer that holds the handles of its hooks, so that they are registered at most once. It is neither
 # copied nor saved.
 _HANDLES = "_mask_handles"
+
+#: Optimizers that keep a running mean of squared gradients as ``exp_avg_sq``.
+ADAMS = (Adam, AdamW, NAdam, RAdam)
 
 
 def find_optimizers(policy: nn.Module) -> list[Optimizer]:
@@ -112,27 +115,25 @@ def apply_mask(layer: MaskedLayer, mask: Tensor, optimizers: Iterable[Optimizer]
             twin.weight.masked_fill_(~mask, 0.0)
 
 
-def second_moments(weights: dict[str, Tensor], optimizers: Iterable[Optimizer]) -> dict[str, Tensor]:
+def second_moments(weights: dict[str, Tensor], optimizers: Iterable[Optimizer]) -> dict[str, Tensor | None]:
     """
     :param weights: Weights by full name of their layers.
     :param optimizers: Optimizers to look for the weights in.
-    :return: By full name: ``exp_avg_sq`` of the weight's own Adam, of the weight's shape
-    :raises ValueError: if a weight's optimizer has none, or has not updated the weight yet
+    :return: By full name: ``exp_avg_sq`` of the weight's own Adam, of the weight's shape; None before its first step
+    :raises ValueError: if no optimizer updates a weight, or one that keeps no second moments
     """
     owners = {p: optimizer for optimizer in optimizers for group in optimizer.param_groups for p in group["params"]}
-    moments: dict[str, Tensor] = {}
+    moments: dict[str, Tensor | None] = {}
     for name, weight in weights.items():
         optimizer = owners.get(weight)
-        state = {} if optimizer is None else optimizer.state.get(weight, {})
-        if "exp_avg_sq" not in state:
-            if optimizer is None:
-                cause = "no optimizer updates it"
-            elif state:
-                cause = f"its optimizer is {type(optimizer).__name__}, which keeps none"
-            else:
-                cause = f"its optimizer, {type(optimizer).__name__}, has not updated it yet: prune later"
-            raise ValueError(f"layer '{name}' has no second moments of Adam, for {cause}")
-        moments[name] = state["exp_avg_sq"]
+        if optimizer is None or not weight.requires_grad:
+            raise ValueError(f"layer '{name}' has no second moments of Adam, because no optimizer updates it")
+        state = optimizer.state.get(weight, {})
+        if "exp_avg_sq" not in state and (state or not isinstance(optimizer, ADAMS)):
+            raise ValueError(
+                f"layer '{name}' has no second moments of Adam, because its optimizer is {type(optimizer).__name__}"
+            )
+        moments[name] = state.get("exp_avg_sq")
     return moments
 
 

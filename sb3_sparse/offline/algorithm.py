@@ -54,7 +54,7 @@ class OfflineAlgorithm(UpdateLoop):
     policy: OfflinePolicy
     #: Kinds of action spaces that the algorithm takes.
     action_spaces: ClassVar[tuple[type[spaces.Space[Any]], ...]] = (spaces.Box,)
-    #: The network "actor" takes a step in every so many updates; an algorithm with a delay sets it, as SB3's TD3 does.
+    #: The network "actor" is updated once every ``policy_delay`` updates, as in SB3's TD3.
     policy_delay: int = 1
 
     def __init__(
@@ -144,6 +144,11 @@ class OfflineAlgorithm(UpdateLoop):
         """
         return self._find_sampler().sample(batch_size, generator)
 
+    @property
+    def trained_networks(self) -> tuple[str, ...]:
+        """Names of the networks that have a loss, in the order of their updates."""
+        return tuple(self.policy.networks)
+
     def losses(self, batch: OfflineBatch | None = None, *, generator: th.Generator | None = None) -> dict[str, Loss]:
         """
         The losses of one minibatch. Training minimizes them; SNIP and GraSP differentiate them. Each is a function without
@@ -184,9 +189,8 @@ class OfflineAlgorithm(UpdateLoop):
         if not isinstance(space, self.action_spaces):
             kinds = " or ".join(kind.__name__ for kind in self.action_spaces)
             fitting = [cls.__name__ for cls in OfflineAlgorithm.__subclasses__() if isinstance(space, cls.action_spaces)]
-            raise ValueError(
-                f"{type(self).__name__} takes {kinds} actions, and the dataset has {space}: use {' or '.join(fitting)}"
-            )
+            instead = f"use {' or '.join(fitting)}" if fitting else "no offline algorithm takes these"
+            raise ValueError(f"{type(self).__name__} takes {kinds} actions, and the dataset has {space}: {instead}")
         return self.dataset
 
     def _prepare(self) -> None:

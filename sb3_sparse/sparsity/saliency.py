@@ -48,7 +48,7 @@ def random(weights: Named, loss: Loss | None = None, *, generator: Generator | N
 
 def magnitude_by_sign(weights: Named, loss: Loss | None = None, *, generator: Generator | None = None) -> Named:
     """
-    The rank of ``|w|`` among the weights of the same sign, as a share of their number. Dropping the lowest fraction then drops
+    The rank of ``|w|`` among the weights of the same sign, divided by their number. Dropping the lowest fraction then drops
     that fraction of the positive and of the negative weights, up to one weight: those closest to zero (SET: Mocanu et al.
     2018; DS-TD3: Sokar et al. 2022).
 
@@ -74,9 +74,9 @@ def fisher(
     second_moments: Named | None = None,
 ) -> Named:
     """
-    ``|w| * sqrt(v)`` with v the second moment of the weight's own Adam: the root of ``w**2 * F``, where the running mean of
-    squared gradients stands for the diagonal F of the empirical Fisher information (Theis et al. 2018, "Faster gaze
-    prediction with dense networks and Fisher pruning"; Kingma & Ba 2015 for v as an approximation of F).
+    ``|w| * sqrt(v)`` with v, Adam's running mean of the weight's squared gradient. It is the root of ``w**2 * F``, where v
+    approximates the diagonal F of the empirical Fisher information (Theis et al. 2018, "Faster gaze prediction with dense
+    networks and Fisher pruning"; Kingma & Ba 2015 for the approximation).
 
     It costs no batch of data. Adam's bias correction is one factor for all weights of an optimizer and changes no rank.
 

@@ -52,9 +52,10 @@ class Window(ABC):
         """
 
 
+@dataclass(frozen=True)
 class Constant(Window):
     """
-    The final value from ``start`` on: one step, and no way between the two values.
+    Jumps from the initial to the final value at ``start``.
 
     >>> Constant(0.05)(0.7)
     0.05
@@ -64,6 +65,7 @@ class Constant(Window):
         return 0.0
 
 
+@dataclass(frozen=True)
 class Linear(Window):
     """
     The same change at every step, ``remaining(t) = 1 - t``.
@@ -76,6 +78,7 @@ class Linear(Window):
         return 1.0 - t
 
 
+@dataclass(frozen=True)
 class Cubic(Window):
     """
     Fast at first and slow in the end, ``remaining(t) = (1 - t)**3`` (Zhu & Gupta 2017, "To prune, or not to prune", eq. 1).
@@ -88,6 +91,7 @@ class Cubic(Window):
         return (1.0 - t) ** 3
 
 
+@dataclass(frozen=True)
 class Cosine(Window):
     """
     Slow at both ends, ``remaining(t) = (1 + cos(pi * t)) / 2`` (Evci et al. 2020, "Rigging the Lottery", section 3, where it

@@ -15,19 +15,18 @@ class Clock:
     The clock of one callback. It starts with :meth:`start`.
 
     :param model: The model.
+    :param state: Its saved state.
     :param identity: Identity of the callback, which decides which saved run goes on.
-    :raises ValueError: if the saved state is damaged
     """
 
-    def __init__(self, model: "BaseAlgorithm", identity: Identity) -> None:
+    def __init__(self, model: "BaseAlgorithm", state: SparsityState, identity: Identity) -> None:
         self._model = model
         self._offset = 0
-        state = SparsityState(model)
         self.key, changes = find_run(identity, state.clocks)
         #: The integers that are saved with the model; the callback may add its own.
         self.saved: dict[str, int] = state.clocks.setdefault(self.key, {})
         if changes is not None:
-            networks = identity.who.get("network")
+            networks = identity.scope.get("network")
             where = f" on {', '.join(map(str, networks))}" if isinstance(networks, list) else ""
             warnings.warn(
                 f"{identity.callback.__name__} starts anew{where}, because its arguments are not those of the saved run: "

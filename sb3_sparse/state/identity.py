@@ -22,18 +22,18 @@ Arguments = Mapping[str, object]
 class Identity(NamedTuple):
     """
     :param callback: Class of the callback.
-    :param who: Printable arguments that tell runs apart: the network, and the name if there is one.
+    :param scope: Printable arguments that tell runs apart: the network, and the name if there is one.
     :param arguments: The other printable arguments.
     """
 
     callback: type
-    who: Arguments
+    scope: Arguments
     arguments: Arguments
 
     @property
     def key(self) -> str:
         """The key under which a new run is saved."""
-        printed = ", ".join(f"{name}={value!r}" for name, value in {**self.who, **self.arguments}.items())
+        printed = ", ".join(f"{name}={value!r}" for name, value in {**self.scope, **self.arguments}.items())
         return f"{self.callback.__name__}({printed})"
 
 
@@ -51,10 +51,10 @@ def find_run(identity: Identity, clocks: Mapping[str, Mapping[str, int]]) -> tup
         saved = _parse(key)
         if saved is None or saved[0] != identity.callback.__name__:
             continue
-        who = {name: value for name, value in saved[1].items() if name in ("network", "name")}
-        if who != _literal(identity.who):
+        scope = {name: value for name, value in saved[1].items() if name in ("network", "name")}
+        if scope != _literal(identity.scope):
             continue
-        differences = _compare(identity, {name: value for name, value in saved[1].items() if name not in who})
+        differences = _compare(identity, {name: value for name, value in saved[1].items() if name not in scope})
         if not differences:
             return key, None
         if _is_unfinished(clock):
@@ -73,8 +73,7 @@ def _is_unfinished(clock: Mapping[str, int]) -> bool:
 
 def _compare(identity: Identity, saved: Arguments) -> list[str]:
     """The arguments that differ, with both values."""
-    parameters = inspect.signature(identity.callback).parameters
-    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    defaults = _defaults(identity.callback)
     present = _literal(identity.arguments)
     differences = []
     for name in {**saved, **present}:
@@ -89,12 +88,29 @@ def _parse(key: str) -> tuple[str, dict[str, object]] | None:
     try:
         call = ast.parse(key, mode="eval").body
         if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and not call.args:
-            return call.func.id, {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
+            return call.func.id, {str(keyword.arg): _read(ast.unparse(keyword.value)) for keyword in call.keywords}
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         pass
     return None
 
 
+def _defaults(callback: type) -> dict[str, object]:
+    """Defaults of the constructor's arguments, those of base classes included: a subclass may pass them on as ``**kwargs``."""
+    defaults: dict[str, object] = {}
+    for kind in reversed(callback.__mro__):
+        if "__init__" in vars(kind):
+            parameters = inspect.signature(vars(kind)["__init__"]).parameters.values()
+            defaults |= {p.name: p.default for p in parameters if p.default is not p.empty}
+    return defaults
+
+
 def _literal(arguments: Arguments) -> dict[str, object]:
     """The values as they would be read from a key."""
-    return {name: ast.literal_eval(repr(value)) for name, value in arguments.items()}
+    return {name: _read(repr(value)) for name, value in arguments.items()}
+
+
+def _read(text: str) -> object:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

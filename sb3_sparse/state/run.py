@@ -29,7 +29,7 @@ class Run:
         self._policy = model.policy
         self._selected = selected
         self.state = SparsityState(model)
-        self.clock = Clock(model, identity)
+        self.clock = Clock(model, self.state, identity)
         self._saved = SavedLayers(model, self.state)
         self._saved.drop_regrown()
         names = {name for layers in selected.values() for name in layers}

@@ -10,11 +10,11 @@ installed:
     "makers": {"actor.latent_pi.0": <callback and its arguments>, ...}, "topology": {"actor": [[<step>, ...], ...]},
     "callbacks": {<callback and its arguments>: {"timestep": 1200, ...}}}
 
-* masks: they do not follow from the zeros of the weights, for a weight that has just been grown is zero too;
+* masks: they do not follow from the zeros of the weights, because a weight that has just been grown is zero too;
 * bits: of the layers that compute with quantized weights (the weights in the zip are float);
 * explored: weights that have existed at any time of dynamic sparse training;
 * pending: masks that a run has chosen at its last step, and that the next run starts with;
-* makers: each mask's owner, the callback that changed it last;
+* makers: each mask's owner, the callback that changed it last (the name is that of old files);
 * topology: one :class:`TopologyRow` per rewiring;
 * callbacks: the clock of each callback, see :class:`~sb3_sparse.state.Clock`.
 """

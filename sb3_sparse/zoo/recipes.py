@@ -1,4 +1,4 @@
-"""Hyperparameter files of rl-zoo3: ours by name, and what is wrong with one before rl-zoo3 reads it."""
+"""Hyperparameter files of rl-zoo3: ours are found by name, and files with errors are refused before rl-zoo3 reads them."""
 
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,13 @@ def find_recipe(algo: str, name: str) -> Path:
     own = {path.stem.removeprefix(f"{algo}_"): path for path in recipes if _algorithm_of(path) == algo}
     path = own.get(name.removesuffix(".yml").removeprefix(f"{algo}_"))
     if path is None:
-        existing = f"it has: {', '.join(own)}" if own else f"others have: {', '.join(path.stem for path in recipes)}"
+        existing = f"it has: {', '.join(own)}" if own else f"the recipes are: {', '.join(path.stem for path in recipes)}"
         raise ValueError(f"there is no recipe '{name}' for algorithm '{algo}'; {existing}")
     return path
 
 
 def _algorithm_of(recipe: Path) -> str:
-    """The longest known name that the file's name begins with: td3_bc_snip is a recipe of td3_bc, if there is such a one."""
+    """The longest known name that the file's name begins with: td3_bc_snip would belong to an algorithm td3_bc."""
     from sb3_sparse.offline import ALGORITHMS
 
     fitting = [name for name in (*ALGORITHMS, *_LONG_NAMES) if recipe.stem.startswith(f"{name}_")]

@@ -1,4 +1,4 @@
-"""What the pruning callbacks share: when there is data to rank weights with, and one pruning of all networks."""
+"""The base class of the pruning callbacks: it waits for data to rank weights with, and prunes all networks."""
 
 import warnings
 from abc import abstractmethod
@@ -45,7 +45,10 @@ class PruningCallback(LayerCallback):
         super().__init__(network, exclude=exclude, name=name, verbose=verbose)
         self.targets = check_targets(targets)
         self.pruner = pruner
-        self._waiting = False
+        self.saliency, self.distribution = pruner.saliency, pruner.distribution
+        self.n_samples, self.seed = pruner.n_samples, pruner.seed
+        #: Words for the data that a pruning that is due waits for.
+        self._waiting: str | None = None
         self._warned: set[str] = set()
 
     @property
@@ -75,7 +78,7 @@ class PruningCallback(LayerCallback):
         if "seed" not in self._clock.saved:
             self._clock.saved["seed"] = first_seed(self.pruner.seed, self.model)
         self._set_moments()
-        self._waiting = False
+        self._waiting = None
         self.layers = run.start()
         self._masks = Masks(
             self.model.policy,
@@ -84,14 +87,13 @@ class PruningCallback(LayerCallback):
             run.state,
             self._clock.key,
             targets=self.targets,
-            copied=self.targets in ("mask", "topk"),
         )
         self._log = self._masks.reapply()
 
     def _is_ready(self) -> bool:
         """Whether there is data for the saliency; asked when a pruning is due."""
-        self._waiting = not self.pruner.is_ready(self.model)
-        return not self._waiting
+        self._waiting = self.pruner.missing(self.model, self.layers, self._optimizers)
+        return self._waiting is None
 
     def _prune(self, sparsity: float, draw: int) -> None:
         """
@@ -114,7 +116,7 @@ class PruningCallback(LayerCallback):
             for network, layers in self.layers.items()
         }
         for network in self.layers:
-            self._log |= self._masks.change(network, masks[network])
+            self._log |= self._masks.change(network, masks[network], twins=self.targets in ("mask", "topk"))
         self._warn(losses)
         if self.verbose > 0:
             done = ", ".join(f"{network} {self._log[f'sparsity/{network}']:.4f}" for network in self.layers)
@@ -134,7 +136,7 @@ class PruningCallback(LayerCallback):
         self._masks.enforce()
 
     def _on_rollout_end(self) -> None:
-        if self._waiting:
+        if self._waiting is not None:
             # Just before train(): the first step of all is stored only now.
             self._update()
         super()._on_rollout_end()
@@ -143,9 +145,9 @@ class PruningCallback(LayerCallback):
         # Just after the last train(); rl-zoo3 calls it twice.
         self._masks.enforce()
         if self._waiting:
-            self._waiting = False
             warnings.warn(
-                f"{type(self).__name__}: training has ended before there was a batch of data to rank the weights by, so "
-                "nothing was pruned: let it go on beyond learning_starts",
+                f"{type(self).__name__}: training has ended before {self._waiting}, so nothing was pruned: let it go on "
+                "beyond learning_starts, or use a saliency without data",
                 stacklevel=2,
             )
+            self._waiting = None

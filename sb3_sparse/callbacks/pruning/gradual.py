@@ -112,20 +112,30 @@ class GradualPruningCallback(PruningCallback):
         clock.setdefault("updates", 0)
         self._sparsity = SCHEDULES[self.schedule](self.final_sparsity, self.initial_sparsity, start, end)
 
+    def _due(self) -> tuple[int, float]:
+        """
+        :return: Number of the update that is due, or was the last, and its sparsity. Update 1 is due at the start, update
+            1 + n at the end; with an initial sparsity there is an update 1 before the start as well
+        """
+        start, end = self._clock.saved["start"], self._clock.saved["end"]
+        if self.timestep < start:
+            return int(self.initial_sparsity > 0), self.initial_sparsity
+        # Several environments may step over the exact moment.
+        number = 1 + (self.timestep - start) // self.update_freq
+        if self.timestep >= end:
+            number = 1 + ceil((end - start) / self.update_freq)
+        return number, self._sparsity(min(start + (number - 1) * self.update_freq, end))
+
     def _update(self) -> None:
         clock = self._clock.saved
-        start, end = clock["start"], clock["end"]
-        # Update 1 is due at the start, update 1 + n at the end; several environments may step over the exact moment.
-        if self.timestep < start:
-            due = int(self.initial_sparsity > 0)
-        elif self.timestep < end:
-            due = 1 + (self.timestep - start) // self.update_freq
-        else:
-            due = 1 + ceil((end - start) / self.update_freq)
-        if due > clock["updates"] and self._is_ready():
-            moment = min(start + (due - 1) * self.update_freq, end)
-            self._prune(self.initial_sparsity if self.timestep < start else self._sparsity(moment), draw=due)
-            clock["updates"] = due
+        number, sparsity = self._due()
+        # Schedules that jump at the start need an update there, although the initial sparsity was update 1.
+        jumps = number == clock["updates"] == 1 and sparsity > self.initial_sparsity > 0 and "jumped" not in clock
+        if (number > clock["updates"] or jumps) and self._is_ready():
+            self._prune(sparsity, draw=number)
+            clock["updates"] = number
+            if jumps:
+                clock["jumped"] = 1
 
     def _on_rollout_end(self) -> None:
         super()._on_rollout_end()

@@ -19,8 +19,8 @@ class OneShotPruningCallback(PruningCallback):
         model.learn(100_000, callback=OneShotPruningCallback("actor", 0.9, saliency="random"))
 
     Saliencies "snip" and "grasp" need a batch of data. Offline the dataset is there before the first step. Online the networks
-    stay dense while the replay buffer is filled, and are pruned just before they are first trained. Saliency "fisher" needs an
-    Adam that has made steps, so ``at`` must lie behind the first of them.
+    stay dense while the replay buffer is filled, and are pruned just before they are first trained. Saliency "fisher" reads
+    Adam's second moments, so the networks stay dense until Adam has updated them.
 
     :param network: Name of a network under ``model.policy`` ("actor", "critic", "q_net", "mlp_extractor", ...), a list,
         or "all".

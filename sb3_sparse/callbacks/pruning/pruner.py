@@ -5,6 +5,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 import torch as th
+from sb3_contrib import TRPO
 from torch.optim import Optimizer
 
 from sb3_sparse.callbacks.arguments import check_count, name_of
@@ -97,16 +98,17 @@ class Pruner:
             except ValueError as error:
                 raise ValueError(f"network '{network}': {error}") from error
         if self.n_samples is not None:
-            check_losses(model, selected, self.n_samples)
+            check_losses(model, selected)
         every = {name: layer for layers in selected.values() for name, layer in layers.items()}
         frozen = [name for name, layer in every.items() if not layer.weight.requires_grad]
         if frozen and default_samples(self.saliency) is not None:
             raise ValueError(
                 f"saliency '{name_of(self.saliency)}' needs gradients, so exclude the layers without any: {frozen}"
             )
-        if self._reads_moments() and any("betas" not in group for o in optimizers for group in o.param_groups):
-            kinds = ", ".join(sorted({type(optimizer).__name__ for optimizer in optimizers}))
-            raise ValueError(f"saliency '{name_of(self.saliency)}' reads the second moments of Adam; this model has {kinds}")
+        if self._reads_moments():
+            if isinstance(model, TRPO):
+                raise ValueError(f"saliency '{name_of(self.saliency)}' reads Adam, and TRPO updates its actor without it")
+            second_moments({name: layer.weight for name, layer in every.items()}, optimizers)
 
     def count(self, model: "BaseAlgorithm", network: str, weights: Named, sparsity: float) -> dict[str, int]:
         """
@@ -119,12 +121,22 @@ class Pruner:
         scores = {name: th.zeros_like(weight) for name, weight in weights.items()}
         return self._distribution(model, network, weights)(scores, sparsity)
 
-    def is_ready(self, model: "BaseAlgorithm") -> bool:
+    def missing(
+        self, model: "BaseAlgorithm", layers: dict[str, dict[str, MaskedLayer]], optimizers: Iterable[Optimizer]
+    ) -> str | None:
         """
         :param model: The model.
-        :return: Whether there is a batch of data, if the saliency needs one
+        :param layers: Its layers to prune, by network and full name.
+        :param optimizers: Optimizers of the model.
+        :return: In words, the data that the saliency needs and that there is not yet; None if there is everything
         """
-        return self.n_samples is None or has_data(model)
+        if self.n_samples is not None and not has_data(model):
+            return "there was a batch of data to rank the weights by"
+        if self._reads_moments():
+            weights: Named = {name: layer.weight for network in layers.values() for name, layer in network.items()}
+            if any(moment is None for moment in second_moments(weights, optimizers).values()):
+                return "Adam had updated all weights that are to be ranked"
+        return None
 
     def losses(self, model: "BaseAlgorithm", seed: int, draw: int) -> dict[str, Loss]:
         """
@@ -157,12 +169,13 @@ class Pruner:
         :param loss: The loss of the network, if the saliency needs data.
         :param generator: Generator of random scores.
         :return: New masks by full layer name, subsets of the old ones
-        :raises ValueError: if the sparsity is infeasible, or the weights' Adam has no second moments yet and they are needed
+        :raises ValueError: if the sparsity is infeasible
         """
         weights: Named = {name: layer.weight for name, layer in layers.items()}
         saliency = self.saliency
         if self._reads_moments():
-            saliency = partial(cast(Callable[..., Named], saliency), second_moments=second_moments(weights, optimizers))
+            moments = second_moments(weights, optimizers)
+            saliency = partial(cast(Callable[..., Named], saliency), second_moments=moments)
         return prune_to(
             weights,
             {name: layer.mask for name, layer in layers.items()},

@@ -112,7 +112,6 @@ class RewiringCallback(LayerCallback):
             self._state,
             self._clock.key,
             targets=self.targets,
-            copied=self.targets == "mask",
         )
         self._log = self._masks.reapply()
         self._growth = Growth(self.model, self.layers, self._optimizers, self.drop, self.grow)
@@ -151,7 +150,7 @@ class RewiringCallback(LayerCallback):
             unfollow(twins)
         if self.targets == "mask":
             for network, layers in self.layers.items():
-                self._masks.change(network, {name: layer.mask.clone() for name, layer in layers.items()})
+                self._masks.change(network, {name: layer.mask.clone() for name, layer in layers.items()}, twins=True)
 
     def _update(self) -> None:
         # DQN updates its target network after this, and other callbacks may look at the model after that.
@@ -239,7 +238,7 @@ class RewiringCallback(LayerCallback):
             if self.targets != "mask":
                 for layer in layers.values():
                     _unmask(self._masks.twins[layer])
-            self._log |= self._masks.change(network, {name: masks[name] for name in layers})
+            self._log |= self._masks.change(network, {name: masks[name] for name in layers}, twins=self.targets == "mask")
             self._log |= self._topologies[network].record(self.timestep, old)
         self._clock.saved.update(updates=self._due(), n_updates=self.model._n_updates)
         if self.verbose > 0:
