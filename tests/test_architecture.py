@@ -65,9 +65,11 @@ def test_setup_cfg_ships_the_kernels():
 
 @pytest.mark.parametrize("folder", folders())
 def test_no_circles(folder):
-    """Neither between the rooms of a folder nor between its modules; a failure names the circle."""
+    """Neither between the rooms of a folder nor between its modules; a failure names the circle, and -s prints the graph."""
     graph = rooms(import_graph(), folder)
-    assert len(describe(graph).splitlines()) == len(graph) > 0
+    lines = describe(graph)
+    print(f"{folder}\n{lines}")
+    assert len(lines.splitlines()) == len(graph) > 0
 
 
 def test_the_graph_finds_circles_and_arrows_up():

@@ -38,7 +38,7 @@ from tests.algorithms import CASES
         (OneShotPruningCallback, {"sparsity": 0.9, "distribution": "x"}, "unknown distribution 'x': use one of uniform"),
         (OneShotPruningCallback, {"sparsity": 0.9, "targets": "x"}, "unknown targets='x': use one of mask, topk, polyak"),
         (GradualPruningCallback, {"final_sparsity": "0.9"}, "must lie in [0, 1), got '0.9'"),
-        (GradualPruningCallback, {"final_sparsity": 0.9, "start": "0.2"}, "start='0.2' is no moment of a run"),
+        (GradualPruningCallback, {"final_sparsity": 0.9, "start": "0.2"}, "start='0.2' is not a moment of a run"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": float("inf")}, "update_freq=inf must be a whole"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": 1.5}, "update_freq=1.5 must be a whole number"),
         (GradualPruningCallback, {"final_sparsity": 0.9, "update_freq": "1e3"}, "update_freq='1e3' must be a whole number"),

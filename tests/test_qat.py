@@ -471,7 +471,7 @@ def test_damaged_bits(bits):
 
 @pytest.mark.parametrize(
     ("start", "message"),
-    [(-1, "lies before the run"), (1.2, "steps are given as an int"), ("0.5", "is no moment"), (True, "is no moment")],
+    [(-1, "lies before the run"), (1.2, "steps are given as an int"), ("0.5", "is not a moment"), (True, "is not a moment")],
 )
 def test_start_that_is_none(start, message):
     with pytest.raises(ValueError, match=f"start={start!r} {message}" if message != "steps are given as an int" else message):

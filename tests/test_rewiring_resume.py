@@ -165,9 +165,7 @@ def test_other_arguments_start_anew_on_the_same_topology(tmp_path):
     loaded = CASES["sac"].algorithm.load(tmp_path / "agent.zip", env=model.get_env(), device="cpu")
     watch = Rewirings("mask")
     watch.masks.append(masks_of(model))
-    callbacks = [RewiringCallback("all", 0.5, 10, "gradient", targets="mask"), watch]
-    with pytest.warns(UserWarning, match="starts anew on actor, critic"):
-        loaded.learn(25, callback=callbacks, reset_num_timesteps=False)
+    loaded.learn(25, callback=[RewiringCallback("all", 0.5, 10, "gradient", targets="mask"), watch], reset_num_timesteps=False)
     assert watch.steps == [65, 75]
     assert [row[0] for row in loaded.sparsity_state["topology"]["actor"]] == [30, 40, 50, 65, 75]
 

@@ -81,7 +81,8 @@ def test_other_runs_are_left_alone(key):
         ({"timestep": 30, "at": 20, "updates": 1}, False),
         ({"timestep": 59, "start": 20, "end": 60, "updates": 3}, True),
         ({"timestep": 60, "start": 20, "end": 60, "updates": 5}, False),
-        ({"timestep": 60, "start": 0, "n_updates": 5, "updates": 5}, True),
+        ({"timestep": 60, "start": 0, "n_updates": 5, "updates": 5}, False),
+        ({"timestep": 40, "start": 0, "stop": 50, "n_updates": 5, "updates": 5}, True),
         ({"timestep": 60, "start": 0, "stop": 50, "n_updates": 5, "updates": 5}, False),
         ({"at": 20, "updates": 0}, False),
     ],
@@ -140,8 +141,8 @@ def test_a_pruning_window_stays_where_it_was(tmp_path):
         ),
         (
             "td3",
-            lambda: RewiringCallback("actor", update_freq=10),
-            lambda: RewiringCallback("actor", update_freq=20),
+            lambda: RewiringCallback("actor", update_freq=10, stop=100),
+            lambda: RewiringCallback("actor", update_freq=20, stop=100),
             r"update_freq=20 \(saved: 10\)",
         ),
         (

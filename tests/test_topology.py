@@ -96,8 +96,7 @@ def test_a_history_goes_forward():
     """Also when rl-zoo3 counts its steps from zero and a callback with other arguments goes on."""
     model = CASES["sac"].make()
     model.learn(61, callback=rewiring())
-    with pytest.warns(UserWarning, match=r"fraction=0.2 \(saved: 0.3\)"):
-        model.learn(61, callback=rewiring(fraction=0.2))
+    model.learn(61, callback=rewiring(fraction=0.2))
     assert topology_history(model)["critic"]["timestep"] == [30, 40, 50, 60, 90, 100, 110, 120]
 
 

@@ -116,6 +116,6 @@ def check_schedule(argument: str, name: str) -> str:
     :return: The same name
     :raises ValueError: if there is no such schedule
     """
-    if name not in SCHEDULES:
+    if not isinstance(name, str) or name not in SCHEDULES:
         raise ValueError(f"unknown {argument}='{name}': use one of {', '.join(SCHEDULES)}")
     return name

@@ -8,7 +8,7 @@ A run is saved under a key that reads like the call that made its callback:
 The class, the network and the optional name identify the run. The other arguments are compared. If they are equal, the
 callback goes on where the run stopped. An argument that the key does not have was added to the class later; the run
 continues if it has its default value. If an argument has another value, the callback starts anew. A warning says so if the
-saved run was stopped before its end, because then the change may be a mistake.
+saved run was stopped before its last moment, because then the change may be a mistake.
 """
 
 import ast
@@ -63,12 +63,11 @@ def find_run(identity: Identity, clocks: Mapping[str, Mapping[str, int]]) -> tup
 
 
 def _is_unfinished(clock: Mapping[str, int]) -> bool:
-    """Whether a run has begun and not reached its last moment."""
+    """Whether a run has begun and not reached its last moment. A rewiring without an end has none that a change could move."""
     if "timestep" not in clock:
         return False  # The clock of another callback in the same list, which has just been made.
-    endless = "n_updates" in clock and "stop" not in clock
     last = max(clock.get(moment, 0) for moment in ("at", "start", "end", "stop"))
-    return endless or clock["timestep"] < last or clock.get("updates", 1) == 0
+    return clock["timestep"] < last or clock.get("updates", 1) == 0
 
 
 def _compare(identity: Identity, saved: Arguments) -> list[str]:

@@ -9,12 +9,12 @@ import torch as th
 from sb3_sparse.callbacks.arguments import check_count, check_moment
 from sb3_sparse.callbacks.base import LayerCallback
 from sb3_sparse.callbacks.masks import Masks, check_targets
-from sb3_sparse.callbacks.rewiring.growth import GROW, Growth
+from sb3_sparse.callbacks.rewiring.growth import GROW, Growth, check_drop
 from sb3_sparse.callbacks.rewiring.pending import Pending
 from sb3_sparse.callbacks.rewiring.topk import TopkFollower, follow_topk, unfollow
 from sb3_sparse.callbacks.rewiring.topology import Topology
 from sb3_sparse.nn import Layer, MaskedLayer
-from sb3_sparse.sparsity import MOMENTS, SALIENCIES, SAMPLES, SCHEDULES, Named, check_schedule
+from sb3_sparse.sparsity import SCHEDULES, Named, check_schedule
 from sb3_sparse.state import first_seed
 
 
@@ -87,7 +87,7 @@ class RewiringCallback(LayerCallback):
         self.grow = grow
         self.fraction_schedule = check_schedule("fraction_schedule", fraction_schedule)
         self.stop = check_moment("stop", stop)
-        self.drop = _check_drop(drop)
+        self.drop = check_drop(drop)
         self.seed = None if seed is None else check_count("seed", seed, least=0)
 
     def _arguments(self) -> dict[str, object]:
@@ -244,19 +244,6 @@ class RewiringCallback(LayerCallback):
         if self.verbose > 0:
             done = ", ".join(f"{network} {self._log[f'sparsity/{network}_churn']:.4f}" for network in self.layers)
             print(f"{type(self).__name__}: step {self.timestep}, replaced of {done}")
-
-
-def _check_drop(drop: str) -> str:
-    if drop not in SALIENCIES:
-        raise ValueError(f"unknown drop='{drop}': use one of {', '.join(SALIENCIES)}")
-    if drop in SAMPLES:
-        raise ValueError(f"drop='{drop}' needs data, and a rewiring has none: use 'magnitude' or 'magnitude_by_sign'")
-    if drop in MOMENTS:
-        raise ValueError(
-            f"drop='{drop}' would drop the weights that have just been grown, because Adam's second moments start at zero: "
-            "use 'magnitude' or 'magnitude_by_sign'"
-        )
-    return drop
 
 
 def _unmask(targets: Iterable[Layer]) -> None:

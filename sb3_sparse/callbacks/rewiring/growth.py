@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from sb3_sparse.nn import DenseGradients, MaskedLayer
-from sb3_sparse.sparsity import SALIENCIES, Named, magnitude, random, rewire
+from sb3_sparse.sparsity import MOMENTS, SALIENCIES, SAMPLES, Named, magnitude, random, rewire
 from sb3_sparse.state import draw_generator
 
 if TYPE_CHECKING:
@@ -17,6 +17,24 @@ if TYPE_CHECKING:
 GROW = ("random", "gradient")
 #: Number of calls of ``train()`` within which an off-policy algorithm trains every network at least once.
 PATIENCE = 20
+
+
+def check_drop(drop: str) -> str:
+    """
+    :param drop: A user's score by which weights are dropped.
+    :return: The same
+    :raises ValueError: if there is no such score, or a rewiring cannot compute it
+    """
+    if not isinstance(drop, str) or drop not in SALIENCIES:
+        raise ValueError(f"unknown drop='{drop}': use one of {', '.join(SALIENCIES)}")
+    if drop in SAMPLES:
+        raise ValueError(f"drop='{drop}' needs data, and a rewiring has none: use 'magnitude' or 'magnitude_by_sign'")
+    if drop in MOMENTS:
+        raise ValueError(
+            f"drop='{drop}' would drop the weights that have just been grown, because Adam's second moments start at zero: "
+            "use 'magnitude' or 'magnitude_by_sign'"
+        )
+    return drop
 
 
 class Growth:
