@@ -297,7 +297,7 @@ def test_python_backends_compute_it(backend):
 
 def test_vbmi_computes_it_in_numpy():
     for network in EXAMPLES:
-        assert_close(network.head(vbmi.simulate(network, observe(network, 8))), network, 0.03)
+        assert_close(network.head(vbmi.simulate_vbmi(network, observe(network, 8))), network, 0.03)
 
 
 def test_the_file_holds_it():
@@ -347,7 +347,7 @@ def test_a_gain_is_not_ignored_in_any_layer(reader):
     x = observe(network, 8)
     if reader is VBMI:
         assert not vbmi.in_bytes(network, 1)
-        assert_close(network.head(vbmi.simulate(network, x)), network)
+        assert_close(network.head(vbmi.simulate_vbmi(network, x)), network)
     elif reader is ONNX:
         session = onnxruntime.InferenceSession(to_onnx(network, form="qdq"), providers=["CPUExecutionProvider"])
         assert_close(session.run(["action"], {"observation": x})[0], network)
