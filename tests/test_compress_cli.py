@@ -233,7 +233,7 @@ def test_errors_of_files(sac, tmp_path, capsys):
 
     assert "No such file or directory" in error(tmp_path / "none.zip", "-o", tmp_path / "out")
     (tmp_path / "text.zip").write_text("no zip")
-    assert "damaged or no zip at all" in error(tmp_path / "text.zip", "-o", tmp_path / "out")
+    assert "is damaged, or not a zip" in error(tmp_path / "text.zip", "-o", tmp_path / "out")
     (tmp_path / "file").write_text("")
     assert f"{tmp_path / 'file'} is a file" in error(sac, "-o", tmp_path / "file" / "out")
     assert not (tmp_path / "out").exists()
