@@ -33,7 +33,7 @@ from stable_baselines3 import SAC
 
 import sb3_sparse
 from sb3_sparse import CompressedPolicy, compress
-from sb3_sparse.export.c.integer import integer_layers, simulate
+from sb3_sparse.export.c.integer import integer_layers, simulate_integers
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.sparsity import erk, magnitude, prune
 
@@ -184,7 +184,7 @@ def write_int8(folder: Path, network: Network, observations: np.ndarray) -> None
             tables += [("int32_t", f"multiplier{index}", constant.multipliers), ("int16_t", f"bias{index}", constant.bias)]
             tables.append(("define", f"SHIFT{index}", np.array(constant.shift)))
     tables += [("float", "scale2", last.scales * constants[-1].unit), ("float", "bias2", last.biases)]
-    expected = network.head(simulate(network, observations))
+    expected = network.head(simulate_integers(network, observations))
     tables += [("float", "policy_observations", observations), ("float", "policy_expected", expected)]
     write_dense(folder, "int8", [first.weight.shape[1], *(layer.outputs for layer in network.layers)], tables)
 

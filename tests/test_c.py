@@ -24,7 +24,7 @@ from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_sparse.export import compress
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.c.integer import integer_layers, simulate
+from sb3_sparse.export.c.integer import integer_layers, simulate_integers
 from sb3_sparse.export.passes import round_biases, round_weights
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends import vbmi
@@ -327,11 +327,11 @@ def expected(name, mode):
     with np.errstate(all="ignore"):
         if mode == "integer":
             # To the bit, whatever comes.
-            outputs = simulate(network, batch)
+            outputs = simulate_integers(network, batch)
             return outputs, 1e-5 * (1 + np.abs(outputs)) + steps(network), np.ones(len(batch), bool)
         inputs = layer_inputs(network, batch)
         if mode == "vbmi":
-            outputs = vbmi.simulate(network, batch)
+            outputs = vbmi.simulate_vbmi(network, batch)
             return outputs, 0.03 * (1 + np.abs(outputs).max(axis=1, keepdims=True)) + 0 * outputs, compared
         largest = np.max([np.abs(x).reshape(len(batch), -1).max(axis=1) for x in inputs[1:]], axis=0)
         return inputs[-1], 1e-5 * (1 + largest[:, None]) + 0 * inputs[-1], compared
@@ -388,7 +388,7 @@ def test_integers_stay_close_to_floats():
     for name, network in in_mode("integer").items():
         batch = observe(network, 16)
         outputs = layer_inputs(network, batch)[-1]
-        error = np.abs(simulate(network, batch) - outputs).max() / (1 + np.abs(outputs).max())
+        error = np.abs(simulate_integers(network, batch) - outputs).max() / (1 + np.abs(outputs).max())
         assert error < 1e-3, name
 
 
@@ -450,7 +450,7 @@ def test_what_is_not_there_says_so(tmp_path):
         command = ["gcc", "-x", "c", f"-DPOLICY_{macro}", "-fsyntax-only", str(tmp_path / f"{name}.h")]
         result = subprocess.run(command, capture_output=True, text=True)
         assert result.returncode != 0 and "error: #error" in result.stderr
-        assert ("a residual network" in result.stderr) == (name == "stream")
+        assert ("has residual=True, which the integer code of a C header" in result.stderr) == (name == "stream")
 
 
 def test_refuses_what_c_cannot_hold():

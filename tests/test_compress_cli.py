@@ -220,6 +220,11 @@ def test_errors_come_before_the_first_file(sac, tmp_path, capsys, monkeypatch, a
     assert not (tmp_path / "out").exists()
 
 
+def test_wrong_bits_come_before_the_zip_is_read(tmp_path):
+    with pytest.raises(ValueError, match="bits=1: give a number from 2 to 8, or 32"):
+        compare.compress_agent(tmp_path / "none.zip", tmp_path / "out", bits=1)
+
+
 def test_errors_of_files(sac, tmp_path, capsys):
     def error(*arguments):
         with pytest.raises(SystemExit):

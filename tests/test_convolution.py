@@ -7,7 +7,7 @@ import pytest
 
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends.plan import Plan
-from sb3_sparse.runtime.backends.vbmi import exact_in_bytes, in_bytes, simulate
+from sb3_sparse.runtime.backends.vbmi import exact_in_bytes, in_bytes, simulate_vbmi
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.networks import AVAILABLE, draw_minifloats
@@ -55,7 +55,7 @@ def test_it_is_its_model_in_numpy(geometry, density, activation):
     network = draw(geometry, density=density, activation=activation)
     assert exact_in_bytes(network)
     x = np.random.default_rng(1).integers(0, 256, (4, *network.shape), dtype=np.uint8)
-    expected = simulate(network, x)
+    expected = simulate_vbmi(network, x)
     policy = Policy(network, "vbmi")
     actions = np.array([policy.predict(observation)[0] for observation in x])
     # Where a number lies in the middle between two steps of 8 bits, rounding may take either.

@@ -20,6 +20,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore
+from sb3_sparse.export import compress_network, read_model
 from sb3_sparse.export.passes import order, round_biases, round_weights, shrink, to_minifloats
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.nn import quantize as training_grid
@@ -512,8 +513,11 @@ def test_maskable_policies_are_refused_for_what_they_are():
 
 @pytest.mark.parametrize("bits", [0, 1, 9, 16, 33, 8.5, "8", None, True])
 def test_wrong_bits(bits):
+    """They are found before the model is looked at, which cannot be exported either."""
     with pytest.raises(ValueError, match="give a number from 2 to 8, or 32"):
-        compress(trained("sac", False), bits=bits)
+        compress(extracted_by(Doubled), bits=bits)
+    with pytest.raises(ValueError, match="give a number from 2 to 8, or 32"):
+        compress_network(read_model(trained("sac", False)), bits)
 
 
 @pytest.mark.parametrize(

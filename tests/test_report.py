@@ -12,10 +12,11 @@ from torch import nn
 
 from sb3_sparse import QATCallback, compress
 from sb3_sparse.export.passes import fold, order, round_biases, round_weights, shrink
-from sb3_sparse.export.report import density, entropy_bound, format_table, make_report, save_densities, sizes
+from sb3_sparse.export.report import density, entropy_bound, make_report, save_densities, sizes
 from sb3_sparse.export.trace import Affine, Graph, trace
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Normalize
+from sb3_sparse.table import format_table
 from tests.algorithms import CASES
 
 FIRST = Layer(

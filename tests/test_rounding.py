@@ -10,7 +10,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 
 from sb3_sparse import compress
-from sb3_sparse.export.c.integer import simulate
+from sb3_sparse.export.c.integer import simulate_integers
 from sb3_sparse.export.passes import fold, round_weights
 from sb3_sparse.export.report import sizes
 from sb3_sparse.export.trace import trace
@@ -32,7 +32,7 @@ def expect_integers_near(model, obs, share=2e-3):
     network = compress(model, calibration=obs, backend="numpy").network
     inputs = obs.astype(np.float32).reshape(len(obs), *network.shape)
     exact = layer_inputs(network, inputs)[-1]
-    assert np.abs(simulate(network, inputs) - exact).max() <= share * np.abs(exact).max()
+    assert np.abs(simulate_integers(network, inputs) - exact).max() <= share * np.abs(exact).max()
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "dqn", "ppo", "qrdqn"])

@@ -27,17 +27,18 @@ from stable_baselines3.common.monitor import Monitor
 
 from sb3_sparse import CompressedPolicy, compress
 from sb3_sparse.runtime import Policy, load
-from sb3_sparse.runtime.backends import build, native
+from sb3_sparse.runtime.backends import build, native, numpy_backend
 from sb3_sparse.runtime.backends.build import BuildError
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.format.artifact import decode, encode
-from sb3_sparse.runtime.network.records import HEADS, Activation, Head, Layer, Network
+from sb3_sparse.runtime.network.records import HEADS, Activation, Head, Layer, Minifloats, Network, Pool
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES
 from tests.networks import (
     ACTIVATIONS,
     AVAILABLE,
     EXACT,
+    draw_head,
     draw_network,
     draw_observations,
     expect_close,
@@ -601,6 +602,58 @@ def test_unknown_backend(tmp_path):
     (tmp_path / "a.sb3s").write_bytes(encode(continuous()))
     with pytest.raises(ValueError, match="unknown backend 'cuda': use one of auto, numpy"):
         load(tmp_path / "a.sb3s", "cuda")
+
+
+def misfits():
+    """Networks with a part that their layer cannot have."""
+    network = continuous()
+    first, *rest = network.layers
+    for part in ({"rectify": True}, {"residual": True}, {"pool": Pool((1, 1), (1, 1))}):
+        yield replace(network, layers=(replace(first, **part), *rest))
+    yield replace(network, layers=(first, *(replace(layer, residual=True) for layer in rest)))
+    image = draw_network(np.random.default_rng(1), image=True)
+    channels = image.layers[0].weight.shape[1]
+    gain = Minifloats(np.full(channels, 240, np.uint8), 1.0)
+    yield replace(image, layers=(replace(image.layers[0], gain=gain), *image.layers[1:]))
+    yield replace(network, head=Head("argmax", (), groups=(network.head.inputs + 1,)))
+
+
+@pytest.mark.parametrize("backend", AVAILABLE)
+def test_a_network_whose_parts_do_not_fit_is_refused(backend):
+    reasons = "does not rectify its input|does not have a gain|residual layer|the action needs"
+    for network in misfits():
+        with pytest.raises(ValueError, match=reasons):
+            Policy(network, backend)
+        with pytest.raises(ValueError, match=reasons):
+            numpy_backend.functions(network)
+
+
+def test_a_network_that_no_backend_computes():
+    """The network is at fault with "auto", the choice otherwise."""
+    network = continuous()
+    network = replace(network, head=replace(network.head, kind="sample"))
+    with pytest.raises(ValueError, match="the head of the network is 'sample', which the numpy backend does not support"):
+        Policy(network)
+    for backend in [name for name in AVAILABLE if name != "auto"]:
+        with pytest.raises(RuntimeError, match=f"backend '{backend}' is not available: the head of the network is 'sample'"):
+            Policy(network, backend)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        ("unscale", {"low": None}, "a head of kind 'unscale' takes low and high, but low is missing"),
+        ("clip", {"high": None}, "a head of kind 'clip' takes low and high, but high is missing"),
+        ("clip", {"groups": (2,)}, "a head of kind 'clip' takes low and high, but groups is given"),
+        ("argmax", {"groups": ()}, "a head of kind 'argmax' takes groups, but groups is missing"),
+        ("argmax", {"low": np.zeros(2)}, "a head of kind 'argmax' takes groups, but low is given"),
+        ("positive", {"high": np.zeros(2)}, "a head of kind 'positive' takes only a shape, but high is given"),
+    ],
+)
+def test_a_head_that_contradicts_its_kind(kind, change, message):
+    head = draw_head(np.random.default_rng(0), kind)
+    with pytest.raises(ValueError, match=message):
+        replace(head, **change)
 
 
 # Under sanitizers

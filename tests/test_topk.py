@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import polyak_update
 
-from sb3_sparse import OneShotPruningCallback, RewiringCallback
+from sb3_sparse import OneShotPruningCallback, RewiringCallback, compress
 from sb3_sparse.callbacks.rewiring.topk import TopkFollower, keep_largest, keep_largest_on_device
 from sb3_sparse.nn import MaskedLayer, MaskedLinear
 from tests.algorithms import CASES
@@ -242,6 +242,18 @@ def test_the_rule_outlasts_training():
         model.learn(20, callback=RewiringCallback("all", 0.3, 10, targets=targets), reset_num_timesteps=False)
         assert {len(layer._forward_pre_hooks) for layer in model.policy.modules()} == ({0, 1} if targets == "topk" else {0})
     assert any(int((twin.weight != 0).sum()) > int(layer.mask.sum()) for layer, twin in followers(model))
+
+
+@pytest.mark.parametrize("name", ["td3", "dqn-hard"])
+def test_the_trained_model_is_exported_in_the_same_session(name):
+    """The hooks on the target layers do not lie on the path to an action."""
+    algorithm, kwargs = TARGETS[name]
+    model = sparse_model(algorithm, **kwargs)
+    model.learn(120, callback=rewiring())
+    assert any(twin._forward_pre_hooks for _, twin in followers(model))
+    obs = np.stack([model.observation_space.sample() for _ in range(8)])
+    actions = compress(model, bits=32, backend="numpy").predict(obs)[0]
+    np.testing.assert_allclose(actions, model.predict(obs, deterministic=True)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_what_is_saved_between_two_looks_is_pruned():

@@ -1,10 +1,13 @@
 """Tracing: every module in the table computes what torch computes, and a policy may say its own path to an action."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch as th
 from sb3_contrib.common.torch_layers import BatchRenorm1d
-from stable_baselines3 import TD3
+from stable_baselines3 import SAC, TD3
+from stable_baselines3.sac.policies import Actor, SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
@@ -98,12 +101,92 @@ class OwnPredict(OwnPath):
         return -super()._predict(observation)
 
 
+class OwnUnscaling(OwnPath):
+    def unscale_action(self, scaled_action):
+        return super().unscale_action(scaled_action) / 2
+
+
+class WithPath(SACPolicy):
+    """A policy of SB3's that states SB3's path; its subclasses change a method in the class that states it."""
+
+    def action_path(self):
+        return ActionPath(self.actor.features_extractor, (self.actor.latent_pi, self.actor.mu), tanh=True)
+
+
+class Tripled(WithPath):
+    def obs_to_tensor(self, observation):
+        tensor, vectorized = super().obs_to_tensor(observation)
+        return 3 * tensor, vectorized
+
+    action_path = WithPath.action_path
+
+
+class Negated(WithPath):
+    def predict(self, *args, **kwargs):
+        action, state = super().predict(*args, **kwargs)
+        return -action, state
+
+    action_path = WithPath.action_path
+
+
+class Halved(WithPath):
+    def unscale_action(self, scaled_action):
+        return super().unscale_action(scaled_action) / 2
+
+    action_path = WithPath.action_path
+
+
+class Shifted(WithPath):
+    def extract_features(self, obs, features_extractor):
+        return super().extract_features(obs, features_extractor) + 1
+
+    action_path = WithPath.action_path
+
+
+class ShiftedActor(Actor):
+    extract_features = Shifted.extract_features
+
+
+class WithShiftedActor(WithPath):
+    def make_actor(self, features_extractor=None):
+        kwargs = self._update_features_extractor(self.actor_kwargs, features_extractor)
+        return ShiftedActor(**kwargs).to(self.device)
+
+
+class SaysHowItExtracts(Shifted):
+    """What it lists in ``calls`` is part of its path; here its features are as SB3's again."""
+
+    def extract_features(self, obs, features_extractor):
+        return super().extract_features(obs, features_extractor) - 1
+
+    def action_path(self):
+        return replace(super().action_path(), calls=("extract_features",))
+
+
+class FreshModule(OwnPath):
+    def _predict(self, observation, deterministic=False):
+        return th.tanh(self.actor.mu(observation))
+
+    def action_path(self):
+        return ActionPath(self.actor.features_extractor, (self.actor.mu, nn.Tanh()))
+
+
+class FreshContainer(OwnPath):
+    """The modules are the policy's, in a container that is not."""
+
+    def action_path(self):
+        return ActionPath(self.actor.features_extractor, (nn.Sequential(*self.actor.mu),), calls=("act",))
+
+
 def make(policy):
+    if issubclass(policy, SACPolicy):
+        return SAC(policy, "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=1, seed=0, device="cpu")
     return TD3(policy, "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=1, seed=0, device="cpu")
 
 
-def test_a_policy_says_its_own_path():
-    model = make(OwnPath)
+@pytest.mark.parametrize("policy", [OwnPath, WithPath, SaysHowItExtracts, FreshContainer])
+def test_a_policy_says_its_own_path(policy):
+    model = make(policy)
     obs = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
     policy = compress(model, bits=32, backend="numpy")
     np.testing.assert_allclose(policy.predict(obs)[0], model.predict(obs, deterministic=True)[0], rtol=1e-5, atol=1e-5)
@@ -111,15 +194,54 @@ def test_a_policy_says_its_own_path():
 
 @pytest.mark.parametrize(
     ("policy", "message"),
-    [(OwnAct, r"the policy OwnAct with a act\(\) of its own"), (OwnPredict, "the policy OwnPredict cannot be exported")],
+    [
+        (OwnAct, r"the policy OwnAct with a act\(\) of its own"),
+        (OwnPredict, "the policy OwnPredict cannot be exported"),
+        (OwnUnscaling, r"the policy OwnUnscaling with a unscale_action\(\) of its own"),
+    ],
 )
 def test_a_subclass_that_changes_the_path_is_refused(policy, message):
     with pytest.raises(ValueError, match=message):
         compress(make(policy))
 
 
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Tripled, r"the policy Tripled with a obs_to_tensor\(\) of its own"),
+        (Negated, r"the policy Negated with a predict\(\) of its own"),
+        (Halved, r"the policy Halved with a unscale_action\(\) of its own"),
+        (Shifted, r"the policy Shifted with a extract_features\(\) of its own"),
+        (WithShiftedActor, r"the actor ShiftedActor with a extract_features\(\) of its own"),
+    ],
+)
+def test_the_class_that_states_the_path_may_not_change_what_no_path_says(policy, message):
+    with pytest.raises(ValueError, match=message):
+        compress(make(policy))
+
+
+def test_a_module_that_the_policy_does_not_hold_is_refused():
+    with pytest.raises(ValueError, match=r"FreshModule has the module Tanh\(\), .* make it an attribute of the policy"):
+        compress(make(FreshModule))
+
+
+@pytest.mark.parametrize("name", ["", "actor", "actor.mu", "actor.mu.0", "actor.features_extractor"])
+def test_a_hook_on_the_path_is_refused(name):
+    model = make(TD3Policy)
+    model.policy.get_submodule(name).register_forward_pre_hook(lambda module, inputs: None)
+    with pytest.raises(ValueError, match=rf"the module '{name}' \(\w+\) with a hook"):
+        compress(model)
+
+
+def test_a_hook_elsewhere_is_not_refused():
+    model = make(TD3Policy)
+    for name in ("actor_target", "actor_target.mu.0", "critic", "critic_target.qf0.0"):
+        model.policy.get_submodule(name).register_forward_pre_hook(lambda module, inputs: None)
+    compress(model, backend="numpy")
+
+
 def test_errors_name_the_modules_that_are_known():
-    model = make("MlpPolicy")
+    model = make(TD3Policy)
     model.policy.actor.mu.insert(1, nn.LayerNorm(8))
     with pytest.raises(ValueError, match=r"'actor.mu.1' \(LayerNorm.*made of the modules Linear, .*, Hardtanh"):
         compress(model)

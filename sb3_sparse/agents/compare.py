@@ -20,7 +20,7 @@ from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import load_normalization
 from sb3_sparse.agents.returns import Act, Returns, model_act, play_observations, play_returns
-from sb3_sparse.export import Original, compress_network, read_model
+from sb3_sparse.export import Original, check_bits, compress_network, read_model
 from sb3_sparse.runtime import BACKENDS, Policy, load
 
 #: Names in tables and in report.json.
@@ -89,6 +89,7 @@ def compress_agent(
     for name, number, least in (("episodes", episodes, 1), ("calibration_steps", calibration_steps, 0), ("seed", seed, 0)):
         if number < least:
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {number}")
+    check_bits(bits)
     _check_writable(out)
     agent = _load(path, env, env_kwargs, algorithm, vecnormalize)
     try:

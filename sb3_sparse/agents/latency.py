@@ -10,7 +10,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
-from sb3_sparse.export.report import format_table
+from sb3_sparse.table import format_table
 
 #: Rounds of a measurement, timed calls of each contestant per round, and untimed calls before them.
 _ROUNDS, _CALLS, _WARM = 9, 200, 20

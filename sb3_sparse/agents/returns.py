@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_sparse.export.report import format_table
+from sb3_sparse.table import format_table
 
 #: A policy: from one observation, as the environment gives it, to one action.
 Act = Callable[[NDArray[Any]], NDArray[Any]]

@@ -7,6 +7,7 @@ from sb3_sparse.cost.algorithms import Training
 from sb3_sparse.cost.counts import Counts, NetworkSummary
 from sb3_sparse.cost.training import by_network, layers_of, update_flops
 from sb3_sparse.sparsity import Schedule
+from sb3_sparse.table import format_table
 
 _MILLION = 1_000_000
 
@@ -112,9 +113,7 @@ class Summary(Counts):
                 rows.append((path, "x".join(map(str, layer.shape)), *_cells(layer), ""))
             if list(network.layers) != [name]:
                 rows.append((name, "", *_cells(network), f"{network.nbytes:,}"))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
-        return "\n".join(line.rstrip() for line in [*lines, "", *self._totals()])
+        return "\n".join([format_table(rows), "", *self._totals()])
 
     def _totals(self) -> list[str]:
         lines = [f"connections: {self.connections:,} of {self.total:,}, ratio {self.connections / self.total:.4f}"]

@@ -22,7 +22,7 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.export.onnx_graph import FLOAT, Graph, serialize
+from sb3_sparse.export.onnx_graph import ONNX_FLOAT, OnnxGraph, serialize
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
 
@@ -71,10 +71,10 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
         import_module("onnx")
     except ImportError as error:
         raise ImportError(f"writing ONNX needs the package onnx ({error}): pip install sb3_sparse[export]") from error
-    graph = Graph()
+    graph = OnnxGraph()
     x = "observation"
     if network.image:
-        x = graph.add("Cast", x, to=FLOAT)
+        x = graph.add("Cast", x, to=ONNX_FLOAT)
     if network.normalize is not None:
         x = _normalize(graph, network.normalize, x)
     before = x
@@ -86,7 +86,7 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
     return serialize(graph, network, sparse=form == "sparse")
 
 
-def _normalize(graph: Graph, normalize: Normalize, x: str) -> str:
+def _normalize(graph: OnnxGraph, normalize: Normalize, x: str) -> str:
     x = graph.add("Sub", x, graph.tensor("normalize.mean", normalize.mean))
     x = graph.add("Mul", x, graph.tensor("normalize.scale", normalize.scale))
     if np.isinf(normalize.limit):
@@ -95,7 +95,7 @@ def _normalize(graph: Graph, normalize: Normalize, x: str) -> str:
     return graph.add("Clip", x, *bounds)
 
 
-def _layer(graph: Graph, layer: Layer, name: str, x: str, before: str, form: str) -> str:
+def _layer(graph: OnnxGraph, layer: Layer, name: str, x: str, before: str, form: str) -> str:
     """Append the nodes of a layer; ``before`` is the input of the layer before it."""
     weight, bias = f"{name}.weight", graph.tensor(f"{name}.bias", layer.biases)
     if layer.rectify:
@@ -127,7 +127,7 @@ def _keeps_integers(layer: Layer, form: str) -> bool:
     return form != "float" and layer.quantized and bool(saves)
 
 
-def _activation(graph: Graph, activation: Activation, name: str, x: str) -> str:
+def _activation(graph: OnnxGraph, activation: Activation, name: str, x: str) -> str:
     if activation.name == "identity":
         return x
     if activation.name == "clip":
@@ -138,12 +138,12 @@ def _activation(graph: Graph, activation: Activation, name: str, x: str) -> str:
     return graph.add(operator, x, **dict.fromkeys(attributes, activation.low))
 
 
-def _head(graph: Graph, head: Head, x: str) -> None:
+def _head(graph: OnnxGraph, head: Head, x: str) -> None:
     size = head.inputs
     if head.kind == "argmax":
         x, size = _argmax(graph, head.groups, x), len(head.groups)
     elif head.kind == "positive":
-        x = graph.add("Cast", graph.add("Greater", x, graph.tensor("head.zero", 0.0)), to=FLOAT)
+        x = graph.add("Cast", graph.add("Greater", x, graph.tensor("head.zero", 0.0)), to=ONNX_FLOAT)
     else:
         assert head.low is not None and head.high is not None
         x = (_unscale if head.kind == "unscale" else _clip)(graph, head.low, head.high, x)
@@ -152,7 +152,7 @@ def _head(graph: Graph, head: Head, x: str) -> None:
         graph.add("Reshape", x, graph.tensor("head.shape", (0, *head.shape), np.int64))
 
 
-def _argmax(graph: Graph, groups: tuple[int, ...], x: str) -> str:
+def _argmax(graph: OnnxGraph, groups: tuple[int, ...], x: str) -> str:
     ends = np.cumsum(groups)
     parts = []
     for index, (start, end) in enumerate(zip(ends - groups, ends, strict=True)):
@@ -164,7 +164,7 @@ def _argmax(graph: Graph, groups: tuple[int, ...], x: str) -> str:
     return parts[0] if len(parts) == 1 else graph.add("Concat", *parts, axis=1)
 
 
-def _unscale(graph: Graph, low: NDArray[np.float32], high: NDArray[np.float32], x: str) -> str:
+def _unscale(graph: OnnxGraph, low: NDArray[np.float32], high: NDArray[np.float32], x: str) -> str:
     half = (high - low) / 2
     if (half == 1).all() and (low == -1).all():
         return x
@@ -172,7 +172,7 @@ def _unscale(graph: Graph, low: NDArray[np.float32], high: NDArray[np.float32], 
     return graph.add("Add", x, graph.tensor("head.shift", low + half))
 
 
-def _clip(graph: Graph, low: NDArray[np.float32], high: NDArray[np.float32], x: str) -> str:
+def _clip(graph: OnnxGraph, low: NDArray[np.float32], high: NDArray[np.float32], x: str) -> str:
     # Max and Min, because the bounds of Clip are one number each; infinite bounds change nothing.
     if not np.isneginf(low).all():
         x = graph.add("Max", x, graph.tensor("head.low", low))

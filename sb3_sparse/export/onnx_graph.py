@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnx import SparseTensorProto
 
 #: ``TensorProto.FLOAT``, a number of the format.
-FLOAT = 1
+ONNX_FLOAT = 1
 #: Old enough for every runtime of the last years; all operators used here exist since opset 13.
 _OPSET, _IR_VERSION = 17, 8
 _OBSERVATION = "Observations as the environment gives them, in its units and not normalized; n is the batch."
@@ -25,7 +25,7 @@ _ACTIONS = {
 }
 
 
-class Graph:
+class OnnxGraph:
     """Nodes and their tensors in order; the output of the last node is the action."""
 
     def __init__(self) -> None:
@@ -44,7 +44,7 @@ class Graph:
         return name
 
 
-def serialize(graph: Graph, network: Network, *, sparse: bool) -> bytes:
+def serialize(graph: OnnxGraph, network: Network, *, sparse: bool) -> bytes:
     """
     :param graph: The nodes from the observation to the action.
     :param network: The network that they compute.

@@ -67,6 +67,15 @@ def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None) 
     return Original(graph, network)
 
 
+def check_bits(bits: int) -> None:
+    """
+    :param bits: See :func:`~sb3_sparse.export.compress`.
+    :raises ValueError: if it is not a number of bits that weights can have
+    """
+    if not isinstance(bits, int) or isinstance(bits, bool) or bits not in (*range(2, 9), 32):
+        raise ValueError(f"bits={bits!r}: give a number from 2 to 8, or 32 for float weights")
+
+
 def compress_network(original: Original, bits: int = 8, calibration: NDArray[Any] | None = None) -> Compressed:
     """
     :param original: The policy as it was trained.
@@ -75,8 +84,7 @@ def compress_network(original: Original, bits: int = 8, calibration: NDArray[Any
     :return: The exported policy
     :raises ValueError: if the number of bits or the calibration observations are wrong
     """
-    if not isinstance(bits, int) or isinstance(bits, bool) or bits not in (*range(2, 9), 32):
-        raise ValueError(f"bits={bits!r}: give a number from 2 to 8, or 32 for float weights")
+    check_bits(bits)
     observations = None if calibration is None else calibration_inputs(original.network, calibration)
     network = shrink(original.network)
     if bits != 32:

@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import to_onnx
-from sb3_sparse.export.pipeline import Compressed, compress_network, read_model
+from sb3_sparse.export.pipeline import Compressed, check_bits, compress_network, read_model
 from sb3_sparse.export.report import Report
 from sb3_sparse.runtime.policy import Policy
 
@@ -50,6 +50,7 @@ def compress(
         raise ValueError(f"compress takes a model, such as SAC.load(...), and was given a {type(model).__name__}")
     if normalization is not None and not isinstance(normalization, VecNormalize):
         raise ValueError(f"normalization must be a VecNormalize, not a {type(normalization).__name__}")
+    check_bits(bits)
     original = read_model(model, model.get_vec_normalize_env() if normalization is None else normalization)
     return CompressedPolicy(compress_network(original, bits, calibration), backend)
 

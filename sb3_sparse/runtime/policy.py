@@ -29,7 +29,7 @@ class Policy:
     :param backend: "numpy" needs no compiler; "ctypes" and "compiled" compile a C kernel once per machine and call it through
         ctypes or as a Python extension; "vbmi" is the latter with AVX-512 VBMI and hidden activations rounded to 8
         bits; "auto" takes "compiled", else "ctypes", else "numpy".
-    :raises ValueError: if the backend is unknown, or no backend computes the network
+    :raises ValueError: if the backend is unknown, the layers do not fit each other, or no backend computes the network
     :raises RuntimeError: if the backend that was asked for is not available on this machine, or does not compute the network
     """
 
@@ -41,6 +41,7 @@ class Policy:
     def __init__(self, network: Network, backend: str = "auto") -> None:
         if backend not in BACKENDS:
             raise ValueError(f"unknown backend '{backend}': use one of {', '.join(BACKENDS)}")
+        _ = network.shapes  # Raises an error if layers do not fit each other: no backend can help that.
         self.network = network
         self._wanted = backend
         for name in _AUTO if backend == "auto" else (backend,):
@@ -50,9 +51,8 @@ class Policy:
             except (BuildError, ImportError, OSError, ValueError) as error:
                 if backend != "auto":
                     raise RuntimeError(f"backend '{backend}' is not available: {error}") from error
-        single, self._large = numpy_backend.functions(network)
-        if self.backend == "numpy":
-            self._single, self._small = single, self._large
+                if name == _AUTO[-1]:
+                    raise
 
     def _attach(self, name: str) -> None:
         if name == "ctypes":
@@ -62,6 +62,10 @@ class Policy:
             self._single, self._small = native.functions(self.network, kernel)
             # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
             self.predict = kernel.predict  # type: ignore[method-assign]
+        # Large batches are fastest in numpy, whatever computes the small ones.
+        single, self._large = numpy_backend.functions(self.network)
+        if name == "numpy":
+            self._single, self._small = single, self._large
         self.backend = name
 
     def predict(

@@ -74,11 +74,10 @@ def without_integers(network: Network) -> str | None:
     :param network: A network.
     :return: The reason why integer code is not possible, or None if it is
     """
-    if network.residual:
-        return "a residual network"
-    if network.ranges is None or not all(layer.quantized for layer in network.layers):
-        return "exported without calibration or with float weights"
-    return unknown(network, INTEGER)
+    reason = unknown(network, INTEGER)
+    if reason is None and (network.ranges is None or not all(layer.quantized for layer in network.layers)):
+        reason = "exported without calibration or with float weights"
+    return reason
 
 
 def integer_layers(network: Network) -> list[IntegerLayer]:
@@ -156,7 +155,7 @@ def minifloat_integers(codes: NDArray[np.uint8]) -> NDArray[np.int64]:
     return integers
 
 
-def simulate(network: Network, observations: Floats) -> Floats:
+def simulate_integers(network: Network, observations: Floats) -> Floats:
     """
     The generated integer code in numpy, to the bit.
 

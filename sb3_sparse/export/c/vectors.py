@@ -5,9 +5,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.export.c.integer import simulate
+from sb3_sparse.export.c.integer import simulate_integers
 from sb3_sparse.export.c.tables import literal
-from sb3_sparse.runtime.backends.vbmi import simulate as simulate_vbmi
+from sb3_sparse.runtime.backends.vbmi import simulate_vbmi
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 
@@ -32,7 +32,7 @@ def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
     # than ReLU.
     arithmetics: list[tuple[str, Callable[[Network, Floats], Floats], float]] = []
     arithmetics += [(f"defined({upper}_VBMI)", simulate_vbmi, 0.03)] * vbmi
-    arithmetics += [(f"defined({upper}_INTEGER)", simulate, 1e-3)] * integers
+    arithmetics += [(f"defined({upper}_INTEGER)", simulate_integers, 1e-3)] * integers
     arithmetics += [("1", _outputs, 1e-5)]
     lines = [_matrix(f"static const {kind} {name}_observations", observations, kind)]
     for index, (condition, compute, share) in enumerate(arithmetics):

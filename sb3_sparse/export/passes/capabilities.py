@@ -1,4 +1,4 @@
-"""What the passes take into account; a network with anything else would lose it, or compute something else after a pass."""
+"""The records that the passes take into account. A network with any other part would lose it, or act differently."""
 
 from sb3_sparse.runtime.network.capabilities import Capabilities
 from sb3_sparse.runtime.network.records import (

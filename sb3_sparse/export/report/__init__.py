@@ -3,16 +3,14 @@
 from sb3_sparse.export.report.collect import make_report
 from sb3_sparse.export.report.contents import LayerReport, Report
 from sb3_sparse.export.report.figure import density, save_densities
-from sb3_sparse.export.report.sizes import COMPACT, entropy_bound, sizes
-from sb3_sparse.export.report.table import format_table
+from sb3_sparse.export.report.sizes import COMPACT_FILE, entropy_bound, sizes
 
 __all__ = [
-    "COMPACT",
+    "COMPACT_FILE",
     "LayerReport",
     "Report",
     "density",
     "entropy_bound",
-    "format_table",
     "make_report",
     "save_densities",
     "sizes",

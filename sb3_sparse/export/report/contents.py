@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sb3_sparse.export.report.sizes import COMPACT, DENSE
-from sb3_sparse.export.report.table import format_table
+from sb3_sparse.export.report.sizes import COMPACT_FILE, DENSE
+from sb3_sparse.table import format_table
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Report:
     @property
     def ratio(self) -> float:
         """How many times smaller the compact file is than the dense float32 weights and biases."""
-        return self.nbytes[DENSE] / self.nbytes[COMPACT]
+        return self.nbytes[DENSE] / self.nbytes[COMPACT_FILE]
 
     @property
     def sparsity(self) -> float:

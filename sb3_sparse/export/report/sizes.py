@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sb3_sparse.runtime.network.records import Floats, Layer, Network
 
-DENSE, COMPACT = "dense float32", "compact file"
+DENSE, COMPACT_FILE = "dense float32", "compact file"
 
 
 def sizes(original: Network, compact: int, bits: int = 8) -> dict[str, int]:
@@ -32,7 +32,7 @@ def sizes(original: Network, compact: int, bits: int = 8) -> dict[str, int]:
         "dense int8 (with float32 bias and scale per row)": total + 8 * rows,
         "torch COO float32": _coo_bytes(weights, biases),
         "npz compressed float32": _npz_bytes(weights, biases),
-        COMPACT: compact,
+        COMPACT_FILE: compact,
         "papers' value-only count": sum(int(np.count_nonzero(weight)) for weight in weights),
         "entropy bound": ceil(sum(entropy_bound(layer, bits) for layer in original.layers)),
     }

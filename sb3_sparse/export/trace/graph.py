@@ -1,4 +1,4 @@
-"""What tracing finds: the layers of a policy in order, as records that may still have affine operations between them."""
+"""The result of tracing: the layers of a policy in order, as records that may still have affine operations between them."""
 
 from dataclasses import dataclass
 

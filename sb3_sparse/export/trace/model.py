@@ -31,14 +31,11 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
         raise ValueError(f"only Box observations can be exported, and this model has {type(space).__name__} observations")
     path = find_path(policy)
     policy.set_training_mode(False)
-    names = {module: name for name, module in policy.named_modules()}
-    features, rest = flatten(path)
-    operations, found = chain(
-        ((names[module], module) for module in (*features, *rest)), {**saved_bits(model), **quantized_bits(policy)}
-    )
+    features, rest = flatten(policy, path)
+    operations, found = chain((*features, *rest), {**saved_bits(model), **quantized_bits(policy)})
     notes = []
     if path.zero_inputs:
-        first = next(name for module in rest if (name := names[module]) in found)
+        first = next(name for name, _ in rest if name in found)
         _cut_inputs(operations, found.index(first), path.zero_inputs)
         notes.append(f"{path.zero_reason}, so {path.zero_inputs} columns of '{first}' are left out.")
     image = is_image_space(space)

@@ -2,7 +2,7 @@
 One table of torch modules: how each becomes records.
 
 Another layer or activation that is to be exported comes in here: a function from the module to its records, and a row in
-:data:`MODULES`. What is not in the table is refused by name.
+:data:`MODULES`. Modules that are not in the table are refused by name.
 """
 
 from collections.abc import Callable, Mapping

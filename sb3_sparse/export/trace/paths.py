@@ -2,8 +2,8 @@
 Which modules an observation passes on its way to an action, by the class of the policy.
 
 SB3's own policies stand in :data:`PATHS`. Any other policy says so itself, by a method ``action_path()``: see
-:class:`~sb3_sparse.nn.ActionPath`. Subclasses that change a method on the way are refused, for an export that ignored the
-change would act differently without a word.
+:class:`~sb3_sparse.nn.ActionPath`. A policy is refused if it changes another method on the way, because an export that ignored
+the change would act differently without an error.
 """
 
 from collections.abc import Callable, Iterator
@@ -66,6 +66,12 @@ _METHODS = (
     "predict obs_to_tensor _predict extract_features get_distribution _get_action_dist_from_latent get_action_dist_params "
     "forward_actor unscale_action"
 ).split()
+#: Those around ``_predict``, which no path describes.
+_AROUND = ("predict", "obs_to_tensor", "unscale_action")
+#: SB3's ``extract_features``, each of which passes the preprocessed observation through the features extractor.
+_EXTRACT = (None, BasePolicy.extract_features, ActorCriticPolicy.extract_features)
+#: Modules with their full names.
+Named = list[tuple[str, nn.Module]]
 
 
 def find_path(policy: BasePolicy) -> ActionPath:
@@ -78,40 +84,71 @@ def find_path(policy: BasePolicy) -> ActionPath:
     if owner is None or type(policy)._predict is not owner._predict:
         refuse(f"the policy {type(policy).__name__}")
     path: ActionPath = PATHS[owner](policy) if owner in PATHS else owner.action_path(policy)
+    _check_hooks(policy, path)
+    _check_methods(policy, path, owner)
+    return path
+
+
+def _check_hooks(policy: BasePolicy, path: ActionPath) -> None:
+    passed = _within(path.features_extractor, *path.modules)
     for name, module in policy.named_modules():
-        if module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module):
+        # Only the modules of the path and those that hold one: the pruning of target networks uses hooks, for example.
+        hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
+        if hooked and not passed.isdisjoint(module.modules()):
             refuse(f"the module '{name}' ({type(module).__name__}) with a hook or a forward() of its own")
+
+
+def _check_methods(policy: BasePolicy, path: ActionPath, owner: type[BasePolicy]) -> None:
     for method in (*_METHODS, *path.calls):
-        if getattr(type(policy), method, None) is not getattr(owner, method, None):
+        expected = BasePolicy if method in _AROUND else owner
+        if getattr(type(policy), method, None) is not getattr(expected, method, None):
             refuse(f"the policy {type(policy).__name__} with a {method}() of its own")
     homes = {"stable_baselines3", "sb3_contrib", owner.__module__.split(".")[0]}
+    for name, network in (("policy", policy), *_networks(policy, path)):
+        # A path begins at the features; only `calls` can say that they are extracted in another way.
+        if "extract_features" not in path.calls and getattr(type(network), "extract_features", None) not in _EXTRACT:
+            refuse(f"the {name} {type(network).__name__} with a extract_features() of its own")
     for name, network in _networks(policy, path):
         for method in (*_METHODS, *path.calls, "forward"):
             function = getattr(type(network), method, None)
             if function not in (None, nn.Module.forward) and function.__module__.split(".")[0] not in homes:
                 refuse(f"the {name} {type(network).__name__} with a {method}() of its own")
-    return path
 
 
 def _networks(policy: BasePolicy, path: ActionPath) -> Iterator[tuple[str, nn.Module]]:
     """The networks of the policy that hold a module of the path, such as the actor."""
+    passed = _within(*path.modules)
     for name, child in policy.named_children():
-        if child not in path.modules and not set(path.modules).isdisjoint(child.modules()):
+        if child not in passed and not passed.isdisjoint(child.modules()):
             yield name, child
 
 
-def flatten(path: ActionPath) -> tuple[list[nn.Module], list[nn.Module]]:
+def _within(*modules: nn.Module) -> set[nn.Module]:
+    """The modules and everything that they hold."""
+    return {part for module in modules for part in module.modules()}
+
+
+def flatten(policy: BasePolicy, path: ActionPath) -> tuple[Named, Named]:
     """
-    :param path: A path.
-    :return: The modules of the features extractor and those behind it, in order and without their containers
-    :raises ValueError: if the features extractor is unknown
+    :param policy: A policy.
+    :param path: Its path.
+    :return: The modules of the features extractor and those behind it with their full names, in order and without their
+        containers
+    :raises ValueError: if the features extractor is unknown, or the policy does not hold one of the modules
     """
     extractor = path.features_extractor
     if type(extractor).forward not in EXTRACTORS:
         refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
+    names = {module: name for name, module in policy.named_modules()}
     parts = EXTRACTORS[type(extractor).forward](extractor), path.modules
     features, rest = ([leaf for module in part for leaf in _leaves(module)] for part in parts)
-    return features, rest
+    for module in (*features, *rest):
+        if module not in names:
+            raise ValueError(
+                f"action_path() of {type(policy).__name__} has the module {module}, which the policy does not hold: make it "
+                "an attribute of the policy or of one of its networks"
+            )
+    return [(names[module], module) for module in features], [(names[module], module) for module in rest]
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:

@@ -52,9 +52,10 @@ def functions(network: Network) -> tuple[Function, Function]:
     :param network: A network.
     :return: A function from one observation, an array of the network's shape, to one action, and a function from float32
         observations, ``[n, *shape]``, to actions, ``[n, *action_shape]``
-    :raises ValueError: if the network has something that is not computed here
+    :raises ValueError: if the network has something that is not computed here, or its layers do not fit each other
     """
     require_known(network, NUMPY)
+    _ = network.shapes  # Raises an error if layers do not fit each other.
     layers = (replace(layer, weight=layer.dense(), bias=layer.biases, scale=None, gain=None) for layer in network.layers)
     network = replace(network, layers=tuple(layers))
     if any(layer.convolution for layer in network.layers):

@@ -9,6 +9,7 @@ from math import prod
 
 import numpy as np
 
+from sb3_sparse.runtime.backends import structs
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import (
     Activation,
@@ -37,8 +38,8 @@ VBMI = Capabilities(
         Fixed: "codes unit",
         Head: "kind shape low high groups",
     },
-    activations=("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu"),
-    heads=("unscale", "clip", "argmax", "positive"),
+    activations=structs.ACTIVATIONS,
+    heads=structs.HEADS,
 )
 #: Most registers that a tile of a convolution's output fills.
 REGISTERS = 8
@@ -82,7 +83,7 @@ def _fits(layer: Layer, after: Shape) -> bool:
     return after[-1] <= 16 * REGISTERS and max(layer.stride) <= 16 and prod(layer.weight.shape[1:]) <= _INPUTS
 
 
-def simulate(network: Network, observations: Floats) -> Floats:
+def simulate_vbmi(network: Network, observations: Floats) -> Floats:
     """
     The kernels in numpy. The first layer has float inputs here; pixels are whole numbers, so bytes give the same.
 

@@ -73,7 +73,8 @@ def unknown(network: Network, backend: Capabilities) -> str | None:
 
 
 def _unknown(record: Any, where: str, backend: Capabilities) -> Iterator[str]:
-    known = next((backend.records[kind] for kind in type(record).__mro__ if kind in backend.records), None)
+    # A subclass may compute something else, so it is another kind.
+    known = backend.records.get(type(record))
     if known is None:
         yield f"{where} is of type {type(record).__name__}"
         return
@@ -85,12 +86,19 @@ def _unknown(record: Any, where: str, backend: Capabilities) -> Iterator[str]:
         value = getattr(record, name)
         if name not in known and not _is_default(value, default):
             yield f"{where} has {name}={_brief(value)}"
-        elif is_record(value):
-            yield from _unknown(value, f"the {name} of {where}", backend)
-        elif isinstance(value, tuple):
-            for index, part in enumerate(value):
-                if is_record(part):
-                    yield from _unknown(part, f"layer {index}" if name == "layers" else f"{name}[{index}] of {where}", backend)
+        else:
+            for part, keys in _records(value):
+                numbered = f"layer {keys[0]}" if name == "layers" and keys else f"{name}{list(keys)} of {where}"
+                yield from _unknown(part, numbered if keys else f"the {name} of {where}", backend)
+
+
+def _records(value: Any, *keys: object) -> Iterator[tuple[Any, tuple[object, ...]]]:
+    """The records in a field, however deep they lie in tuples, lists and dicts, with the keys that lead to each."""
+    if is_record(value):
+        yield value, keys
+    elif isinstance(value, tuple | list | Mapping):
+        for key, part in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield from _records(part, *keys, key)
 
 
 def _not_first(network: Network, backend: Capabilities) -> Iterator[str]:
@@ -129,6 +137,6 @@ def _is_default(value: Any, default: Any) -> bool:
 
 
 def _brief(value: Any) -> str:
-    # In single quotes at most, for sentences end up in C strings.
+    # In single quotes at most, because sentences end up in C strings.
     text = repr(value).replace('"', "'")
     return text if len(text) <= 40 and not hasattr(value, "dtype") and not is_record(value) else f"{type(value).__name__}(...)"

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 
 from sb3_sparse.runtime.network.elements import Floats, Shape
 
+#: Kinds of heads, and the optional fields that each needs.
+_FIELDS = {"unscale": ("low", "high"), "clip": ("low", "high"), "argmax": ("groups",), "positive": ()}
 #: Kinds of heads.
-HEADS = ("unscale", "clip", "argmax", "positive")
+HEADS = tuple(_FIELDS)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,6 +25,7 @@ class Head:
     :param low: Lower bounds, ``[n]``, of a continuous action.
     :param high: Upper bounds, ``[n]``.
     :param groups: Sizes of the groups of ``argmax``.
+    :raises ValueError: if bounds or groups are missing, or the kind does not use them
     """
 
     kind: str
@@ -30,6 +33,15 @@ class Head:
     low: Floats | None = None
     high: Floats | None = None
     groups: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # An unknown kind is left to the readers of a network, which refuse it by name.
+        given = {"low": self.low is not None, "high": self.high is not None, "groups": bool(self.groups)}
+        for name, is_given in given.items() if self.kind in HEADS else ():
+            if is_given != (name in _FIELDS[self.kind]):
+                takes = " and ".join(_FIELDS[self.kind]) or "only a shape"
+                state = "given" if is_given else "missing"
+                raise ValueError(f"a head of kind '{self.kind}' takes {takes}, but {name} is {state}")
 
     @property
     def inputs(self) -> int:
