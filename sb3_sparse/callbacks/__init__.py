@@ -3,7 +3,7 @@
 from sb3_sparse.callbacks.base import LayerCallback
 from sb3_sparse.callbacks.channels_last import ChannelsLastCallback
 from sb3_sparse.callbacks.multi_step import DelayedMultiStepCallback
-from sb3_sparse.callbacks.pruning import GradualPruningCallback, OneShotPruningCallback
+from sb3_sparse.callbacks.pruning import GradualPruningCallback, OneShotPruningCallback, PruningCallback
 from sb3_sparse.callbacks.quantization import QATCallback
 from sb3_sparse.callbacks.rewiring import RewiringCallback, topology_history
 from sb3_sparse.state import restore, saved_bits
@@ -14,6 +14,7 @@ __all__ = [
     "GradualPruningCallback",
     "LayerCallback",
     "OneShotPruningCallback",
+    "PruningCallback",
     "QATCallback",
     "RewiringCallback",
     "restore",
