@@ -10,7 +10,14 @@ from sb3_contrib import ARS
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import EveryNTimesteps
 
-from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, summarize
+from sb3_sparse import (
+    DelayedMultiStepCallback,
+    GradualPruningCallback,
+    OneShotPruningCallback,
+    QATCallback,
+    RewiringCallback,
+    summarize,
+)
 from sb3_sparse.agents.archive import read_policy
 from sb3_sparse.cli import main
 from sb3_sparse.nn import select_networks
@@ -66,6 +73,40 @@ def test_unknown_network():
     message = "SACPolicy has no network 'q_net' with linear or convolutional layers; it has: actor, critic"
     assert start("sac", GradualPruningCallback("q_net", 0.9)) == message
     assert start("sac", GradualPruningCallback("critic_target", 0.9)).endswith("it has: actor, critic")
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        GradualPruningCallback("actr", 0.9),
+        OneShotPruningCallback("actr", 0.9),
+        RewiringCallback("actr"),
+        QATCallback("actr", 0.5),
+        DelayedMultiStepCallback(0.5),
+    ],
+    ids=lambda callback: type(callback).__name__,
+)
+def test_the_error_is_not_hidden_by_the_end_of_training(callback):
+    """rl-zoo3 calls ``on_training_end`` in any case, also when training has failed to start."""
+    model = CASES["sac"].make()
+    with pytest.raises(ValueError, match=r"has no network 'actr'|has no multi-step targets"):
+        try:
+            model.learn(5, callback=callback)
+        finally:
+            callback.on_training_end()
+
+
+@pytest.mark.parametrize(
+    ("saliency", "message"),
+    [
+        (None, "a saliency is a name or a function, got None"),
+        ({"magnitude": {}}, "a saliency is a name or a function"),
+        (lambda weights, loss=None, *, generator=None: 3, "a saliency returns a dict with one tensor of scores for each of"),
+    ],
+)
+def test_what_is_not_a_saliency(saliency, message):
+    with pytest.raises(ValueError, match=message):
+        CASES["sac"].make().learn(5, callback=OneShotPruningCallback("actor", 0.9, saliency=saliency))
 
 
 def test_network_that_the_algorithm_does_not_have():
@@ -182,7 +223,7 @@ def expect_cli_error(capsys, arguments, message):
 def test_command_line(capsys, tmp_path):
     recipe = ["train", "--algo", "sac", "--env", "Pendulum-v1"]
     expect_cli_error(capsys, [*recipe, "--recipe", "nope"], "for algorithm 'sac'; it has: gmp, gmp_qat, qat, rigl,")
-    expect_cli_error(capsys, ["train", "--algo", "a2c", "--recipe", "set"], "others have: bc_dense, bc_grasp,")
+    expect_cli_error(capsys, ["train", "--algo", "a2c", "--recipe", "set"], "the recipes are: bc_dense, bc_grasp,")
     expect_cli_error(capsys, [*recipe, "--sparsity", "0.5"], "give --recipe or --conf-file")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--sparsity", "1.0"], "must lie in [0, 1), got 1.0")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--conf-file", "x.yml"], "give one of them")

@@ -33,7 +33,8 @@ def check_count(name: str, value: int, *, least: int) -> int:
     :raises ValueError: if it is not a whole number, or too small
     """
     if not isinstance(value, Real) or isinstance(value, bool) or value % 1 != 0 or value < least:
-        raise ValueError(f"{name}={value!r} must be a whole number, at least {least}")
+        hint = " (YAML reads 1e3 as text: write 1000)" if isinstance(value, str) else ""
+        raise ValueError(f"{name}={value!r} must be a whole number, at least {least}{hint}")
     return int(value)
 
 

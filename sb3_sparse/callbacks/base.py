@@ -110,6 +110,14 @@ class LayerCallback(BaseCallback):
         self._update()
         return True
 
+    def _on_training_end(self) -> None:
+        # rl-zoo3 calls this twice, and also when training has failed to start.
+        if self.layers:
+            self._end()
+
+    def _end(self) -> None:
+        """The end of a training that has started; it may be called twice."""
+
     def _on_rollout_end(self) -> None:
         for key, value in self._log.items():
             self.logger.record(key, value)

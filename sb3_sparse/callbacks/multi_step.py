@@ -64,6 +64,8 @@ class DelayedMultiStepCallback(BaseCallback):
                 print(f"{type(self).__name__}: step {self.timestep}, targets of {self._n_steps} steps")
 
     def _on_training_end(self) -> None:
+        if not hasattr(self, "_clock"):
+            return  # rl-zoo3 calls this also when training has failed to start.
         start = self._clock.saved["start"]
         if self.verbose > 0 and self.timestep < start:
             print(f"{type(self).__name__}: stopped at step {self.timestep}, before it begins at {start}")

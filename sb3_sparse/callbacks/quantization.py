@@ -82,7 +82,7 @@ class QATCallback(LayerCallback):
             for network, layers in self.layers.items()
         }
 
-    def _on_training_end(self) -> None:
+    def _end(self) -> None:
         if self.verbose > 0 and self._clock.saved["updates"] == 0:
             start = self._clock.saved["start"]
             print(f"{type(self).__name__}: stopped at step {self.timestep}, before it begins at {start}")

@@ -131,7 +131,8 @@ def second_moments(weights: dict[str, Tensor], optimizers: Iterable[Optimizer]) 
         state = optimizer.state.get(weight, {})
         if "exp_avg_sq" not in state and (state or not isinstance(optimizer, ADAMS)):
             raise ValueError(
-                f"layer '{name}' has no second moments of Adam, because its optimizer is {type(optimizer).__name__}"
+                f"layer '{name}' has no second moments of Adam, because its optimizer is {type(optimizer).__name__}: use a "
+                "saliency that does not read them, such as 'magnitude'"
             )
         moments[name] = state.get("exp_avg_sq")
     return moments

@@ -92,6 +92,10 @@ def prune_to(
     :raises ValueError: if the sparsity is infeasible
     """
     scores = saliency(weights, loss, generator=generator)
+    if not isinstance(scores, dict) or scores.keys() != weights.keys():
+        raise ValueError(
+            f"a saliency returns a dict with one tensor of scores for each of {list(weights)}, got {scores!r:.100}"
+        )
     scores = {name: _finite(score).masked_fill(~masks[name], -th.inf) for name, score in scores.items()}
     return prune(masks, scores, distribution(scores, sparsity))
 

@@ -141,8 +141,8 @@ class PruningCallback(LayerCallback):
             self._update()
         super()._on_rollout_end()
 
-    def _on_training_end(self) -> None:
-        # Just after the last train(); rl-zoo3 calls it twice.
+    def _end(self) -> None:
+        # Just after the last train().
         self._masks.enforce()
         if self._waiting:
             warnings.warn(

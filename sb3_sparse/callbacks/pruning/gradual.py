@@ -142,8 +142,8 @@ class GradualPruningCallback(PruningCallback):
         for network in self.layers:
             self.logger.record(f"sparsity/{network}_schedule", self._sparsity(self.timestep))
 
-    def _on_training_end(self) -> None:
-        super()._on_training_end()
+    def _end(self) -> None:
+        super()._end()
         end = self._clock.saved["end"]
         if self.verbose > 0 and self.timestep < end:
             print(f"{type(self).__name__}: stopped at step {self.timestep}, before pruning ends at {end}")

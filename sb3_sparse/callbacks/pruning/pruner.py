@@ -58,6 +58,8 @@ class Pruner:
     ) -> None:
         if isinstance(saliency, str) and saliency not in SALIENCIES:
             raise ValueError(f"unknown saliency '{saliency}': use one of {', '.join(SALIENCIES)}")
+        if not isinstance(saliency, str) and not callable(saliency):
+            raise ValueError(f"a saliency is a name or a function, got {saliency!r}")
         self.saliency = SALIENCIES[saliency] if isinstance(saliency, str) else saliency
         wanted = default_samples(self.saliency)
         if wanted is None and self.saliency in SALIENCIES.values() and n_samples is not None:

@@ -201,8 +201,8 @@ class RewiringCallback(LayerCallback):
         if masks:
             self._rewire(masks)
 
-    def _on_training_end(self) -> None:
-        # Just after the last train(); rl-zoo3 calls it twice.
+    def _end(self) -> None:
+        # Just after the last train().
         self._enforce()
         if self.grow == "gradient" and (masks := self._propose()):
             # Weights that grow now would stay zero if training is over, and the gradients are lost if it goes on.
