@@ -245,3 +245,19 @@ def test_errors_name_the_modules_that_are_known():
     model.policy.actor.mu.insert(1, nn.LayerNorm(8))
     with pytest.raises(ValueError, match=r"'actor.mu.1' \(LayerNorm.*made of the modules Linear, .*, Hardtanh"):
         compress(model)
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.ReLU])
+def test_the_mean_over_quantiles_comes_after_an_activation(activation):
+    """The mean of tanh is not the tanh of the mean."""
+    model = CASES["qrdqn"].make()
+    quantiles = model.policy.quantile_net.quantile_net
+    assert isinstance(quantiles[-1], nn.Linear)
+    with th.no_grad():
+        quantiles[-1].weight *= 10
+    quantiles.append(activation())
+    observations = np.random.default_rng(0).normal(size=(200, *model.observation_space.shape)).astype(np.float32)
+    expected, _ = model.predict(observations, deterministic=True)
+    assert len(set(expected.tolist())) > 1
+    actions, _ = compress(model, bits=32, backend="numpy").predict(observations)
+    assert (actions == expected).all()

@@ -14,8 +14,12 @@ from sb3_sparse.export.trace.graph import Affine, Graph
 from sb3_sparse.export.trace.modules import refuse
 from sb3_sparse.export.trace.paths import find_path, flatten
 from sb3_sparse.nn import quantized_bits
+from sb3_sparse.runtime.network.capabilities import record_fields
 from sb3_sparse.runtime.network.records import IDENTITY, Activation, Head, Layer, Normalize, Shape
 from sb3_sparse.state import saved_bits
+
+#: The fields of a layer that only multiplies and adds.
+_LINEAR = {"weight", "bias", "scale", "gain"}
 
 
 def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Graph:
@@ -42,7 +46,7 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
     if image and policy.normalize_images:
         operations.insert(0, Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32)))
     if path.estimates > 1:
-        operations[-1] = _mean(operations[-1], path.estimates)
+        operations[-1:] = _mean(operations[-1], path.estimates)
     if path.tanh:
         operations = _squash(operations)
     normalize = _normalize(normalization, space.shape)
@@ -57,11 +61,18 @@ def _cut_inputs(operations: list[Layer | Affine], number: int, count: int) -> No
     operations[index] = replace(layer, weight=layer.weight[:, :-count])
 
 
-def _mean(layer: Layer | Affine, estimates: int) -> Layer:
-    """The mean over estimates is linear, so the last layer can give it: ``[estimates * outputs, in]`` to ``[outputs, in]``."""
+def _mean(layer: Layer | Affine, estimates: int) -> list[Layer]:
+    """
+    The mean over estimates. It is linear, so a last layer that only multiplies and adds can give it itself:
+    ``[estimates * outputs, in]`` to ``[outputs, in]``. After any other layer, such as one with an activation, it is a layer.
+    """
     assert isinstance(layer, Layer)
-    weight = layer.dense().reshape(estimates, -1, layer.weight.shape[1]).mean(axis=0)
-    return Layer(weight.astype(np.float32), layer.biases.reshape(estimates, -1).mean(axis=0).astype(np.float32))
+    if all(getattr(layer, name) == default for name, default in record_fields(Layer).items() if name not in _LINEAR):
+        weight = layer.dense().reshape(estimates, -1, layer.weight.shape[1]).mean(axis=0)
+        return [Layer(weight.astype(np.float32), layer.biases.reshape(estimates, -1).mean(axis=0).astype(np.float32))]
+    outputs = layer.outputs // estimates
+    weight = np.tile(np.eye(outputs, dtype=np.float32), (1, estimates)) / np.float32(estimates)
+    return [layer, Layer(weight, np.zeros(outputs, np.float32))]
 
 
 def _squash(operations: list[Layer | Affine]) -> list[Layer | Affine]:
