@@ -760,7 +760,7 @@ def test_frozen_layers():
     model = CASES["td3"].make()
     model.actor.mu[0].weight.requires_grad_(False)
     message = error_of(model, OneShotPruningCallback("all", 0.5, saliency="snip"))
-    assert message == "saliency 'snip' needs gradients: exclude the layers without any: ['actor.mu.0']"
+    assert message == "saliency 'snip' needs gradients, so exclude the layers without any: ['actor.mu.0']"
     model.learn(30, callback=OneShotPruningCallback("all", 0.5, saliency="snip", exclude=["actor.mu.0"]))
 
 

@@ -144,11 +144,6 @@ class OfflineAlgorithm(UpdateLoop):
         """
         return self._find_sampler().sample(batch_size, generator)
 
-    @property
-    def trained_networks(self) -> tuple[str, ...]:
-        """Names of the networks that have a loss, in the order of their updates."""
-        return tuple(self.policy.networks)
-
     def losses(self, batch: OfflineBatch | None = None, *, generator: th.Generator | None = None) -> dict[str, Loss]:
         """
         The losses of one minibatch. Training minimizes them; SNIP and GraSP differentiate them. Each is a function without

@@ -29,10 +29,6 @@ if TYPE_CHECKING:
 class HasLosses(Protocol):
     """An algorithm with a method for its losses. ``batch`` is whatever the algorithm trains on."""
 
-    @property
-    def trained_networks(self) -> tuple[str, ...]:
-        """Names of the networks that have a loss."""
-
     def sample(self, n_samples: int, generator: Generator) -> object:
         """
         :param n_samples: Number of transitions.
@@ -48,15 +44,20 @@ class HasLosses(Protocol):
         """
 
 
-def check_losses(model: "BaseAlgorithm", networks: Iterable[str]) -> None:
+def check_losses(model: "BaseAlgorithm", networks: Iterable[str], n_samples: int) -> None:
     """
     Make sure that there will be a loss for each network, before training.
 
     :param model: The model.
     :param networks: Names of networks.
+    :param n_samples: Number of transitions of a loss's batch.
     :raises ValueError: if the losses of the algorithm are not known, or a network has none
     """
-    known = list(model.trained_networks) if isinstance(model, HasLosses) else list(_functions(model))
+    if isinstance(model, HasLosses):
+        # Only the losses of a batch say which networks have one.
+        known = list(find_losses(model, n_samples, Generator().manual_seed(0)))
+    else:
+        known = list(_functions(model))
     missing = [name for name in networks if name not in known]
     if missing:
         raise ValueError(

@@ -100,7 +100,7 @@ class Pruner:
             except ValueError as error:
                 raise ValueError(f"network '{network}': {error}") from error
         if self.n_samples is not None:
-            check_losses(model, selected)
+            check_losses(model, selected, self.n_samples)
         every = {name: layer for layers in selected.values() for name, layer in layers.items()}
         frozen = [name for name, layer in every.items() if not layer.weight.requires_grad]
         if frozen and default_samples(self.saliency) is not None:
