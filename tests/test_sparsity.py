@@ -394,7 +394,9 @@ def test_what_goes_together():
         with pytest.raises(ValueError, match="sparsity=None needs a distribution whose counts are fixed"):
             check_choice(distribution, None, random)
     for sparsity in (0.0, 0.9, 1):
-        with pytest.raises(ValueError, match=rf"lambdas=\(7, 64\) fix the .* sparsity={sparsity} must not be given: give sparsity=None"):
+        with pytest.raises(
+            ValueError, match=rf"lambdas=\(7, 64\) fix the .* sparsity={sparsity} must not be given: give sparsity=None"
+        ):
             check_choice(fixed, sparsity, random)
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\), got 1"):
         check_choice(erk, 1, random)
