@@ -132,11 +132,12 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
 
 
 def _summary(args: argparse.Namespace, _: list[str]) -> None:
-    from sb3_sparse.agents.archive import read_policy
+    from sb3_sparse.agents.archive import find_agent, read_policy
     from sb3_sparse.agents.count import summarize_agent
 
-    print(summarize_agent(args.agent, load=args.load))
-    if not args.load and not any(name.endswith(".mask") for name in read_policy(args.agent)):
+    agent = find_agent(args.agent)
+    print(summarize_agent(agent, load=args.load))
+    if not args.load and not any(name.endswith(".mask") for name in read_policy(agent)):
         print("without --load the connections are the nonzero weights: the masks of callbacks are not read")
 
 
@@ -162,14 +163,15 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
 
 
 def _compress(args: argparse.Namespace, _: list[str]) -> None:
-    from sb3_sparse.agents.archive import read_policy
+    from sb3_sparse.agents.archive import find_agent, read_policy
     from sb3_sparse.agents.compare import compress_agent
 
     env_kwargs = dict(_env_argument(text) for text in args.env_kwargs)
+    agent = find_agent(args.agent)
     # For a clear message about a damaged file.
-    read_policy(args.agent)
+    read_policy(agent)
     compress_agent(
-        args.agent,
+        agent,
         args.out,
         env=args.env,
         env_kwargs=env_kwargs,

@@ -29,6 +29,7 @@ from sb3_sparse.agents.files import c_name
 from sb3_sparse.cli import main
 from sb3_sparse.export import pipeline
 from sb3_sparse.runtime import BACKENDS, load
+from sb3_sparse.runtime.format.artifact import MAGIC
 from tests.algorithms import CASES
 
 CPU = {"device": "cpu", "seed": 0}
@@ -231,12 +232,21 @@ def test_errors_of_files(sac, tmp_path, capsys):
             main(["compress", *map(str, arguments)])
         return capsys.readouterr().err
 
-    assert "No such file or directory" in error(tmp_path / "none.zip", "-o", tmp_path / "out")
+    assert f"there is no agent at {tmp_path / 'none.zip'}: give the zip" in error(
+        tmp_path / "none.zip", "-o", tmp_path / "out"
+    )
     (tmp_path / "text.zip").write_text("no zip")
     assert "is damaged, or not a zip" in error(tmp_path / "text.zip", "-o", tmp_path / "out")
     (tmp_path / "file").write_text("")
     assert f"{tmp_path / 'file'} is a file" in error(sac, "-o", tmp_path / "file" / "out")
+    (tmp_path / "agent.sb3s").write_bytes(MAGIC + bytes(50))
+    assert "agent.sb3s is an exported policy, not an SB3 zip" in error(tmp_path / "agent.sb3s", "-o", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_the_ending_of_a_zip_may_be_missing(sac, tmp_path, capsys):
+    run(capsys, sac.with_suffix(""), "-o", tmp_path, "--no-latency")
+    assert (tmp_path / "agent.sb3s").is_file()
 
 
 def test_environment_arguments_and_spaces(sac):

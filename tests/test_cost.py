@@ -27,6 +27,7 @@ from sb3_sparse.cli import main
 from sb3_sparse.cost import Training, read_training, summarize_parameters
 from sb3_sparse.nn import apply_mask, find_networks, find_optimizers, mask_layers
 from sb3_sparse.policies import SparseDQNCnnPolicy, SparsePPOMultiInputPolicy, SparseTD3Policy
+from sb3_sparse.runtime.format.artifact import MAGIC
 from sb3_sparse.sparsity import Constant, Cubic
 from tests.algorithms import CASES
 
@@ -392,6 +393,8 @@ def test_command(capsys, tmp_path):
     assert f"connections: {832 - int(grown.mask.sum())} of 992" in safe
     assert "FLOPs per gradient update" in safe
     assert "without --load the connections are the nonzero weights" in safe
+    main(["summary", agent.removesuffix(".zip")])
+    assert capsys.readouterr().out == safe, "as in SB3's load(), the ending may be missing"
     main(["summary", agent, "--load"])
     assert capsys.readouterr().out == f"{summarize(model)}\n"
     assert summarize(model).connections == 832
@@ -404,6 +407,23 @@ def test_command(capsys, tmp_path):
     DQN("CnnPolicy", Spaces(ATARI, spaces.Discrete(6)), buffer_size=1, device="cpu").save(agent)
     main(["summary", agent, "--load"])
     assert "inference: 18,692,096 FLOPs" in capsys.readouterr().out
+
+
+def test_files_that_are_not_an_agent(capsys, tmp_path):
+    (tmp_path / "agent.sb3s").write_bytes(MAGIC + bytes(50))
+    for name, message in (
+        ("none", "there is no agent at"),
+        (".", "there is no agent at"),
+        ("agent.sb3s", "an exported policy"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["summary", str(tmp_path / name)])
+        assert message in capsys.readouterr().err
+
+
+def test_a_path_is_not_a_model():
+    with pytest.raises(ValueError, match=r"summarize takes a model, such as SAC.load\(...\), and was given a str"):
+        summarize("half.zip")
 
 
 @pytest.mark.parametrize("name", ["a2c", "trpo"])

@@ -1,17 +1,21 @@
 """Tracing: every module in the table computes what torch computes, and a policy may say its own path to an action."""
 
+import re
 from dataclasses import replace
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
 from sb3_contrib.common.torch_layers import BatchRenorm1d
-from stable_baselines3 import SAC, TD3
+from stable_baselines3 import DQN, SAC, TD3
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import Actor, SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 
-from sb3_sparse import compress
+from sb3_sparse import QATCallback, compress
 from sb3_sparse.export.passes import fold
 from sb3_sparse.export.trace import MODULES, PATHS, Graph
 from sb3_sparse.export.trace.chain import chain
@@ -178,7 +182,62 @@ class FreshContainer(OwnPath):
         return ActionPath(self.actor.features_extractor, (nn.Sequential(*self.actor.mu),), calls=("act",))
 
 
+class ForgetsTanh(WithPath):
+    def action_path(self):
+        return replace(super().action_path(), tanh=False)
+
+
+class PredictsHalf(WithPath):
+    """Changes the action inside ``_predict``, in the class that states the path."""
+
+    def _predict(self, observation, deterministic=False):
+        return super()._predict(observation, deterministic) / 2
+
+    action_path = WithPath.action_path
+
+
+class LeavesOutAModule(OwnPath):
+    def action_path(self):
+        first, _, last, tanh = self.actor.mu
+        return ActionPath(self.actor.features_extractor, (first, last, tanh), calls=("act",))
+
+
+class ActsByTheTarget(OwnPath):
+    """States the wrong network; the two differ as soon as the model has trained."""
+
+    def act(self, observation):
+        return self.actor_target.mu(observation)
+
+    action_path = OwnPath.action_path
+
+
+class Stated(OwnPath):
+    """Its path is what a test says."""
+
+    path = None
+
+    def action_path(self):
+        return self.path(self.actor)
+
+
+class WorstAction(DQNPolicy):
+    def _predict(self, obs, deterministic=True):
+        return self.q_net(obs).argmin(dim=1)
+
+    def action_path(self):
+        return ActionPath(self.q_net.features_extractor, (self.q_net.q_net,))
+
+
+class BestAction(WorstAction):
+    def _predict(self, obs, deterministic=True):
+        return self.q_net(obs).argmax(dim=1)
+
+    action_path = WorstAction.action_path
+
+
 def make(policy):
+    if issubclass(policy, DQNPolicy):
+        return DQN(policy, "CartPole-v1", policy_kwargs={"net_arch": [8]}, buffer_size=1, seed=0, device="cpu")
     if issubclass(policy, SACPolicy):
         return SAC(policy, "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=1, seed=0, device="cpu")
     return TD3(policy, "Pendulum-v1", policy_kwargs={"net_arch": [8]}, buffer_size=1, seed=0, device="cpu")
@@ -218,6 +277,77 @@ def test_a_subclass_that_changes_the_path_is_refused(policy, message):
 def test_the_class_that_states_the_path_may_not_change_what_no_path_says(policy, message):
     with pytest.raises(ValueError, match=message):
         compress(make(policy))
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("policy", [ForgetsTanh, PredictsHalf, LeavesOutAModule, ActsByTheTarget])
+def test_a_wrong_path_is_refused(policy, normalized):
+    model = make(policy)
+    if policy is ActsByTheTarget:
+        with th.no_grad():
+            model.actor.mu[0].weight *= 1.1
+    statistics = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]))
+    statistics.obs_rms.mean, statistics.obs_rms.var = np.array([30.0, -0.4, 2.0]), np.array([4.0, 0.3, 9.0])
+    message = rf"action_path\(\) of {policy.__name__} states .*: actions differ by up to (\S+), on 16 .* `modules`.* `tanh`"
+    with pytest.raises(ValueError, match=message) as error:
+        compress(model, normalization=statistics if normalized else None)
+    # Pendulum's actions go from -2 to 2.
+    assert 0.01 < float(re.search(r"up to (\S+),", str(error.value)).group(1)) < 10
+
+
+def test_a_wrong_path_to_discrete_actions_is_refused():
+    compress(make(BestAction), backend="numpy")
+    with pytest.raises(
+        ValueError, match=r"WorstAction states .*: \d+ actions differ, where the largest output leads by up to"
+    ):
+        compress(make(WorstAction))
+
+
+def test_the_comparison_leaves_no_trace():
+    model = make(WithPath)
+
+    def states():
+        return (
+            th.get_rng_state().tolist(),
+            str(np.random.get_state()),
+            str(model.observation_space.np_random.bit_generator.state),
+        )
+
+    before = states(), {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    compress(model, backend="numpy")
+    assert states() == before[0]
+    assert all(th.equal(tensor, before[1][name]) for name, tensor in model.policy.state_dict().items())
+
+
+def test_quantized_weights_agree_before_they_are_restored(tmp_path):
+    """Loaded as a stock policy, a model computes with float weights, which two bits are far from."""
+    model = make(WithPath)
+    model.learn(5, callback=QATCallback("actor", start=0, bits=2))
+    quantized = compress(model, bits=32, backend="numpy")
+    model.save(tmp_path / "agent")
+    loaded = SAC.load(tmp_path / "agent", device="cpu")
+    obs = np.random.default_rng(0).normal(size=(20, 3)).astype(np.float32)
+    assert np.abs(quantized.predict(obs)[0] - loaded.predict(obs, deterministic=True)[0]).max() > 0.01
+    exported = compress(loaded, bits=32, backend="numpy")
+    np.testing.assert_array_equal(exported.predict(obs)[0], quantized.predict(obs)[0])
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (lambda actor: None, r"of Stated returned None, which is not an ActionPath: return ActionPath\("),
+        (lambda actor: "actor.mu", "returned 'actor.mu', which is not an ActionPath"),
+        (lambda actor: list(actor.mu), r"(?s)returned \[Linear.*which is not an ActionPath"),
+        (lambda actor: ActionPath(actor.features_extractor, (actor.mu, th.tanh)), "tanh.*, which is not an nn.Module: give"),
+        (lambda actor: ActionPath(actor.features_extractor, (lambda x: x, actor.mu)), "<lambda>.*, which is not an nn.Module"),
+        (lambda actor: ActionPath(None, (actor.mu,)), "has None, which is not an nn.Module"),
+        (lambda actor: ActionPath(actor.features_extractor, actor.mu[0]), r"has modules=Linear.*: give a tuple of modules"),
+    ],
+)
+def test_a_path_of_the_wrong_type(path, message, monkeypatch):
+    monkeypatch.setattr(Stated, "path", staticmethod(path))
+    with pytest.raises(ValueError, match=message):
+        compress(make(Stated))
 
 
 def test_a_module_that_the_policy_does_not_hold_is_refused():

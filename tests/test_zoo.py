@@ -542,3 +542,16 @@ def test_flush_denormal(able, monkeypatch, capsys):
     main("train --algo td3 --env Pendulum-v1 --flush-denormal -n 10".split())
     assert calls == [True, ["--algo", "td3", "--env", "Pendulum-v1", "-n", "10"]]
     assert ("cannot" in capsys.readouterr().out) is not able
+
+
+def test_an_assertion_of_rl_zoo3_is_one_line(tmp_path, monkeypatch):
+    """rl-zoo3 checks its arguments by assertions; a fault elsewhere keeps its traceback."""
+    with pytest.raises(SystemExit, match=rf"sb3-sparse enjoy: The {tmp_path}/none\S* folder was not found"):
+        main(["enjoy", "--algo", "td3", "--env", "Pendulum-v1", "-f", f"{tmp_path}/none"])
+
+    def fail():
+        raise AssertionError("a fault")
+
+    monkeypatch.setattr("rl_zoo3.enjoy.enjoy", fail)
+    with pytest.raises(AssertionError, match="a fault"):
+        main(["enjoy"])

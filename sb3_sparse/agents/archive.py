@@ -7,6 +7,24 @@ from pickle import UnpicklingError
 
 import torch as th
 
+from sb3_sparse.runtime.format.artifact import MAGIC
+
+
+def find_agent(path: Path) -> Path:
+    """
+    :param path: An SB3 zip; its ending ``.zip`` may be missing, as in SB3's own ``load``.
+    :return: The file
+    :raises ValueError: if it is an exported policy
+    :raises OSError: if there is not such a file, or it cannot be read
+    """
+    agent = next((file for file in (path, Path(f"{path}.zip")) if file.is_file()), None)
+    if agent is None:
+        raise FileNotFoundError(f"there is no agent at {path}: give the zip that model.save() has written")
+    with agent.open("rb") as file:
+        if file.read(len(MAGIC)) == MAGIC:
+            raise ValueError(f"{agent} is an exported policy, not an SB3 zip: give the zip that it was exported from")
+    return agent
+
 
 def read_policy(agent: Path) -> dict[str, th.Tensor]:
     """

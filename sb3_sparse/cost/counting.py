@@ -35,8 +35,10 @@ def summarize(model: "BaseAlgorithm") -> Summary:
     :param model: Any SB3 model.
     :return: Counts per layer and network; target networks, LSTMs and attention are left out; a layer that several networks
         share counts for the first one
-    :raises ValueError: if the policy has no linear or convolutional layer
+    :raises ValueError: if the policy has no linear or convolutional layer, or the argument is not a model
     """
+    if not hasattr(model, "policy"):
+        raise ValueError(f"summarize takes a model, such as SAC.load(...), and was given a {type(model).__name__}")
     layers = {path: layer for network in find_networks(model.policy).values() for path, layer in network.items()}
     masks = {path: layer.mask for path, layer in layers.items() if isinstance(layer, MaskedLayer)}
     positions = count_positions(model.policy, layers)

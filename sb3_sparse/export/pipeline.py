@@ -3,14 +3,15 @@ The steps of an export, in order:
 
     trace       the model as a graph of layers, or an error that names the module that cannot be exported
     fold        batch norm and image scaling go into the layers
+    compare     a policy with an action_path() of its own acts as its model, or an error says by how much it does not
     shrink      dead neurons go
     round       weights become integers, and some of them zero
     shrink      the neurons that died of it go
     order       equal counts of weights stand together
     encode      the bytes of the compact file
 
-:func:`read_model` does the first two and :func:`compress_network` the others, so that a caller learns what cannot be exported
-before it spends minutes on calibration observations.
+:func:`read_model` does the first three and :func:`compress_network` the others, so that a caller learns what cannot be
+exported before it spends minutes on calibration observations.
 """
 
 from typing import Any, NamedTuple
@@ -19,10 +20,12 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_sparse.export.agreement import check_agreement
 from sb3_sparse.export.calibration import calibration_inputs
 from sb3_sparse.export.passes import PASSES, fold, order, round_biases, round_weights, shrink
 from sb3_sparse.export.report import Report, make_report
-from sb3_sparse.export.trace import Graph, trace
+from sb3_sparse.export.trace import Graph, has_own_path, trace
+from sb3_sparse.nn import quantized_bits
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.capabilities import require_known
 from sb3_sparse.runtime.network.records import Network
@@ -64,6 +67,9 @@ def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None) 
     graph = trace(model, normalization)
     network = fold(graph)
     require_known(network, PASSES)
+    if has_own_path(model.policy):
+        # A stock policy computes with float weights until `restore`, whatever it was saved with.
+        check_agreement(model, fold(trace(model, normalization, quantized_bits(model.policy))), normalization)
     return Original(graph, network)
 
 

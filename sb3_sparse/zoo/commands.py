@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
+from traceback import walk_tb
 
 from sb3_sparse.zoo.overrides import with_sparsity
 from sb3_sparse.zoo.recipes import check_dataset, check_environment, find_recipe
@@ -98,5 +99,11 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     previous, sys.argv = sys.argv, [f"sb3-sparse {name}", *arguments]
     try:
         command()
+    except AssertionError as error:
+        # rl-zoo3 checks its arguments by assertions. Those of other packages are faults, and keep their traceback.
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        if not str(error) or not frame.f_globals.get("__name__", "").startswith("rl_zoo3"):
+            raise
+        raise SystemExit(f"sb3-sparse {name}: {error}") from error
     finally:
         sys.argv = previous

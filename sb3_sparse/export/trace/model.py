@@ -11,7 +11,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.trace.chain import chain
 from sb3_sparse.export.trace.graph import Affine, Graph
-from sb3_sparse.export.trace.modules import refuse
+from sb3_sparse.export.trace.modules import Bits, refuse
 from sb3_sparse.export.trace.paths import find_path, flatten
 from sb3_sparse.nn import quantized_bits
 from sb3_sparse.runtime.network.capabilities import record_fields
@@ -22,11 +22,13 @@ from sb3_sparse.state import saved_bits
 _LINEAR = {"weight", "bias", "scale", "gain"}
 
 
-def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Graph:
+def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits: Bits | None = None) -> Graph:
     """
     :param model: A model with ``Box`` observations whose policy is in :data:`~sb3_sparse.export.trace.PATHS` or has an
         ``action_path()``.
     :param normalization: The statistics that its observations were normalized with, if they were.
+    :param bits: Bits of the layers with quantized weights, by full name; by default of those that had them when the model was
+        saved, as well as of those that have them at present.
     :return: The graph of its deterministic policy
     :raises ValueError: if something in it cannot be exported; the sentence names it
     """
@@ -36,7 +38,7 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Gr
     path = find_path(policy)
     policy.set_training_mode(False)
     features, rest = flatten(policy, path)
-    operations, found = chain((*features, *rest), {**saved_bits(model), **quantized_bits(policy)})
+    operations, found = chain((*features, *rest), {**saved_bits(model), **quantized_bits(policy)} if bits is None else bits)
     notes = []
     if path.zero_inputs:
         first = next(name for name, _ in rest if name in found)

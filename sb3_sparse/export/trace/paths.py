@@ -80,12 +80,44 @@ def find_path(policy: BasePolicy) -> ActionPath:
     :return: Its path to an action
     :raises ValueError: if the policy has none that is known, or changes what happens on the way; the sentence names it
     """
-    owner: Any = next((cls for cls in type(policy).__mro__ if cls in PATHS or "action_path" in vars(cls)), None)
+    owner = _find_owner(policy)
     if owner is None or type(policy)._predict is not owner._predict:
         refuse(f"the policy {type(policy).__name__}")
-    path: ActionPath = PATHS[owner](policy) if owner in PATHS else owner.action_path(policy)
+    path = PATHS[owner](policy) if owner in PATHS else _check_path(policy, owner.action_path(policy))
     _check_hooks(policy, path)
     _check_methods(policy, path, owner)
+    return path
+
+
+def has_own_path(policy: BasePolicy) -> bool:
+    """
+    :param policy: The policy of a model.
+    :return: Whether it is not one of SB3's in :data:`PATHS`, but says its path by its own ``action_path()``
+    """
+    owner = _find_owner(policy)
+    return owner is not None and owner not in PATHS
+
+
+def _find_owner(policy: BasePolicy) -> Any:
+    """The class that says the path of a policy; None without."""
+    return next((cls for cls in type(policy).__mro__ if cls in PATHS or "action_path" in vars(cls)), None)
+
+
+def _check_path(policy: BasePolicy, path: object) -> ActionPath:
+    name = type(policy).__name__
+    if not isinstance(path, ActionPath):
+        raise ValueError(
+            f"action_path() of {name} returned {path!r}, which is not an ActionPath: return "
+            "ActionPath(features_extractor, (module, ...))"
+        )
+    if not isinstance(path.modules, tuple | list | nn.Sequential):
+        raise ValueError(f"action_path() of {name} has modules={path.modules!r}: give a tuple of modules")
+    for part in (path.features_extractor, *path.modules):
+        if not isinstance(part, nn.Module):
+            raise ValueError(
+                f"action_path() of {name} has {part!r}, which is not an nn.Module: give modules that the policy holds, for "
+                "example an nn.Tanh in place of th.tanh"
+            )
     return path
 
 

@@ -1,0 +1,107 @@
+"""
+The comparison of a traced policy with its model, for policies that state their own ``action_path()``.
+
+The modules of SB3's own policies are known, and tests compare them. What a user's policy does around its modules cannot be
+read from them: a path that forgets a tanh, for example, still has layers that fit each other. So both act on a few
+observations.
+"""
+
+import numpy as np
+import torch as th
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_sparse.runtime.network.records import Floats, Head, Network
+from sb3_sparse.runtime.network.reference import layer_inputs
+
+#: How many observations both act on.
+_OBSERVATIONS = 16
+#: Observations from near the center to far outside, so that a squashing function shows, and not all actions are saturated.
+_SCALES = np.geomspace(0.01, 10, _OBSERVATIONS)
+#: Largest difference as a share of the largest output: a GPU's convolutions round their inputs to three digits.
+_TOLERANCE = 5e-3
+#: Bounds of observations that are further apart do not say how large these are; bounds from the second on are as good as
+#: infinite.
+_WIDE, _FAR = 1e4, 1e6
+
+
+def check_agreement(model: BaseAlgorithm, network: Network, normalization: VecNormalize | None) -> None:
+    """
+    Compare the actions of a network with those of the model that it was traced from. Random states stay as they are.
+
+    :param model: The model.
+    :param network: Its network.
+    :param normalization: The statistics that its observations were normalized with, if they were.
+    :raises ValueError: if the actions differ by more than rounding; the sentence gives the largest difference
+    """
+    observations = _observe(model.observation_space, normalization)
+    normalized = observations if normalization is None else normalization.normalize_obs(observations)
+    with th.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        actions, _ = model.predict(normalized, deterministic=True)
+    outputs = layer_inputs(network, observations.astype(np.float32))[-1]
+    head, count = network.head, len(observations)
+    ours = head(outputs).reshape(count, -1)
+    theirs = np.asarray(actions).reshape(count, -1)
+    if theirs.shape != ours.shape:
+        found = f"{theirs.shape[1]} numbers per action instead of {ours.shape[1]}"
+    elif head.kind in ("unscale", "clip"):
+        found = _compare_numbers(head, ours.astype(np.float32), theirs.astype(np.float32))
+    else:
+        found = _compare_choices(head, outputs, ours, theirs)
+    if found:
+        name = type(model.policy).__name__
+        raise ValueError(
+            f"the path that action_path() of {name} states does not give the actions of model.predict(..., "
+            f"deterministic=True): {found}, on {count} random observations. Check that `modules` lists every module that "
+            "_predict() calls, in order, that `tanh` is True if a tanh follows them, and that _predict() changes nothing else"
+        )
+
+
+def _observe(space: spaces.Space[NDArray[np.generic]], normalization: VecNormalize | None) -> NDArray[np.generic]:
+    """Random observations as the environment gives them, ``[n, *shape]``, within the bounds of the space."""
+    assert isinstance(space, spaces.Box)
+    low, high = (np.clip(bound.astype(np.float64), -_FAR, _FAR) for bound in (space.low, space.high))
+    wide = high - low > _WIDE
+    center, spread = np.where(wide, np.clip(0, low, high), (low + high) / 2), np.where(wide, 1, (high - low) / 2)
+    if normalization is not None and normalization.norm_obs:
+        statistics = normalization.obs_rms
+        assert not isinstance(statistics, dict)
+        center, spread = statistics.mean, np.sqrt(statistics.var)
+    scales = _SCALES.reshape(-1, *[1] * len(space.shape))
+    noise = np.random.default_rng(0).normal(size=(_OBSERVATIONS, *space.shape))
+    return np.clip(center + spread * noise * scales, low, high).astype(space.dtype)
+
+
+def _compare_numbers(head: Head, ours: Floats, theirs: Floats) -> str:
+    """The largest difference between continuous actions if it is more than rounding, else nothing."""
+    assert head.low is not None and head.high is not None
+    bounded = np.maximum(np.abs(head.low), np.abs(head.high)) < _FAR
+    low, high = np.where(bounded, head.low, -1), np.where(bounded, head.high, 1)
+    # In units of half the distance between the bounds, from their middle: [100, 101] counts as [-1, 1].
+    middle, half = low / 2 + high / 2, np.maximum(high / 2 - low / 2, 1e-6)
+    largest = float(np.abs((theirs - middle) / half).max())
+    difference = np.abs(ours - theirs)
+    # Written so that NaN is a difference.
+    agrees = (difference / half <= _TOLERANCE * largest + 1e-5).all()
+    return "" if agrees else f"actions differ by up to {difference.max():.3g}"
+
+
+def _compare_choices(head: Head, outputs: Floats, ours: NDArray[np.generic], theirs: NDArray[np.generic]) -> str:
+    """How many discrete actions differ, unless their outputs nearly tie; nothing if all agree."""
+    groups = np.split(outputs, np.cumsum(head.groups)[:-1], axis=1) if head.kind == "argmax" else []
+    leads = np.stack([_lead(group) for group in groups], axis=1) if groups else np.abs(outputs)
+    differ = (ours != theirs) & ~(leads <= _TOLERANCE * np.abs(outputs).max() + 1e-5)
+    if not differ.any():
+        return ""
+    return f"{differ.any(axis=1).sum()} actions differ, where the largest output leads by up to {leads[differ].max():.3g}"
+
+
+def _lead(values: Floats) -> Floats:
+    """The largest of each row minus the next; infinite where there is one number only."""
+    if values.shape[1] == 1:
+        return np.full(len(values), np.inf, np.float32)
+    ordered = np.sort(values, axis=1)
+    lead: Floats = ordered[:, -1] - ordered[:, -2]
+    return lead
