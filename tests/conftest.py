@@ -13,6 +13,9 @@ import torch as th
 # The networks of the tests are too small for more, and the suite runs in several processes.
 th.set_num_threads(1)
 
+#: SAC, TD3, DQN and PPO stand for all algorithms in `make test`. A test of one of these is slow.
+REPRESENTED = {"a2c", "crossq", "ddpg", "maskable_ppo", "qrdqn", "recurrent_ppo", "tqc", "trpo"}
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -27,6 +30,15 @@ def scripts() -> Iterator[Callable[[str], ModuleType]]:
         yield importlib.import_module
     for path in BENCHMARKS.glob("*.py"):
         sys.modules.pop(path.stem, None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of represented algorithms before the marks decide which tests run."""
+    for item in items:
+        values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        if any(isinstance(value, str) and value in REPRESENTED for value in values):
+            item.add_marker(pytest.mark.slow)
 
 
 def describe_skipped(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:

@@ -227,7 +227,7 @@ def test_command_line(capsys, tmp_path):
     expect_cli_error(capsys, [*recipe, "--sparsity", "0.5"], "give --recipe or --conf-file")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--sparsity", "1.0"], "must lie in [0, 1), got 1.0")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--conf-file", "x.yml"], "give one of them")
-    expect_cli_error(capsys, ["summary", str(tmp_path / "missing.zip")], "No such file")
+    expect_cli_error(capsys, ["summary", str(tmp_path / "missing.zip")], "there is no agent at")
     expect_cli_error(capsys, ["summary", "x.zip", "--sparsity", "0.5"], "unknown arguments: --sparsity 0.5")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "-i", str(tmp_path / "missing.zip")], "No such file")
     dense = tmp_path / "dense.yml"

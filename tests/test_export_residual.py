@@ -43,6 +43,9 @@ from tests.test_export import (
 )
 from tests.test_onnx import assert_agrees, session
 
+#: Minutes of networks of many shapes; the stored files of the compatibility tests hold one of each kind for every run.
+pytestmark = pytest.mark.slow
+
 SEEDS = st.integers(0, 2**32)
 PIXELS, TORQUE, THREE = spaces.Box(0, 255, (2, 24, 27), np.uint8), spaces.Box(-2, 2, (2,)), spaces.Discrete(3)
 

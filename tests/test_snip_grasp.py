@@ -443,7 +443,7 @@ def test_masks_follow_from_the_seed(name, saliency):
 
 
 @pytest.mark.parametrize("kind", ["one shot", "gradual"])
-@pytest.mark.parametrize("cut", [15, 21, 60])
+@pytest.mark.parametrize("cut", [*(pytest.param(x, marks=pytest.mark.slow) for x in (15, 60)), 21])
 @pytest.mark.parametrize("name", ["sac", "td3", "dqn"])
 @pytest.mark.filterwarnings("ignore:pruning has cut network 'actor' off")
 def test_resumed_equals_uninterrupted(name, cut, kind, tmp_path):
@@ -612,7 +612,7 @@ def kept_by_part(model):
     return [(sum(int(layers[n].mask.sum()) for n in part), sum(layers[n].mask.numel() for n in part)) for part in parts]
 
 
-@pytest.mark.parametrize("sparsity", [0.1, 0.5, 0.83, 0.95])
+@pytest.mark.parametrize("sparsity", [*(pytest.param(x, marks=pytest.mark.slow) for x in (0.1, 0.5, 0.83)), 0.95])
 @pytest.mark.parametrize("distribution", ["global_", "erk", "uniform", "erdos_renyi"])
 @pytest.mark.parametrize("saliency", ["snip", "grasp", "magnitude", "random"])
 def test_parts_are_ranked_for_themselves(saliency, distribution, sparsity):

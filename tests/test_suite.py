@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.algorithms import CASES
+from tests.conftest import REPRESENTED
+
 TESTS = Path(__file__).parent
+
+
+def test_four_algorithms_stand_for_the_others():
+    assert set(CASES) - REPRESENTED == {"sac", "td3", "dqn", "ppo"} and set(CASES) > REPRESENTED
 
 
 def is_empty(function):

@@ -416,6 +416,7 @@ def test_a_rewired_run_goes_on(method, tmp_path):
         assert len(steps) > n and all(110 < step <= min(310, first["RewiringCallback"]["stop"]) for step in steps[n:])
 
 
+@pytest.mark.filterwarnings("ignore:stop=0.95 is step")
 def test_the_papers_counts(tmp_path):
     """Sokar et al. 2022, table 2, of the models that rl-zoo3 makes of the recipes."""
     summaries = []
