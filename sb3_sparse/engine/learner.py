@@ -1,0 +1,155 @@
+"""
+A model that trains in the engine.
+
+For as long as it does, a model has a class of its own, a subclass of its SB3 class with the same name. Nothing is stored on
+the model. The attributes that hold parameters are properties of that class: whoever asks for ``model.policy`` or ``model.actor``
+gets SB3's own object, with the true weights.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+import numpy as np
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.noise import ActionNoise
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
+from stable_baselines3.common.utils import should_collect_more_steps
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sparse.engine.session import Session
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.buffers import ReplayBuffer
+
+#: Attributes that hold parameters, or optimizers, of any algorithm.
+SHARED = (
+    "policy",
+    "actor",
+    "actor_target",
+    "critic",
+    "critic_target",
+    "q_net",
+    "q_net_target",
+    "quantile_net",
+    "quantile_net_target",
+    "log_ent_coef",
+    "ent_coef_optimizer",
+)
+
+SelfLearner = TypeVar("SelfLearner", bound="Learner")
+
+
+class Learner(OffPolicyAlgorithm):
+    """What is different in a model that trains in the engine."""
+
+    _session: ClassVar[Session]
+    _stock: ClassVar[type[OffPolicyAlgorithm]]
+
+    def learn(self: SelfLearner, *args: Any, **kwargs: Any) -> SelfLearner:
+        # The callback that put the model here has not taken it back: training was interrupted.
+        release(self)
+        return self.learn(*args, **kwargs)
+
+    def train(self, gradient_steps: int, batch_size: int) -> None:
+        session = self._session
+        self._update_learning_rate(session.update.optimizers)
+        means = session.train(gradient_steps, batch_size)
+        self._n_updates += gradient_steps
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        for name, mean in means.items():
+            self.logger.record(f"train/{name}", mean)
+
+    def collect_rollouts(
+        self,
+        env: VecEnv,
+        callback: BaseCallback,
+        train_freq: TrainFreq,
+        replay_buffer: ReplayBuffer,
+        action_noise: ActionNoise | None = None,
+        learning_starts: int = 0,
+        log_interval: int | None = None,
+    ) -> RolloutReturn:
+        # SB3's loop, without the walks through all modules that switch between training and evaluation: no layer here differs.
+        num_collected_steps, num_collected_episodes = 0, 0
+        assert train_freq.frequency > 0, "Should at least collect one step or episode."
+        if env.num_envs > 1:
+            assert train_freq.unit == TrainFrequencyUnit.STEP, "You must use only one env when doing episodic training."
+        callback.on_rollout_start()
+        continue_training = True
+        while should_collect_more_steps(train_freq, num_collected_steps, num_collected_episodes):
+            actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
+            new_obs, rewards, dones, infos = env.step(actions)
+            self.num_timesteps += env.num_envs
+            num_collected_steps += 1
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training=False)
+            self._update_info_buffer(infos, dones)
+            self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
+            self._update_current_progress_remaining(self.num_timesteps, self._total_timesteps)
+            self._on_step()
+            for idx, done in enumerate(dones):
+                if done:
+                    num_collected_episodes += 1
+                    self._episode_num += 1
+                    if action_noise is not None:
+                        kwargs = dict(indices=[idx]) if env.num_envs > 1 else {}
+                        action_noise.reset(**kwargs)
+                    if log_interval is not None and self._episode_num % log_interval == 0:
+                        self.dump_logs()
+        callback.on_rollout_end()
+        return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training)
+
+    def _sample_action(
+        self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.num_timesteps < learning_starts or not isinstance(self.action_space, spaces.Box):
+            return super()._sample_action(learning_starts, action_noise, n_envs)
+        session = self._session
+        session.take_over()
+        assert isinstance(self._last_obs, np.ndarray)
+        policy = self.__dict__["policy"]
+        # SB3 scales the action to the bounds and back, which rounds it.
+        scaled_action = policy.scale_action(policy.unscale_action(session.update.act(self._last_obs)))
+        if action_noise is not None:
+            scaled_action = np.clip(scaled_action + action_noise(), -1, 1)
+        return policy.unscale_action(scaled_action), scaled_action
+
+
+def _shared(name: str) -> property:
+    def get(self: Learner) -> Any:
+        self._session.look()
+        return self.__dict__[name]
+
+    def set_(self: Learner, value: Any) -> None:
+        release(self)
+        setattr(self, name, value)
+
+    return property(get, set_)
+
+
+def engage(model: OffPolicyAlgorithm, session: Session) -> None:
+    """
+    Let a model train in the engine.
+
+    :param model: The model.
+    :param session: The engine's work on it.
+    """
+    stock = type(model)
+    members: dict[str, Any] = {name: _shared(name) for name in SHARED if name in model.__dict__}
+    members |= {"_session": session, "_stock": stock, "__module__": stock.__module__, "__qualname__": stock.__qualname__}
+    model.__class__ = type(stock.__name__, (Learner, stock), members)
+
+
+def release(model: OffPolicyAlgorithm) -> None:
+    """
+    Let a model train on SB3 again, with the weights that it has now.
+
+    :param model: The model; nothing happens if it does not train in the engine.
+    """
+    if isinstance(model, Learner):
+        model._session.look()
+        model.__class__ = model._stock

@@ -1,0 +1,1 @@
+"""Networks and optimizers of a model in the kernels' layout, and their way from the model and back."""

@@ -1,0 +1,170 @@
+"""How the weights of a layer that exist are laid out for the kernels: as a sparse matrix by rows, or as packed dense rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sb3_sparse.engine.kernels.structs import LANES, Kind, Layer
+
+#: Number of floats that vectors are padded to.
+ALIGNMENT = 16
+#: Number of rows that are packed together in a dense layer.
+ROWS = 8
+#: A layer runs as a sparse one if at most this share of its weights exists.
+SPARSE_DENSITY = 0.6
+#: A layer with fewer outputs would waste most of the packed rows, so it runs as a sparse one in any case.
+FEW_OUTPUTS = 4
+
+Array = np.ndarray
+
+
+def padded(size: int) -> int:
+    """The size, rounded up to whole vectors."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
+
+
+def choose(mask: Array | None, shape: tuple[int, int], first: int) -> Structure:
+    """
+    :param mask: Boolean matrix of the weights that exist, of shape ``[outputs, inputs]``; None if all do.
+    :param shape: Its shape.
+    :param first: Number of leading inputs whose gradient nobody needs.
+    :return: The faster layout
+    """
+    dense = mask is None or int(mask.sum()) > SPARSE_DENSITY * mask.size
+    if dense and shape[0] >= FEW_OUTPUTS:
+        return Dense(mask, shape, first)
+    return Sparse(np.ones(shape, dtype=bool) if mask is None else mask, shape, first)
+
+
+class Structure:
+    """
+    Base class of the layouts.
+
+    :param shape: Outputs and inputs.
+    :param first: Number of leading inputs whose gradient nobody needs.
+    """
+
+    kind: Kind
+    #: Number of floats that hold the weights.
+    size: int
+    #: Number of floats that hold the weights in the order of the input gradient.
+    transposed_size: int
+
+    def __init__(self, shape: tuple[int, int], first: int) -> None:
+        self.shape = shape
+        self.first = first
+
+    def take(self, weight: Array, values: Array) -> None:
+        """
+        :param weight: Matrix of shape ``[outputs, inputs]``.
+        :param values: Where to write its entries in this layout, of ``size`` floats.
+        """
+        raise NotImplementedError
+
+    def put(self, values: Array, weight: Array) -> None:
+        """
+        :param values: Entries in this layout.
+        :param weight: Matrix of shape ``[outputs, inputs]`` to write them to; entries that do not exist stay as they are.
+        """
+        raise NotImplementedError
+
+    def describe(self, layer: Layer) -> None:
+        """Fill in the part of the kernels' description that depends on the layout alone."""
+        layer.kind = self.kind
+        layer.outputs, layer.inputs = self.shape
+        layer.first = self.first
+
+
+class Sparse(Structure):
+    """
+    Compressed sparse rows, those with many weights first, and the same weights by columns for the input gradient.
+
+    :param mask: Boolean matrix of the weights that exist.
+    """
+
+    kind = Kind.SPARSE
+
+    def __init__(self, mask: Array, shape: tuple[int, int], first: int) -> None:
+        super().__init__(shape, first)
+        outputs, inputs = shape
+        self.start, self.row, rows, columns = _by_rows(mask)
+        self.offset = _offsets(columns)
+        self.index = rows.astype(np.int64) * inputs + columns
+        position = np.zeros(shape, dtype=np.int32)
+        position[rows, columns] = np.arange(len(rows), dtype=np.int32)
+        self.t_start, self.t_row, t_rows, t_columns = _by_rows(mask[:, first:].T)
+        self.t_offset = _offsets(t_columns)
+        self.t_index = _padded_copy(position[t_columns, first + t_rows])
+        self.count = len(self.index)
+        self.size = padded(self.count)
+        self.transposed_size = padded(len(t_rows))
+
+    def take(self, weight: Array, values: Array) -> None:
+        np.take(weight.reshape(-1), self.index, out=values[: self.count])
+
+    def put(self, values: Array, weight: Array) -> None:
+        weight.reshape(-1)[self.index] = values[: self.count]
+
+    def describe(self, layer: Layer) -> None:
+        super().describe(layer)
+        for name in ("start", "row", "offset", "t_start", "t_row", "t_offset", "t_index"):
+            setattr(layer, name, getattr(self, name).ctypes.data)
+
+
+class Dense(Structure):
+    """
+    Rows packed by eights: ``[ceil(outputs / 8)][inputs][8]``.
+
+    :param mask: Boolean matrix of the weights that exist, in a layer that is pruned a little; None in one that is not.
+    """
+
+    kind = Kind.DENSE
+
+    def __init__(self, mask: Array | None, shape: tuple[int, int], first: int) -> None:
+        super().__init__(shape, first)
+        outputs, inputs = shape
+        self.blocks = -(-outputs // ROWS)
+        self.size = padded(self.blocks * inputs * ROWS)
+        self.transposed_size = padded(-(-(inputs - first) // ROWS) * ROWS * outputs)
+        self.mask = mask
+
+    def take(self, weight: Array, values: Array) -> None:
+        outputs, inputs = self.shape
+        packed = self._packed(values)
+        whole = outputs // ROWS
+        packed[:whole] = weight[: whole * ROWS].reshape(whole, ROWS, inputs).transpose(0, 2, 1)
+        if whole < self.blocks:
+            packed[whole] = 0.0
+            packed[whole, :, : outputs - whole * ROWS] = weight[whole * ROWS :].T
+
+    def put(self, values: Array, weight: Array) -> None:
+        outputs, inputs = self.shape
+        packed = self._packed(values)
+        whole = outputs // ROWS
+        weight[: whole * ROWS].reshape(whole, ROWS, inputs)[...] = packed[:whole].transpose(0, 2, 1)
+        if whole < self.blocks:
+            weight[whole * ROWS :] = packed[whole, :, : outputs - whole * ROWS].T
+
+    def _packed(self, values: Array) -> Array:
+        return values[: self.blocks * self.shape[1] * ROWS].reshape(self.blocks, self.shape[1], ROWS)
+
+
+def _by_rows(mask: Array) -> tuple[Array, Array, Array, Array]:
+    """Where each row starts, which row it is, and row and column of each entry; rows with many entries come first."""
+    counts = mask.sum(axis=1)
+    order = np.argsort(-counts, kind="stable")
+    ranks, columns = np.nonzero(mask[order])
+    start = np.zeros(len(order) + 1, dtype=np.int32)
+    start[1:] = np.cumsum(counts[order])
+    return start, order.astype(np.int32), order[ranks].astype(np.int32), columns.astype(np.int32)
+
+
+def _offsets(columns: Array) -> Array:
+    return _padded_copy(columns * (LANES * 4))
+
+
+def _padded_copy(array: Array) -> Array:
+    """The kernels may read, but not use, up to a vector behind the end."""
+    copy = np.zeros(padded(len(array) + 1), dtype=np.int32)
+    copy[: len(array)] = array
+    return copy

@@ -1,0 +1,55 @@
+"""
+The engine at work on a model: who has the true parameters, and when they change hands.
+
+While the engine trains, its flat vectors are ahead of the model's tensors. They are copied to the model when somebody asks for
+it (:meth:`Session.look`), and from then on the model counts: whoever looks may also change it. Before the next update the
+engine reads the model again, and lays out its memory anew if a mask has changed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sb3_sparse.engine.updates import Update
+from sb3_sparse.nn import MaskedLayer
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+
+class Session:
+    """
+    :param model: The model.
+    :param update: Its update, not laid out yet.
+    """
+
+    def __init__(self, model: OffPolicyAlgorithm, update: Update) -> None:
+        self.model = model
+        self.update = update
+        self._layers = [layer for layer in model.policy.modules() if isinstance(layer, MaskedLayer)]
+        #: Whether the engine has trained since the model was last written.
+        self._ahead = False
+        #: Whether somebody may have changed the model since it was last read.
+        self._looked_at = True
+        update.layout()
+
+    def look(self) -> None:
+        """Make the model true. Who calls this may change the model until the engine goes on."""
+        if self._ahead:
+            self.update.write()
+            self._ahead = False
+        self._looked_at = True
+
+    def take_over(self) -> None:
+        """Make the engine true."""
+        if self._looked_at:
+            if self.update.changed:
+                self.update.layout()
+            self.update.read()
+            self._looked_at = False
+
+    def train(self, gradient_steps: int, batch_size: int) -> dict[str, float]:
+        """See :meth:`Update.gradient_steps`."""
+        self.take_over()
+        self._ahead = True
+        return self.update.gradient_steps(gradient_steps, batch_size)

@@ -1,0 +1,161 @@
+"""
+What an algorithm has to say to train in the engine: which networks it has, its equations, and its random numbers.
+
+One file per algorithm. Its update draws the same random numbers in the same order as the algorithm's own ``train()``, so that
+the engine may take over from SB3, and SB3 from the engine, between any two gradient steps.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from torch import Tensor
+from torch.optim import Optimizer
+
+from sb3_sparse.engine.batch import Array, Batch
+from sb3_sparse.engine.networks.parameters import Parameters
+from sb3_sparse.engine.program.build import Program
+from sb3_sparse.engine.program.trace import Trace, Value
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
+
+class Update(ABC):
+    """
+    The gradient step of an off-policy algorithm.
+
+    A subclass finds its networks in ``__init__``, which ends in :meth:`_own`.
+
+    :param model: The model.
+    :raises Unsupported: if the engine cannot train it
+    """
+
+    #: The classes that it can train. A subclass of one of them may do something else.
+    algorithms: ClassVar[tuple[type, ...]]
+    parameters: list[Parameters]
+
+    def __init__(self, model: OffPolicyAlgorithm) -> None:
+        self.model = model
+        self._programs: dict[Hashable, Program] = {}
+        self._acting: dict[int, Program] = {}
+        self._batch: Batch | None = None
+
+    @abstractmethod
+    def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
+        """
+        Write down one gradient step.
+
+        :param trace: Where to write it.
+        :param batch: The batch.
+        :param variant: What :meth:`_variant` has returned for this step.
+        """
+
+    @abstractmethod
+    def _action(self, trace: Trace, observations: Value) -> Value:
+        """
+        :param trace: Where to write it.
+        :param observations: Observations, of the policy's number of features.
+        :return: Actions of the behaviour policy, as the policy's network gives them
+        """
+
+    def _variant(self, step: int) -> Hashable:
+        """
+        :param step: Number of the gradient step in this call of ``train()``, from 0.
+        :return: What the equations of this step depend on; steps with the same answer have the same equations
+        """
+        return None
+
+    def _draw(self, size: int) -> None:
+        """Draw the random numbers of one gradient step of ``size`` samples, after the batch."""
+
+    def _draw_action(self, size: int) -> None:
+        """Draw the random numbers of ``size`` actions."""
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        """The optimizers whose learning rate follows the schedule."""
+        return [parameters.optimizer for parameters in self.parameters]
+
+    @property
+    def changed(self) -> bool:
+        """Whether a mask has changed since the programs were built."""
+        return any(parameters.changed for parameters in self.parameters)
+
+    def layout(self) -> None:
+        """Lay out all parameters anew, by the present masks."""
+        for parameters in self.parameters:
+            parameters.layout()
+        self._programs.clear()
+        self._acting.clear()
+
+    def read(self) -> None:
+        """Copy all parameters from the model, and refresh what is computed from them."""
+        for parameters in self.parameters:
+            parameters.read()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Compute what depends on the parameters alone, for all programs that have been built."""
+        trace = Trace()
+        trace.refresh(self.parameters)
+        Program(trace, 1).run()
+
+    def write(self) -> None:
+        """Copy all parameters into the model."""
+        for parameters in self.parameters:
+            parameters.write()
+
+    def gradient_steps(self, count: int, batch_size: int) -> dict[str, float]:
+        """
+        :param count: Number of gradient steps.
+        :param batch_size: Number of samples of each.
+        :return: Means of the logged values over the steps that have them
+        """
+        if self._batch is None or self._batch.size != batch_size:
+            self._batch = Batch(self.model, batch_size)
+            self._programs.clear()
+        for parameters in self.parameters:
+            parameters.read_settings()
+        values: dict[str, list[float]] = defaultdict(list)
+        for step in range(count):
+            variant = self._variant(step)
+            program = self._programs.get(variant)
+            if program is None:
+                trace = Trace()
+                self._equations(trace, self._batch, variant)
+                program = self._programs[variant] = Program(trace, batch_size)
+                self._refresh()
+            self._batch.draw()
+            self._draw(batch_size)
+            for name, value in program.run().items():
+                values[name].append(value)
+        return {name: float(np.mean(column)) for name, column in values.items()}
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """
+        :param observations: Observations of shape ``[n, ...]``, as the policy's network gets them.
+        :return: Actions of the behaviour policy, of shape ``[n, features]``
+        """
+        count = len(observations)
+        program = self._acting.get(count)
+        if program is None:
+            trace = Trace()
+            self._observed = Array(int(np.prod(observations.shape[1:])))
+            self._chosen = self._action(trace, self._observed.load(trace))
+            trace.keep(self._chosen)
+            program = self._acting[count] = Program(trace, count)
+        self._observed.set(observations)
+        self._draw_action(count)
+        program.run()
+        return program.rows(self._chosen, count)
+
+
+def numpy_of(tensor: Tensor) -> np.ndarray:
+    """The tensor's memory as an array."""
+    array: np.ndarray = tensor.detach().numpy()
+    return array

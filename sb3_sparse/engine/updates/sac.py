@@ -1,0 +1,132 @@
+"""SAC (Haarnoja et al. 2018), as ``stable_baselines3.SAC.train`` computes it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable
+from typing import ClassVar
+
+import torch as th
+from stable_baselines3 import SAC
+
+from sb3_sparse.engine.batch import Array, Batch
+from sb3_sparse.engine.networks.chain import Chain
+from sb3_sparse.engine.networks.parameters import Parameters, Vector
+from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.updates.base import Update, numpy_of
+
+LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
+#: SB3 adds it to ``1 - tanh(x)^2`` before it takes the logarithm.
+EPSILON = 1e-6
+
+
+class SACUpdate(Update):
+    """
+    A gradient step of SAC. Both actions are drawn by the reparameterization trick from the noise of ``rsample()``.
+
+    :param model: The model.
+    """
+
+    algorithms: ClassVar[tuple[type, ...]] = (SAC,)
+
+    def __init__(self, model: SAC) -> None:
+        super().__init__(model)
+        policy = model.policy
+        actor = policy.actor
+        actions = actor.action_space.shape[0]
+        self._latent, self._mean, self._log_std = Chain(actor.latent_pi), Chain(actor.mu), Chain(actor.log_std)
+        heads = [*self._latent.weights, *self._mean.weights, *self._log_std.weights]
+        self._actor = Parameters(actor.optimizer, heads)
+        self._critics = self._find_critics(model)
+        self._critic = Parameters(policy.critic.optimizer, [w for q in self._critics for w in q.weights])
+        self.parameters = [self._actor, self._critic]
+        self._log_ent_coef: Vector | None = None
+        if model.ent_coef_optimizer is not None:
+            self._log_ent_coef = Vector(model.log_ent_coef)
+            self._entropy = Parameters(model.ent_coef_optimizer, [], [self._log_ent_coef])
+            self.parameters.append(self._entropy)
+        self._noise, self._next_noise, self._acting_noise = Array(actions), Array(actions), Array(actions)
+
+    def _find_critics(self, model: SAC) -> list[Chain]:
+        critic, target = model.policy.critic, model.policy.critic_target
+        first = critic.features_extractor.features_dim
+        return [Chain(q, twin, first=first) for q, twin in zip(critic.q_networks, target.q_networks, strict=True)]
+
+    def _variant(self, step: int) -> Hashable:
+        return step % self.model.target_update_interval == 0
+
+    def _draw(self, size: int) -> None:
+        self._noise.set(numpy_of(th.randn(size, self._noise.columns)))
+        self._next_noise.set(numpy_of(th.randn(size, self._noise.columns)))
+
+    def _draw_action(self, size: int) -> None:
+        self._acting_noise.set(numpy_of(th.randn(size, self._noise.columns)))
+
+    def _sample(self, observations: Value, noise: Value) -> tuple[Value, Value]:
+        """Actions and their log probability (appendix C of the paper)."""
+        latent = self._latent(observations)
+        log_std = self._log_std(latent).clamp(LOG_STD_MIN, LOG_STD_MAX)
+        actions = (self._mean(latent) + log_std.exp() * noise).tanh()
+        gaussian = noise.square() * -0.5 - log_std - 0.5 * math.log(2.0 * math.pi)
+        return actions, (gaussian - (1.0 + EPSILON - actions.square()).log()).sum()
+
+    def _action(self, trace: Trace, observations: Value) -> Value:
+        latent = self._latent(observations)
+        std = self._log_std(latent).clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
+        return (self._mean(latent) + std * self._acting_noise.load(trace)).tanh()
+
+    def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
+        observations, next_observations = batch.observations.load(trace), batch.next_observations.load(trace)
+        coefficient = self._coefficient(trace)
+        trace.log("ent_coef", coefficient)
+
+        next_actions, next_log_prob = self._sample(next_observations, self._next_noise.load(trace))
+        targets = self._targets(trace, batch, trace.concat([next_observations, next_actions]), coefficient * next_log_prob)
+        inputs = trace.concat([observations, batch.actions.load(trace)])
+        self._train_critics(trace, inputs, targets)
+
+        actions, log_prob = self._sample(observations, self._noise.load(trace))
+        value = self._value(trace.concat([observations, actions]))
+        actor_loss = coefficient * log_prob - value
+        trace.log("actor_loss", actor_loss)
+        trace.backward(actor_loss, self._actor)
+        trace.step(self._actor)
+        if self._log_ent_coef is not None:
+            loss = -(trace.rows(self._log_ent_coef) * (log_prob + float(self.model.target_entropy)))
+            trace.log("ent_coef_loss", loss)
+            trace.backward(loss, self._entropy)
+            trace.step(self._entropy)
+        if variant:
+            trace.follow(self._critic, self.model.tau)
+
+    def _coefficient(self, trace: Trace) -> Value:
+        """The entropy coefficient before this step."""
+        if self._log_ent_coef is not None:
+            return trace.rows(self._log_ent_coef).exp()
+        self._fixed = numpy_of(self.model.ent_coef_tensor.reshape(1))
+        return trace.constant(self._fixed)
+
+    def _targets(self, trace: Trace, batch: Batch, inputs: Value, entropy: Value) -> Value:
+        value = self._critics[0](inputs, target=True)
+        for critic in self._critics[1:]:
+            value = value.min(critic(inputs, target=True))
+        return batch.targets(trace, value - entropy)
+
+    def _train_critics(self, trace: Trace, inputs: Value, targets: Value) -> None:
+        total = None
+        for critic in self._critics:
+            loss = (critic(inputs) - targets).square() * 0.5
+            trace.backward(loss, self._critic)
+            total = loss if total is None else total + loss
+        assert total is not None
+        trace.log("critic_loss", total)
+        trace.step(self._critic)
+
+    def _value(self, inputs: Value) -> Value:
+        """The value that the actor maximizes."""
+        value = self._critics[0](inputs)
+        for critic in self._critics[1:]:
+            value = value.min(critic(inputs))
+        return value
+
+
