@@ -93,16 +93,18 @@ KERNEL void quantile_huber(int n, int k, Rows dst, Rows a, Rows b, Rows c) {
         for (int i = 0; i < n; i++) {
             const float tau = ((float)i + 0.5f) / (float)n;
             const Vector quantile = a.at(i, lane), above = splat(tau), below = splat(1.0f - tau);
-            Vector gradient = {};
+            /* A sum of its own for each quantile: one over all pairs would lose digits. */
+            Vector gradient = {}, sum = {};
             for (int j = 0; j < k; j++) {
                 const Vector delta = b.at(j, lane) - quantile;
                 /* huber = slope * (delta - slope / 2), with the slope clamped to [-1, 1]. */
                 const Vector slope = minimum(splat(1.0f), maximum(splat(-1.0f), delta));
                 const Vector weighted = select(delta < 0.0f, below, above) * slope;
-                loss += weighted * (delta - 0.5f * slope);
+                sum += weighted * (delta - 0.5f * slope);
                 gradient -= weighted;
             }
             dst.put(i, lane, gradient);
+            loss += sum;
         }
         c.put(0, lane, loss);
     }

@@ -36,11 +36,11 @@ KERNEL void adam(int n, float *__restrict p, float *__restrict m, float *__restr
         Vector parameter = load(p + i), gradient = load(g + i);
         if (decay != 0.0) {
             parameter *= keep;
-            gradient += pull * parameter;
+            gradient = fused(splat(pull), parameter, gradient);
         }
         Vector first = load(m + i), second = load(v + i) * b2;
-        first = (near ? first : gradient) + way * (gradient - first);
-        second += c2 * gradient * gradient;
+        first = fused(splat(way), gradient - first, near ? first : gradient);
+        second = fused(c2 * gradient, gradient, second);
         /* Neither 0 / 0 where there is no epsilon. */
         const Vector divisor = maximum(splat(1e-38f), square_root(second) / correction + epsilon);
         store(p + i, parameter + size * first / divisor);

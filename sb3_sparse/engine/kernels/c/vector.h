@@ -81,6 +81,17 @@ INLINE Vector square_root(Vector a) {
 #endif
 }
 
+/* a * b + c in one rounding where there is FMA, for places where the compiler could choose another product. */
+INLINE Vector fused(Vector a, Vector b, Vector c) {
+#if ENGINE_VL == 16
+    return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif ENGINE_VL == 8
+    return (Vector)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#else
+    return a * b + c;
+#endif
+}
+
 INLINE Vector absolute(Vector a) { return (Vector)((Bits)a & 0x7fffffffu); }
 /* The magnitude of a with the sign of b. */
 INLINE Vector copy_sign(Vector a, Vector b) { return (Vector)(((Bits)a & 0x7fffffffu) | ((Bits)b & 0x80000000u)); }
