@@ -1,7 +1,7 @@
 """
-The kernels compiled on the user's machine, once for all policies, into a cache.
+Kernels compiled on the user's machine, once for all policies, into a cache.
 
-Only the files in ``c/`` are compiled. A policy is data for them, so a loaded file never becomes code. A cached library is used
+Only the files of a folder of this package are compiled. A policy is data for them, so a loaded file never becomes code. A cached library is used
 only if it and its directory belong to the user alone and its content has the digest in its name; otherwise it is built again.
 The build happens in a directory of its own and the result is moved into place in one step, so processes that build at the same
 time do not disturb each other.
@@ -24,8 +24,14 @@ import numpy as np
 
 _SOURCES = Path(__file__).parent / "c"
 #: Without -ffast-math: in a library it would make the whole process flush small floats to zero.
-_FLAGS = ("-O3", "-std=c99", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
-_NATIVE = ("-march=native", "-mprefer-vector-width=512")
+_FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+#: By the ending of the source: the language's standard, the variable that names its compiler, and compilers to look for.
+_LANGUAGES = {
+    ".c": ("-std=c99", "CC", ("cc", "gcc", "clang")),
+    ".cpp": ("-std=c++17", "CXX", ("c++", "g++", "clang++")),
+}
+#: Options for all that this processor has.
+NATIVE = ("-march=native", "-mprefer-vector-width=512")
 _TIMEOUT = 300
 
 
@@ -34,19 +40,21 @@ class BuildError(RuntimeError):
 
 
 @functools.cache
-def build(source: str) -> Path:
+def build(source: str, folder: Path = _SOURCES, options: tuple[str, ...] = NATIVE) -> Path:
     """
-    :param source: File in ``c/`` to compile: "module.c" for a Python module, "library.c" for a plain library.
+    :param source: File in the folder to compile: "module.c" for a Python module, another one for a plain library.
+    :param folder: The folder of the source and of all that it includes.
+    :param options: Options of the compiler. One that does not know the last of them does without it, or without all.
     :return: Path of the compiled file
     :raises BuildError: if there is no compiler, or it fails
     """
-    compiler, flags, identity = _compiler()
+    compiler, flags, identity = _compiler(Path(source).suffix, options)
     if source == "module.c":
         headers = [f"-I{sysconfig.get_paths()['include']}", f"-I{np.get_include()}"]
         identity += f"{sys.version}{np.__version__}{headers}"
         flags = [*flags, *headers, *(["-undefined", "dynamic_lookup"] if sys.platform == "darwin" else [])]
     digest = hashlib.sha256(f"{source}{flags}{identity}".encode())
-    for path in sorted(_SOURCES.iterdir()):
+    for path in sorted(folder.iterdir()):
         digest.update(path.read_bytes())
     stem = f"{Path(source).stem}-{digest.hexdigest()[:32]}"
     directory = _directory()
@@ -55,7 +63,7 @@ def build(source: str) -> Path:
             return path
     with tempfile.TemporaryDirectory(dir=directory) as scratch:
         output = Path(scratch) / "out.so"
-        _run([*compiler, *flags, str(_SOURCES / source), "-o", str(output)])
+        _run([*compiler, *flags, str(folder / source), "-o", str(output)])
         output.chmod(0o700)
         final = directory / f"{stem}-{_digest(output)}.so"
         os.replace(output, final)
@@ -63,19 +71,31 @@ def build(source: str) -> Path:
 
 
 @functools.cache
-def _compiler() -> tuple[list[str], list[str], str]:
+def _compiler(suffix: str = ".c", options: tuple[str, ...] = NATIVE) -> tuple[list[str], list[str], str]:
     """The compiler, its flags, and a text that differs when the compiler or the processor does."""
-    named = os.environ.get("CC")
-    found = shlex.split(named) if named else [path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))][:1]
+    standard, variable, names = _LANGUAGES[suffix]
+    named = os.environ.get(variable)
+    found = shlex.split(named) if named else [path for name in names if (path := shutil.which(name))][:1]
+    language = {".c": "C", ".cpp": "C++"}[suffix]
     if not found or os.name == "nt":
-        raise BuildError("no C compiler found (cc, gcc, clang or $CC)")
-    for flags in ([*_FLAGS, *_NATIVE], [*_FLAGS, _NATIVE[0]], list(_FLAGS)):
+        raise BuildError(f"no {language} compiler found ({', '.join(names)} or ${variable})")
+    for flags in dict.fromkeys((options, options[:1], ())):
+        given = [*_FLAGS, standard, *flags]
         try:
             # The predefined macros name the compiler's version and every feature of the processor.
-            return found, flags, _run([*found, *flags, "-dM", "-E", "-x", "c", os.devnull])
+            return found, given, _run([*found, *given, "-dM", "-E", "-x", language.lower(), os.devnull])
         except BuildError as error:
             failure = error
     raise failure
+
+
+def macros(suffix: str) -> set[str]:
+    """
+    :param suffix: ``.c`` or ``.cpp``.
+    :return: Names of the macros that its compiler predefines for this processor
+    :raises BuildError: if there is no compiler
+    """
+    return {line.split()[1] for line in _compiler(suffix)[2].splitlines() if line.startswith("#define ")}
 
 
 def _run(command: list[str]) -> str:

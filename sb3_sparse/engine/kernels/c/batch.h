@@ -1,0 +1,80 @@
+/* What runs once for a batch: sums over it, and the optimizer's passes over the flat vectors of a network. */
+#pragma once
+#include "vector.h"
+
+/* data[f] = sum of feature f over the batch. */
+KERNEL void sum_batch(int n, const Operand &a, int64_t panels, float *data, bool add) {
+    for (int f = 0; f < n; f++) {
+        double sum[8] = {};
+        for (int64_t p = 0; p < panels; p++) {
+            const float *lanes = a.base + p * a.panel + f * a.feature;
+            for (int s = 0; s < LANES; s += 8)
+                for (int i = 0; i < 8; i++) sum[i] += lanes[s + i];
+        }
+        const double total = ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+        data[f] = (float)(add ? data[f] + total : total);
+    }
+}
+
+/* Moments below this are zero: arithmetic on subnormal numbers takes many times as long, and the moments of a unit that no
+   longer fires would all arrive there. */
+INLINE Vector flushed(Vector moment) {
+    return (Vector)((Bits)moment & (Bits)(Mask)(absolute(moment) >= 1e-38f));
+}
+
+/* torch.optim.Adam, or AdamW where decoupled, without amsgrad, in the order of operations of torch's loop over tensors. */
+KERNEL void adam(int n, float *__restrict p, float *__restrict m, float *__restrict v, const float *__restrict g, double *state) {
+    const double step = state[0] += 1.0, lr = state[1], beta1 = state[2], beta2 = state[3], decay = state[5];
+    const bool decoupled = state[6] != 0.0;
+    const float keep = (float)(1.0 - lr * (decoupled ? decay : 0.0)), pull = (float)(decoupled ? 0.0 : decay);
+    const float size = (float)(-lr / (1.0 - pow(beta1, step))), correction = (float)sqrt(1.0 - pow(beta2, step));
+    const float epsilon = (float)state[4], b2 = (float)beta2, c1 = (float)(1.0 - beta1), c2 = (float)(1.0 - beta2);
+    /* torch.lerp goes from the nearer end. */
+    const bool near = c1 < 0.5f;
+    const float way = near ? c1 : c1 - 1.0f;
+    for (int i = 0; i < n; i += VL) {
+        Vector parameter = load(p + i), gradient = load(g + i);
+        if (decay != 0.0) {
+            parameter *= keep;
+            gradient = fused(splat(pull), parameter, gradient);
+        }
+        Vector first = load(m + i), second = load(v + i) * b2;
+        first = fused(splat(way), gradient - first, near ? first : gradient);
+        second = fused(c2 * gradient, gradient, second);
+        /* Neither 0 / 0 where there is no epsilon. */
+        const Vector divisor = maximum(splat(1e-38f), square_root(second) / correction + epsilon);
+        store(p + i, parameter + size * first / divisor);
+        store(m + i, flushed(first));
+        store(v + i, flushed(second));
+    }
+}
+
+/* target = target * (1 - tau) + source * tau. */
+KERNEL void polyak(int n, float *target, const float *source, double tau) {
+    if (tau == 1.0) {
+        memmove(target, source, (size_t)n * sizeof(float));
+        return;
+    }
+    const float step = (float)tau, keep = (float)(1.0 - tau);
+    int i = 0;
+    for (; i + VL <= n; i += VL) store(target + i, load(target + i) * keep + load(source + i) * step);
+    for (; i < n; i++) target[i] = target[i] * keep + source[i] * step;
+}
+
+KERNEL void square_sum(int n, const float *a, double *data, bool add) {
+    double sum[8] = {};
+    int i = 0;
+    for (; i + 8 <= n; i += 8)
+        for (int j = 0; j < 8; j++) sum[j] += (double)a[i + j] * (double)a[i + j];
+    for (; i < n; i++) sum[0] += (double)a[i] * (double)a[i];
+    const double total = ((sum[0] + sum[4]) + (sum[1] + sum[5])) + ((sum[2] + sum[6]) + (sum[3] + sum[7]));
+    *data = add ? *data + total : total;
+}
+
+/* torch.nn.utils.clip_grad_norm_, from the sum of squares. */
+KERNEL void clip(int n, float *gradient, double squares, double largest) {
+    const double scale = largest / (sqrt(squares) + 1e-6);
+    /* A norm that is no number makes all gradients NaN, as in torch. */
+    const float factor = scale > 1.0 ? 1.0f : (float)scale;
+    for (int i = 0; i < n; i++) gradient[i] *= factor;
+}

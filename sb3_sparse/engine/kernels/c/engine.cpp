@@ -1,0 +1,83 @@
+/* Runs a program: a run of instructions on panels is walked panel by panel, so that what one instruction writes is still in the
+   cache when the next one reads it; an instruction on the batch runs once. */
+#include "across.h"
+#include "batch.h"
+#include "check.h"
+#include "dense.h"
+#include "elementwise.h"
+#include "gather.h"
+#include "interface.h"
+#include "sparse.h"
+
+static void run_on_panel(const Instruction &i, int64_t p) {
+    const Rows dst = at_panel(i.dst, p), a = at_panel(i.a, p), b = at_panel(i.b, p), c = at_panel(i.c, p);
+    switch ((Op)i.op) {
+    case Op::LINEAR:
+        (i.layer->kind == SPARSE ? sparse_linear : dense_linear)(*i.layer, a.base, dst.base, i.flags & RELU_OUTPUT);
+        break;
+    case Op::LINEAR_INPUT_GRADIENT:
+        (i.layer->kind == SPARSE ? sparse_input_gradient : dense_input_gradient)(*i.layer, a.base, dst.base, c.base, i.flags);
+        break;
+    case Op::LOAD: load_panel(i.n, *(const Source *)i.data, p, dst.base); break;
+    case Op::SUM: sum_features(i.n, i.k, dst, a); break;
+    case Op::REDUCE_MAX: maximum_feature(i.n, dst, a); break;
+    case Op::ARGMAX: argmax_feature(i.n, dst, a); break;
+    case Op::TAKE: take(i.n, i.k, dst, a, b); break;
+    case Op::PUT: put(i.n, i.k, dst, a, b); break;
+    case Op::SORT: sort_features(i.n, dst, a); break;
+    case Op::QUANTILE_HUBER: quantile_huber(i.n, i.k, dst, a, b, c); break;
+    case Op::ROWS: rows_of(i.n, dst, (const float *)i.data); break;
+    case Op::ZERO: zero(i.n, dst); break;
+    default: elementwise(i, p);
+    }
+}
+
+static void run_on_batch(const Instruction &i, int64_t panels) {
+    const bool add = i.flags & ADD;
+    switch ((Op)i.op) {
+    case Op::LINEAR_WEIGHT_GRADIENT:
+        if (i.layer->kind == SPARSE)
+            sparse_weight_gradient(*i.layer, i.a, i.b, panels, add);
+        else
+            dense_weight_gradient(*i.layer, i.a, i.b, panels, add, (float *)i.data);
+        break;
+    case Op::SUM_BATCH: sum_batch(i.n, i.a, panels, (float *)i.data, add); break;
+    case Op::ADAM: adam(i.n, i.dst.base, i.a.base, i.b.base, i.c.base, (double *)i.data); break;
+    case Op::POLYAK: polyak(i.n, i.dst.base, i.a.base, i.x[0]); break;
+    case Op::REFRESH: (i.layer->kind == SPARSE ? sparse_refresh : dense_refresh)(*i.layer); break;
+    case Op::SQUARE_SUM: square_sum(i.n, i.a.base, (double *)i.data, add); break;
+    case Op::CLIP: clip(i.n, i.dst.base, *(const double *)i.data, i.x[0]); break;
+    case Op::SCALAR: *i.dst.base = (float)(i.x[0] * (double)*(const float *)i.data + i.x[1]); break;
+    default: break;
+    }
+}
+
+extern "C" {
+
+/* 0, or the place of the first malformed instruction, counted from 1. */
+int engine_run(const Instruction *program, int64_t count, int64_t panels) {
+    if (panels < 1) return 1;
+    for (int64_t i = 0; i < count; i++)
+        if (!is_valid(program[i])) return (int)(i + 1);
+    for (int64_t i = 0; i < count;) {
+        if (is_batch(program[i])) {
+            run_on_batch(program[i++], panels);
+            continue;
+        }
+        int64_t end = i;
+        while (end < count && !is_batch(program[end])) end++;
+        for (int64_t p = 0; p < panels; p++)
+            for (int64_t j = i; j < end; j++) run_on_panel(program[j], p);
+        i = end;
+    }
+    return 0;
+}
+
+/* The interface's version, the sizes of its structs, the lanes of a panel and of a vector, in this order. */
+int64_t engine_abi(int which) {
+    const int64_t values[] = {INTERFACE, sizeof(Operand), sizeof(Source), sizeof(Layer), sizeof(Instruction), LANES, VL};
+    return which >= 0 && which < 7 ? values[which] : -1;
+}
+
+const char *engine_isa(void) { return ENGINE_ISA; }
+}

@@ -1,0 +1,114 @@
+/* What Python and the kernels agree on: structs.py repeats it, and engine_abi() lets it check that.
+
+   A program is an array of instructions over panels. A batch is cut into panels of LANES samples; a buffer holds
+   [panel][feature][LANES] floats, so the lanes of a feature are contiguous and aligned to 64 bytes. The kernels allocate nothing
+   and keep nothing: every array belongs to the caller. A change here needs another INTERFACE. */
+#pragma once
+#include <cstdint>
+
+constexpr int LANES = 32;
+constexpr int INTERFACE = 1;
+
+extern "C" {
+
+/* Feature f of panel p begins at base + p * panel + f * feature, in floats. feature is LANES, or 0 for one row that stands for
+   all features; panel is 0 for a buffer of one panel that every panel uses in its turn. */
+struct Operand {
+    float *base;
+    int64_t panel, feature;
+};
+
+/* Samples in rows, as a replay buffer stores them. Sample s is row rows[s], or row s without rows; a row begins at
+   data + row * stride bytes. */
+struct Source {
+    const void *data;
+    const int64_t *rows;
+    int64_t count, stride, type;
+};
+
+/* A linear layer. Dense weights are packed by eight outputs, [ceil(outputs / 8)][inputs][8], and zero where there is no output.
+   Sparse weights are rows in the order of their counts: storage row r is output row[r] and has the values start[r] to
+   start[r + 1], each with the offset in bytes of its input's lanes. The transposed view, t_, has the input features from first
+   on as rows, and the positions of its elements in values. Arrays of floats end at a multiple of 8 (dense) or 16 (sparse). */
+struct Layer {
+    int32_t kind, outputs, inputs, first;
+    const int32_t *start, *row, *offset;
+    const int32_t *t_start, *t_row, *t_offset, *t_index;
+    float *values, *bias, *gradient, *bias_gradient;
+    float *transposed; /* REFRESH writes the values of the transposed view here, dense ones as [ceil((inputs - first) / 8)][outputs][8] */
+};
+
+struct Instruction {
+    int32_t op, flags, n, k;
+    Operand dst, a, b, c;
+    const Layer *layer;
+    void *data;
+    double x[4];
+};
+
+int engine_run(const Instruction *program, int64_t count, int64_t panels);
+int64_t engine_abi(int which);
+const char *engine_isa(void);
+}
+
+enum LayerKind : int32_t { DENSE = 0, SPARSE = 1 };
+
+enum ElementType : int64_t { FLOAT32 = 0, FLOAT64 = 1, UINT8 = 2, INT64 = 3, INT32 = 4, INT8 = 5 };
+
+/* Bits of the flags; each instruction has its own. */
+enum Flag : int32_t { RELU_OUTPUT = 1, MASK_BY_INPUT = 1, ADD_INPUT_GRADIENT = 2, ADD = 1 };
+
+/* Those from LINEAR_WEIGHT_GRADIENT on run once for the whole batch, the others for each panel. 0 is none, so that memory that
+   nobody filled is no program. */
+enum class Op : int32_t {
+    LOAD = 1,
+    LINEAR,
+    LINEAR_INPUT_GRADIENT,
+    COPY,
+    NEG,
+    EXP,
+    LOG,
+    TANH,
+    RELU,
+    SQUARE,
+    SQRT,
+    ABS,
+    SIGN,
+    RECIPROCAL,
+    SIGMOID,
+    SOFTPLUS,
+    SIN,
+    ADD,
+    SUB,
+    MUL,
+    DIV,
+    MIN,
+    MAX,
+    GREATER,
+    GREATER_EQUAL,
+    LESS,
+    SELECT,
+    AFFINE,
+    CLAMP,
+    RELU_GRADIENT,
+    TANH_GRADIENT,
+    MULTIPLY_ADD,
+    SUM,
+    REDUCE_MAX,
+    ARGMAX,
+    TAKE,
+    PUT,
+    SORT,
+    QUANTILE_HUBER,
+    ROWS,
+    ZERO,
+    LINEAR_WEIGHT_GRADIENT,
+    SUM_BATCH,
+    ADAM,
+    POLYAK,
+    REFRESH,
+    SQUARE_SUM,
+    CLIP,
+    SCALAR,
+    END
+};

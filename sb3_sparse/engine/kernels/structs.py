@@ -1,0 +1,163 @@
+"""
+The structs and enums of ``c/interface.h`` in Python.
+
+A program is an array of :class:`Instruction`. The library keeps nothing: who makes a struct keeps the arrays alive whose
+addresses are in it. Addresses of floats that operands and layers name are multiples of 64 bytes, and so are the panels.
+"""
+
+import ctypes
+from ctypes import c_double, c_int32, c_int64, c_void_p
+from enum import IntEnum, IntFlag
+
+#: Samples of a panel.
+LANES = 32
+#: Version of the interface. The library has the same.
+INTERFACE = 1
+
+
+class Kind(IntEnum):
+    """How a layer stores its weights."""
+
+    DENSE, SPARSE = range(2)
+
+
+class ElementType(IntEnum):
+    """Types of a source's elements. Booleans are read as int8."""
+
+    FLOAT32, FLOAT64, UINT8, INT64, INT32, INT8 = range(6)
+
+
+class Flag(IntFlag):
+    """Bits of an instruction's flags. Their names say for which instruction a bit is."""
+
+    #: LINEAR: the output's ReLU.
+    RELU_OUTPUT = 1
+    #: LINEAR_INPUT_GRADIENT: zero where ``c`` is not positive.
+    MASK_BY_INPUT = 1
+    #: LINEAR_INPUT_GRADIENT: add to what ``dst`` holds.
+    ADD_INPUT_GRADIENT = 2
+    #: LINEAR_WEIGHT_GRADIENT, SUM_BATCH, SQUARE_SUM: add to what the result holds.
+    ADD = 1
+
+
+class Op(IntEnum):
+    """
+    Instructions. Those on panels run for each panel, on ``n`` features where nothing else is said; those from
+    LINEAR_WEIGHT_GRADIENT on run once. In formulas ``dst``, ``a``, ``b`` and ``c`` are operands and ``x`` the constants.
+    """
+
+    #: Gathers ``n`` columns of the :class:`Source` in ``data``; lanes behind the last sample repeat it.
+    LOAD = 1
+    #: ``dst = W a + bias``, with :attr:`Flag.RELU_OUTPUT`.
+    LINEAR = 2
+    #: ``dst[j] = sum_i W[i, first + j] a[i]`` by the layer's transposed values, with the flags for it.
+    LINEAR_INPUT_GRADIENT = 3
+    COPY = 4
+    NEG = 5
+    EXP = 6
+    LOG = 7
+    TANH = 8
+    RELU = 9
+    SQUARE = 10
+    SQRT = 11
+    ABS = 12
+    SIGN = 13
+    RECIPROCAL = 14
+    SIGMOID = 15
+    SOFTPLUS = 16
+    SIN = 17
+    ADD = 18
+    SUB = 19
+    MUL = 20
+    DIV = 21
+    MIN = 22
+    MAX = 23
+    #: 1 or 0.
+    GREATER = 24
+    GREATER_EQUAL = 25
+    LESS = 26
+    #: ``a != 0 ? b : c``
+    SELECT = 27
+    #: ``a * x[0] + x[1]``
+    AFFINE = 28
+    #: ``min(max(a, x[0]), x[1])``
+    CLAMP = 29
+    #: ``c > 0 ? a : 0``
+    RELU_GRADIENT = 30
+    #: ``a * (1 - c * c)``
+    TANH_GRADIENT = 31
+    #: ``a * b + c``
+    MULTIPLY_ADD = 32
+    #: ``dst[j] = sum_i a[i * k + j]``, i < n, j < k.
+    SUM = 33
+    #: ``dst[0] = max_i a[i]``
+    REDUCE_MAX = 34
+    #: ``dst[0]`` = index of the first maximum.
+    ARGMAX = 35
+    #: ``dst[i] = a[i * k + b[0]]``; the index is cut to [0, k).
+    TAKE = 36
+    #: ``dst[i * k + j] = j == b[0] ? a[i] : 0``
+    PUT = 37
+    #: Ascending, n up to 1024.
+    SORT = 38
+    #: Quantiles ``a[n]`` and targets ``b[k]``: the loss to ``c[0]``, its gradient to ``dst[n]``, sums over the pairs.
+    QUANTILE_HUBER = 39
+    #: ``dst[f] = data[f]`` in all lanes.
+    ROWS = 40
+    ZERO = 41
+    #: The layer's gradients from those of its output, ``a``, and its input, ``b``. ``data``: scratch of
+    #: ``ceil(inputs / 32) * 32 * panels * 32`` floats for a dense layer.
+    LINEAR_WEIGHT_GRADIENT = 42
+    #: ``data[f] = sum of a[f]`` over the batch.
+    SUM_BATCH = 43
+    #: torch's Adam on ``dst`` by the moments ``a``, ``b`` and the gradient ``c``; ``n`` floats, a multiple of 16. ``data``: eight
+    #: doubles: step, lr, beta1, beta2, eps, weight_decay, whether decoupled, none.
+    ADAM = 44
+    #: ``dst = dst * (1 - x[0]) + a * x[0]``, n floats.
+    POLYAK = 45
+    #: The layer's transposed values from its values.
+    REFRESH = 46
+    #: ``data = sum of a^2``, n floats, a double.
+    SQUARE_SUM = 47
+    #: ``dst *= min(1, x[0] / (sqrt(data) + 1e-6))``, n floats, a double.
+    CLIP = 48
+    #: ``dst = x[0] * data + x[1]``, one float.
+    SCALAR = 49
+
+
+#: Instructions that run once for each panel.
+PANEL = frozenset(op for op in Op if op < Op.LINEAR_WEIGHT_GRADIENT)
+
+
+class Operand(ctypes.Structure):
+    """Feature f of panel p begins at base + p * panel + f * feature, in floats. A feature of 0 is one row for all features."""
+
+    _fields_ = [("base", c_void_p), ("panel", c_int64), ("feature", c_int64)]
+
+
+class Source(ctypes.Structure):
+    """Sample s is row rows[s], or s without rows. A row begins at data + row * stride bytes."""
+
+    _fields_ = [("data", c_void_p), ("rows", c_void_p), ("count", c_int64), ("stride", c_int64), ("type", c_int64)]
+
+
+class Layer(ctypes.Structure):
+    """A linear layer; ``c/interface.h`` says how it is stored."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("kind", "outputs", "inputs", "first")),
+        *((name, c_void_p) for name in ("start", "row", "offset", "t_start", "t_row", "t_offset", "t_index")),
+        *((name, c_void_p) for name in ("values", "bias", "gradient", "bias_gradient", "transposed")),
+    ]
+
+
+class Instruction(ctypes.Structure):
+    """One instruction. Members that it does not use may hold anything."""
+
+    _fields_ = [
+        *((name, c_int32) for name in ("op", "flags", "n", "k")),
+        *((name, Operand) for name in ("dst", "a", "b", "c")),
+        ("layer", c_void_p),
+        ("data", c_void_p),
+        ("x", c_double * 4),
+    ]

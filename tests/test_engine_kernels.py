@@ -1,0 +1,506 @@
+"""The kernels of the training engine against float64 references, for each instruction set that this machine has."""
+
+import ctypes
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch as th
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sb3_sparse.engine.kernels import library, structs
+from sb3_sparse.engine.kernels.structs import LANES, PANEL, ElementType, Flag, Instruction, Kind, Layer, Op, Operand, Source
+from sb3_sparse.runtime.backends.build import BuildError
+
+C = Path(library.__file__).parent / "c"
+
+try:
+    SETS = library.available()
+except BuildError as error:
+    pytest.skip(f"no compiled kernels: {error}", allow_module_level=True)
+
+
+@pytest.fixture(params=SETS, scope="module")
+def isa(request):
+    return request.param
+
+
+# Memory
+
+
+def aligned(shape, dtype=np.float32, fill=0):
+    """An array that begins at a multiple of 64 bytes."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.zeros(size + 64, np.uint8)
+    array = memory[-memory.ctypes.data % 64 :][:size].view(dtype).reshape(shape)
+    array[...] = fill
+    return array
+
+
+def flat(values, multiple=16):
+    """Floats in a row, padded with zeros."""
+    values = np.ravel(values)
+    array = aligned(-(-max(len(values), 1) // multiple) * multiple)
+    array[: len(values)] = values
+    return array
+
+
+class Panels:
+    """A batch [samples, features] in panels; what no sample or feature holds is junk."""
+
+    def __init__(self, samples, features, pad=8):
+        self.samples, self.features = samples, features
+        self.count = -(-samples // LANES)
+        self.array = aligned((self.count, -(-features // pad) * pad, LANES), fill=np.nan)
+
+    @classmethod
+    def of(cls, values, fill=0.0):
+        values = np.asarray(values, np.float32)
+        panels = cls(*values.shape)
+        padded = np.full((panels.count * LANES, values.shape[1]), fill, np.float32)
+        padded[: len(values)] = values
+        panels.array[:, : panels.features] = padded.reshape(panels.count, LANES, -1).swapaxes(1, 2)
+        return panels
+
+    def values(self):
+        return self.array[:, : self.features].swapaxes(1, 2).reshape(-1, self.features)[: self.samples]
+
+    def operand(self, row=None, feature=LANES):
+        base = self.array.ctypes.data + (row or 0) * LANES * 4
+        return Operand(base, self.array.shape[1] * LANES, feature)
+
+
+def instruction(op, *, flags=0, n=0, k=0, layer=None, data=None, x=(), **operands):
+    made = Instruction(op, flags, n, k)
+    for name, operand in operands.items():
+        setattr(made, name, operand.operand() if isinstance(operand, Panels) else operand)
+    made.layer = layer and ctypes.addressof(layer)
+    made.data = data.ctypes.data if isinstance(data, np.ndarray) else data and ctypes.addressof(data)
+    made.x[: len(x)] = x
+    made.keep = operands, data
+    return made
+
+
+def run(isa, *instructions, panels=1):
+    program = (Instruction * len(instructions))(*instructions)
+    return library.load(isa).engine_run(program, len(instructions), panels)
+
+
+def vector(array):
+    return Operand(array.ctypes.data, 0, 0)
+
+
+def close(actual, expected, scale, bound=2e-6):
+    """Within a bound relative to the sum of magnitudes, which rounding is relative to."""
+    error = np.abs(actual - expected)
+    assert (error <= bound * scale + 1e-30).all(), f"{np.nanmax(error / (scale + 1e-30)):.2e}"
+
+
+# Layers
+
+
+class Linear:
+    """A layer in the kernels' storage, from a matrix and a mask of the weights that exist (None: dense)."""
+
+    def __init__(self, weight, bias, mask=None, first=0):
+        self.weight, self.bias, self.first = np.asarray(weight, np.float32), np.asarray(bias, np.float32), first
+        self.mask = mask
+        self.outputs, self.inputs = self.weight.shape
+        self.arrays = {}
+        getattr(self, "_dense" if mask is None else "_sparse")()
+        self.arrays["bias"] = flat(self.bias, 8 if mask is None else 16)
+        self.arrays["bias_gradient"] = aligned(len(self.arrays["bias"]))
+        self.arrays["gradient"] = aligned(len(self.arrays["values"]))
+        self.struct = Layer(Kind.DENSE if mask is None else Kind.SPARSE, self.outputs, self.inputs, first)
+        for name, array in self.arrays.items():
+            setattr(self.struct, name, array.ctypes.data)
+
+    def _dense(self):
+        packed = np.zeros((-(-self.outputs // 8) * 8, self.inputs), np.float32)
+        packed[: self.outputs] = self.weight
+        self.arrays["values"] = flat(packed.reshape(-1, 8, self.inputs).swapaxes(1, 2))
+        self.arrays["transposed"] = aligned(-(-(self.inputs - self.first) // 8) * 8 * self.outputs + 16, fill=np.nan)
+
+    def _sparse(self):
+        index = np.full(self.mask.shape, -1)
+        names = "row", "start", "offset"
+        self.order = self._view(self.mask, names)
+        index[self.order] = np.arange(len(self.order[0]))
+        names = "t_row", "t_start", "t_offset"
+        order = self._view(self.mask.T[self.first :], names)
+        self.arrays["t_index"] = self._ints(index.T[self.first :][order])
+        self.arrays["values"] = flat(self.weight[self.order])
+        self.arrays["transposed"] = aligned(len(order[0]) + 16, fill=np.nan)
+
+    def _view(self, mask, names):
+        rows = np.argsort(mask.sum(1), kind="stable")
+        columns = [np.flatnonzero(mask[row]) for row in rows]
+        start = np.cumsum([0, *map(len, columns)])
+        column = np.concatenate([*columns, []]).astype(int)
+        for name, values in zip(names, (rows, start, column * LANES * 4), strict=True):
+            self.arrays[name] = self._ints(values)
+        return np.repeat(rows, [len(column) for column in columns]), column
+
+    @staticmethod
+    def _ints(values):
+        return np.append(np.asarray(values, np.int32), np.int32(0))
+
+    def effective(self):
+        return np.float64(self.weight if self.mask is None else self.weight * self.mask)
+
+    def gradient(self):
+        if self.mask is not None:
+            dense = np.zeros(self.weight.shape)
+            dense[self.order] = self.arrays["gradient"][: len(self.order[0])]
+            return dense
+        packed = self.arrays["gradient"][: -(-self.outputs // 8) * 8 * self.inputs].reshape(-1, self.inputs, 8)
+        rows = packed.swapaxes(1, 2).reshape(-1, self.inputs)
+        assert not rows[self.outputs :].any()
+        return rows[: self.outputs]
+
+
+@st.composite
+def layers(draw):
+    """A layer, the number of its samples, and a generator of what goes through it."""
+    outputs, inputs = draw(st.integers(1, 70)), draw(st.integers(1, 70))
+    samples = draw(st.one_of(st.integers(1, 130), st.sampled_from([256, 1000, 1024])))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    mask = None
+    if draw(st.booleans()):
+        mask = rng.random((outputs, inputs)) < draw(st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.9]))
+        mask[rng.random(outputs) < 0.1] = True
+        mask[rng.random(outputs) < 0.1] = False
+        mask[:, rng.random(inputs) < 0.1] = False
+    first = draw(st.sampled_from([0, inputs // 2, inputs - 1]))
+    return Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first), samples, rng
+
+
+def check_layer(isa, layer, samples, rng):
+    weight, bias, first = layer.effective(), np.float64(layer.bias), layer.first
+    x = rng.normal(size=(samples, layer.inputs)).astype(np.float32)
+    dy = rng.normal(size=(samples, layer.outputs)).astype(np.float32)
+    below = np.maximum(x[:, first:], 0)
+    old = rng.normal(size=below.shape).astype(np.float32)
+    inputs, gradients = Panels.of(x, fill=1.0), Panels.of(dy)
+    y, relu = Panels(samples, layer.outputs), Panels(samples, layer.outputs)
+    dx, masked, added = Panels(*below.shape), Panels(*below.shape), Panels.of(old)
+    scratch = aligned(-(-layer.inputs // 32) * 32 * inputs.count * 32, fill=np.nan)
+    back = {"layer": layer.struct, "a": gradients}
+    assert not run(
+        isa,
+        instruction(Op.REFRESH, layer=layer.struct),
+        instruction(Op.LINEAR, layer=layer.struct, dst=y, a=inputs),
+        instruction(Op.LINEAR, layer=layer.struct, dst=relu, a=inputs, flags=Flag.RELU_OUTPUT),
+        instruction(Op.LINEAR_INPUT_GRADIENT, dst=dx, **back),
+        instruction(Op.LINEAR_INPUT_GRADIENT, dst=masked, c=Panels.of(below), flags=Flag.MASK_BY_INPUT, **back),
+        instruction(Op.LINEAR_INPUT_GRADIENT, dst=added, flags=Flag.ADD_INPUT_GRADIENT, **back),
+        instruction(Op.LINEAR_WEIGHT_GRADIENT, b=inputs, data=scratch, **back),
+        panels=inputs.count,
+    )
+    expected, scale = x @ weight.T + bias, np.abs(x) @ np.abs(weight.T) + np.abs(bias)
+    close(y.values(), expected, scale)
+    close(relu.values(), np.maximum(expected, 0), scale)
+    expected, scale = dy @ weight[:, first:], np.abs(dy) @ np.abs(weight[:, first:])
+    close(dx.values(), expected, scale)
+    close(masked.values(), np.where(below > 0, expected, 0), scale)
+    close(added.values(), expected + old, scale + np.abs(old))
+    dy, x = np.float64(dy), np.float64(x)
+    exists = 1.0 if layer.mask is None else layer.mask
+    for times in (1, 2):
+        close(layer.gradient(), times * exists * (dy.T @ x), exists * (np.abs(dy).T @ np.abs(x)) * times)
+        bias_gradient = layer.arrays["bias_gradient"]
+        close(bias_gradient[: layer.outputs], times * dy.sum(0), times * np.abs(dy).sum(0))
+        assert not bias_gradient[layer.outputs :].any()
+        again = instruction(Op.LINEAR_WEIGHT_GRADIENT, b=inputs, data=scratch, flags=Flag.ADD, **back)
+        assert not run(isa, again, panels=inputs.count)
+
+
+@settings(max_examples=60, deadline=None)
+@given(drawn=layers())
+def test_layers(isa, drawn):
+    check_layer(isa, *drawn)
+
+
+@pytest.mark.parametrize("density", [None, 0.01, 0.1, 1.0])
+def test_wide_layers(isa, density):
+    rng = np.random.default_rng(0)
+    mask = None if density is None else rng.random((256, 256)) < density
+    check_layer(isa, Linear(rng.normal(size=(256, 256)), rng.normal(size=256), mask), 256, rng)
+
+
+# Functions of lanes
+
+UNARY = {
+    Op.COPY: lambda a: a,
+    Op.NEG: lambda a: -a,
+    Op.EXP: np.exp,
+    Op.LOG: np.log,
+    Op.TANH: np.tanh,
+    Op.RELU: lambda a: np.maximum(a, 0),
+    Op.SQUARE: lambda a: a * a,
+    Op.SQRT: np.sqrt,
+    Op.ABS: np.abs,
+    Op.SIGN: np.sign,
+    Op.RECIPROCAL: lambda a: 1 / a,
+    Op.SIGMOID: lambda a: 1 / (1 + np.exp(-a)),
+    Op.SOFTPLUS: lambda a: np.logaddexp(0, a),
+    Op.SIN: np.sin,
+}
+BINARY = {
+    Op.ADD: np.add,
+    Op.SUB: np.subtract,
+    Op.MUL: np.multiply,
+    Op.DIV: np.divide,
+    Op.MIN: np.minimum,
+    Op.MAX: np.maximum,
+    Op.GREATER: np.greater,
+    Op.GREATER_EQUAL: np.greater_equal,
+    Op.LESS: np.less,
+}
+#: Where they are used.
+RANGES = {Op.LOG: (1e-30, 50.0), Op.SQRT: (0.0, 50.0), Op.SIN: (-1e4, 1e4), Op.EXP: (-87.0, 88.7), Op.SIGMOID: (-87.0, 88.7)}
+
+
+@pytest.mark.parametrize("op", UNARY)
+@pytest.mark.parametrize("broadcast", [False, True])
+def test_unary(isa, op, broadcast):
+    low, high = RANGES.get(op, (-50.0, 50.0))
+    rng = np.random.default_rng(0)
+    a = rng.uniform(low, high, (70, 13)) * rng.choice([1.0, 1e-2, 1e-5], (70, 13))
+    a = np.where(a < low, low, a).astype(np.float32)
+    panels, dst = Panels.of(a, fill=1.0), Panels(70, 13)
+    given = panels.operand(row=2, feature=0) if broadcast else panels
+    assert not run(isa, instruction(op, n=13, dst=dst, a=given), panels=3)
+    expected = UNARY[op](np.float64(a[:, [2] * 13] if broadcast else a))
+    close(dst.values(), expected, 1.0 if op is Op.SIN else np.abs(expected))
+    if not broadcast:
+        assert not run(isa, instruction(op, n=13, dst=panels, a=panels), panels=3)
+        np.testing.assert_array_equal(panels.values(), dst.values())
+
+
+@pytest.mark.parametrize("op", BINARY)
+@pytest.mark.parametrize("broadcast", ["", "a", "b", "ab"])
+def test_binary(isa, op, broadcast):
+    rng = np.random.default_rng(1)
+    values = {name: rng.choice(rng.normal(size=40).astype(np.float32), (70, 13)) for name in "ab"}
+    panels = {name: Panels.of(array, fill=1.0) for name, array in values.items()}
+    given = {name: panels[name].operand(row=5, feature=0) if name in broadcast else panels[name] for name in "ab"}
+    used = [np.float64(array[:, [5] * 13] if name in broadcast else array) for name, array in values.items()]
+    dst = Panels(70, 13)
+    assert not run(isa, instruction(op, n=13, dst=dst, **given), panels=3)
+    close(dst.values(), BINARY[op](*used).astype(float), np.abs(used[0]) + np.abs(used[1]) + np.abs(BINARY[op](*used)))
+    assert "b" in broadcast or not run(isa, instruction(op, n=13, **given | {"dst": panels["b"]}), panels=3)
+    assert "b" in broadcast or np.array_equal(panels["b"].values(), dst.values())
+
+
+TERNARY = {
+    Op.SELECT: lambda a, b, c: np.where(a != 0, b, c),
+    Op.AFFINE: lambda a, b, c: a * -1.5 + 0.25,
+    Op.CLAMP: lambda a, b, c: np.minimum(np.maximum(a, -1.5), 0.25),
+    Op.RELU_GRADIENT: lambda a, b, c: np.where(c > 0, a, 0),
+    Op.TANH_GRADIENT: lambda a, b, c: a * (1 - c * c),
+    Op.MULTIPLY_ADD: lambda a, b, c: a * b + c,
+}
+
+
+@pytest.mark.parametrize("op", TERNARY)
+@pytest.mark.parametrize("broadcast", ["", "a", "b", "c"])
+def test_ternary(isa, op, broadcast):
+    rng = np.random.default_rng(2)
+    values = {name: np.float32(rng.normal(size=(40, 9)) * (rng.random((40, 9)) < 0.7)) for name in "abc"}
+    panels = {name: Panels.of(array) for name, array in values.items()}
+    given = {name: panels[name].operand(row=3, feature=0) if name in broadcast else panels[name] for name in "abc"}
+    used = [np.float64(array[:, [3] * 9] if name in broadcast else array) for name, array in values.items()]
+    dst = Panels(40, 9)
+    assert not run(isa, instruction(op, n=9, dst=dst, x=(-1.5, 0.25), **given), panels=2)
+    close(dst.values(), TERNARY[op](*used), sum(np.abs(array) + array**2 for array in used) + 1)
+
+
+def test_rows_and_zero(isa):
+    dst, zero, rows = Panels(40, 5), Panels(40, 5), flat([1, -2, 3, 4, 5])
+    assert not run(isa, instruction(Op.ROWS, n=5, dst=dst, data=rows), instruction(Op.ZERO, n=5, dst=zero), panels=2)
+    np.testing.assert_array_equal(dst.values(), np.tile(rows[:5], (40, 1)))
+    assert not zero.values().any()
+
+
+# Functions across features
+
+
+def test_sum_maximum_argmax(isa):
+    rng = np.random.default_rng(3)
+    a = rng.integers(-3, 4, (50, 12)).astype(np.float32)
+    panels, total, largest, index = Panels.of(a), Panels(50, 3), Panels(50, 1), Panels(50, 1)
+    assert not run(
+        isa,
+        instruction(Op.SUM, n=4, k=3, dst=total, a=panels),
+        instruction(Op.REDUCE_MAX, n=12, dst=largest, a=panels),
+        instruction(Op.ARGMAX, n=12, dst=index, a=panels),
+        panels=2,
+    )
+    np.testing.assert_array_equal(total.values(), a.reshape(50, 4, 3).sum(1))
+    np.testing.assert_array_equal(largest.values()[:, 0], a.max(1))
+    np.testing.assert_array_equal(index.values()[:, 0], a.argmax(1))
+
+
+@pytest.mark.parametrize("n, k", [(1, 1), (1, 6), (5, 3), (25, 2)])
+def test_take_and_put(isa, n, k):
+    rng = np.random.default_rng(4)
+    a, index = rng.normal(size=(50, n * k)).astype(np.float32), rng.integers(-1, k + 1, (50, 1)).astype(np.float32)
+    taken, put, b = Panels(50, n), Panels(50, n * k), Panels.of(index)
+    assert not run(
+        isa,
+        instruction(Op.TAKE, n=n, k=k, dst=taken, a=Panels.of(a), b=b),
+        instruction(Op.PUT, n=n, k=k, dst=put, a=taken, b=b),
+        panels=2,
+    )
+    chosen = np.arange(k) == np.clip(index, 0, k - 1)
+    expected = np.where(chosen[:, None], a.reshape(50, n, k), 0)
+    np.testing.assert_array_equal(taken.values(), expected.sum(2))
+    np.testing.assert_array_equal(put.values().reshape(50, n, k), expected)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 8, 31, 46, 125, 200, 1024])
+def test_sort(isa, n):
+    a = np.random.default_rng(n).choice(np.linspace(-2, 2, 3 * n, dtype=np.float32), (40, n))
+    panels, dst = Panels.of(a), Panels(40, n)
+    assert not run(isa, instruction(Op.SORT, n=n, dst=dst, a=panels), panels=2)
+    np.testing.assert_array_equal(dst.values(), np.sort(a, axis=1))
+    assert not run(isa, instruction(Op.SORT, n=n, dst=panels, a=panels), panels=2)
+    np.testing.assert_array_equal(panels.values(), dst.values())
+
+
+@pytest.mark.parametrize("n, k", [(1, 1), (25, 46), (7, 3), (200, 200)])
+def test_quantile_huber(isa, n, k):
+    rng = np.random.default_rng(5)
+    a, b = th.tensor(rng.normal(size=(40, n)), requires_grad=True), th.tensor(rng.normal(size=(40, k)))
+    delta = b.float().double()[:, None] - a.float().double()[..., None]
+    huber = th.where(delta.abs() > 1, delta.abs() - 0.5, delta**2 * 0.5)
+    tau = (th.arange(n) + 0.5) / n
+    loss = ((tau[:, None] - (delta < 0).double()).abs() * huber).sum((1, 2))
+    loss.sum().backward()
+    dst, c = Panels(40, n), Panels(40, 1)
+    given = {"a": Panels.of(a.detach()), "b": Panels.of(b)}
+    assert not run(isa, instruction(Op.QUANTILE_HUBER, n=n, k=k, dst=dst, c=c, **given), panels=2)
+    close(c.values()[:, 0], loss.detach().numpy(), loss.detach().numpy())
+    close(dst.values(), a.grad.numpy(), float(k))
+
+
+# Gathering
+
+
+@pytest.mark.parametrize("kind", ElementType)
+@pytest.mark.parametrize("n, samples", [(1, 1), (8, 32), (17, 70), (40, 100)])
+def test_load(isa, kind, n, samples):
+    rng = np.random.default_rng(6)
+    dtype = ("float32", "float64", "uint8", "int64", "int32", "int8")[kind]
+    replay = (rng.normal(size=(500, n + 3)) * 100).astype(dtype)
+    view, rows = replay[:, 2 : 2 + n], rng.integers(0, 500, samples)
+    rows[-1] = 499
+    for index in (rows, None):
+        source = Source(view.ctypes.data, None if index is None else index.ctypes.data, samples, replay.strides[0], kind)
+        dst = Panels(samples, n)
+        assert not run(isa, instruction(Op.LOAD, n=n, dst=dst, data=source), panels=dst.count)
+        expected = view[:samples] if index is None else view[index]
+        lanes = np.append(expected, np.repeat(expected[-1:], -samples % LANES, axis=0), axis=0)
+        dst.samples = len(lanes)
+        np.testing.assert_array_equal(dst.values(), lanes.astype(np.float32))
+
+
+# The batch
+
+
+def test_sum_batch(isa):
+    a = np.random.default_rng(7).normal(size=(1000, 5)).astype(np.float32) + 1
+    sums = flat(np.zeros(5))
+    given = {"n": 5, "a": Panels.of(a), "data": sums}
+    assert not run(isa, instruction(Op.SUM_BATCH, **given), panels=32)
+    close(sums[:5], np.float64(a).sum(0), np.float64(np.abs(a)).sum(0), 1e-7)
+    assert not run(isa, instruction(Op.SUM_BATCH, flags=Flag.ADD, **given), panels=32)
+    close(sums[:5], 2 * np.float64(a).sum(0), 2 * np.float64(np.abs(a)).sum(0), 1e-7)
+
+
+@pytest.mark.parametrize(
+    "decoupled, options",
+    [(False, {}), (False, {"weight_decay": 0.1}), (True, {"weight_decay": 0.1}), (False, {"betas": (0.3, 0.9), "eps": 1e-5})],
+)
+def test_adam(isa, decoupled, options):
+    rng = np.random.default_rng(8)
+    start = rng.normal(size=1000).astype(np.float32)
+    p, m, v, g = flat(start), flat(np.zeros(1000)), flat(np.zeros(1000)), flat(np.zeros(1000))
+    parameter = th.nn.Parameter(th.tensor(start))
+    optimizer = (th.optim.AdamW if decoupled else th.optim.Adam)([parameter], lr=1e-3, **{"weight_decay": 0.0} | options)
+    group = optimizer.param_groups[0]
+    state = np.array([0.0, group["lr"], *group["betas"], group["eps"], group["weight_decay"], decoupled, 0.0])
+    step = instruction(Op.ADAM, n=len(p), dst=vector(p), a=vector(m), b=vector(v), c=vector(g), data=state)
+    for _ in range(50):
+        gradient = rng.normal(size=1000).astype(np.float32) * rng.choice([1.0, 1e-6], 1000).astype(np.float32)
+        gradient[:10] = 0.0
+        g[:1000] = gradient
+        parameter.grad = th.tensor(gradient)
+        optimizer.step()
+        assert not run(isa, step)
+    moments = optimizer.state[parameter]
+    assert state[0] == 50 and not any(array[1000:].any() for array in (p, m, v))
+    close(m[:1000], moments["exp_avg"].numpy(), np.abs(m[:1000]) + np.sqrt(v[:1000]))
+    close(v[:1000], moments["exp_avg_sq"].numpy(), v[:1000])
+    close(p[:1000], parameter.detach().numpy(), np.abs(start) + 0.05)
+
+
+def test_polyak(isa):
+    rng = np.random.default_rng(9)
+    target, source = flat(rng.normal(size=83), 1), flat(rng.normal(size=83), 1)
+    expected = th.tensor(target)
+    for _ in range(50):
+        expected.mul_(1 - 0.005)
+        th.add(expected, th.tensor(source), alpha=0.005, out=expected)
+        assert not run(isa, instruction(Op.POLYAK, n=83, dst=vector(target), a=vector(source), x=(0.005,)))
+    close(target, expected.numpy(), np.abs(expected.numpy()) + np.abs(source))
+    target[3] = np.nan
+    assert not run(isa, instruction(Op.POLYAK, n=83, dst=vector(target), a=vector(source), x=(1.0,)))
+    np.testing.assert_array_equal(target, source)
+
+
+@pytest.mark.parametrize("largest", [0.5, 1e6])
+def test_clip_of_norm(isa, largest):
+    g = flat(np.random.default_rng(10).normal(size=99))
+    parameter = th.nn.Parameter(th.tensor(g))
+    parameter.grad = th.tensor(g)
+    norm = th.nn.utils.clip_grad_norm_([parameter], largest)
+    squares = np.array([123.0])
+    assert not run(
+        isa,
+        instruction(Op.SQUARE_SUM, n=50, a=vector(g), data=squares),
+        instruction(Op.SQUARE_SUM, n=0, a=vector(g), data=squares, flags=Flag.ADD),
+    )
+    assert squares[0] == pytest.approx(np.float64(g[:50] ** 2).sum(), rel=1e-7)
+    squares[0] = np.square(np.float64(g)).sum()
+    assert not run(isa, instruction(Op.CLIP, n=99, dst=vector(g), data=squares, x=(largest,)))
+    assert squares[0] == pytest.approx(float(norm) ** 2, rel=1e-6)
+    close(g, parameter.grad.numpy(), np.abs(g))
+
+
+def test_scalar(isa):
+    a, dst = flat([3.0]), flat([0.0])
+    assert not run(isa, instruction(Op.SCALAR, dst=vector(dst), data=a, x=(-2.0, 0.5)))
+    assert dst[0] == -5.5
+
+
+# The interface
+
+
+def test_structs_repeat_the_interface():
+    text = (C / "interface.h").read_text()
+    body = re.search(r"enum class Op[^{]*{(.*?)}", text, re.S).group(1)
+    names = [name.strip().removesuffix(" = 1") for name in body.split(",")]
+    assert names == [*Op.__members__, "END"]
+    assert [op.value for op in Op] == list(range(1, len(Op) + 1))
+    assert f"LANES = {LANES};" in text and f"INTERFACE = {structs.INTERFACE};" in text
+    assert PANEL == {op for op in Op if op.value < Op.LINEAR_WEIGHT_GRADIENT}
+
+
+def test_an_unknown_instruction_set():
+    with pytest.raises(BuildError, match="no instruction set"):
+        library.load("avx1024")
+    assert library.load(SETS[0]).engine_isa().decode() == SETS[0]
