@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         topology_history,
     )
     from sb3_sparse.cost import summarize
+    from sb3_sparse.engine import EngineCallback
     from sb3_sparse.export import CompressedPolicy, compress
     from sb3_sparse.state import restore
 
@@ -23,6 +24,7 @@ __all__ = [
     "ChannelsLastCallback",
     "CompressedPolicy",
     "DelayedMultiStepCallback",
+    "EngineCallback",
     "GradualPruningCallback",
     "OneShotPruningCallback",
     "QATCallback",
@@ -39,6 +41,7 @@ _HOMES = {
     "ChannelsLastCallback": "callbacks",
     "CompressedPolicy": "export",
     "DelayedMultiStepCallback": "callbacks",
+    "EngineCallback": "engine",
     "GradualPruningCallback": "callbacks",
     "OneShotPruningCallback": "callbacks",
     "QATCallback": "callbacks",

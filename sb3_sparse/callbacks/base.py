@@ -63,6 +63,15 @@ class LayerCallback(BaseCallback):
         """Environment steps since this callback's first run on the model, even if SB3 has reset ``num_timesteps``."""
         return self._clock.timestep
 
+    def _look(self) -> None:
+        """Make the layers' weights true: a model that trains in the engine writes them when it is asked for its policy."""
+        _ = self.model.policy
+
+    @property
+    def _holds_masks(self) -> bool:
+        """Whether the model keeps pruned weights at zero by itself, as one that trains in the engine does."""
+        return getattr(self.model, "holds_masks", False)
+
     def _select_layers(self) -> dict[str, dict[str, Layer]]:
         """
         :return: The layers to change, by network and full name

@@ -20,6 +20,7 @@ from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sparse.engine.session import Session
+from sb3_sparse.engine.support import look_through_references, why_not_now
 
 if TYPE_CHECKING:
     from stable_baselines3.common.buffers import ReplayBuffer
@@ -45,6 +46,8 @@ SelfLearner = TypeVar("SelfLearner", bound="Learner")
 class Learner(OffPolicyAlgorithm):
     """What is different in a model that trains in the engine."""
 
+    #: Pruned weights stay zero without anybody's help.
+    holds_masks: ClassVar[bool] = True
     _session: ClassVar[Session]
     _stock: ClassVar[type[OffPolicyAlgorithm]]
 
@@ -55,6 +58,11 @@ class Learner(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
+        if why_not_now(self) is not None:
+            # The model that others look at is the one that SB3 trains.
+            session.look()
+            super().train(gradient_steps, batch_size)
+            return
         self._update_learning_rate(session.update.optimizers)
         means = session.train(gradient_steps, batch_size)
         self._n_updates += gradient_steps
@@ -72,11 +80,14 @@ class Learner(OffPolicyAlgorithm):
         learning_starts: int = 0,
         log_interval: int | None = None,
     ) -> RolloutReturn:
+        # Who may hold layers of the model sees the true ones at every step, and may change them.
+        look = self._session.look if look_through_references(callback) else _nothing
         # SB3's loop, without the walks through all modules that switch between training and evaluation: no layer here differs.
         num_collected_steps, num_collected_episodes = 0, 0
         assert train_freq.frequency > 0, "Should at least collect one step or episode."
         if env.num_envs > 1:
             assert train_freq.unit == TrainFrequencyUnit.STEP, "You must use only one env when doing episodic training."
+        look()
         callback.on_rollout_start()
         continue_training = True
         while should_collect_more_steps(train_freq, num_collected_steps, num_collected_episodes):
@@ -84,6 +95,7 @@ class Learner(OffPolicyAlgorithm):
             new_obs, rewards, dones, infos = env.step(actions)
             self.num_timesteps += env.num_envs
             num_collected_steps += 1
+            look()
             callback.update_locals(locals())
             if not callback.on_step():
                 return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training=False)
@@ -100,6 +112,7 @@ class Learner(OffPolicyAlgorithm):
                         action_noise.reset(**kwargs)
                     if log_interval is not None and self._episode_num % log_interval == 0:
                         self.dump_logs()
+        look()
         callback.on_rollout_end()
         return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training)
 
@@ -117,6 +130,10 @@ class Learner(OffPolicyAlgorithm):
         if action_noise is not None:
             scaled_action = np.clip(scaled_action + action_noise(), -1, 1)
         return policy.unscale_action(scaled_action), scaled_action
+
+
+def _nothing() -> None:
+    """Everybody asks the model."""
 
 
 def _shared(name: str) -> property:

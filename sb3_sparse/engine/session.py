@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sb3_sparse.engine.updates import Update
-from sb3_sparse.nn import MaskedLayer
 
 if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -26,12 +25,11 @@ class Session:
     def __init__(self, model: OffPolicyAlgorithm, update: Update) -> None:
         self.model = model
         self.update = update
-        self._layers = [layer for layer in model.policy.modules() if isinstance(layer, MaskedLayer)]
+        self._laid_out = False
         #: Whether the engine has trained since the model was last written.
         self._ahead = False
         #: Whether somebody may have changed the model since it was last read.
         self._looked_at = True
-        update.layout()
 
     def look(self) -> None:
         """Make the model true. Who calls this may change the model until the engine goes on."""
@@ -43,8 +41,9 @@ class Session:
     def take_over(self) -> None:
         """Make the engine true."""
         if self._looked_at:
-            if self.update.changed:
+            if not self._laid_out or self.update.changed:
                 self.update.layout()
+                self._laid_out = True
             self.update.read()
             self._looked_at = False
 

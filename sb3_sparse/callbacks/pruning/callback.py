@@ -92,6 +92,7 @@ class PruningCallback(LayerCallback):
 
     def _is_ready(self) -> bool:
         """Whether there is data for the saliency; asked when a pruning is due."""
+        self._look()
         self._waiting = self.pruner.missing(self.model, self.layers, self._optimizers)
         return self._waiting is None
 
@@ -100,6 +101,7 @@ class PruningCallback(LayerCallback):
         :param sparsity: Share of zeros that each network is to have.
         :param draw: Number of this pruning: together with the seed it determines all random numbers.
         """
+        self._look()
         seed = self._clock.saved["seed"]
         losses = self.pruner.losses(self.model, seed, draw)
         # The loss of one network may depend on the others, so all are ranked before any is changed.
@@ -133,7 +135,8 @@ class PruningCallback(LayerCallback):
 
     def _on_rollout_start(self) -> None:
         # Just after train().
-        self._masks.enforce()
+        if not self._holds_masks:
+            self._masks.enforce()
 
     def _on_rollout_end(self) -> None:
         if self._waiting is not None:
@@ -143,6 +146,7 @@ class PruningCallback(LayerCallback):
 
     def _end(self) -> None:
         # Just after the last train().
+        self._look()
         self._masks.enforce()
         if self._waiting:
             warnings.warn(

@@ -109,7 +109,7 @@ def find_losses(model: "BaseAlgorithm", n_samples: int, generator: Generator) ->
 def _functions(model: "BaseAlgorithm") -> dict[str, NetworkLoss]:
     for algorithm, functions in LOSSES.items():
         # A subclass that overrides train() has other losses.
-        if isinstance(model, algorithm) and type(model).train is algorithm.train:
+        if isinstance(model, algorithm) and getattr(model, "_stock", type(model)).train is algorithm.train:
             return functions
     raise ValueError(
         f"a saliency that needs data needs the losses of the algorithm, and those of {type(model).__name__} are not known: "

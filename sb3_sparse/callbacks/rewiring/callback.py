@@ -196,13 +196,15 @@ class RewiringCallback(LayerCallback):
 
     def _on_rollout_start(self) -> None:
         # Just after train().
-        self._enforce()
+        if not self._holds_masks:
+            self._enforce()
         masks = self._propose()
         if masks:
             self._rewire(masks)
 
     def _end(self) -> None:
         # Just after the last train().
+        self._look()
         self._enforce()
         if self.grow == "gradient" and (masks := self._propose()):
             # Weights that grow now would stay zero if training is over, and the gradients are lost if it goes on.
@@ -223,6 +225,7 @@ class RewiringCallback(LayerCallback):
         number = self._due()
         if not number:
             return {}
+        self._look()
         self._begin()
         clock = self._clock.saved
         if self.model._n_updates == clock["n_updates"]:

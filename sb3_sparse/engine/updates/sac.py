@@ -113,13 +113,11 @@ class SACUpdate(Update):
         return batch.targets(trace, value - entropy)
 
     def _train_critics(self, trace: Trace, inputs: Value, targets: Value) -> None:
-        total = None
+        losses = []
         for critic in self._critics:
-            loss = (critic(inputs) - targets).square() * 0.5
-            trace.backward(loss, self._critic)
-            total = loss if total is None else total + loss
-        assert total is not None
-        trace.log("critic_loss", total)
+            losses.append((critic(inputs) - targets).square() * 0.5)
+            trace.backward(losses[-1], self._critic)
+        trace.log("critic_loss", sum(losses[1:], losses[0]))
         trace.step(self._critic)
 
     def _value(self, inputs: Value) -> Value:

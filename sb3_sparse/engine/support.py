@@ -1,0 +1,103 @@
+"""What the engine can train, and what it leaves to SB3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch as th
+from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.torch_layers import FlattenExtractor
+from torch import nn
+
+from sb3_sparse.engine.kernels.library import load
+from sb3_sparse.engine.networks.chain import Unsupported
+from sb3_sparse.engine.networks.parameters import unsupported
+from sb3_sparse.engine.updates import UPDATES, Update
+from sb3_sparse.nn import MaskedLayer, find_optimizers, quantized_bits
+from sb3_sparse.runtime.backends.build import BuildError
+
+if TYPE_CHECKING:
+    from stable_baselines3.common.base_class import BaseAlgorithm
+
+#: Packages whose policies compute as their modules say, and whose callbacks look at a model through its attributes.
+KNOWN = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_sparse")
+
+
+def find_update(model: BaseAlgorithm) -> Update:
+    """
+    :param model: A model.
+    :return: Its update
+    :raises Unsupported: if the engine cannot train it; the message says why
+    """
+    kind = UPDATES.get(type(model))
+    if kind is None:
+        names = ", ".join(algorithm.__name__ for algorithm in UPDATES)
+        raise Unsupported(f"{type(model).__name__} is none of {names}")
+    if model.device.type != "cpu":
+        raise Unsupported(f"the model is on {model.device}, and the engine runs on the CPU")
+    policy = model.policy
+    if not _is_known(policy):
+        raise Unsupported(f"{type(policy).__name__} is not a policy of {', '.join(KNOWN)}, so it may compute anything")
+    if getattr(model, "use_sde", False):
+        raise Unsupported("gSDE (use_sde=True)")
+    if not isinstance(policy.observation_space, spaces.Box) or is_image_space(policy.observation_space):
+        raise Unsupported(f"observations in {policy.observation_space}: only vectors run in the engine")
+    for module in policy.modules():
+        if "features_extractor" in module._modules and type(module.features_extractor) is not FlattenExtractor:
+            raise Unsupported(f"the features extractor {type(module.features_extractor).__name__}")
+        if isinstance(module, nn.Linear) and "weight" not in module._parameters:
+            raise Unsupported("a layer whose weight is computed (weight norm, spectral norm)")
+    if any(p.dtype != th.float32 or not p.is_contiguous() for p in policy.parameters()):
+        raise Unsupported("parameters that are not float32 in rows")
+    for optimizer in find_optimizers(policy):
+        if reason := unsupported(optimizer):
+            raise Unsupported(reason)
+    try:
+        load()
+    except BuildError as error:
+        raise Unsupported(f"its kernels cannot be compiled here: {error}") from error
+    try:
+        return kind(model)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise Unsupported(str(error)) from error
+
+
+def why_not_now(model: BaseAlgorithm) -> str | None:
+    """
+    :param model: A model that the engine trains.
+    :return: Why the next gradient step has to be SB3's, or None
+    """
+    policy = model.__dict__["policy"]
+    for module in policy.modules():
+        if module._forward_hooks or module._forward_pre_hooks:
+            return "hooks on a module's forward pass (such as targets='topk')"
+        if isinstance(module, MaskedLayer) and module.listeners:
+            return "gradients of pruned weights are recorded"
+    if quantized_bits(policy):
+        return "layers are trained with quantized weights"
+    return None
+
+
+def look_through_references(callback: BaseCallback) -> bool:
+    """
+    :param callback: The callbacks of a run.
+    :return: Whether one of them may hold layers or tensors of the model, and look at them at any step
+    """
+    return not all(_is_known(each) and type(each).__name__ != "ConvertCallback" for each in _callbacks(callback))
+
+
+def _callbacks(callback: BaseCallback) -> Iterator[BaseCallback]:
+    yield callback
+    children = list(callback.callbacks) if isinstance(callback, CallbackList) else []
+    if isinstance(callback, EventCallback):
+        children += [callback.callback, getattr(callback, "callback_on_new_best", None)]
+    for child in children:
+        if child is not None:
+            yield from _callbacks(child)
+
+
+def _is_known(instance: object) -> bool:
+    return type(instance).__module__.split(".")[0] in KNOWN
