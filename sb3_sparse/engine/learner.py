@@ -119,11 +119,14 @@ class Learner(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.num_timesteps < learning_starts or not isinstance(self.action_space, spaces.Box):
+        if self.num_timesteps < learning_starts:
             return super()._sample_action(learning_starts, action_noise, n_envs)
         session = self._session
         session.take_over()
         assert isinstance(self._last_obs, np.ndarray)
+        if not isinstance(self.action_space, spaces.Box):
+            action = session.update.act(self._last_obs)
+            return action, action
         policy = self.__dict__["policy"]
         # SB3 scales the action to the bounds and back, which rounds it.
         scaled_action = policy.scale_action(policy.unscale_action(session.update.act(self._last_obs)))

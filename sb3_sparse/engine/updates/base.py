@@ -37,6 +37,8 @@ class Update(ABC):
 
     #: The classes that it can train. A subclass of one of them may do something else.
     algorithms: ClassVar[tuple[type, ...]]
+    #: Attributes of the model that the equations hold as constants. They are written anew if one has changed.
+    constants: ClassVar[tuple[str, ...]] = ()
     parameters: list[Parameters]
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
@@ -124,11 +126,12 @@ class Update(ABC):
         values: dict[str, list[float]] = defaultdict(list)
         for step in range(count):
             variant = self._variant(step)
-            program = self._programs.get(variant)
+            key = variant, *(getattr(self.model, name) for name in self.constants)
+            program = self._programs.get(key)
             if program is None:
                 trace = Trace()
                 self._equations(trace, self._batch, variant)
-                program = self._programs[variant] = Program(trace, batch_size)
+                program = self._programs[key] = Program(trace, batch_size)
                 self._refresh()
             self._batch.draw()
             self._draw(batch_size)

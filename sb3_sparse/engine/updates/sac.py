@@ -28,6 +28,7 @@ class SACUpdate(Update):
     """
 
     algorithms: ClassVar[tuple[type, ...]] = (SAC,)
+    constants: ClassVar[tuple[str, ...]] = ("tau", "target_entropy")
 
     def __init__(self, model: SAC) -> None:
         super().__init__(model)
@@ -115,10 +116,13 @@ class SACUpdate(Update):
     def _train_critics(self, trace: Trace, inputs: Value, targets: Value) -> None:
         losses = []
         for critic in self._critics:
-            losses.append((critic(inputs) - targets).square() * 0.5)
+            losses.append(self._critic_loss(trace, critic(inputs), targets))
             trace.backward(losses[-1], self._critic)
         trace.log("critic_loss", sum(losses[1:], losses[0]))
         trace.step(self._critic)
+
+    def _critic_loss(self, trace: Trace, estimate: Value, targets: Value) -> Value:
+        return (estimate - targets).square() * 0.5
 
     def _value(self, inputs: Value) -> Value:
         """The value that the actor maximizes."""

@@ -23,6 +23,7 @@ class TD3Update(Update):
     """
 
     algorithms: ClassVar[tuple[type, ...]] = (TD3, DDPG)
+    constants: ClassVar[tuple[str, ...]] = ("tau", "target_noise_clip")
 
     def __init__(self, model: TD3) -> None:
         super().__init__(model)

@@ -1,0 +1,61 @@
+"""DQN (Mnih et al. 2015), as ``stable_baselines3.DQN.train`` computes it."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import ClassVar
+
+import numpy as np
+from stable_baselines3 import DQN
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
+
+from sb3_sparse.engine.batch import Batch
+from sb3_sparse.engine.networks.chain import Chain
+from sb3_sparse.engine.networks.parameters import Parameters
+from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.updates.base import Update
+
+
+class DQNUpdate(Update):
+    """
+    A gradient step of DQN. SB3 updates the target network after environment steps.
+
+    :param model: The model.
+    """
+
+    algorithms: ClassVar[tuple[type, ...]] = (DQN,)
+    constants: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
+
+    def __init__(self, model: OffPolicyAlgorithm) -> None:
+        super().__init__(model)
+        self._network = Chain(*self._modules(model))
+        self._actions = int(model.policy.action_space.n)
+        self.parameters = [Parameters(model.policy.optimizer, self._network.weights)]
+
+    def _modules(self, model: OffPolicyAlgorithm) -> tuple[nn.Module, nn.Module]:
+        """The network and its target."""
+        return model.policy.q_net.q_net, model.policy.q_net_target.q_net
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        if np.random.rand() < self.model.exploration_rate:
+            return np.array([self.model.action_space.sample() for _ in observations])
+        return super().act(observations)[:, 0].astype(np.int64)
+
+    def _action(self, trace: Trace, observations: Value) -> Value:
+        return self._network(observations).argmax()
+
+    def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
+        loss = self._loss(trace, batch)
+        trace.log("loss", loss)
+        trace.backward(loss, self.parameters[0])
+        trace.step(self.parameters[0], max_norm=self.model.max_grad_norm)
+
+    def _loss(self, trace: Trace, batch: Batch) -> Value:
+        value = self._network(batch.next_observations.load(trace), target=True).largest()
+        targets = batch.targets(trace, value)
+        estimate = self._network(batch.observations.load(trace)).take(batch.actions.load(trace), self._actions)
+        # Huber's loss: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond.
+        distance = (estimate - targets).abs()
+        near = distance.clamp(0.0, 1.0)
+        return near.square() * 0.5 + (distance - near)

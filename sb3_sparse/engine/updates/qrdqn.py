@@ -1,0 +1,36 @@
+"""QR-DQN (Dabney et al. 2018), as ``sb3_contrib.QRDQN.train`` computes it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from sb3_contrib import QRDQN
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from torch import nn
+
+from sb3_sparse.engine.batch import Batch
+from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.updates.dqn import DQNUpdate
+
+
+class QRDQNUpdate(DQNUpdate):
+    """
+    A gradient step of QR-DQN. The network's outputs are ``[quantiles, actions]``.
+
+    :param model: The model.
+    """
+
+    algorithms: ClassVar[tuple[type, ...]] = (QRDQN,)
+
+    def _modules(self, model: OffPolicyAlgorithm) -> tuple[nn.Module, nn.Module]:
+        return model.policy.quantile_net.quantile_net, model.policy.quantile_net_target.quantile_net
+
+    def _action(self, trace: Trace, observations: Value) -> Value:
+        return self._network(observations).sum_groups(self._actions).argmax()
+
+    def _loss(self, trace: Trace, batch: Batch) -> Value:
+        quantiles = self._network(batch.next_observations.load(trace), target=True)
+        greedy = quantiles.sum_groups(self._actions).argmax()
+        targets = batch.targets(trace, quantiles.take(greedy, self._actions))
+        estimate = self._network(batch.observations.load(trace)).take(batch.actions.load(trace), self._actions)
+        return trace.quantile_huber(estimate, targets) / targets.features
