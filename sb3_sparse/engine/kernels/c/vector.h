@@ -154,3 +154,16 @@ INLINE void transpose(__m256 (&r)[8]) {
     }
 }
 #endif
+
+/* Transposes 8 x 8 floats between rows of those strides. */
+INLINE void transpose(const float *from, int64_t from_row, float *to, int64_t to_row) {
+#if ENGINE_VL >= 8
+    __m256 block[8];
+    for (int i = 0; i < 8; i++) block[i] = _mm256_loadu_ps(from + i * from_row);
+    transpose(block);
+    for (int i = 0; i < 8; i++) _mm256_storeu_ps(to + i * to_row, block[i]);
+#else
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 8; j++) to[j * to_row + i] = from[i * from_row + j];
+#endif
+}
