@@ -19,14 +19,14 @@ template <int rows>
 INLINE void accumulate(Vector (&sum)[rows][TILE_VECTORS], int64_t steps, const float *weights, int64_t next_row,
                        int64_t next_step, const float *lanes) {
     for (int64_t i = 0; i < steps; i++, weights += next_step, lanes += LANES) {
-        Vector in[TILE_VECTORS];
+        Vector weight[rows];
 #pragma GCC unroll 8
-        for (int v = 0; v < TILE_VECTORS; v++) in[v] = load(lanes + v * VL);
+        for (int r = 0; r < rows; r++) weight[r] = in_register(splat(weights[r * next_row]));
 #pragma GCC unroll 8
-        for (int r = 0; r < rows; r++) {
-            const Vector weight = splat(weights[r * next_row]);
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            const Vector in = in_register(load(lanes + v * VL));
 #pragma GCC unroll 8
-            for (int v = 0; v < TILE_VECTORS; v++) sum[r][v] += weight * in[v];
+            for (int r = 0; r < rows; r++) sum[r][v] += weight[r] * in;
         }
     }
 }
