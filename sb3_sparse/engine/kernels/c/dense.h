@@ -12,8 +12,6 @@ constexpr int TILE_LANES = TILE_VECTORS * VL;
 /* Inputs, or panels of the weight gradient, that are walked at once. */
 constexpr int INPUT_BLOCK = 128, PANEL_BLOCK = 4;
 
-INLINE int64_t padded(int64_t features) { return (features + PACK - 1) / PACK * PACK; }
-
 /* sum[r][v] += the weight of row r at each step, times vector v of the step's lanes. */
 template <int rows>
 INLINE void accumulate(Vector (&sum)[rows][TILE_VECTORS], int64_t steps, const float *weights, int64_t next_row,
@@ -59,7 +57,7 @@ INLINE void dense_tile(int64_t steps, bool begins, bool ends, const float *weigh
         }
 }
 
-/* y = the packed weights times x, for a number of outputs that is a multiple of eight. */
+/* y = the packed weights times x. What y and the bias hold behind the last output may be read and written. */
 template <Store how>
 KERNEL void dense_product(int64_t outputs, int64_t inputs, const float *weights, const float *bias, const float *x, float *y,
                           const float *h) {
@@ -73,11 +71,13 @@ KERNEL void dense_product(int64_t outputs, int64_t inputs, const float *weights,
                 const float *mask = h + o * LANES + lane;
                 if (VL == 16) {
                     dense_tile<how, 8>(steps, begins, ends, pack, bias + o, in, out, mask);
-                } else {
-                    dense_tile<how, 3>(steps, begins, ends, pack, bias + o, in, out, mask);
-                    dense_tile<how, 3>(steps, begins, ends, pack + 3, bias + o + 3, in, out + 3 * LANES, mask + 3 * LANES);
-                    dense_tile<how, 2>(steps, begins, ends, pack + 6, bias + o + 6, in, out + 6 * LANES, mask + 6 * LANES);
+                    continue;
                 }
+                dense_tile<how, 3>(steps, begins, ends, pack, bias + o, in, out, mask);
+                if (outputs - o > 3)
+                    dense_tile<how, 3>(steps, begins, ends, pack + 3, bias + o + 3, in, out + 3 * LANES, mask + 3 * LANES);
+                if (outputs - o > 6)
+                    dense_tile<how, 2>(steps, begins, ends, pack + 6, bias + o + 6, in, out + 6 * LANES, mask + 6 * LANES);
             }
     }
 }
@@ -143,8 +143,8 @@ KERNEL void dense_weight_gradient(const Layer &layer, const Operand &dy, const O
                         gradient_tile<8>(dy, y, columns, some, sums);
                     } else {
                         gradient_tile<3>(dy, y, columns, some, sums);
-                        gradient_tile<3>(dy, y + 3 * LANES, columns, some, sums + 3 * TILE_LANES);
-                        gradient_tile<2>(dy, y + 6 * LANES, columns, some, sums + 6 * TILE_LANES);
+                        if (outputs - o > 3) gradient_tile<3>(dy, y + 3 * LANES, columns, some, sums + 3 * TILE_LANES);
+                        if (outputs - o > 6) gradient_tile<2>(dy, y + 6 * LANES, columns, some, sums + 6 * TILE_LANES);
                     }
                     /* Outputs that do not exist have no gradient, whatever their lanes hold. */
                     for (int64_t r = outputs - o; r < PACK; r++) memset(sums + r * TILE_LANES, 0, TILE_LANES * sizeof(float));
@@ -173,13 +173,13 @@ KERNEL void dense_refresh(const Layer &layer) {
 }
 
 INLINE void dense_linear(const Layer &layer, const float *a, float *dst, bool relu) {
-    (relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>)(padded(layer.outputs), layer.inputs, layer.values,
+    (relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>)(layer.outputs, layer.inputs, layer.values,
                                                                       layer.bias, a, dst, dst);
 }
 
 INLINE void dense_input_gradient(const Layer &layer, const float *a, float *dst, const float *c, int flags) {
     (flags & MASK_BY_INPUT        ? dense_product<MASKED>
      : flags & ADD_INPUT_GRADIENT ? dense_product<ADDED>
-                                  : dense_product<PLAIN>)(padded(layer.inputs - layer.first), layer.outputs, layer.transposed,
+                                  : dense_product<PLAIN>)(layer.inputs - layer.first, layer.outputs, layer.transposed,
                                                           nullptr, a, dst, c);
 }
