@@ -24,7 +24,7 @@ INLINE void accumulate(Vector (&sum)[rows][TILE_VECTORS], int64_t steps, const f
         for (int v = 0; v < TILE_VECTORS; v++) {
             const Vector in = in_register(load(lanes + v * VL));
 #pragma GCC unroll 8
-            for (int r = 0; r < rows; r++) sum[r][v] += weight[r] * in;
+            for (int r = 0; r < rows; r++) sum[r][v] = fused(weight[r], in, sum[r][v]);
         }
     }
 }

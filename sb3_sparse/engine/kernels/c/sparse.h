@@ -39,7 +39,7 @@ template <int i> INLINE Vector one_of_four(Vector four) {
 
 INLINE void multiply_add(Vector (&sum)[VECTORS], Vector weight, const char *lanes) {
 #pragma GCC unroll 8
-    for (int v = 0; v < VECTORS; v++) sum[v] += weight * load((const float *)lanes + v * VL);
+    for (int v = 0; v < VECTORS; v++) sum[v] = fused(weight, load((const float *)lanes + v * VL), sum[v]);
 }
 
 INLINE void long_row(Vector (&total)[VECTORS], int64_t k, int64_t end, const int32_t *offset, const float *values,
@@ -93,9 +93,9 @@ INLINE void dot_products(const Operand &dy, const float *y, const Operand &x, co
     for (int64_t p = 0; p < panels; p++) {
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
-            const Vector g = load(y + v * VL);
+            const Vector g = in_register(load(y + v * VL));
 #pragma GCC unroll 8
-            for (int i = 0; i < n; i++) sum[i] += g * load((const float *)(lanes[i] + forward) + v * VL);
+            for (int i = 0; i < n; i++) sum[i] = fused(g, load((const float *)(lanes[i] + forward) + v * VL), sum[i]);
             if (with_bias) bias += g;
         }
         y += dy.panel;

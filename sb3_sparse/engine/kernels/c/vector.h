@@ -88,7 +88,8 @@ INLINE Vector square_root(Vector a) {
 #endif
 }
 
-/* a * b + c in one rounding where there is FMA, for places where the compiler could choose another product. */
+/* a * b + c in one rounding where there is FMA. Written out where the compiler might choose another product to contract, or none:
+   for some processors it avoids chains of FMA. */
 INLINE Vector fused(Vector a, Vector b, Vector c) {
 #if ENGINE_VL == 16
     return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
