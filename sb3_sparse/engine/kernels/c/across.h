@@ -93,18 +93,24 @@ KERNEL void quantile_huber(int n, int k, Rows dst, Rows a, Rows b, Rows c) {
         for (int i = 0; i < n; i++) {
             const float tau = ((float)i + 0.5f) / (float)n;
             const Vector quantile = a.at(i, lane), above = splat(tau), below = splat(1.0f - tau);
-            /* A sum of its own for each quantile: one over all pairs would lose digits. */
-            Vector gradient = {}, sum = {};
-            for (int j = 0; j < k; j++) {
+            /* Two sums do not wait for each other, and many short ones keep more digits than one over all pairs. */
+            Vector gradient[2] = {}, sum[2] = {};
+            const auto pair = [&](int j, Vector &gradient, Vector &sum) {
                 const Vector delta = b.at(j, lane) - quantile;
                 /* huber = slope * (delta - slope / 2), with the slope clamped to [-1, 1]. */
                 const Vector slope = minimum(splat(1.0f), maximum(splat(-1.0f), delta));
                 const Vector weighted = select(delta < 0.0f, below, above) * slope;
                 sum += weighted * (delta - 0.5f * slope);
                 gradient -= weighted;
+            };
+            int j = 0;
+            for (; j + 2 <= k; j += 2) {
+                pair(j, gradient[0], sum[0]);
+                pair(j + 1, gradient[1], sum[1]);
             }
-            dst.put(i, lane, gradient);
-            loss += sum;
+            if (j < k) pair(j, gradient[0], sum[0]);
+            dst.put(i, lane, gradient[0] + gradient[1]);
+            loss += sum[0] + sum[1];
         }
         c.put(0, lane, loss);
     }

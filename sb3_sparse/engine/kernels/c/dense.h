@@ -1,122 +1,185 @@
-/* Dense layers. A tile of outputs times lanes stays in registers while the inputs are walked. */
+/* Dense layers. A tile of outputs times lanes stays in registers while the inputs are walked; a pack of eight outputs is one tile
+   or three. Blocks of inputs are so small that their lanes stay in the first cache while all outputs pass. */
 #pragma once
 #include "sparse.h"
 #include "vector.h"
 
 constexpr int PACK = 8;
-/* A tile: outputs times vectors. Sixteen registers hold eight sums, the inputs and a weight; thirty-two hold sixteen sums. */
-constexpr int TILE_ROWS = VL == 16 ? 8 : 4;
-constexpr int TILE_VECTORS = 2;
+/* Vectors of a tile. Its outputs are eight or three: sixteen registers hold three times four sums, the lanes of an input and a
+   weight, thirty-two hold eight times two. */
+constexpr int TILE_VECTORS = VL == 16 ? 2 : 4;
+constexpr int TILE_LANES = TILE_VECTORS * VL;
+/* Inputs, or panels of the weight gradient, that are walked at once. */
+constexpr int INPUT_BLOCK = 128, PANEL_BLOCK = 4;
 
-/* Walks `inputs` times LANES floats and as many packs of weights. */
+/* sum[r][v] += the weight of row r at each step, times vector v of the step's lanes. */
+template <int rows>
+INLINE void accumulate(Vector (&sum)[rows][TILE_VECTORS], int64_t steps, const float *weights, int64_t next_row,
+                       int64_t next_step, const float *lanes) {
+    for (int64_t i = 0; i < steps; i++, weights += next_step, lanes += LANES) {
+        Vector weight[rows];
+#pragma GCC unroll 8
+        for (int r = 0; r < rows; r++) weight[r] = in_register(splat(weights[r * next_row]));
+#pragma GCC unroll 8
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            const Vector in = in_register(load(lanes + v * VL));
+#pragma GCC unroll 8
+            for (int r = 0; r < rows; r++) sum[r][v] = fused(weight[r], in, sum[r][v]);
+        }
+    }
+}
+
+/* Some outputs of a pack over a block of inputs. Between the blocks y holds the sums. */
+template <Store how, int rows>
+INLINE void dense_tile(int64_t steps, bool begins, bool ends, const float *weights, const float *bias, const float *lanes,
+                       float *y, const float *h) {
+    Vector sum[rows][TILE_VECTORS];
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            const float *at = y + r * LANES + v * VL;
+            if (how == ADDED || !begins)
+                sum[r][v] = load(at);
+            else
+                sum[r][v] = how == WITH_BIAS || how == WITH_BIAS_RELU ? splat(bias[r]) : Vector{};
+        }
+    accumulate<rows>(sum, steps, weights, 1, PACK, lanes);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < TILE_VECTORS; v++) {
+            const int64_t at = r * LANES + v * VL;
+            if (how == ADDED || !ends)
+                store(y + at, sum[r][v]);
+            else
+                store_sum<how>(y + at, h + at, sum[r][v]);
+        }
+}
+
+/* y = the packed weights times x. What y and the bias hold behind the last output may be read and written. */
 template <Store how>
-KERNEL void dense_product(int outputs, int inputs, const float *__restrict weights, const float *__restrict bias,
-                          const float *__restrict x, float *y, const float *h) {
-    for (int o = 0; o < outputs; o += TILE_ROWS) {
-        const float *pack = weights + (int64_t)(o / PACK) * inputs * PACK + o % PACK;
-        for (int lane = 0; lane < LANES; lane += TILE_VECTORS * VL) {
-            Vector sum[TILE_ROWS][TILE_VECTORS] = {};
-            if (how == WITH_BIAS || how == WITH_BIAS_RELU)
-                for (int r = 0; r < TILE_ROWS; r++)
-                    for (int v = 0; v < TILE_VECTORS; v++) sum[r][v] = splat(bias[o + r]);
-            const float *w = pack, *lanes = x + lane;
-            for (int i = 0; i < inputs; i++, w += PACK, lanes += LANES) {
-                Vector in[TILE_VECTORS];
-#pragma GCC unroll 8
-                for (int v = 0; v < TILE_VECTORS; v++) in[v] = load(lanes + v * VL);
-#pragma GCC unroll 8
-                for (int r = 0; r < TILE_ROWS; r++) {
-                    const Vector weight = splat(w[r]);
-#pragma GCC unroll 8
-                    for (int v = 0; v < TILE_VECTORS; v++) sum[r][v] += weight * in[v];
+KERNEL void dense_product(int64_t outputs, int64_t inputs, const float *weights, const float *bias, const float *x, float *y,
+                          const float *h) {
+    for (int64_t i = 0; i < inputs; i += INPUT_BLOCK) {
+        const int64_t steps = inputs - i < INPUT_BLOCK ? inputs - i : INPUT_BLOCK;
+        const bool begins = i == 0, ends = i + steps == inputs;
+        for (int64_t o = 0; o < outputs; o += PACK)
+            for (int lane = 0; lane < LANES; lane += TILE_LANES) {
+                const float *pack = weights + o * inputs + i * PACK, *in = x + i * LANES + lane;
+                float *out = y + o * LANES + lane;
+                const float *mask = h + o * LANES + lane;
+                if (VL == 16) {
+                    dense_tile<how, 8>(steps, begins, ends, pack, bias + o, in, out, mask);
+                    continue;
                 }
+                dense_tile<how, 3>(steps, begins, ends, pack, bias + o, in, out, mask);
+                if (outputs - o > 3)
+                    dense_tile<how, 3>(steps, begins, ends, pack + 3, bias + o + 3, in, out + 3 * LANES, mask + 3 * LANES);
+                if (outputs - o > 6)
+                    dense_tile<how, 2>(steps, begins, ends, pack + 6, bias + o + 6, in, out + 6 * LANES, mask + 6 * LANES);
             }
-#pragma GCC unroll 8
-            for (int r = 0; r < TILE_ROWS; r++)
-#pragma GCC unroll 8
-                for (int v = 0; v < TILE_VECTORS; v++) {
-                    const int64_t at = (int64_t)(o + r) * LANES + lane + v * VL;
-                    store_sum<how>(y + at, h + at, sum[r][v]);
-                }
-        }
     }
 }
 
-/* The input in [block of 32 features][sample][32], so that a vector holds features of one sample. What lies beyond the last
-   feature is left as it is: nothing reads those sums. */
-KERNEL void transpose_input(int inputs, const Operand &x, int64_t panels, float *scratch) {
-    for (int64_t p = 0; p < panels; p++) {
-        const float *lanes = x.base + p * x.panel;
-        for (int j = 0; j < inputs; j++) {
-            float *column = scratch + ((j / LANES) * panels + p) * LANES * LANES + j % LANES;
-            for (int s = 0; s < LANES; s++) column[s * LANES] = lanes[(int64_t)j * LANES + s];
-        }
+/* The lanes of a block of 32 features with the features last, [sample][32]. Features that do not exist are left as they are:
+   nothing reads what becomes of them. */
+KERNEL void transpose_input(int64_t features, const Operand &x, int64_t panels, float *to) {
+    for (int64_t p = 0; p < panels; p++, to += LANES * LANES) {
+        const float *from = x.base + p * x.panel;
+        for (int64_t j = 0; j < features; j += 8)
+            for (int s = 0; s < LANES; s += 8)
+                if (j + 8 <= features)
+                    transpose(from + j * LANES + s, LANES, to + s * LANES + j, LANES);
+                else
+                    for (int64_t f = j; f < features; f++)
+                        for (int i = s; i < s + 8; i++) to[i * LANES + f] = from[f * LANES + i];
     }
 }
 
+template <int rows>
+INLINE void gradient_tile(const Operand &dy, const float *y, const float *columns, int64_t panels, float *sums) {
+    Vector sum[rows][TILE_VECTORS] = {};
+    for (int64_t p = 0; p < panels; p++, y += dy.panel, columns += LANES * LANES)
+        accumulate<rows>(sum, LANES, y, LANES, 1, columns);
+#pragma GCC unroll 8
+    for (int r = 0; r < rows; r++)
+#pragma GCC unroll 8
+        for (int v = 0; v < TILE_VECTORS; v++) store(sums + r * TILE_LANES + v * VL, sum[r][v]);
+}
+
+/* The gradients of `features` weights of a pack of outputs, from sums [8][TILE_LANES]. */
+INLINE void store_gradient(const float *sums, int64_t features, bool add, float *gradient) {
+    alignas(64) float packed[TILE_LANES * PACK];
+    for (int j = 0; j < TILE_LANES; j += 8) transpose(sums + j, TILE_LANES, packed + j * PACK, PACK);
+    for (int64_t i = 0; i < features * PACK; i++) gradient[i] = add ? gradient[i] + packed[i] : packed[i];
+}
+
+KERNEL void bias_gradient(const Layer &layer, const Operand &dy, int64_t panels, bool add) {
+    for (int64_t o = 0; o < layer.outputs; o++) {
+        Vector sum[VECTORS] = {};
+        for (int64_t p = 0; p < panels; p++)
+#pragma GCC unroll 8
+            for (int v = 0; v < VECTORS; v++) sum[v] += load(dy.base + p * dy.panel + o * LANES + v * VL);
+        for (int v = 1; v < VECTORS; v++) sum[0] += sum[v];
+        layer.bias_gradient[o] = add ? layer.bias_gradient[o] + sum_of(sum[0]) : sum_of(sum[0]);
+    }
+}
+
+/* An outer product: the output's gradient is the weight, a vector holds features of one sample. */
 KERNEL void dense_weight_gradient(const Layer &layer, const Operand &dy, const Operand &x, int64_t panels, bool add,
                                   float *scratch) {
-    const int inputs = layer.inputs, outputs = layer.outputs;
-    transpose_input(inputs, x, panels, scratch);
-    for (int j0 = 0; j0 < inputs; j0 += LANES) {
-        const float *block = scratch + (int64_t)(j0 / LANES) * panels * LANES * LANES;
-        for (int part = 0; part < LANES && j0 + part < inputs; part += TILE_VECTORS * VL)
-            for (int o = 0; o < (outputs + PACK - 1) / PACK * PACK; o += TILE_ROWS) {
-                Vector sum[TILE_ROWS][TILE_VECTORS] = {};
-                const float *columns = block + part;
-                for (int64_t p = 0; p < panels; p++) {
-                    const float *y = dy.base + p * dy.panel + (int64_t)o * LANES;
-                    for (int s = 0; s < LANES; s++, columns += LANES) {
-                        Vector in[TILE_VECTORS];
-#pragma GCC unroll 8
-                        for (int v = 0; v < TILE_VECTORS; v++) in[v] = load(columns + v * VL);
-#pragma GCC unroll 8
-                        for (int r = 0; r < TILE_ROWS; r++) {
-                            const Vector g = splat(y[r * LANES + s]);
-#pragma GCC unroll 8
-                            for (int v = 0; v < TILE_VECTORS; v++) sum[r][v] += g * in[v];
-                        }
+    const int64_t inputs = layer.inputs, outputs = layer.outputs;
+    for (int64_t j = 0; j < inputs; j += LANES) {
+        const int64_t features = inputs - j < LANES ? inputs - j : LANES;
+        transpose_input(features, {x.base + j * LANES, x.panel, LANES}, panels, scratch);
+        for (int64_t p = 0; p < panels; p += PANEL_BLOCK) {
+            const int64_t some = panels - p < PANEL_BLOCK ? panels - p : PANEL_BLOCK;
+            for (int64_t o = 0; o < outputs; o += PACK)
+                for (int64_t lane = 0; lane < features; lane += TILE_LANES) {
+                    alignas(64) float sums[PACK * TILE_LANES];
+                    const float *y = dy.base + p * dy.panel + o * LANES, *columns = scratch + p * LANES * LANES + lane;
+                    if (VL == 16) {
+                        gradient_tile<8>(dy, y, columns, some, sums);
+                    } else {
+                        gradient_tile<3>(dy, y, columns, some, sums);
+                        if (outputs - o > 3) gradient_tile<3>(dy, y + 3 * LANES, columns, some, sums + 3 * TILE_LANES);
+                        if (outputs - o > 6) gradient_tile<2>(dy, y + 6 * LANES, columns, some, sums + 6 * TILE_LANES);
                     }
+                    /* Outputs that do not exist have no gradient, whatever their lanes hold. */
+                    for (int64_t r = outputs - o; r < PACK; r++) memset(sums + r * TILE_LANES, 0, TILE_LANES * sizeof(float));
+                    const int64_t stored = features - lane < TILE_LANES ? features - lane : TILE_LANES;
+                    store_gradient(sums, stored, add || p > 0, layer.gradient + o * inputs + (j + lane) * PACK);
                 }
-                float *gradient = layer.gradient + ((int64_t)(o / PACK) * inputs + j0 + part) * PACK + o % PACK;
-                for (int j = 0; j < TILE_VECTORS * VL && j0 + part + j < inputs; j++)
-                    for (int r = 0; r < TILE_ROWS; r++) {
-                        /* Outputs that do not exist have no gradient, whatever their lanes hold. */
-                        const float total = o + r < outputs ? sum[r][j / VL][j % VL] : 0.0f;
-                        gradient[j * PACK + r] = add ? gradient[j * PACK + r] + total : total;
-                    }
-            }
+        }
     }
-    for (int o = 0; o < outputs; o++) {
-        Vector sum = {};
-        for (int64_t p = 0; p < panels; p++)
-            for (int v = 0; v < VECTORS; v++) sum += load(dy.base + p * dy.panel + (int64_t)o * LANES + v * VL);
-        layer.bias_gradient[o] = add ? layer.bias_gradient[o] + sum_of(sum) : sum_of(sum);
-    }
+    bias_gradient(layer, dy, panels, add);
 }
 
 /* [ceil(outputs / 8)][inputs][8] to [ceil((inputs - first) / 8)][outputs][8], with zeros for inputs that do not exist. */
 KERNEL void dense_refresh(const Layer &layer) {
-    const int rows = layer.inputs - layer.first;
-    for (int j = 0; j < (rows + PACK - 1) / PACK * PACK; j++) {
-        float *to = layer.transposed + (int64_t)(j / PACK) * layer.outputs * PACK + j % PACK;
-        for (int o = 0; o < layer.outputs; o++) {
-            const int64_t from = ((int64_t)(o / PACK) * layer.inputs + layer.first + j) * PACK + o % PACK;
-            to[o * PACK] = j < rows ? layer.values[from] : 0.0f;
+    const int64_t inputs = layer.inputs, outputs = layer.outputs, rows = inputs - layer.first;
+    for (int64_t j = 0; j < rows; j += PACK)
+        for (int64_t o = 0; o < outputs; o += PACK) {
+            const float *from = layer.values + o * inputs + (layer.first + j) * PACK;
+            float *to = layer.transposed + j * outputs + o * PACK;
+            if (j + PACK <= rows && o + PACK <= outputs) {
+                transpose(from, PACK, to, PACK);
+                continue;
+            }
+            for (int64_t r = 0; r < PACK && o + r < outputs; r++)
+                for (int64_t i = 0; i < PACK; i++) to[r * PACK + i] = j + i < rows ? from[i * PACK + r] : 0.0f;
         }
-    }
 }
 
-INLINE int padded(int features) { return (features + PACK - 1) / PACK * PACK; }
-
 INLINE void dense_linear(const Layer &layer, const float *a, float *dst, bool relu) {
-    (relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>)(padded(layer.outputs), layer.inputs, layer.values,
+    (relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>)(layer.outputs, layer.inputs, layer.values,
                                                                       layer.bias, a, dst, dst);
 }
 
 INLINE void dense_input_gradient(const Layer &layer, const float *a, float *dst, const float *c, int flags) {
     (flags & MASK_BY_INPUT        ? dense_product<MASKED>
      : flags & ADD_INPUT_GRADIENT ? dense_product<ADDED>
-                                  : dense_product<PLAIN>)(padded(layer.inputs - layer.first), layer.outputs, layer.transposed,
+                                  : dense_product<PLAIN>)(layer.inputs - layer.first, layer.outputs, layer.transposed,
                                                           nullptr, a, dst, c);
 }

@@ -6,8 +6,9 @@
 /* What a row does with its sum. */
 enum Store { WITH_BIAS, WITH_BIAS_RELU, PLAIN, MASKED, ADDED };
 
-/* Sums of a row that do not wait for each other: eight hide the latency of a multiplication and addition on two pipes. */
-constexpr int CHAINS = VECTORS < 8 ? 8 / VECTORS : 1;
+/* Sums of a row that do not wait for each other: eight hide the latency of a multiplication and addition on two pipes. Between
+   short rows the processor finds enough that is independent, and adding the sums up would cost more than it saves. */
+constexpr int CHAINS = VECTORS < 8 ? 8 / VECTORS : 1, SHORT_ROW = 8;
 
 template <Store how> INLINE void store_sum(float *y, const float *h, Vector sum) {
     if (how == WITH_BIAS_RELU) sum = maximum(Vector{}, sum);
@@ -16,38 +17,67 @@ template <Store how> INLINE void store_sum(float *y, const float *h, Vector sum)
     store(y, sum);
 }
 
+/* Four weights in one load, and each of them in all lanes without another one: loads are what a sparse layer waits for. */
+INLINE Vector load_four(const float *values) {
+#if ENGINE_VL == 16
+    return (Vector)_mm512_broadcast_f32x4(_mm_loadu_ps(values));
+#elif ENGINE_VL == 8
+    return (Vector)_mm256_broadcast_ps((const __m128 *)values);
+#else
+    return load_loose(values);
+#endif
+}
+template <int i> INLINE Vector one_of_four(Vector four) {
+#if ENGINE_VL == 16
+    return (Vector)_mm512_permute_ps((__m512)four, i * 0x55);
+#elif ENGINE_VL == 8
+    return (Vector)_mm256_permute_ps((__m256)four, i * 0x55);
+#else
+    return splat(four[i]);
+#endif
+}
+
+INLINE void multiply_add(Vector (&sum)[VECTORS], Vector weight, const char *lanes) {
+#pragma GCC unroll 8
+    for (int v = 0; v < VECTORS; v++) sum[v] = fused(weight, load((const float *)lanes + v * VL), sum[v]);
+}
+
+INLINE void long_row(Vector (&total)[VECTORS], int64_t k, int64_t end, const int32_t *offset, const float *values,
+                     const char *x) {
+    Vector sum[CHAINS][VECTORS] = {};
+    for (; k + 4 <= end; k += 4) {
+        const Vector four = load_four(values + k);
+        multiply_add(sum[0], one_of_four<0>(four), x + offset[k]);
+        multiply_add(sum[1 % CHAINS], one_of_four<1>(four), x + offset[k + 1]);
+        multiply_add(sum[2 % CHAINS], one_of_four<2>(four), x + offset[k + 2]);
+        multiply_add(sum[3 % CHAINS], one_of_four<3>(four), x + offset[k + 3]);
+    }
+    for (; k < end; k++) multiply_add(sum[0], splat(values[k]), x + offset[k]);
+#pragma GCC unroll 8
+    for (int u = 0; u < CHAINS; u++)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; v++) total[v] += sum[u][v];
+}
+
 /* y[row[r]] = sum of values[k] * x at offset[k], over the elements k of storage row r. */
 template <Store how>
-KERNEL void sparse_product(int rows, const int32_t *__restrict start, const int32_t *__restrict row,
+KERNEL void sparse_product(int64_t rows, const int32_t *__restrict start, const int32_t *__restrict row,
                            const int32_t *__restrict offset, const float *__restrict values, const float *__restrict bias,
                            const float *__restrict inputs, float *y, const float *h) {
     const char *x = (const char *)inputs;
-    int k = start[0];
-    for (int r = 0; r < rows; r++) {
-        const int end = start[r + 1], o = row[r];
-        Vector sum[CHAINS][VECTORS] = {};
+    int64_t k = start[0];
+    for (int64_t r = 0; r < rows; r++) {
+        const int64_t end = start[r + 1], o = row[r];
+        Vector sum[VECTORS] = {};
         if (how == WITH_BIAS || how == WITH_BIAS_RELU)
-            for (int v = 0; v < VECTORS; v++) sum[0][v] = splat(bias[o]);
-        for (; k + CHAINS <= end; k += CHAINS)
+            for (int v = 0; v < VECTORS; v++) sum[v] = splat(bias[o]);
+        if (end - k < SHORT_ROW)
+            for (int64_t i = k; i < end; i++) multiply_add(sum, splat(values[i]), x + offset[i]);
+        else
+            long_row(sum, k, end, offset, values, x);
+        k = end;
 #pragma GCC unroll 8
-            for (int u = 0; u < CHAINS; u++) {
-                const Vector w = splat(values[k + u]);
-                const float *lanes = (const float *)(x + offset[k + u]);
-#pragma GCC unroll 8
-                for (int v = 0; v < VECTORS; v++) sum[u][v] += w * load(lanes + v * VL);
-            }
-        for (; k < end; k++) {
-            const Vector w = splat(values[k]);
-            const float *lanes = (const float *)(x + offset[k]);
-#pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; v++) sum[0][v] += w * load(lanes + v * VL);
-        }
-#pragma GCC unroll 8
-        for (int v = 0; v < VECTORS; v++) {
-            Vector total = sum[0][v];
-            for (int u = 1; u < CHAINS; u++) total += sum[u][v];
-            store_sum<how>(y + (int64_t)o * LANES + v * VL, h + (int64_t)o * LANES + v * VL, total);
-        }
+        for (int v = 0; v < VECTORS; v++) store_sum<how>(y + o * LANES + v * VL, h + o * LANES + v * VL, sum[v]);
     }
 }
 
@@ -63,9 +93,9 @@ INLINE void dot_products(const Operand &dy, const float *y, const Operand &x, co
     for (int64_t p = 0; p < panels; p++) {
 #pragma GCC unroll 8
         for (int v = 0; v < VECTORS; v++) {
-            const Vector g = load(y + v * VL);
+            const Vector g = in_register(load(y + v * VL));
 #pragma GCC unroll 8
-            for (int i = 0; i < n; i++) sum[i] += g * load((const float *)(lanes[i] + forward) + v * VL);
+            for (int i = 0; i < n; i++) sum[i] = fused(g, load((const float *)(lanes[i] + forward) + v * VL), sum[i]);
             if (with_bias) bias += g;
         }
         y += dy.panel;

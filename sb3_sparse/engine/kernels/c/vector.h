@@ -41,6 +41,13 @@ INLINE Vector load_loose(const float *p) { return *(const Loose *)p; }
 INLINE void store(float *p, Vector x) { *(Vector *)p = x; }
 /* Subtraction, because x + 0 is not x where x is -0. */
 INLINE Vector splat(float x) { return x - Vector{}; }
+/* Keeps the compiler from loading x again for each of its uses: a processor loads two vectors in a cycle, or fewer. */
+INLINE Vector in_register(Vector x) {
+#if ENGINE_VL > 4
+    asm("" : "+v"(x));
+#endif
+    return x;
+}
 INLINE Vector select(Mask mask, Vector a, Vector b) { return mask ? a : b; }
 
 /* The second argument where either of them is NaN, or NaN: put the one that may be NaN there. */
@@ -81,7 +88,8 @@ INLINE Vector square_root(Vector a) {
 #endif
 }
 
-/* a * b + c in one rounding where there is FMA, for places where the compiler could choose another product. */
+/* a * b + c in one rounding where there is FMA. Written out where the compiler might choose another product to contract, or none:
+   for some processors it avoids chains of FMA. */
 INLINE Vector fused(Vector a, Vector b, Vector c) {
 #if ENGINE_VL == 16
     return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -154,3 +162,16 @@ INLINE void transpose(__m256 (&r)[8]) {
     }
 }
 #endif
+
+/* Transposes 8 x 8 floats between rows of those strides. */
+INLINE void transpose(const float *from, int64_t from_row, float *to, int64_t to_row) {
+#if ENGINE_VL >= 8
+    __m256 block[8];
+    for (int i = 0; i < 8; i++) block[i] = _mm256_loadu_ps(from + i * from_row);
+    transpose(block);
+    for (int i = 0; i < 8; i++) _mm256_storeu_ps(to + i * to_row, block[i]);
+#else
+    for (int i = 0; i < 8; i++)
+        for (int j = 0; j < 8; j++) to[j * to_row + i] = from[i * from_row + j];
+#endif
+}
