@@ -123,6 +123,8 @@ class Op(IntEnum):
     CLIP = 48
     #: ``dst = x[0] * data + x[1]``, one float.
     SCALAR = 49
+    #: ``dst *= a``, n floats, a multiple of 16.
+    MASK = 50
 
 
 #: Instructions that run once for each panel.

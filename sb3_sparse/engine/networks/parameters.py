@@ -107,7 +107,8 @@ class Parameters:
         self.arrays = {name: zeros(end) for name in names}
         masked = [w for w in self.weights if isinstance(w.structure, Dense) and w.structure.mask is not None]
         if masked:
-            self.arrays["mask"] = np.ones_like(self.arrays["value"])
+            self.arrays["mask"] = zeros(end)
+            self.arrays["mask"][:] = 1.0
             for w in masked:
                 assert isinstance(w.structure, Dense) and w.structure.mask is not None
                 w.structure.take(w.structure.mask.astype(np.float32), self.arrays["mask"][w.start : w.bias_start])

@@ -100,7 +100,7 @@ def _with_statistics(trace: Trace, program: Program) -> list[Instruction]:
 def _is_needed(instruction: Instruction) -> bool:
     if instruction.op is Op.REFRESH:
         return instruction.weights is not None and instruction.weights.needs_transposed
-    if instruction.op.name == "MASK":
+    if instruction.op is Op.MASK:
         return instruction.parameters is not None and instruction.parameters.is_masked
     return True
 

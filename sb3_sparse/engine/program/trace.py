@@ -331,8 +331,7 @@ class Trace:
         missing = [item for item in parameters.items if item not in self.touched]
         if missing:
             raise ValueError(f"no loss reaches {missing}")
-        if hasattr(Op, "MASK"):
-            self._vectors(Op.MASK, parameters, ("gradient", "mask"))
+        self._vectors(Op.MASK, parameters, ("gradient", "mask"))
         if max_norm is not None:
             norm = parameters.norm_address
             self._vectors(Op.SQUARE_SUM, parameters, ("", "gradient"), data=norm)

@@ -61,6 +61,11 @@ KERNEL void polyak(int n, float *target, const float *source, double tau) {
     for (; i < n; i++) target[i] = target[i] * keep + source[i] * step;
 }
 
+/* Gradients of weights that do not exist, in a pruned layer on the dense kernels. */
+KERNEL void mask_gradient(int n, float *gradient, const float *mask) {
+    for (int i = 0; i < n; i += VL) store(gradient + i, load(gradient + i) * load(mask + i));
+}
+
 KERNEL void square_sum(int n, const float *a, double *data, bool add) {
     double sum[8] = {};
     int i = 0;

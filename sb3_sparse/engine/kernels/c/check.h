@@ -25,7 +25,7 @@ INLINE int uses(Op op) {
     case Op::LINEAR_WEIGHT_GRADIENT: return BATCH | A | B | LAYER;
     case Op::SUM_BATCH: return BATCH | A | DATA;
     case Op::ADAM: return BATCH | DST | A | B | C | DATA;
-    case Op::POLYAK: return BATCH | DST | A;
+    case Op::POLYAK: case Op::MASK: return BATCH | DST | A;
     case Op::REFRESH: return BATCH | LAYER;
     case Op::SQUARE_SUM: return BATCH | A | DATA;
     case Op::CLIP: return BATCH | DST | DATA;
@@ -90,7 +90,7 @@ INLINE bool is_valid(const Instruction &i) {
     const Op op = (Op)i.op;
     const int use = uses(op);
     if (!use || (i.flags & ~known_flags(op)) || i.n < 0 || i.k < 0) return false;
-    const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP;
+    const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP || op == Op::MASK;
     const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
     for (int j = 0; j < 4; j++)
         if ((use & (DST << j)) && !(flat ? aligned(operands[j]->base) : op == Op::SCALAR || is_panels(*operands[j]))) return false;
@@ -104,7 +104,7 @@ INLINE bool is_valid(const Instruction &i) {
     case Op::QUANTILE_HUBER: return i.n >= 1 && is_full(i.dst, i.n);
     case Op::SUM: return is_full(i.dst, i.k);
     case Op::PUT: return is_full(i.dst, (int64_t)i.n * i.k);
-    case Op::ADAM: return i.n % 16 == 0;
+    case Op::ADAM: case Op::MASK: return i.n % 16 == 0;
     case Op::SCALAR: return i.dst.base != nullptr;
     default: return !(use & DST) || flat || is_full(i.dst, i.n);
     }

@@ -110,5 +110,6 @@ enum class Op : int32_t {
     SQUARE_SUM,
     CLIP,
     SCALAR,
+    MASK,
     END
 };
