@@ -68,6 +68,7 @@ class QATCallback(LayerCallback):
             self._clock.saved["updates"] = 1
 
     def _quantize(self) -> None:
+        self._look()
         for layers in self.layers.values():
             for name, layer in layers.items():
                 layer.set_bits(self.bits)

@@ -20,7 +20,7 @@ from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sparse.engine.session import Session
-from sb3_sparse.engine.support import look_through_references, why_not_now
+from sb3_sparse.engine.support import look_through_references
 
 if TYPE_CHECKING:
     from stable_baselines3.common.buffers import ReplayBuffer
@@ -58,9 +58,7 @@ class Learner(OffPolicyAlgorithm):
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
-        if why_not_now(self) is not None:
-            # The model that others look at is the one that SB3 trains.
-            session.look()
+        if not session.take_over():
             super().train(gradient_steps, batch_size)
             return
         self._update_learning_rate(session.update.optimizers)
@@ -119,10 +117,9 @@ class Learner(OffPolicyAlgorithm):
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        if self.num_timesteps < learning_starts:
-            return super()._sample_action(learning_starts, action_noise, n_envs)
         session = self._session
-        session.take_over()
+        if self.num_timesteps < learning_starts or not session.take_over():
+            return super()._sample_action(learning_starts, action_noise, n_envs)
         assert isinstance(self._last_obs, np.ndarray)
         if not isinstance(self.action_space, spaces.Box):
             action = session.update.act(self._last_obs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sb3_sparse.engine.support import why_not_now
 from sb3_sparse.engine.updates import Update
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ class Session:
         self._ahead = False
         #: Whether somebody may have changed the model since it was last read.
         self._looked_at = True
+        #: Why the next gradient step has to be SB3's, if it has.
+        self.reason: str | None = None
 
     def look(self) -> None:
         """Make the model true. Who calls this may change the model until the engine goes on."""
@@ -38,17 +41,24 @@ class Session:
             self._ahead = False
         self._looked_at = True
 
-    def take_over(self) -> None:
-        """Make the engine true."""
+    def take_over(self) -> bool:
+        """
+        Make the engine true.
+
+        :return: Whether it is; if not, :attr:`reason` says why the next gradient step has to be SB3's
+        """
         if self._looked_at:
+            self.reason = why_not_now(self.model)
+            if self.reason is not None:
+                return False
             if not self._laid_out or self.update.changed:
                 self.update.layout()
                 self._laid_out = True
             self.update.read()
             self._looked_at = False
+        return True
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, float]:
-        """See :meth:`Update.gradient_steps`."""
-        self.take_over()
+        """:meth:`Update.gradient_steps`, once the engine has taken over."""
         self._ahead = True
         return self.update.gradient_steps(gradient_steps, batch_size)

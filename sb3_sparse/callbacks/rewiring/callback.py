@@ -192,6 +192,7 @@ class RewiringCallback(LayerCallback):
         super()._on_rollout_end()
         # Just before train().
         if self._due():
+            self._look()
             self._growth.start()
 
     def _on_rollout_start(self) -> None:

@@ -126,8 +126,11 @@ class Parameters:
         """Whether a mask has changed since the vectors were laid out."""
         return any(weights.changed for weights in self.weights)
 
-    def read_settings(self) -> None:
-        """Take over the optimizer's settings; its learning rate may change at any time."""
+    def read_learning_rate(self) -> None:
+        """Take over the optimizer's learning rate, which may follow a schedule."""
+        self.settings[LR] = self.optimizer.param_groups[0]["lr"]
+
+    def _read_settings(self) -> None:
         group = self.optimizer.param_groups[0]
         decoupled = isinstance(self.optimizer, AdamW) or bool(group.get("decoupled_weight_decay", False))
         self.settings[LR:7] = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], float(decoupled))
@@ -139,7 +142,7 @@ class Parameters:
         if len(steps) > 1 or (steps != {0.0} and not all(states)):
             raise ValueError("the optimizer has updated some of its parameters more often than others")
         self.settings[STEP] = steps.pop()
-        self.read_settings()
+        self._read_settings()
         for name, key in (("value", None), ("mean", "exp_avg"), ("square", "exp_avg_sq")):
             for w in self.weights:
                 pair = [self._tensor(tensor, key) for tensor in (w.layer.weight, w.layer.bias)]

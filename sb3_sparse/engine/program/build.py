@@ -25,11 +25,12 @@ class Program:
     Executable instructions. Build it again after the layout of parameters has changed.
 
     :param trace: The instructions.
-    :param batch_size: Number of samples.
     """
 
-    def __init__(self, trace: Trace, batch_size: int) -> None:
+    def __init__(self, trace: Trace) -> None:
+        batch_size = trace.batch_size
         self._library = library.load()
+        self._noises = trace.noises
         self._panels = -(-batch_size // LANES)
         self._instructions = [i for i in _with_statistics(trace, self) if _is_needed(i)]
         self.statistics = zeros(max(len(trace.statistics), 1))
@@ -43,10 +44,12 @@ class Program:
 
     def run(self) -> dict[str, float]:
         """
-        Execute the instructions once.
+        Draw the noises, and execute the instructions once.
 
         :return: The statistics by name
         """
+        for noise in self._noises:
+            noise.draw()
         code = self._library.engine_run(self._encoded, len(self._encoded), self._panels)
         if code:
             raise RuntimeError(f"the kernels refuse {self._instructions[code - 1]}")

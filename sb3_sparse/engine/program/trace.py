@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sb3_sparse.engine.kernels.structs import Op
+from sb3_sparse.engine.program.source import Array, Noise
 
 if TYPE_CHECKING:
     from sb3_sparse.engine.networks.parameters import Parameters, Vector
@@ -200,11 +201,14 @@ class Trace:
     """
     The instructions in the order of their execution, and the nodes that a backward pass follows.
 
+    :param batch_size: Number of samples.
     :ivar share: The share of each sample in a mean over the batch; 0 for the lanes that only fill the last panel.
     :ivar statistics: Values whose mean over the batch is logged, by name.
     """
 
+    batch_size: int
     instructions: list[Instruction] = field(default_factory=list)
+    noises: list[Noise] = field(default_factory=list)
     nodes: dict[Value, Node] = field(default_factory=dict)
     vectors: dict[Value, Vector] = field(default_factory=dict)
     statistics: dict[str, Value] = field(default_factory=dict)
@@ -243,13 +247,14 @@ class Trace:
         self.instructions.append(instruction)
         return self.record(Node(dst, inputs, instruction))
 
-    def load(self, source: Callable[[], int], features: int) -> Value:
-        """
-        :param source: Returns the address of the description of an array.
-        :param features: Number of its columns.
-        :return: The rows of this batch
-        """
-        return self.emit(Op.LOAD, features, data=source)
+    def load(self, array: Array) -> Value:
+        """The samples of this batch."""
+        return self.emit(Op.LOAD, array.columns, data=array.address)
+
+    def noise(self, columns: int, std: float = 1.0) -> Value:
+        """Normal numbers. The noises of a program are drawn in the order of these calls, whenever it runs."""
+        self.noises.append(Noise(self.batch_size, columns, std))
+        return self.load(self.noises[-1])
 
     def rows(self, vector: Vector) -> Value:
         """The numbers of a vector of parameters, the same for all samples."""

@@ -13,12 +13,12 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from torch import Tensor
 from torch.optim import Optimizer
 
-from sb3_sparse.engine.batch import Array, Batch
+from sb3_sparse.engine.batch import Batch
 from sb3_sparse.engine.networks.parameters import Parameters
 from sb3_sparse.engine.program.build import Program
+from sb3_sparse.engine.program.source import Array
 from sb3_sparse.engine.program.trace import Trace, Value
 
 if TYPE_CHECKING:
@@ -72,12 +72,6 @@ class Update(ABC):
         """
         return None
 
-    def _draw(self, size: int) -> None:
-        """Draw the random numbers of one gradient step of ``size`` samples, after the batch."""
-
-    def _draw_action(self, size: int) -> None:
-        """Draw the random numbers of ``size`` actions."""
-
     @property
     def optimizers(self) -> list[Optimizer]:
         """The optimizers whose learning rate follows the schedule."""
@@ -103,9 +97,9 @@ class Update(ABC):
 
     def _refresh(self) -> None:
         """Compute what depends on the parameters alone, for all programs that have been built."""
-        trace = Trace()
+        trace = Trace(1)
         trace.refresh(self.parameters)
-        Program(trace, 1).run()
+        Program(trace).run()
 
     def write(self) -> None:
         """Copy all parameters into the model."""
@@ -122,22 +116,21 @@ class Update(ABC):
             self._batch = Batch(self.model, batch_size)
             self._programs.clear()
         for parameters in self.parameters:
-            parameters.read_settings()
+            parameters.read_learning_rate()
         values: dict[str, list[float]] = defaultdict(list)
         for step in range(count):
             variant = self._variant(step)
             key = variant, *(getattr(self.model, name) for name in self.constants)
             program = self._programs.get(key)
             if program is None:
-                trace = Trace()
+                trace = Trace(batch_size)
                 self._equations(trace, self._batch, variant)
-                program = self._programs[key] = Program(trace, batch_size)
+                program = self._programs[key] = Program(trace)
                 self._refresh()
             self._batch.draw()
-            self._draw(batch_size)
             for name, value in program.run().items():
                 values[name].append(value)
-        return {name: float(np.mean(column)) for name, column in values.items()}
+        return {name: sum(column) / len(column) for name, column in values.items()}
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """
@@ -147,18 +140,11 @@ class Update(ABC):
         count = len(observations)
         program = self._acting.get(count)
         if program is None:
-            trace = Trace()
+            trace = Trace(count)
             self._observed = Array(int(np.prod(observations.shape[1:])))
-            self._chosen = self._action(trace, self._observed.load(trace))
+            self._chosen = self._action(trace, trace.load(self._observed))
             trace.keep(self._chosen)
-            program = self._acting[count] = Program(trace, count)
+            program = self._acting[count] = Program(trace)
         self._observed.set(observations)
-        self._draw_action(count)
         program.run()
         return program.rows(self._chosen, count)
-
-
-def numpy_of(tensor: Tensor) -> np.ndarray:
-    """The tensor's memory as an array."""
-    array: np.ndarray = tensor.detach().numpy()
-    return array

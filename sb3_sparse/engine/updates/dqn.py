@@ -52,9 +52,9 @@ class DQNUpdate(Update):
         trace.step(self.parameters[0], max_norm=self.model.max_grad_norm)
 
     def _loss(self, trace: Trace, batch: Batch) -> Value:
-        value = self._network(batch.next_observations.load(trace), target=True).largest()
+        value = self._network(trace.load(batch.next_observations), target=True).largest()
         targets = batch.targets(trace, value)
-        estimate = self._network(batch.observations.load(trace)).take(batch.actions.load(trace), self._actions)
+        estimate = self._network(trace.load(batch.observations)).take(trace.load(batch.actions), self._actions)
         # Huber's loss: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond.
         distance = (estimate - targets).abs()
         near = distance.clamp(0.0, 1.0)

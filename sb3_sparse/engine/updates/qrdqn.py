@@ -29,8 +29,8 @@ class QRDQNUpdate(DQNUpdate):
         return self._network(observations).sum_groups(self._actions).argmax()
 
     def _loss(self, trace: Trace, batch: Batch) -> Value:
-        quantiles = self._network(batch.next_observations.load(trace), target=True)
+        quantiles = self._network(trace.load(batch.next_observations), target=True)
         greedy = quantiles.sum_groups(self._actions).argmax()
         targets = batch.targets(trace, quantiles.take(greedy, self._actions))
-        estimate = self._network(batch.observations.load(trace)).take(batch.actions.load(trace), self._actions)
+        estimate = self._network(trace.load(batch.observations)).take(trace.load(batch.actions), self._actions)
         return trace.quantile_huber(estimate, targets) / targets.features

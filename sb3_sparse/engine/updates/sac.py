@@ -6,14 +6,13 @@ import math
 from collections.abc import Hashable
 from typing import ClassVar
 
-import torch as th
 from stable_baselines3 import SAC
 
-from sb3_sparse.engine.batch import Array, Batch
+from sb3_sparse.engine.batch import Batch
 from sb3_sparse.engine.networks.chain import Chain
 from sb3_sparse.engine.networks.parameters import Parameters, Vector
 from sb3_sparse.engine.program.trace import Trace, Value
-from sb3_sparse.engine.updates.base import Update, numpy_of
+from sb3_sparse.engine.updates.base import Update
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 #: SB3 adds it to ``1 - tanh(x)^2`` before it takes the logarithm.
@@ -34,7 +33,6 @@ class SACUpdate(Update):
         super().__init__(model)
         policy = model.policy
         actor = policy.actor
-        actions = actor.action_space.shape[0]
         self._latent, self._mean, self._log_std = Chain(actor.latent_pi), Chain(actor.mu), Chain(actor.log_std)
         heads = [*self._latent.weights, *self._mean.weights, *self._log_std.weights]
         self._actor = Parameters(actor.optimizer, heads)
@@ -46,7 +44,7 @@ class SACUpdate(Update):
             self._log_ent_coef = Vector(model.log_ent_coef)
             self._entropy = Parameters(model.ent_coef_optimizer, [], [self._log_ent_coef])
             self.parameters.append(self._entropy)
-        self._noise, self._next_noise, self._acting_noise = Array(actions), Array(actions), Array(actions)
+        self._actions = actor.action_space.shape[0]
 
     def _find_critics(self, model: SAC) -> list[Chain]:
         critic, target = model.policy.critic, model.policy.critic_target
@@ -55,13 +53,6 @@ class SACUpdate(Update):
 
     def _variant(self, step: int) -> Hashable:
         return step % self.model.target_update_interval == 0
-
-    def _draw(self, size: int) -> None:
-        self._noise.set(numpy_of(th.randn(size, self._noise.columns)))
-        self._next_noise.set(numpy_of(th.randn(size, self._noise.columns)))
-
-    def _draw_action(self, size: int) -> None:
-        self._acting_noise.set(numpy_of(th.randn(size, self._noise.columns)))
 
     def _sample(self, observations: Value, noise: Value) -> tuple[Value, Value]:
         """Actions and their log probability (appendix C of the paper)."""
@@ -74,19 +65,21 @@ class SACUpdate(Update):
     def _action(self, trace: Trace, observations: Value) -> Value:
         latent = self._latent(observations)
         std = self._log_std(latent).clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
-        return (self._mean(latent) + std * self._acting_noise.load(trace)).tanh()
+        return (self._mean(latent) + std * trace.noise(self._actions)).tanh()
 
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
-        observations, next_observations = batch.observations.load(trace), batch.next_observations.load(trace)
+        observations, next_observations = trace.load(batch.observations), trace.load(batch.next_observations)
+        # SB3 draws the actions that the actor is trained with before those of the targets.
+        noise, next_noise = trace.noise(self._actions), trace.noise(self._actions)
         coefficient = self._coefficient(trace)
         trace.log("ent_coef", coefficient)
 
-        next_actions, next_log_prob = self._sample(next_observations, self._next_noise.load(trace))
+        next_actions, next_log_prob = self._sample(next_observations, next_noise)
         targets = self._targets(trace, batch, trace.concat([next_observations, next_actions]), coefficient * next_log_prob)
-        inputs = trace.concat([observations, batch.actions.load(trace)])
+        inputs = trace.concat([observations, trace.load(batch.actions)])
         self._train_critics(trace, inputs, targets)
 
-        actions, log_prob = self._sample(observations, self._noise.load(trace))
+        actions, log_prob = self._sample(observations, noise)
         value = self._value(trace.concat([observations, actions]))
         actor_loss = coefficient * log_prob - value
         trace.log("actor_loss", actor_loss)
@@ -104,7 +97,7 @@ class SACUpdate(Update):
         """The entropy coefficient before this step."""
         if self._log_ent_coef is not None:
             return trace.rows(self._log_ent_coef).exp()
-        self._fixed = numpy_of(self.model.ent_coef_tensor.reshape(1))
+        self._fixed = self.model.ent_coef_tensor.reshape(1).numpy()
         return trace.constant(self._fixed)
 
     def _targets(self, trace: Trace, batch: Batch, inputs: Value, entropy: Value) -> Value:

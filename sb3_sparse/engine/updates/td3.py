@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import ClassVar
 
-import torch as th
 from stable_baselines3 import DDPG, TD3
 
-from sb3_sparse.engine.batch import Array, Batch
+from sb3_sparse.engine.batch import Batch
 from sb3_sparse.engine.networks.chain import Chain
 from sb3_sparse.engine.networks.parameters import Parameters
 from sb3_sparse.engine.program.trace import Trace, Value
-from sb3_sparse.engine.updates.base import Update, numpy_of
+from sb3_sparse.engine.updates.base import Update
 
 
 class TD3Update(Update):
@@ -23,7 +22,7 @@ class TD3Update(Update):
     """
 
     algorithms: ClassVar[tuple[type, ...]] = (TD3, DDPG)
-    constants: ClassVar[tuple[str, ...]] = ("tau", "target_noise_clip")
+    constants: ClassVar[tuple[str, ...]] = ("tau", "target_noise_clip", "target_policy_noise")
 
     def __init__(self, model: TD3) -> None:
         super().__init__(model)
@@ -35,23 +34,19 @@ class TD3Update(Update):
         self._actor = Parameters(policy.actor.optimizer, self._policy.weights)
         self._critic = Parameters(policy.critic.optimizer, [w for critic in self._critics for w in critic.weights])
         self.parameters = [self._actor, self._critic]
-        self._noise = Array(policy.action_space.shape[0])
+        self._actions = policy.action_space.shape[0]
 
     def _variant(self, step: int) -> Hashable:
         # SB3 counts the step before it takes it.
         return (self.model._n_updates + step + 1) % self.model.policy_delay == 0
 
-    def _draw(self, size: int) -> None:
-        noise = th.empty(size, self._noise.columns).normal_(0, self.model.target_policy_noise)
-        self._noise.set(numpy_of(noise))
-
     def _action(self, trace: Trace, observations: Value) -> Value:
         return self._policy(observations)
 
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
-        observations, next_observations = batch.observations.load(trace), batch.next_observations.load(trace)
+        observations, next_observations = trace.load(batch.observations), trace.load(batch.next_observations)
         clip = self.model.target_noise_clip
-        noise = self._noise.load(trace).clamp(-clip, clip)
+        noise = trace.noise(self._actions, self.model.target_policy_noise).clamp(-clip, clip)
         next_actions = (self._policy(next_observations, target=True) + noise).clamp(-1.0, 1.0)
         inputs = trace.concat([next_observations, next_actions])
         value = self._critics[0](inputs, target=True)
@@ -59,7 +54,7 @@ class TD3Update(Update):
             value = value.min(critic(inputs, target=True))
         targets = batch.targets(trace, value)
 
-        inputs = trace.concat([observations, batch.actions.load(trace)])
+        inputs = trace.concat([observations, trace.load(batch.actions)])
         losses = []
         for critic in self._critics:
             losses.append((critic(inputs) - targets).square())
