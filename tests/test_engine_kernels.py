@@ -2,6 +2,7 @@
 
 import ctypes
 import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,15 @@ def isa(request):
 
 
 def aligned(shape, dtype=np.float32, fill=0):
-    """An array that begins at a multiple of 64 bytes."""
+    """An array that begins at a multiple of 64 bytes, with as little behind its end as can be had: a sanitizer looks there."""
     size = int(np.prod(shape)) * np.dtype(dtype).itemsize
-    memory = np.zeros(size + 64, np.uint8)
-    array = memory[-memory.ctypes.data % 64 :][:size].view(dtype).reshape(shape)
+    tries = []
+    for pad in (0, 16, 32, 48, 64):
+        tries.append(np.zeros(size + pad, np.uint8))
+        start = -tries[-1].ctypes.data % 64
+        if start <= pad:
+            break
+    array = tries[-1][start:][:size].view(dtype).reshape(shape)
     array[...] = fill
     return array
 
@@ -89,7 +95,9 @@ def run(isa, *instructions, panels=1):
 
 
 def vector(array):
-    return Operand(array.ctypes.data, 0, 0)
+    operand = Operand(array.ctypes.data, 0, 0)
+    operand.keep = array
+    return operand
 
 
 def close(actual, expected, scale, bound=2e-6):
@@ -485,6 +493,215 @@ def test_scalar(isa):
     a, dst = flat([3.0]), flat([0.0])
     assert not run(isa, instruction(Op.SCALAR, dst=vector(dst), data=a, x=(-2.0, 0.5)))
     assert dst[0] == -5.5
+
+
+# What is no number, and what is too large
+
+EDGES = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1e30, -1e30, 1e-30, 200.0, -200.0, 1.0, -1.0, 88.73, -103.9]
+
+
+@pytest.mark.parametrize("op", [op for op in UNARY if op is not Op.SIN])
+def test_edges_as_in_torch(isa, op):
+    a = np.float32(EDGES)[:, None]
+    functions = {Op.RECIPROCAL: th.reciprocal, Op.SOFTPLUS: th.nn.functional.softplus, Op.COPY: th.clone}
+    expected = functions.get(op, getattr(th, op.name.lower(), None))(th.tensor(a)).numpy()
+    dst = Panels(len(a), 1)
+    assert not run(isa, instruction(op, n=1, dst=dst, a=Panels.of(a, fill=1.0)))
+    expected = np.where(np.abs(expected) < 1.2e-38, 0.0, expected)
+    np.testing.assert_allclose(dst.values(), expected, rtol=2e-6, atol=2e-38)
+
+
+@pytest.mark.parametrize("op", [Op.MIN, Op.MAX, Op.MUL, Op.GREATER])
+def test_edges_of_two_as_in_torch(isa, op):
+    a, b = (np.float32(values).reshape(-1, 1) for values in np.meshgrid(EDGES, EDGES))
+    functions = {Op.MIN: th.minimum, Op.MAX: th.maximum, Op.MUL: th.mul, Op.GREATER: th.gt}
+    dst = Panels(len(a), 1)
+    assert not run(isa, instruction(op, n=1, dst=dst, a=Panels.of(a), b=Panels.of(b)), panels=dst.count)
+    np.testing.assert_array_equal(dst.values(), functions[op](th.tensor(a), th.tensor(b)).float().numpy())
+
+
+def test_nan_is_not_hidden(isa):
+    """A run that diverges shows it: ReLU, bounds and maxima keep NaN, and an index of NaN is one that exists."""
+    layer = Linear(np.eye(2), np.zeros(2), np.eye(2, dtype=bool))
+    a = Panels.of([[np.nan, 1.0]])
+    relu, clamp, largest, taken, summed = Panels(1, 2), Panels(1, 1), Panels(1, 1), Panels(1, 1), Panels(1, 1)
+    assert not run(
+        isa,
+        instruction(Op.LINEAR, layer=layer.struct, dst=relu, a=a, flags=Flag.RELU_OUTPUT),
+        instruction(Op.CLAMP, n=1, dst=clamp, a=a, x=(-1, 1)),
+        instruction(Op.REDUCE_MAX, n=2, dst=largest, a=a),
+        instruction(Op.SUM, n=2, k=1, dst=summed, a=a),
+        instruction(Op.TAKE, n=1, k=2, dst=taken, a=relu, b=a),
+    )
+    for result in (relu, clamp, largest, summed, taken):
+        assert np.isnan(result.values()[0, 0])
+    assert relu.values()[0, 1] == 1.0
+
+
+def test_adam_flushes_small_moments_and_keeps_nan(isa):
+    p, m, v, g = (flat(values) for values in ([1.0, 1.0], [1e-38, np.nan], [1e-38, 1.0], [0.0, 0.0]))
+    state = np.array([9.0, 1e-3, 0.9, 0.999, 1e-8, 0.0, 0.0, 0.0])
+    assert not run(isa, instruction(Op.ADAM, n=16, dst=vector(p), a=vector(m), b=vector(v), c=vector(g), data=state))
+    assert p[0] == 1.0 and m[0] == v[0] == 0.0
+    assert np.isnan(p[1]) and np.isnan(m[1])
+
+
+# Programs
+
+
+def test_what_an_instruction_writes_the_next_one_reads(isa):
+    """On panels, on the batch, and on panels again, with a buffer of one panel that all of them use in turn."""
+    a = np.arange(70, dtype=np.float32)[:, None]
+    local, dst, total = Panels(LANES, 1), Panels.of(a), flat([0.0])
+    once = local.operand()
+    once.panel = 0
+    assert not run(
+        isa,
+        instruction(Op.AFFINE, n=1, dst=once, a=dst, x=(2.0, 0.0)),
+        instruction(Op.COPY, n=1, dst=dst, a=once),
+        instruction(Op.SUM_BATCH, n=1, a=dst, data=total),
+        instruction(Op.ROWS, n=1, dst=dst, data=total),
+        panels=3,
+    )
+    assert (dst.array[:, 0] == 2 * a.sum()).all()
+
+
+def test_threads_share_the_library(isa):
+    rng = np.random.default_rng(12)
+    mask = rng.random((64, 64)) < 0.3
+    layer = Linear(rng.normal(size=(64, 64)), rng.normal(size=64), mask)
+    x = Panels.of(rng.normal(size=(256, 64)))
+
+    def forward(_):
+        y = Panels(256, 64)
+        assert not run(isa, instruction(Op.LINEAR, layer=layer.struct, dst=y, a=x), panels=8)
+        return y.values()
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(forward, range(32)))
+    assert all(np.array_equal(result, results[0]) for result in results)
+
+
+def valid():
+    """One instruction of each kind that has rules of its own, and what it needs."""
+    rng = np.random.default_rng(13)
+    dense = Linear(rng.normal(size=(8, 8)), rng.normal(size=8))
+    sparse = Linear(rng.normal(size=(8, 8)), rng.normal(size=8), rng.random((8, 8)) < 0.5)
+    a, b, dst = (Panels.of(rng.normal(size=(32, 8))) for _ in range(3))
+    data, rows = flat(np.zeros(2048)), np.zeros((32, 8), np.float32)
+    source = Source(rows.ctypes.data, None, 32, 32, ElementType.FLOAT32)
+    yield instruction(Op.LOAD, n=8, dst=dst, data=source)
+    for layer in (dense, sparse):
+        given = {"layer": layer.struct, "a": a}
+        yield instruction(Op.LINEAR, dst=dst, **given)
+        yield instruction(Op.LINEAR_INPUT_GRADIENT, dst=dst, c=b, flags=Flag.MASK_BY_INPUT, **given)
+        yield instruction(Op.LINEAR_WEIGHT_GRADIENT, b=b, data=data, **given)
+        yield instruction(Op.REFRESH, layer=layer.struct)
+        for made in (layer, a, b, dst):
+            KEEP.append(made)
+    yield instruction(Op.EXP, n=8, dst=dst, a=a)
+    yield instruction(Op.MUL, n=8, dst=dst, a=a, b=b)
+    yield instruction(Op.SELECT, n=8, dst=dst, a=a, b=b, c=a)
+    yield instruction(Op.SUM, n=4, k=2, dst=dst, a=a)
+    yield instruction(Op.ARGMAX, n=8, dst=dst, a=a)
+    yield instruction(Op.TAKE, n=4, k=2, dst=dst, a=a, b=b)
+    yield instruction(Op.SORT, n=8, dst=dst, a=a)
+    yield instruction(Op.QUANTILE_HUBER, n=8, k=8, dst=dst, a=a, b=b, c=Panels(32, 1))
+    yield instruction(Op.ROWS, n=8, dst=dst, data=data)
+    yield instruction(Op.SUM_BATCH, n=8, a=a, data=data)
+    yield instruction(Op.ADAM, n=16, dst=vector(flat([1.0])), a=vector(flat([0.0])), b=vector(flat([0.0])), c=a, data=data)
+    yield instruction(Op.POLYAK, n=16, dst=dst, a=a, x=(0.1,))
+    yield instruction(Op.SQUARE_SUM, n=16, a=a, data=data)
+    yield instruction(Op.CLIP, n=16, dst=dst, data=data, x=(1.0,))
+    yield instruction(Op.SCALAR, dst=dst, data=data)
+
+
+KEEP = []
+USES_N = set(Op) - {Op.LINEAR, Op.LINEAR_INPUT_GRADIENT, Op.LINEAR_WEIGHT_GRADIENT, Op.REFRESH, Op.SCALAR}
+VALID = list(valid())
+
+
+def broken(one):
+    """Malformed copies of an instruction, by what is wrong with them."""
+    op = Op(one.op)
+
+    def change(**members):
+        copy = Instruction.from_buffer_copy(one)
+        for name, value in members.items():
+            setattr(copy, name, value)
+        return copy
+
+    def operand(name, **members):
+        changed = Operand.from_buffer_copy(getattr(one, name))
+        for member, value in members.items():
+            setattr(changed, member, value)
+        return change(**{name: changed})
+
+    yield "op", change(op=0)
+    yield "op", change(op=len(Op) + 1)
+    yield "op", change(op=-1)
+    yield "flags", change(flags=4)
+    yield "flags", change(flags=8 | one.flags)
+    if op in USES_N:
+        yield "n", change(n=-1)
+    for name in ("dst", "a", "b", "c"):
+        if not getattr(one, name).base:
+            continue
+        yield f"{name} is null", operand(name, base=None)
+        if op is not Op.SCALAR:
+            yield f"{name} is not aligned", operand(name, base=getattr(one, name).base + 4)
+        if op in PANEL:
+            yield f"{name} has odd features", operand(name, feature=16)
+            yield f"{name} has odd panels", operand(name, panel=40)
+    if op in PANEL - {Op.ARGMAX}:
+        yield "dst is broadcast", operand("dst", feature=0)
+    if one.data and one.layer is None:
+        yield "no data", change(data=None)
+    yield from broken_of_its_kind(op, one, change)
+
+
+def broken_of_its_kind(op, one, change):
+    if one.layer:
+        yield "no layer", change(layer=None)
+        for member, value in (("kind", 2), ("kind", -1), ("outputs", 0), ("inputs", 0), ("first", -1), ("first", 9)):
+            layer = Layer.from_buffer_copy(Layer.from_address(one.layer))
+            setattr(layer, member, value)
+            KEEP.append(layer)
+            yield f"layer's {member}", change(layer=ctypes.addressof(layer))
+    if op is Op.LINEAR:
+        yield "in place", change(dst=one.a)
+    if op is Op.LINEAR_INPUT_GRADIENT:
+        yield "masked and added", change(flags=Flag.MASK_BY_INPUT | Flag.ADD_INPUT_GRADIENT)
+    if op is Op.LOAD:
+        for member, value in (("type", 6), ("type", -1), ("count", 0), ("data", None)):
+            source = Source.from_buffer_copy(Source.from_address(one.data))
+            setattr(source, member, value)
+            KEEP.append(source)
+            yield f"source's {member}", change(data=ctypes.addressof(source))
+    if op in (Op.SUM, Op.TAKE, Op.QUANTILE_HUBER):
+        yield "k", change(k=0)
+    if op is Op.ARGMAX:
+        yield "nothing", change(n=0)
+    if op is Op.SORT:
+        yield "too many", change(n=1025)
+    if op is Op.ADAM:
+        yield "odd count", change(n=17)
+
+
+@pytest.mark.parametrize("one", VALID, ids=lambda one: Op(one.op).name.lower())
+def test_malformed_instructions_are_refused(one):
+    """With their place, and before anything runs."""
+    total = flat([5.0])
+    first = instruction(Op.SCALAR, dst=vector(total), data=total, x=(0.0, 7.0))
+    assert run(SETS[0], one) == 0
+    for what, wrong in broken(one):
+        assert run(SETS[0], first, one, wrong, one) == 3, what
+        assert total[0] == 5.0, what
+
+
+def test_empty_programs():
+    assert run(SETS[0]) == 0
+    assert run(SETS[0], VALID[0], panels=0) != 0
 
 
 # The interface

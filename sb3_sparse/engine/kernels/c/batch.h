@@ -19,7 +19,7 @@ KERNEL void sum_batch(int n, const Operand &a, int64_t panels, float *data, bool
 /* Moments below this are zero: arithmetic on subnormal numbers takes many times as long, and the moments of a unit that no
    longer fires would all arrive there. */
 INLINE Vector flushed(Vector moment) {
-    return (Vector)((Bits)moment & (Bits)(Mask)(absolute(moment) >= 1e-38f));
+    return (Vector)((Bits)moment & ~(Bits)(Mask)(absolute(moment) < 1e-38f));
 }
 
 /* torch.optim.Adam, or AdamW where decoupled, without amsgrad, in the order of operations of torch's loop over tensors. */

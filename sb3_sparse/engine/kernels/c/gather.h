@@ -7,6 +7,9 @@ INLINE const char *sample(const Source &source, int64_t s) {
     return (const char *)source.data + (source.rows ? source.rows[s] : s) * source.stride;
 }
 
+/* Bytes of a row that are asked for before they are read. More would ask for more lines than a processor waits for. */
+constexpr int AHEAD = 256;
+
 #if ENGINE_VL >= 8
 INLINE __m256 eight_floats(const float *p) { return _mm256_loadu_ps(p); }
 INLINE __m256 eight_floats(const double *p) {
@@ -34,7 +37,10 @@ template <class Element> KERNEL void gather(int n, const Source &source, int64_t
     for (; f + 8 <= n; f += 8)
         for (int s = 0; s < LANES; s += 8) {
             __m256 block[8];
-            for (int i = 0; i < 8; i++) block[i] = eight_floats(row[s + i] + f);
+            for (int i = 0; i < 8; i++) {
+                block[i] = eight_floats(row[s + i] + f);
+                if (f + AHEAD / (int)sizeof(Element) < n) __builtin_prefetch(row[s + i] + f + AHEAD / sizeof(Element));
+            }
             transpose(block);
             for (int i = 0; i < 8; i++) _mm256_store_ps(dst + (int64_t)(f + i) * LANES + s, block[i]);
         }
@@ -52,7 +58,8 @@ INLINE int64_t element_size(int64_t type) {
 /* The rows of a replay buffer are far from each other and in no cache: ask for those of the next panel while this one is
    computed. */
 KERNEL void prefetch_rows(int n, const Source &source, int64_t first) {
-    const int64_t bytes = n * element_size(source.type);
+    int64_t bytes = n * element_size(source.type);
+    if (bytes > AHEAD) bytes = AHEAD;
     for (int64_t s = first; s < first + LANES && s < source.count; s++) {
         const char *row = sample(source, s);
         for (int64_t at = 0; at < bytes + 63; at += 64) __builtin_prefetch(row + (at < bytes ? at : bytes - 1));
