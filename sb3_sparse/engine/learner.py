@@ -114,19 +114,34 @@ class Learner(OffPolicyAlgorithm):
         callback.on_rollout_end()
         return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training)
 
+    def predict(
+        self,
+        observation: np.ndarray | dict[str, np.ndarray],
+        state: tuple[np.ndarray, ...] | None = None,
+        episode_start: np.ndarray | None = None,
+        deterministic: bool = False,
+    ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
+        session = self._session
+        known = isinstance(observation, np.ndarray) and observation.shape[1:] == self.observation_space.shape
+        if not known or len(observation) == 0 or not session.take_over():
+            return super().predict(observation, state, episode_start, deterministic)
+        actions = session.update.act(observation, deterministic=deterministic)
+        if isinstance(self.action_space, spaces.Box):
+            shaped = actions.reshape(-1, *self.action_space.shape)
+            actions = self.__dict__["policy"].unscale_action(shaped)
+        return actions, state
+
     def _sample_action(
         self, learning_starts: int, action_noise: ActionNoise | None = None, n_envs: int = 1
     ) -> tuple[np.ndarray, np.ndarray]:
-        session = self._session
-        if self.num_timesteps < learning_starts or not session.take_over():
+        if self.num_timesteps < learning_starts:
             return super()._sample_action(learning_starts, action_noise, n_envs)
-        assert isinstance(self._last_obs, np.ndarray)
+        assert self._last_obs is not None
+        action, _ = self.predict(self._last_obs, deterministic=False)
         if not isinstance(self.action_space, spaces.Box):
-            action = session.update.act(self._last_obs)
             return action, action
         policy = self.__dict__["policy"]
-        # SB3 scales the action to the bounds and back, which rounds it.
-        scaled_action = policy.scale_action(policy.unscale_action(session.update.act(self._last_obs)))
+        scaled_action = policy.scale_action(action)
         if action_noise is not None:
             scaled_action = np.clip(scaled_action + action_noise(), -1, 1)
         return policy.unscale_action(scaled_action), scaled_action

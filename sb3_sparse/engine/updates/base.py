@@ -44,7 +44,7 @@ class Update(ABC):
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         self.model = model
         self._programs: dict[Hashable, Program] = {}
-        self._acting: dict[int, Program] = {}
+        self._actors: dict[tuple[int, bool], _Actor] = {}
         self._batch: Batch | None = None
 
     @abstractmethod
@@ -58,11 +58,12 @@ class Update(ABC):
         """
 
     @abstractmethod
-    def _action(self, trace: Trace, observations: Value) -> Value:
+    def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         """
         :param trace: Where to write it.
-        :param observations: Observations, of the policy's number of features.
-        :return: Actions of the behaviour policy, as the policy's network gives them
+        :param observations: Observations.
+        :param deterministic: Whether to leave out the noise.
+        :return: Actions, as the policy's network gives them
         """
 
     def _variant(self, step: int) -> Hashable:
@@ -87,7 +88,7 @@ class Update(ABC):
         for parameters in self.parameters:
             parameters.layout()
         self._programs.clear()
-        self._acting.clear()
+        self._actors.clear()
 
     def read(self) -> None:
         """Copy all parameters from the model, and refresh what is computed from them."""
@@ -132,19 +133,38 @@ class Update(ABC):
                 values[name].append(value)
         return {name: sum(column) / len(column) for name, column in values.items()}
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
+    def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         """
-        :param observations: Observations of shape ``[n, ...]``, as the policy's network gets them.
-        :return: Actions of the behaviour policy, of shape ``[n, features]``
+        :param observations: Observations of shape ``[n, ...]``.
+        :param deterministic: Whether to leave out the noise.
+        :return: Actions as the policy's network gives them, of shape ``[n, features]``
         """
-        count = len(observations)
-        program = self._acting.get(count)
-        if program is None:
-            trace = Trace(count)
-            self._observed = Array(int(np.prod(observations.shape[1:])))
-            self._chosen = self._action(trace, trace.load(self._observed))
-            trace.keep(self._chosen)
-            program = self._acting[count] = Program(trace)
+        key = len(observations), deterministic
+        actor = self._actors.get(key)
+        if actor is None:
+            actor = self._actors[key] = _Actor(self, *key)
+            self._refresh()
+        return actor(observations)
+
+
+class _Actor:
+    """
+    The policy for a number of observations.
+
+    :param update: The algorithm's update.
+    :param count: Number of observations.
+    :param deterministic: Whether to leave out the noise.
+    """
+
+    def __init__(self, update: Update, count: int, deterministic: bool) -> None:
+        trace = Trace(count)
+        self._observed = Array(int(np.prod(update.model.observation_space.shape or (1,))))
+        self._actions = update._action(trace, trace.load(self._observed), deterministic)
+        trace.keep(self._actions)
+        self._program = Program(trace)
+        self._count = count
+
+    def __call__(self, observations: np.ndarray) -> np.ndarray:
         self._observed.set(observations)
-        program.run()
-        return program.rows(self._chosen, count)
+        self._program.run()
+        return self._program.rows(self._actions, self._count)

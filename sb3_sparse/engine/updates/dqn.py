@@ -37,12 +37,12 @@ class DQNUpdate(Update):
         """The network and its target."""
         return model.policy.q_net.q_net, model.policy.q_net_target.q_net
 
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        if np.random.rand() < self.model.exploration_rate:
+    def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
+        if not deterministic and np.random.rand() < self.model.exploration_rate:
             return np.array([self.model.action_space.sample() for _ in observations])
-        return super().act(observations)[:, 0].astype(np.int64)
+        return super().act(observations, deterministic=deterministic)[:, 0].astype(np.int64)
 
-    def _action(self, trace: Trace, observations: Value) -> Value:
+    def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         return self._network(observations).argmax()
 
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:

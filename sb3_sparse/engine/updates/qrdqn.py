@@ -25,7 +25,7 @@ class QRDQNUpdate(DQNUpdate):
     def _modules(self, model: OffPolicyAlgorithm) -> tuple[nn.Module, nn.Module]:
         return model.policy.quantile_net.quantile_net, model.policy.quantile_net_target.quantile_net
 
-    def _action(self, trace: Trace, observations: Value) -> Value:
+    def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         return self._network(observations).sum_groups(self._actions).argmax()
 
     def _loss(self, trace: Trace, batch: Batch) -> Value:

@@ -62,8 +62,10 @@ class SACUpdate(Update):
         gaussian = noise.square() * -0.5 - log_std - 0.5 * math.log(2.0 * math.pi)
         return actions, (gaussian - (1.0 + EPSILON - actions.square()).log()).sum()
 
-    def _action(self, trace: Trace, observations: Value) -> Value:
+    def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         latent = self._latent(observations)
+        if deterministic:
+            return self._mean(latent).tanh()
         std = self._log_std(latent).clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
         return (self._mean(latent) + std * trace.noise(self._actions)).tanh()
 

@@ -40,7 +40,7 @@ class TD3Update(Update):
         # SB3 counts the step before it takes it.
         return (self.model._n_updates + step + 1) % self.model.policy_delay == 0
 
-    def _action(self, trace: Trace, observations: Value) -> Value:
+    def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         return self._policy(observations)
 
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:

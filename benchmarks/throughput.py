@@ -1,0 +1,262 @@
+"""
+How much faster training is in the engine: environment steps per CPU second inside SB3's ``learn()``, over stock SB3.
+
+    python benchmarks/throughput.py --json benchmarks/results/throughput.json --png benchmarks/results/throughput.png
+
+Every model trains in SB3's own ``learn()``, with a logger, a Monitor, and an EvalCallback that evaluates five episodes every
+10,000 steps. All variants live in one process, on one thread, and take turns in an order that is drawn anew in every round, so
+that a busy machine slows all alike. Time is the CPU time of the process. A turn is timed from its tenth environment step on,
+so the start of ``learn()`` does not count, and there is no evaluation in it. The time of an evaluation is measured apart, and
+1/10,000 of it is added to every step. A ratio is the median over the rounds of the steps per second of a variant over those of
+stock SB3; its interval is a bootstrap of that median.
+
+``sac/sparse/0.9`` has 90 % zeros in all networks, placed at random by ERK; ``sac/actor/0.9`` has a sparse actor and dense
+critics; ``sac/dense`` has all weights. Networks have two hidden layers of 256 units and batches have 256 samples unless the
+name says otherwise.
+"""
+
+import argparse
+import time
+import warnings
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import gymnasium as gym
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch as th
+from report import store
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sb3_contrib import TQC
+from stable_baselines3 import DQN, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import EvalCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.monitor import Monitor
+
+from sb3_sparse import EngineCallback, OneShotPruningCallback
+
+ALGORITHMS = {"sac": SAC, "td3": TD3, "tqc": TQC, "dqn": DQN}
+SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
+EVAL_FREQ, EVAL_EPISODES = 10_000, 5
+WARM = 10
+LEARNING_STARTS = 300
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all variants of one comparison share."""
+
+    algorithm: str
+    env: str
+    width: int = 256
+    batch_size: int = 256
+    prefix: str = ""
+
+    def name(self, variant: str) -> str:
+        """Name of a ratio."""
+        return f"{self.prefix}{self.algorithm}/{variant}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to train: on stock SB3 if it has no sparsity."""
+
+    name: str
+    sparsity: float | None
+    network: str = "all"
+
+
+STOCK = Variant("stock", None)
+DENSE = Variant("dense", 0.0)
+SPARSE = [Variant(f"sparse/{sparsity}", sparsity) for sparsity in SPARSITIES]
+ACTOR = Variant("actor/0.9", 0.9, "actor")
+
+
+class Stopwatch(gym.Wrapper):
+    """Notes the CPU time of every environment step."""
+
+    def __init__(self, env: gym.Env) -> None:
+        super().__init__(env)
+        self.times: list[float] = []
+
+    def step(self, action):
+        self.times.append(time.process_time())
+        return self.env.step(action)
+
+
+@dataclass
+class Contestant:
+    """A model that is trained by a variant, a few steps at a time."""
+
+    setting: Setting
+    variant: Variant
+    seconds: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        setting = self.setting
+        self.watch = Stopwatch(gym.make(setting.env))
+        kwargs = {"train_freq": 1, "gradient_steps": 1, "target_update_interval": 250} if setting.algorithm == "dqn" else {}
+        self.model: BaseAlgorithm = ALGORITHMS[setting.algorithm](
+            "MlpPolicy",
+            Monitor(self.watch),
+            learning_starts=LEARNING_STARTS,
+            buffer_size=100_000,
+            batch_size=setting.batch_size,
+            policy_kwargs={"net_arch": [setting.width] * 2},
+            device="cpu",
+            seed=0,
+            **kwargs,
+        )
+        self.model.set_logger(configure(None, []))
+        self.eval_env = Monitor(gym.make(setting.env))
+        self.learn(LEARNING_STARTS + 30)
+        # One episode at the 20th step: that step takes so much longer.
+        self.learn(30, eval_freq=20, episodes=1)
+        took = np.diff(self.watch.times)
+        self.evaluation = float(took.max() - np.median(took)) * EVAL_EPISODES
+
+    def learn(self, steps: int, *, eval_freq: int = EVAL_FREQ, episodes: int = EVAL_EPISODES) -> float:
+        """
+        :param steps: Number of environment steps.
+        :param eval_freq: Steps between two evaluations.
+        :param episodes: Episodes of each.
+        :return: CPU seconds of one step, without the first ones
+        """
+        callbacks = [EvalCallback(self.eval_env, n_eval_episodes=episodes, eval_freq=eval_freq, verbose=0)]
+        if self.variant.sparsity:
+            prune = OneShotPruningCallback(
+                self.variant.network, self.variant.sparsity, saliency="random", targets="mask", seed=0
+            )
+            callbacks.insert(0, prune)
+        if self.variant.sparsity is not None:
+            callbacks.append(EngineCallback(strict=True))
+        self.watch.times.clear()
+        self.model.learn(steps, callback=callbacks, reset_num_timesteps=False, log_interval=4)
+        times = self.watch.times[WARM:]
+        return (times[-1] - times[0]) / (len(times) - 1)
+
+    def take_turn(self, steps: int) -> float:
+        """CPU seconds of an environment step, with its share of an evaluation."""
+        self.seconds.append(self.learn(steps) + self.evaluation / EVAL_FREQ)
+        return self.seconds[-1]
+
+
+def measure(setting: Setting, variants: list[Variant], rounds: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """
+    :param setting: What is compared.
+    :param variants: Ways to train, other than stock SB3.
+    :param rounds: Number of rounds.
+    :param rng: Source of the order of turns.
+    :return: By variant: steps per second over those of stock SB3 in each round; "stock" has its steps per second
+    """
+    contestants = {variant.name: Contestant(setting, variant) for variant in [STOCK, *variants]}
+    steps = {name: WARM + (30 if name == "stock" else 60) for name in contestants}
+    for name, contestant in contestants.items():
+        # About half a second each.
+        steps[name] = WARM + int(np.clip(0.5 / contestant.take_turn(steps[name]), 20, 2000))
+    ratios: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in track(range(rounds), description=setting.name(setting.env)):
+        took = {str(name): contestants[name].take_turn(steps[name]) for name in rng.permutation(list(contestants))}
+        for name, seconds in took.items():
+            ratios[name].append(1.0 / seconds if name == "stock" else took["stock"] / seconds)
+    return {name: np.array(values) for name, values in ratios.items()}
+
+
+def interval(values: np.ndarray, rng: np.random.Generator) -> list[float]:
+    """
+    :param values: One ratio per round.
+    :param rng: Source of the bootstrap.
+    :return: 95 % percentile bootstrap interval of the median
+    """
+    medians = np.median(rng.choice(values, size=(2000, len(values))), axis=1)
+    return [round(float(q), 3) for q in np.quantile(medians, [0.025, 0.975])]
+
+
+def comparisons(quick: bool) -> list[tuple[Setting, list[Variant]]]:
+    """
+    :param quick: Whether to leave most of them out.
+    :return: Settings and their variants
+    """
+    cheetah = "HalfCheetah-v4"
+    if quick:
+        return [(Setting("sac", cheetah), [DENSE, ACTOR, SPARSE[2], SPARSE[4]])]
+    everything = [DENSE, ACTOR, *SPARSE]
+    found = [(Setting(algorithm, cheetah), everything) for algorithm in ("sac", "td3", "tqc")]
+    found.append((Setting("dqn", "LunarLander-v3"), [DENSE, *SPARSE]))
+    found.append((Setting("sac", "Humanoid-v4", prefix="humanoid/"), everything))
+    few = [SPARSE[2], SPARSE[4]]
+    found += [(Setting("sac", cheetah, width=width, prefix=f"width/{width}/"), few) for width in (64, 512, 1024, 2048)]
+    found += [(Setting("sac", cheetah, batch_size=size, prefix=f"batch/{size}/"), few) for size in (100, 1024)]
+    return found
+
+
+def draw(result: dict, png: Path) -> None:
+    """
+    :param result: Ratios and their intervals.
+    :param png: Where to draw them over the sparsity.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.5))
+    groups = sorted({name.rsplit("/sparse/", 1)[0] for name in result["ratios"] if "/sparse/" in name})
+    for group in groups:
+        names = [f"{group}/sparse/{s}" for s in SPARSITIES if f"{group}/sparse/{s}" in result["ratios"]]
+        if len(names) < len(SPARSITIES):
+            continue
+        names = [f"{group}/dense", *names]
+        ratios = [result["ratios"][name] for name in names]
+        bounds = np.array([result["intervals"][name] for name in names]).T
+        errors = np.abs(bounds - ratios)
+        axes.errorbar(range(len(names)), ratios, yerr=errors, marker="o", capsize=3, label=group)
+    axes.set_xticks(range(len(SPARSITIES) + 1), ["dense", *(f"{100 * s:.0f} %" for s in SPARSITIES)])
+    axes.set(yscale="log", xlabel="sparsity of all networks", ylabel="steps per CPU second, over stock SB3")
+    axes.set_yticks([1, 2, 5, 10, 20, 40], ["1", "2", "5", "10", "20", "40"])
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.tight_layout()
+    png.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(png, dpi=120)
+
+
+def main() -> None:
+    """Measure, print, draw and store, after every comparison."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="SAC alone, a few rounds: a check, not a result")
+    parser.add_argument("--rounds", type=int, default=15, help="rounds of each comparison")
+    parser.add_argument("--only", help="comparisons whose name begins so, such as sac/ or width/")
+    parser.add_argument("--json", type=Path, help="where to store the result")
+    parser.add_argument("--png", type=Path, help="where to draw the figure")
+    args = parser.parse_args()
+    th.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    rng = np.random.default_rng(0)
+    rounds = 5 if args.quick else args.rounds
+    result: dict = {"ratios": {}, "intervals": {}, "stock_steps_per_second": {}, "rounds": rounds}
+    for setting, variants in comparisons(args.quick):
+        if args.only and not setting.name("").startswith(args.only):
+            continue
+        table = Table(title=f"{setting.algorithm} on {setting.env}, width {setting.width}, batch {setting.batch_size}")
+        for column in ("variant", "over stock SB3", "95 % interval", "steps per CPU second"):
+            table.add_column(column, justify="right")
+        measured = measure(setting, variants, rounds, rng)
+        stock = float(np.median(measured.pop("stock")))
+        result["stock_steps_per_second"][setting.name("stock")] = round(stock, 1)
+        for variant, values in measured.items():
+            name = setting.name(variant)
+            result["ratios"][name] = round(float(np.median(values)), 3)
+            result["intervals"][name] = interval(values, rng)
+            low, high = result["intervals"][name]
+            table.add_row(name, f"{result['ratios'][name]:.2f}", f"{low:.2f} to {high:.2f}", f"{stock * result['ratios'][name]:.0f}")
+        Console(width=110).print(table)
+        if args.json:
+            store(args.json, result)
+        if args.png:
+            draw(result, args.png)
+
+
+if __name__ == "__main__":
+    main()
