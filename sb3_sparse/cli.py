@@ -73,6 +73,7 @@ def _add_train(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sparsity", type=float, help="sparsity of the layers that the recipe prunes; 0 trains the dense twin"
     )
+    parser.add_argument("--engine", action="store_true", help="train in the engine: the same training, many times faster")
     parser.add_argument("--dataset", help="id of a Minari dataset, for the offline algorithms")
     parser.add_argument("-conf", "--conf-file", help="hyperparameter file, instead of a recipe")
     parser.add_argument(
@@ -101,6 +102,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Callable[[], None]:
         conf_file=args.conf_file,
         sparsity=args.sparsity,
         dataset=args.dataset,
+        engine=args.engine,
         overrides=args.hyperparams,
         others=rest,
     )

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
 
-from sb3_sparse.zoo.overrides import with_sparsity
+from sb3_sparse.zoo.overrides import default_file, with_engine, with_sparsity
 from sb3_sparse.zoo.recipes import check_dataset, check_environment, find_recipe
 
 
@@ -31,6 +31,7 @@ def train_arguments(
     conf_file: str | None = None,
     sparsity: float | None = None,
     dataset: str | None = None,
+    engine: bool = False,
     overrides: Sequence[str] = (),
     others: Sequence[str] = (),
 ) -> list[str]:
@@ -43,6 +44,7 @@ def train_arguments(
     :param conf_file: Hyperparameter file, or name of a Python module, instead of a recipe.
     :param sparsity: Sparsity of what the recipe prunes, see :func:`with_sparsity`.
     :param dataset: Id of a Minari dataset, for the offline algorithms.
+    :param engine: Whether to train in the engine.
     :param overrides: Other hyperparameters to overwrite, as rl-zoo3 takes them.
     :param others: rl-zoo3's own options, which are passed on.
     :return: A command line for rl-zoo3
@@ -63,6 +65,8 @@ def train_arguments(
         if conf is None:
             raise ValueError("--sparsity sets the sparsity of a recipe: give --recipe or --conf-file")
         changes.append(with_sparsity(Path(conf), env, check_sparsity(sparsity)))
+    if engine:
+        changes = with_engine(default_file(algo) if conf is None else Path(conf), env, changes)
     arguments = ["--algo", algo, "--env", env, *others]
     if conf is not None:
         arguments += ["--conf-file", str(conf)]

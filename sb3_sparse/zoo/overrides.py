@@ -1,7 +1,9 @@
-"""Hyperparameters that the command line sets instead of a recipe: the sparsity."""
+"""Hyperparameters that the command line sets instead of a recipe: the sparsity, and training in the engine."""
 
-from collections.abc import Iterator
+import ast
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ from sb3_sparse.zoo.recipes import read_hyperparams
 
 #: Arguments of callbacks that set the sparsity that a network ends with.
 _SPARSITY_ARGUMENTS = {"final_sparsity", "sparsity"}
+ENGINE = "sb3_sparse.EngineCallback"
 #: Our callbacks that do nothing on a dense network.
 _SPARSE_ONLY = {"OneShotPruningCallback", "RewiringCallback"}
 
@@ -23,8 +26,7 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     :return: An override for rl-zoo3's ``--hyperparams``, which it stores with the run
     :raises ValueError: if the file does not have the environment, or has no callback with a sparsity for it
     """
-    callbacks = read_hyperparams(path, env).get("callback") or []
-    callbacks = deepcopy(callbacks if isinstance(callbacks, list) else [callbacks])
+    callbacks = deepcopy(_as_list(read_hyperparams(path, env).get("callback")))
     changed = False
     for _, arguments in _ours(callbacks):
         for name in _SPARSITY_ARGUMENTS.intersection(arguments):
@@ -39,6 +41,40 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     if sparsity == 0.0:
         callbacks = [callback for callback in callbacks if not any(name in _SPARSE_ONLY for name, _ in _ours([callback]))]
     return f"callback:{callbacks!r}"
+
+
+def with_engine(path: Path, env: str, overrides: Sequence[str]) -> list[str]:
+    """
+    :param path: The hyperparameter file of the run.
+    :param env: Environment, one of the file's.
+    :param overrides: Overrides for rl-zoo3's ``--hyperparams``.
+    :return: The same, with :class:`~sb3_sparse.EngineCallback` as the last callback
+    :raises ValueError: if one of them sets callbacks that are not a literal
+    """
+    others = [override for override in overrides if not override.startswith("callback:")]
+    given = [override.removeprefix("callback:") for override in overrides if override not in others]
+    try:
+        callbacks = ast.literal_eval(given[-1]) if given else read_hyperparams(path, env).get("callback")
+    except (SyntaxError, ValueError) as error:
+        raise ValueError(f"--engine adds a callback to the others, but callback:{given[-1]} is no literal") from error
+    return [*others, f"callback:{[*_as_list(callbacks), ENGINE]!r}"]
+
+
+def default_file(algo: str) -> Path:
+    """
+    :param algo: rl-zoo3's name of an algorithm.
+    :return: rl-zoo3's own hyperparameters for it
+    :raises ValueError: if rl-zoo3 is not installed
+    """
+    found = find_spec("rl_zoo3")
+    if found is None or found.origin is None:
+        raise ValueError("this needs rl-zoo3: pip install sb3_sparse[zoo]")
+    return Path(found.origin).parent / "hyperparams" / f"{algo}.yml"
+
+
+def _as_list(callbacks: Any) -> list[Any]:
+    """rl-zoo3 takes one callback, a list of them, or nothing."""
+    return callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
 
 
 def _ours(callbacks: list[Any]) -> Iterator[tuple[str, dict[str, Any]]]:
