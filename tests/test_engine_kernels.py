@@ -1,7 +1,11 @@
 """The kernels of the training engine against float64 references, for each instruction set that this machine has."""
 
 import ctypes
+import os
 import re
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -590,6 +594,7 @@ def valid():
     a, b, dst = (Panels.of(rng.normal(size=(32, 8))) for _ in range(3))
     data, rows = flat(np.zeros(2048)), np.zeros((32, 8), np.float32)
     source = Source(rows.ctypes.data, None, 32, 32, ElementType.FLOAT32)
+    KEEP.extend((dense, sparse, rows))
     yield instruction(Op.LOAD, n=8, dst=dst, data=source)
     for layer in (dense, sparse):
         given = {"layer": layer.struct, "a": a}
@@ -597,8 +602,6 @@ def valid():
         yield instruction(Op.LINEAR_INPUT_GRADIENT, dst=dst, c=b, flags=Flag.MASK_BY_INPUT, **given)
         yield instruction(Op.LINEAR_WEIGHT_GRADIENT, b=b, data=data, **given)
         yield instruction(Op.REFRESH, layer=layer.struct)
-        for made in (layer, a, b, dst):
-            KEEP.append(made)
     yield instruction(Op.EXP, n=8, dst=dst, a=a)
     yield instruction(Op.MUL, n=8, dst=dst, a=a, b=b)
     yield instruction(Op.SELECT, n=8, dst=dst, a=a, b=b, c=a)
@@ -621,71 +624,63 @@ USES_N = set(Op) - {Op.LINEAR, Op.LINEAR_INPUT_GRADIENT, Op.LINEAR_WEIGHT_GRADIE
 VALID = list(valid())
 
 
+def changed(original, **members):
+    copy = type(original).from_buffer_copy(original)
+    for name, value in members.items():
+        setattr(copy, name, value)
+    KEEP.append(copy)
+    return copy
+
+
+def changed_data(one, name, struct, **members):
+    """A copy of an instruction with a changed copy of the struct that it names."""
+    return changed(one, **{name: ctypes.addressof(changed(struct.from_address(getattr(one, name)), **members))})
+
+
 def broken(one):
     """Malformed copies of an instruction, by what is wrong with them."""
-    op = Op(one.op)
-
-    def change(**members):
-        copy = Instruction.from_buffer_copy(one)
-        for name, value in members.items():
-            setattr(copy, name, value)
-        return copy
-
-    def operand(name, **members):
-        changed = Operand.from_buffer_copy(getattr(one, name))
-        for member, value in members.items():
-            setattr(changed, member, value)
-        return change(**{name: changed})
-
-    yield "op", change(op=0)
-    yield "op", change(op=len(Op) + 1)
-    yield "op", change(op=-1)
-    yield "flags", change(flags=4)
-    yield "flags", change(flags=8 | one.flags)
-    if op in USES_N:
-        yield "n", change(n=-1)
+    for op in (0, len(Op) + 1, -1):
+        yield "op", changed(one, op=op)
+    yield "flags", changed(one, flags=8 | one.flags)
+    if one.op in USES_N:
+        yield "n", changed(one, n=-1)
+    if one.data and not one.layer:
+        yield "no data", changed(one, data=None)
     for name in ("dst", "a", "b", "c"):
-        if not getattr(one, name).base:
-            continue
-        yield f"{name} is null", operand(name, base=None)
-        if op is not Op.SCALAR:
-            yield f"{name} is not aligned", operand(name, base=getattr(one, name).base + 4)
-        if op in PANEL:
-            yield f"{name} has odd features", operand(name, feature=16)
-            yield f"{name} has odd panels", operand(name, panel=40)
-    if op in PANEL - {Op.ARGMAX}:
-        yield "dst is broadcast", operand("dst", feature=0)
-    if one.data and one.layer is None:
-        yield "no data", change(data=None)
-    yield from broken_of_its_kind(op, one, change)
-
-
-def broken_of_its_kind(op, one, change):
+        if getattr(one, name).base:
+            yield from broken_operand(one, name, getattr(one, name))
     if one.layer:
-        yield "no layer", change(layer=None)
+        yield "no layer", changed(one, layer=None)
         for member, value in (("kind", 2), ("kind", -1), ("outputs", 0), ("inputs", 0), ("first", -1), ("first", 9)):
-            layer = Layer.from_buffer_copy(Layer.from_address(one.layer))
-            setattr(layer, member, value)
-            KEEP.append(layer)
-            yield f"layer's {member}", change(layer=ctypes.addressof(layer))
-    if op is Op.LINEAR:
-        yield "in place", change(dst=one.a)
-    if op is Op.LINEAR_INPUT_GRADIENT:
-        yield "masked and added", change(flags=Flag.MASK_BY_INPUT | Flag.ADD_INPUT_GRADIENT)
-    if op is Op.LOAD:
+            yield f"layer's {member}", changed_data(one, "layer", Layer, **{member: value})
+    if one.op == Op.LOAD:
         for member, value in (("type", 6), ("type", -1), ("count", 0), ("data", None)):
-            source = Source.from_buffer_copy(Source.from_address(one.data))
-            setattr(source, member, value)
-            KEEP.append(source)
-            yield f"source's {member}", change(data=ctypes.addressof(source))
-    if op in (Op.SUM, Op.TAKE, Op.QUANTILE_HUBER):
-        yield "k", change(k=0)
-    if op is Op.ARGMAX:
-        yield "nothing", change(n=0)
-    if op is Op.SORT:
-        yield "too many", change(n=1025)
-    if op is Op.ADAM:
-        yield "odd count", change(n=17)
+            yield f"source's {member}", changed_data(one, "data", Source, **{member: value})
+    yield from ((members, changed(one, **members)) for members in RULES.get(Op(one.op), ()))
+
+
+def broken_operand(one, name, operand):
+    changes = {"is null": {"base": None}}
+    if one.op != Op.SCALAR:
+        changes["is not aligned"] = {"base": operand.base + 4}
+    if one.op in PANEL:
+        changes |= {"has odd features": {"feature": 16}, "has odd panels": {"panel": 40}}
+    if one.op in PANEL - {Op.ARGMAX} and name == "dst":
+        changes["is broadcast"] = {"feature": 0}
+    for what, members in changes.items():
+        yield f"{name} {what}", changed(one, **{name: changed(operand, **members)})
+
+
+#: Members that are wrong for one instruction.
+RULES = {
+    Op.LINEAR_INPUT_GRADIENT: [{"flags": Flag.MASK_BY_INPUT | Flag.ADD_INPUT_GRADIENT}],
+    Op.SUM: [{"k": 0}],
+    Op.TAKE: [{"k": 0}],
+    Op.QUANTILE_HUBER: [{"k": 0}, {"n": 0}],
+    Op.ARGMAX: [{"n": 0}],
+    Op.SORT: [{"n": 1025}],
+    Op.ADAM: [{"n": 17}],
+}
 
 
 @pytest.mark.parametrize("one", VALID, ids=lambda one: Op(one.op).name.lower())
@@ -699,9 +694,70 @@ def test_malformed_instructions_are_refused(one):
         assert total[0] == 5.0, what
 
 
+def test_a_layer_does_not_work_in_place():
+    for one in VALID:
+        if one.op in (Op.LINEAR, Op.LINEAR_INPUT_GRADIENT):
+            assert run(SETS[0], changed(one, dst=one.a)) == 1
+
+
 def test_empty_programs():
     assert run(SETS[0]) == 0
     assert run(SETS[0], VALID[0], panels=0) != 0
+
+
+# Under sanitizers
+
+SANITIZE = ["-O1", "-g", "-std=c++17", "-fPIC", "-shared", "-Wall", "-Wextra", "-fsanitize=address,undefined"]
+CHILD = """
+import ctypes, sys
+import numpy as np
+from sb3_sparse.engine.kernels import library
+sanitized = ctypes.CDLL(sys.argv[1])
+sanitized.engine_run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+library.load = lambda isa=None: sanitized
+import tests.test_engine_kernels as kernels
+for seed in range(40):
+    rng = np.random.default_rng(seed)
+    outputs, inputs, samples = (int(rng.integers(1, most)) for most in (50, 50, 200))
+    mask = rng.random((outputs, inputs)) < rng.choice([0.0, 0.1, 0.5, 1.0]) if seed % 2 else None
+    first = int(rng.integers(0, inputs))
+    layer = kernels.Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first)
+    kernels.check_layer(None, layer, samples, rng)
+for n in range(1, 30, 3):
+    for kind in kernels.ElementType:
+        kernels.test_load(None, kind, n, 33)
+    kernels.test_sort(None, n)
+for one in kernels.VALID:
+    kernels.run(None, one)
+for op in kernels.UNARY:
+    kernels.test_unary(None, op, False)
+kernels.test_polyak(None)
+kernels.test_adam(None, False, {})
+print("clean")
+"""
+
+
+@pytest.mark.slow
+def test_kernels_under_sanitizers(isa, tmp_path):
+    """Random layers, gathers of rows that end where the memory ends, and one of each instruction."""
+    program, root = tmp_path / "sanitized.so", Path(__file__).parent.parent
+    options = library._SETS[isa][0]
+    build = ["g++", *SANITIZE, "-fno-sanitize-recover=all", *options, str(C / "engine.cpp"), "-o", str(program)]
+    if not shutil.which("g++") or subprocess.run(build, capture_output=True).returncode:
+        pytest.skip("g++ has no sanitizers here")
+    found = [
+        subprocess.check_output(["g++", f"-print-file-name=lib{name}.so"], text=True).strip() for name in ("asan", "ubsan")
+    ]
+    # Python itself leaks, and torch's libraries are no concern of this test.
+    environment = os.environ | {
+        "LD_PRELOAD": " ".join(found),
+        "ASAN_OPTIONS": "detect_leaks=0,verify_asan_link_order=0",
+        "PYTHONPATH": str(root),
+        "SB3_SPARSE_ENGINE_ISA": SETS[0],
+    }
+    command = [sys.executable, "-c", CHILD, str(program)]
+    done = subprocess.run(command, env=environment, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0 and "clean" in done.stdout, done.stderr[-4000:]
 
 
 # The interface

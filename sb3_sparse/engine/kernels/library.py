@@ -9,7 +9,7 @@ from sb3_sparse.engine.kernels.structs import INTERFACE, LANES, Instruction, Lay
 from sb3_sparse.runtime.backends.build import NATIVE, BuildError, build, macros
 
 _SOURCES = Path(__file__).parent / "c"
-#: From the narrowest to the widest: the compiler's options, the macros of the processor that it needs, and its vector's floats.
+#: From the narrowest to the widest: options of the compiler, macros of the processors that have it, floats of its vector.
 _SETS: dict[str, tuple[tuple[str, ...], frozenset[str], int]] = {
     "portable": (("-DENGINE_PORTABLE",), frozenset(), 4),
     "avx2": (("-march=native", "-DENGINE_AVX2"), frozenset({"__AVX2__", "__FMA__"}), 8),
@@ -31,7 +31,7 @@ def load(isa: str | None = None) -> ctypes.CDLL:
     Builds the kernels on first use and loads them. ``engine_run(program, count, panels)`` returns 0, or the place of the first
     malformed instruction, counted from 1. It lets other threads run.
 
-    :param isa: "portable", "avx2" or "avx512"; None for ``$SB3_SPARSE_ENGINE_ISA``, and without it for the widest that there is.
+    :param isa: "portable", "avx2" or "avx512"; None for ``$SB3_SPARSE_ENGINE_ISA``, or the widest that there is.
     :return: The library
     :raises BuildError: if it cannot be compiled, or the processor does not have the instruction set
     """

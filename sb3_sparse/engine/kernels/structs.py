@@ -110,8 +110,8 @@ class Op(IntEnum):
     LINEAR_WEIGHT_GRADIENT = 42
     #: ``data[f] = sum of a[f]`` over the batch.
     SUM_BATCH = 43
-    #: torch's Adam on ``dst`` by the moments ``a``, ``b`` and the gradient ``c``; ``n`` floats, a multiple of 16. ``data``: eight
-    #: doubles: step, lr, beta1, beta2, eps, weight_decay, whether decoupled, none.
+    #: torch's Adam on ``dst`` by the moments ``a``, ``b`` and the gradient ``c``; n floats, a multiple of 16. ``data``: eight
+    #: doubles, step, lr, beta1, beta2, eps, weight_decay, whether decoupled, none; it counts the step.
     ADAM = 44
     #: ``dst = dst * (1 - x[0]) + a * x[0]``, n floats.
     POLYAK = 45

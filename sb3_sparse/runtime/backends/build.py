@@ -1,10 +1,10 @@
 """
 Kernels compiled on the user's machine, once for all policies, into a cache.
 
-Only the files of a folder of this package are compiled. A policy is data for them, so a loaded file never becomes code. A cached library is used
-only if it and its directory belong to the user alone and its content has the digest in its name; otherwise it is built again.
-The build happens in a directory of its own and the result is moved into place in one step, so processes that build at the same
-time do not disturb each other.
+Only the files of a folder of this package are compiled. A policy is data for them, so a loaded file never becomes code. A
+cached library is used only if it and its directory belong to the user alone and its content has the digest in its name;
+otherwise it is built again. The build happens in a directory of its own and the result is moved into place in one step, so
+processes that build at the same time do not disturb each other.
 """
 
 import atexit
