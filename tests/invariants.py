@@ -47,9 +47,9 @@ def check(model: BaseAlgorithm) -> None:
         places += [layer.mask] * len(named)
     if not values:
         return
-    # Where a weight exists its value does not count, be it NaN.
-    outside = _joined(value for _, value in values).masked_fill(_joined(places), 0.0)
-    if outside.any():
+    # True is more than False: what is not zero, be it NaN, and has no weight. The largest of bytes is found faster than any().
+    outside = _joined(value for _, value in values).ne(0) > _joined(places)
+    if outside.view(th.uint8).max():
         wrong = [text for (text, value), mask in zip(values, places, strict=True) if value[~mask].any()]
         raise AssertionError(f"not zero: {', '.join(wrong)}")
     multipliers = _joined(layer.multiplier for layer in layers.values())

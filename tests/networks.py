@@ -192,6 +192,8 @@ def rounding(network, x):
     How far two orders of summation may lie apart: a sum of ``n`` products that comes to ``s`` is off by about
     ``2**-24 * sqrt(n) * s``, and the errors of the layers add up as independent ones do.
     """
+    # Images may come with their channels last.
+    x = x if x.shape[1:] == network.shape else np.moveaxis(x, -1, 1)
     sums = zip(network.layers, layer_inputs(network, x)[1:], strict=True)
     return 2.0**-24 * np.sqrt(sum(np.prod(layer.weight.shape[1:]) * np.square(outputs).max() for layer, outputs in sums))
 

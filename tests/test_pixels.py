@@ -151,7 +151,7 @@ def test_resumed_equals_uninterrupted(name, images, sparse, cut, tmp_path):
     """Saved while it is pruned, or when it is quantized: the run that goes on from the file is the one that never stopped."""
 
     def callbacks():
-        return [GradualPruningCallback("all", 0.9, start=24, end=44, update_freq=4), QATCallback("all", 48), Watch()]
+        return [GradualPruningCallback("all", 0.9, start=24, end=44, update_freq=4), QATCallback("all", 48)]
 
     through = make(name, images, sparse)
     through.learn(cut, callback=callbacks())
@@ -163,7 +163,7 @@ def test_resumed_equals_uninterrupted(name, images, sparse, cut, tmp_path):
     resumed = CASES[name].algorithm.load(tmp_path / "agent.zip", env=make(name, images).get_env(), device="cpu")
     resumed.load_replay_buffer(tmp_path / "buffer.pkl")
     seed_everything(resumed, 1)
-    resumed.learn(60 - cut, callback=callbacks(), reset_num_timesteps=False)
+    resumed.learn(60 - cut, callback=[*callbacks(), Watch()], reset_num_timesteps=False)
 
     check_counts(resumed, 0.9)
     expect_same(through, resumed)
