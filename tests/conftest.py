@@ -2,13 +2,15 @@
 
 import importlib
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch as th
+
+from tests.skipped import pytest_terminal_summary  # noqa: F401
 
 # The networks of the tests are too small for more, and the suite runs in several processes.
 th.set_num_threads(1)
@@ -33,29 +35,24 @@ def scripts() -> Iterator[Callable[[str], ModuleType]]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of represented algorithms before the marks decide which tests run."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """
+    Mark as slow, before the marks decide which tests run: the tests of represented algorithms, and of the settings of a test
+    that is marked ``quick`` all but those that the mark names, as shell patterns of what stands in brackets after the test.
+    """
+    patterns: dict[tuple[str, str], bool] = {}
     for item in items:
-        values = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
-        if any(isinstance(value, str) and value in REPRESENTED for value in values):
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        quick = item.get_closest_marker("quick")
+        stands = {pattern: fnmatchcase(item.callspec.id, pattern) for pattern in quick.args} if quick else {}
+        for pattern, fits in stands.items():
+            key = item.nodeid.split("[")[0], pattern
+            patterns[key] = fits or patterns.get(key, False)
+        represented = any(isinstance(value, str) and value in REPRESENTED for value in item.callspec.params.values())
+        if represented or (quick and not any(stands.values())):
             item.add_marker(pytest.mark.slow)
-
-
-def describe_skipped(reports: Iterable[pytest.TestReport | pytest.CollectReport]) -> list[str]:
-    """
-    :param reports: Reports of tests, or of whole files, that were skipped.
-    :return: A line with their number, and one for each reason and test, however many parameters it has
-    """
-    counts: Counter[tuple[str, str]] = Counter()
-    for report in reports:
-        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
-        counts[reason.removeprefix("Skipped: "), report.nodeid.split("[")[0]] += 1
-    total = f"{sum(counts.values())} skipped"
-    return [total, *(f"  {reason}: {test} ({count})" for (reason, test), count in sorted(counts.items()))]
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what was skipped, whatever the verbosity: a test that never runs is not noticed otherwise."""
-    if skipped := terminalreporter.stats.get("skipped"):
-        for line in describe_skipped(skipped):
-            terminalreporter.write_line(line)
+    # A pattern that fits nothing is an error, unless one setting was asked for by its name and the others are not here.
+    unknown = [f"{pattern!r} of {test}" for (test, pattern), fits in patterns.items() if not fits]
+    if unknown and not any("::" in str(arg) for arg in config.args):
+        raise pytest.UsageError(f"the mark quick names settings that do not exist: {', '.join(unknown)}")

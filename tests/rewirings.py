@@ -7,7 +7,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from sb3_sparse import OneShotPruningCallback, RewiringCallback
 from sb3_sparse.nn import MaskedLayer, find_optimizers, find_twins
 from tests.algorithms import CASES
-from tests.invariants import Watch, check, check_targets, masked
+from tests.invariants import Watch, check, check_targets, masked, remembered
 
 
 def masks_of(model: BaseAlgorithm) -> dict[str, th.Tensor]:
@@ -97,18 +97,17 @@ class Rewirings(Watch):
             assert all(int((twin.weight != 0).sum()) <= int(layer.mask.sum()) for layer, twin in followers(self.model))
         new = masks_of(self.model)
         if self.masks and any(not th.equal(mask, self.masks[-1][name]) for name, mask in new.items()):
+            optimizers = find_optimizers(self.model.policy)
             for name, layer in masked(self.model):
-                self._check_rewired(name, layer, self.masks[-1][name])
+                self._check_rewired(name, layer, self.masks[-1][name], optimizers)
             self.masks.append(new)
             self.steps.append(self.num_timesteps)
 
-    def _check_rewired(self, name: str, layer: MaskedLayer, old: th.Tensor) -> None:
+    def _check_rewired(self, name: str, layer: MaskedLayer, old: th.Tensor, optimizers: list[th.optim.Optimizer]) -> None:
         assert int(layer.mask.sum()) == int(old.sum()), name
         grown = layer.mask & ~old
         assert not layer.weight[grown].any(), f"{name}: a new weight is not zero"
         stays = layer.mask & old
         assert th.equal(layer.weight[stays], self._weights[name][stays]), f"{name}: a weight that stays has changed"
-        for optimizer in find_optimizers(self.model.policy):
-            for key, value in optimizer.state.get(layer.weight, {}).items():
-                if isinstance(value, th.Tensor) and value.shape == layer.weight.shape:
-                    assert not value[grown].any(), f"{name}: {key} of a new weight is not zero"
+        for key, value in remembered(optimizers, layer):
+            assert not value[grown].any(), f"{name}: {key} of a new weight is not zero"

@@ -431,7 +431,7 @@ def test_what_deflates_too_well_is_stored():
     assert decode(data).layers[0].outputs == 2000
 
 
-@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(2, 8))])
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 8))])
 def test_tampered_files(seed):
     """Each is refused with one sentence, or is a network that works; neither takes long or much memory."""
     works, rng = 0, np.random.default_rng(seed)

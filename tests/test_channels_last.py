@@ -43,6 +43,7 @@ class Formats(Watch):
         return super()._on_step()
 
 
+@pytest.mark.quick("dqn-last", "ppo-first")
 @pytest.mark.parametrize(("name", "place"), [("dqn", 2), ("ppo", 0), ("sac", 0)], ids=["dqn-last", "ppo-first", "sac-first"])
 def test_everything_follows(name, place):
     """Masks and moments lie as the weights do while it trains; afterwards all is in the default format again."""
@@ -73,6 +74,7 @@ def test_it_trains_the_same_but_for_rounding(sparsity):
     assert (ends[0] - ends[1]).norm() < 0.01 * (ends[0] - start).norm()
 
 
+@pytest.mark.quick("nature-*")
 @pytest.mark.parametrize(("images", "cut"), [("nature", 30), ("nature", 50), ("resnet", 37)])
 def test_resumed_equals_uninterrupted(images, cut, tmp_path):
     """From a checkpoint in the middle of training; its file is in the default format."""

@@ -36,7 +36,7 @@ def generate(monkeypatch):
 def test_python_blocks_run(block, tmp_path, monkeypatch, capsys):
     """As written, but for the number of steps."""
     monkeypatch.chdir(tmp_path)
-    shorter = re.sub(r"\b(\d+)_000\b", lambda match: str(min(300, int(match.group(1)) * 30)), block)
+    shorter = re.sub(r"\b(\d+)_000\b", lambda match: str(min(220, int(match.group(1)) * 30)), block)
     exec(compile(shorter, "block", "exec"), {"__name__": "__main__"})
 
 

@@ -29,7 +29,7 @@ from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.records import Fixed, Head, Layer, Minifloats, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES, OFF_POLICY, Q_LEARNING
-from tests.networks import ACTIVATIONS, AVAILABLE, EXACT, draw_network, draw_observations, expect_close, vbmi_actions
+from tests.networks import ACTIVATIONS, AVAILABLE, EXACT, draw_network, draw_observations, expect_close, rounding, vbmi_actions
 
 EXPORTED = [name for name in CASES if name not in ("maskable_ppo", "recurrent_ppo")]
 SEEDS = st.integers(0, 2**32)
@@ -113,13 +113,15 @@ def expect_parity(model, obs=None, *, seen=None, bits=32, backends=None, **kwarg
     seen = obs if seen is None else seen
     expected = model.predict(seen, deterministic=True)[0]
     network = compress(model, bits=bits, backend="numpy", **kwargs).network
+    # About 5e-5 for the convolutions of images that are far away, whose sums come to 40, and below 1e-5 for small networks.
+    slack = rounding(network, obs)
     for backend in backends or AVAILABLE:
         policy = Policy(network, backend)
-        expect_close(policy.predict(obs)[0], expected, network, obs)
+        expect_close(policy.predict(obs)[0], expected, network, obs, slack)
         for index in range(3):
             action, one = policy.predict(obs[index])[0], model.predict(seen[index], deterministic=True)[0]
             assert type(action) is type(one) and action.dtype == one.dtype and action.shape == one.shape
-            expect_close(action[None], one[None], network, obs[index : index + 1])
+            expect_close(action[None], one[None], network, obs[index : index + 1], slack)
     return network
 
 

@@ -121,6 +121,10 @@ def test_nothing_is_left_behind():
 # ---------------------------------------------------------------- real runs
 
 
+def tensors_of(policy):
+    return [*policy.parameters(), *policy.buffers()]
+
+
 class FrozenTime:
     """
     The policy, the minibatch and the random state as they are when an algorithm samples. A loss that is written down here then
@@ -135,25 +139,30 @@ class FrozenTime:
         def remember(*args, **kwargs):
             self.batch = sample(*args, **kwargs)
             self.random = th.get_rng_state()
-            self.module = copy.deepcopy(self.model.policy)
+            self.keep()
             return self.batch
 
         model.replay_buffer.sample = remember
         if network == "actor":
             # Its loss is that of the critic after the critic's step.
-            def again(*_):
-                self.module = copy.deepcopy(self.model.policy)
+            model.actor.optimizer.register_step_pre_hook(self.keep)
 
-            model.actor.optimizer.register_step_pre_hook(again)
+    def keep(self, *_):
+        """Every tensor of the policy: a copy of the whole policy is made for the last minibatch alone."""
+        self.tensors = [tensor.detach().clone() for tensor in tensors_of(self.model.policy)]
 
     def compute(self):
         """The dense gradients of the last minibatch, by layer name."""
         after = th.get_rng_state()
         th.set_rng_state(self.random)
-        layers = find_networks(self.module)[self.network]
+        policy = copy.deepcopy(self.model.policy)
+        with th.no_grad():
+            for tensor, value in zip(tensors_of(policy), self.tensors, strict=True):
+                tensor.copy_(value)
+        layers = find_networks(policy)[self.network]
         for layer in layers.values():
             layer.set_mask(th.ones_like(layer.mask))
-        loss = self.loss(self.model, self.module, self.batch)
+        loss = self.loss(self.model, policy, self.batch)
         gradients = th.autograd.grad(loss, [layer.weight for layer in layers.values()])
         th.set_rng_state(after)
         return dict(zip(layers, gradients, strict=True))
@@ -198,6 +207,7 @@ RUNS = {
 }
 
 
+@pytest.mark.quick("td3-stock-1", "td3_actor-sparse-3", "sac-sparse-3", "dqn-stock-3", "dqn-sparse-1")
 @pytest.mark.parametrize("gradient_steps", [1, 3])
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
 @pytest.mark.parametrize("name", RUNS)

@@ -6,6 +6,8 @@ import torch as th
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback
 from tests.algorithms import CASES
 
+STEPS = 80
+
 
 def parameters_after(model, steps, callback=None):
     model.learn(steps, callback=callback)
@@ -21,21 +23,21 @@ def expect_equal(one, other):
 @pytest.mark.parametrize("name", CASES)
 def test_sparsity_zero(name):
     case = CASES[name]
-    stock = parameters_after(case.make(), 150)
-    expect_equal(stock, parameters_after(case.make(), 150, GradualPruningCallback("all", 0.0, update_freq=10)))
-    expect_equal(stock, parameters_after(case.make(), 150, OneShotPruningCallback("all", 0.0, saliency="random")))
-    expect_equal(stock, parameters_after(case.make(True), 150))
-    expect_equal(stock, parameters_after(case.make(True, policy_kwargs={"sparsity": 0.0}), 150))
+    stock = parameters_after(case.make(), STEPS)
+    expect_equal(stock, parameters_after(case.make(), STEPS, GradualPruningCallback("all", 0.0, update_freq=10)))
+    expect_equal(stock, parameters_after(case.make(), STEPS, OneShotPruningCallback("all", 0.0, saliency="random")))
+    expect_equal(stock, parameters_after(case.make(True), STEPS))
+    expect_equal(stock, parameters_after(case.make(True, policy_kwargs={"sparsity": 0.0}), STEPS))
 
 
 @pytest.mark.parametrize("name", ["sac", "td3", "dqn", "ppo"])
 def test_before_the_first_weight_is_pruned(name):
-    stock = parameters_after(CASES[name].make(), 150)
-    expect_equal(stock, parameters_after(CASES[name].make(), 150, GradualPruningCallback("all", 0.9, start=200, end=300)))
+    stock = parameters_after(CASES[name].make(), STEPS)
+    expect_equal(stock, parameters_after(CASES[name].make(), STEPS, GradualPruningCallback("all", 0.9, start=200, end=300)))
 
 
 def test_a_run_is_deterministic():
     runs = [
-        parameters_after(CASES["sac"].make(), 150, GradualPruningCallback("all", 0.9, saliency="random")) for _ in range(2)
+        parameters_after(CASES["sac"].make(), STEPS, GradualPruningCallback("all", 0.9, saliency="random")) for _ in range(2)
     ]
     expect_equal(*runs)

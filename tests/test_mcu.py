@@ -36,6 +36,7 @@ def test_an_environment_that_is_not_there(mcu, capsys):
     assert "Nowhere-v0 cannot be made" in capsys.readouterr().out
 
 
+@pytest.mark.quick("options1")
 @pytest.mark.parametrize("options", [(), ("--quick",)])
 def test_missing_tools(options, tmp_path):
     command = [sys.executable, str(BENCHMARKS / "mcu.py"), *options]

@@ -110,6 +110,7 @@ def test_recipes_know_every_game(name):
         assert recipe[game]["exploration_fraction"] * steps == pytest.approx(50_000)
 
 
+@pytest.mark.slow
 def test_compress_finds_the_games():
     """In a process that has not registered them."""
     code = (

@@ -55,6 +55,7 @@ def test_gradually(name):
     expect_sparsity(model, 0.8)
 
 
+@pytest.mark.quick("*-gradient-topk", "*-random-mask")
 @pytest.mark.parametrize("targets", ["topk", "mask"])
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 @pytest.mark.parametrize("name", ["bcq", "discrete_bcq"])
@@ -193,6 +194,7 @@ def train(algorithm, data, updates, sparsity, saliency, seed, **kwargs):
 
 
 # Random masks leave next to nothing of some layers, and say so.
+@pytest.mark.quick("mlp-0", "vae-0")
 @SMALL
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("mode", ["mlp", "vae"])
@@ -203,6 +205,7 @@ def test_cloning_at_95_percent(mode, seed, data):
     assert random <= 0.60
 
 
+@pytest.mark.quick("snip-0", "grasp-0")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("saliency", ["snip", "grasp"])
 def test_bcq_at_90_percent(saliency, seed, data):

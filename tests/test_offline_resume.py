@@ -65,6 +65,7 @@ def expect_all_same(one, other):
     assert all(th.equal(mask, masks[name]) for name, mask in masks_of(one).items())
 
 
+@pytest.mark.quick("discrete_bcq-*", "bc_mlp-*", "bcq-rigl", "bcq-gradual_snip", "bcq-qat")
 @pytest.mark.parametrize("callbacks", CALLBACKS)
 @pytest.mark.parametrize("name", ["bcq", "discrete_bcq", "bc_mlp"])
 def test_resumed_equals_uninterrupted(name, callbacks, tmp_path):
@@ -79,6 +80,7 @@ def test_resumed_equals_uninterrupted(name, callbacks, tmp_path):
         expect_all_same(through, resumed)
 
 
+@pytest.mark.quick("bc_vae-rigl", "bc_vae-qat", "bc_vae-snip_later", "bcq-gradual_snip")
 @pytest.mark.parametrize(
     ("name", "callbacks"), [*(("bc_vae", callbacks) for callbacks in CALLBACKS), ("bcq", "gradual_snip"), ("bcq", "rigl")]
 )

@@ -143,6 +143,7 @@ def test_normalize_takes_its_statistics_from_the_dataset(tmp_path):
     np.testing.assert_allclose(statistics.obs_rms.var, observations.var(axis=0), rtol=1e-2, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_enjoy(tmp_path, root):
     train("--algo", "bc", "--env", "HalfCheetah-v5", "--recipe", "snip", "-params", SMALL, folder=tmp_path)
     command = [str(Path(sys.executable).with_name("sb3-sparse")), "enjoy", "--algo", "bc", "--env", "HalfCheetah-v5"]

@@ -64,7 +64,7 @@ def make(name, images, sparse=False, extractor=None, **kwargs):
     discrete = name != "sac"
     env = RandomImages(screen_height=form.height, screen_width=form.height, n_channels=form.channels, discrete=discrete)
     policy = getattr(policies, f"Sparse{ALGORITHMS[name]}CnnPolicy") if sparse else "CnnPolicy"
-    settings = {**case.kwargs, **({"buffer_size": 200} if "buffer_size" in case.kwargs else {}), **kwargs}
+    settings = {**case.kwargs, **({"buffer_size": 200, "batch_size": 8} if "buffer_size" in case.kwargs else {}), **kwargs}
     policy_kwargs = form.policy_kwargs(**(extractor or {}))
     return case.algorithm(policy, env, policy_kwargs=policy_kwargs, seed=0, device="cpu", **settings)
 
@@ -96,6 +96,9 @@ def check_counts(model, sparsity):
             assert abs(counts[layer] - share) <= 0.5 + 1e-3 * share, layer
 
 
+@pytest.mark.quick(
+    "dqn-minatar-sparse", "dqn-resnet-stock", "ppo-nature-stock", "ppo-minatar-stock", "ppo-resnet-sparse", "sac-minatar-stock"
+)
 @pytest.mark.parametrize(("name", "images", "sparse"), EVERY, ids=IDS)
 def test_pruned_and_quantized(name, images, sparse):
     """Gradual pruning, then quantization: zeros in weights and moments, budgets by ERK, targets, grids per channel."""
@@ -115,6 +118,7 @@ def test_pruned_and_quantized(name, images, sparse):
         assert ((integers.abs().amax(over, keepdim=True) == 127) | (scale == 0)).all()
 
 
+@pytest.mark.quick("dqn-set", "ppo-rigl")
 @pytest.mark.parametrize("grow", ["random", "gradient"], ids=["set", "rigl"])
 @pytest.mark.parametrize("name", ["dqn", "ppo"])
 def test_residual_networks_are_rewired(name, grow):
@@ -147,7 +151,7 @@ def test_resumed_equals_uninterrupted(name, images, sparse, cut, tmp_path):
     """Saved while it is pruned, or when it is quantized: the run that goes on from the file is the one that never stopped."""
 
     def callbacks():
-        return [GradualPruningCallback("all", 0.9, start=24, end=44, update_freq=4), QATCallback("all", 48), Watch()]
+        return [GradualPruningCallback("all", 0.9, start=24, end=44, update_freq=4), QATCallback("all", 48)]
 
     through = make(name, images, sparse)
     through.learn(cut, callback=callbacks())
@@ -159,7 +163,7 @@ def test_resumed_equals_uninterrupted(name, images, sparse, cut, tmp_path):
     resumed = CASES[name].algorithm.load(tmp_path / "agent.zip", env=make(name, images).get_env(), device="cpu")
     resumed.load_replay_buffer(tmp_path / "buffer.pkl")
     seed_everything(resumed, 1)
-    resumed.learn(60 - cut, callback=callbacks(), reset_num_timesteps=False)
+    resumed.learn(60 - cut, callback=[*callbacks(), Watch()], reset_num_timesteps=False)
 
     check_counts(resumed, 0.9)
     expect_same(through, resumed)
@@ -189,6 +193,7 @@ def test_flops_are_those_that_torch_counts(form, width, depth):
         assert layer.flops * layer.total == layers[name].flops * layer.connections
 
 
+@pytest.mark.slow
 def test_zips(tmp_path):
     """
     One of SB3's own network loads where this package cannot be imported, whatever its buffer, and computes with the float

@@ -37,12 +37,12 @@ def dict_env(name):
     return MaskedActions(env) if name == "maskable_ppo" else env
 
 
-def train(name, form, env, steps=64, callback=None, **policy_kwargs):
+def train(name, form, env, steps=40, callback=None, **policy_kwargs):
     case = CASES[name]
     policy = getattr(policies, f"{NAMES[name]}{form}Policy")
     kwargs = {**case.kwargs}
     if "buffer_size" in kwargs:
-        kwargs["buffer_size"] = 250
+        kwargs.update(buffer_size=250, batch_size=8)
     model = case.algorithm(policy, env, policy_kwargs=policy_kwargs, seed=0, device="cpu", **kwargs)
     model.learn(steps, callback=[callback, Watch()] if callback else Watch())
     return model
@@ -65,7 +65,7 @@ def test_cnn(name, tmp_path):
 @pytest.mark.parametrize("name", IMAGES)
 def test_multi_input(name):
     extractor = {"cnn_output_dim": 16}
-    model = train(name, "MultiInput", dict_env(name), 40, sparsity=0.8, features_extractor_kwargs=extractor)
+    model = train(name, "MultiInput", dict_env(name), sparsity=0.8, features_extractor_kwargs=extractor)
     assert summarize(model).sparsity == pytest.approx(0.8, abs=0.01)
 
 
@@ -80,6 +80,7 @@ def test_gsde(name):
     assert summarize(model).sparsity == pytest.approx(0.8, abs=0.05)
 
 
+@pytest.mark.quick("sac-shared", "td3-separate", "ppo-separate")
 @pytest.mark.parametrize("shared", [False, True], ids=["separate", "shared"])
 @pytest.mark.parametrize("name", ["sac", "td3", "tqc", "ppo"])
 def test_features_extractor(name, shared):

@@ -248,6 +248,7 @@ def test_layers_of_a_stock_policy_keep_their_state_dict():
     assert net(th.ones(1, 3, 3)).isfinite().all() and not quantized_bits(net)
 
 
+@pytest.mark.quick("sac-stock", "td3-sparse", "dqn-*", "ppo-*")
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_algorithm(name, sparse):
@@ -330,6 +331,7 @@ def callbacks_of(pruned):
     return [qat, GradualPruningCallback("all", 0.9, start=40, end=100, update_freq=7)] if pruned else [qat]
 
 
+@pytest.mark.quick("sac-False-True-85", "td3-True-True-50", "dqn-True-*")
 @pytest.mark.parametrize(
     ("name", "sparse", "pruned", "cut"),
     [(name, sparse, True, 85) for name in RESUMABLE for sparse in (False, True)]

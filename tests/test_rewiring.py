@@ -65,6 +65,7 @@ def test_growth_excludes_survivors_alone():
 # ---------------------------------------------------------------- runs
 
 
+@pytest.mark.quick("sac-gradient-stock", "sac-random-sparse", "td3-gradient-sparse", "td3-random-stock", "dqn-*", "ppo-*")
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 @pytest.mark.parametrize("name", CASES)
@@ -88,6 +89,7 @@ def test_gradient_of_a_network_that_no_optimizer_moves():
     assert model.num_timesteps <= 16
 
 
+@pytest.mark.quick("SGD-topk", "AdamW-mask", "RMSprop-polyak")
 @pytest.mark.parametrize("targets", ["topk", "mask", "polyak"])
 @pytest.mark.parametrize("optimizer", [th.optim.SGD, th.optim.RMSprop, th.optim.AdamW])
 def test_optimizers(optimizer, targets):
@@ -107,7 +109,8 @@ def test_convolutions():
         def observation(self, observation):
             return np.resize(np.abs(observation * 100).astype(np.uint8), (1, 36, 36))
 
-    model = CASES["dqn"].algorithm("CnnPolicy", Image(env), seed=0, device="cpu", **{**CASES["dqn"].kwargs, "buffer_size": 60})
+    settings = {**CASES["dqn"].kwargs, "buffer_size": 60, "policy_kwargs": {"features_extractor_kwargs": {"features_dim": 64}}}
+    model = CASES["dqn"].algorithm("CnnPolicy", Image(env), seed=0, device="cpu", **settings)
     for grow in ("random", "gradient"):
         watch = Rewirings()
         model.learn(60, callback=[*rewiring(network="q_net", grow=grow), watch])
@@ -162,6 +165,7 @@ def test_delayed_actors_rewire_when_both_are_trained():
     assert watch.steps == [30, 40, 50, 60]
 
 
+@pytest.mark.quick("51-*", "0.5-*")
 @pytest.mark.parametrize(
     ("stop", "steps"), [(50, [30, 40]), (51, [30, 40, 50]), (0.5, [30]), (0, []), (1.0, [30, 40, 50, 60, 70])]
 )
@@ -268,6 +272,7 @@ def test_a_dense_network_is_left_as_it_is(name, grow):
     assert stock.keys() == ours.keys() and all(th.equal(value, ours[key]) for key, value in stock.items())
 
 
+@pytest.mark.quick("gradient-1", "random-0")
 @pytest.mark.parametrize("fraction", [0, 1])
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 def test_all_or_nothing(fraction, grow):

@@ -57,6 +57,7 @@ def compare(name, sparse, cut, path, make=None, **kwargs):
     return through
 
 
+@pytest.mark.quick("td3-topk", "sac-mask", "dqn-polyak", "dqn-topk")
 @pytest.mark.parametrize("targets", ["topk", "mask", "polyak"])
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_resumed_equals_uninterrupted(name, targets, tmp_path):
@@ -65,6 +66,7 @@ def test_resumed_equals_uninterrupted(name, targets, tmp_path):
     compare(name, sparse, cut, tmp_path, targets=targets, grow=grow)
 
 
+@pytest.mark.quick("gradient-41", "random-45")
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 def test_wherever_it_is_cut(grow, cut, tmp_path):
@@ -77,6 +79,7 @@ def test_wherever_it_is_cut(grow, cut, tmp_path):
     assert steps == [30, 42, 51, 60] if grow == "gradient" else [30, 40, 50, 60, 70]
 
 
+@pytest.mark.quick("td3-gradient", "sac-random")
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 @pytest.mark.parametrize("name", ["td3", "sac"])
 def test_in_two_calls_or_in_one(name, grow):

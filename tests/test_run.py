@@ -1,4 +1,4 @@
-"""Two hundred steps of every algorithm, on its stock policy and on its sparse one: what is pruned is zero at any time."""
+"""Every algorithm for 120 steps, on its stock policy and on its sparse one: what is pruned is zero at any time."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from sb3_sparse.nn import find_networks, prunable_layers, unmask_layers
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
 
-STEPS = 200
+STEPS = 120
 
 
 def expect_sparsity(model, sparsity):
@@ -28,6 +28,7 @@ def expect_sparsity(model, sparsity):
         assert network.nonzero <= kept
 
 
+@pytest.mark.quick("sac-sparse", "td3-stock", "dqn-stock", "ppo-sparse")
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
 @pytest.mark.parametrize("name", CASES)
 def test_every_algorithm(name, sparse):
@@ -79,7 +80,7 @@ def test_zips_load_without_the_package(tmp_path):
     ]
     for name, case in CASES.items():
         model = case.make()
-        model.learn(64, callback=[GradualPruningCallback("all", 0.9, update_freq=10), QATCallback("all", 0.5)])
+        model.learn(40, callback=[GradualPruningCallback("all", 0.9, update_freq=10), QATCallback("all", 0.5)])
         model.save(tmp_path / f"{name}.zip")
         unmask_layers(model.policy)
         obs = np.stack([model.observation_space.sample() for _ in range(4)])
@@ -107,6 +108,7 @@ def test_clip_grad_norm_sees_masked_gradients():
     assert seen and not any(seen)
 
 
+@pytest.mark.quick("0.0-Adam", "0.0-NAdam", "0.01-AdamW", "0.01-SGD", "0.01-RMSprop")
 @pytest.mark.parametrize("optimizer", [th.optim.Adam, th.optim.AdamW, th.optim.SGD, th.optim.RMSprop, th.optim.NAdam])
 @pytest.mark.parametrize("weight_decay", [0.0, 1e-2])
 def test_optimizers(optimizer, weight_decay):
@@ -117,16 +119,17 @@ def test_optimizers(optimizer, weight_decay):
 
 
 @pytest.mark.parametrize(
-    "kwargs",
+    ("kwargs", "steps"),
     [
-        {"gradient_steps": 3},
-        {"train_freq": (1, "episode"), "gradient_steps": -1, "learning_starts": 5},
-        {"train_freq": 7, "gradient_steps": 2},
+        ({"gradient_steps": 3}, 120),
+        # Two episodes of 200 steps, and as many gradient steps after each.
+        pytest.param({"train_freq": (1, "episode"), "gradient_steps": -1, "learning_starts": 5}, 400, marks=pytest.mark.slow),
+        ({"train_freq": 7, "gradient_steps": 2}, 240),
     ],
 )
-def test_update_ratios(kwargs):
+def test_update_ratios(kwargs, steps):
     model = CASES["sac"].make(**kwargs)
-    model.learn(450, callback=[GradualPruningCallback("all", 0.9, update_freq=10), Watch()])
+    model.learn(steps, callback=[GradualPruningCallback("all", 0.9, update_freq=10), Watch()])
     expect_sparsity(model, 0.9)
 
 
@@ -152,11 +155,11 @@ def test_targets(targets):
 def test_early_stop_leaves_the_last_step_masked():
     class Stop(Watch):
         def _on_step(self):
-            return super()._on_step() and self.num_timesteps < 120
+            return super()._on_step() and self.num_timesteps < 80
 
     model = CASES["sac"].make()
     model.learn(STEPS, callback=[GradualPruningCallback("all", 0.9, update_freq=10), Stop()])
-    assert model.num_timesteps == 120
+    assert model.num_timesteps == 80
     check(model)
     check_targets(model)
 
@@ -246,7 +249,7 @@ def test_two_callbacks_on_two_networks():
 def test_logs(tmp_path):
     from stable_baselines3.common.logger import configure
 
-    model = CASES["sac"].make()
+    model = CASES["sac"].make(train_freq=5)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(450, log_interval=1, callback=GradualPruningCallback("actor", 0.9, update_freq=10))
     model.logger.close()

@@ -42,15 +42,16 @@ def masks_of(model):
     }
 
 
+@pytest.mark.quick("sac-stock-magnitude", "td3-sparse-random", "dqn-stock-random", "dqn-sparse-magnitude")
 @pytest.mark.parametrize("saliency", ["magnitude", "random"])
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
 @pytest.mark.parametrize("name", RESUMABLE)
 def test_resumed_equals_uninterrupted(name, sparse, saliency, tmp_path):
     """Interrupted anywhere, saved, loaded and resumed: the same masks, clock and weights, bit for bit."""
-    cut = int(np.random.default_rng(zlib.crc32(f"{name}{sparse}{saliency}".encode())).integers(30, 190))
+    cut = int(np.random.default_rng(zlib.crc32(f"{name}{sparse}{saliency}".encode())).integers(25, 115))
 
     def callback():
-        return GradualPruningCallback("all", 0.9, start=40, end=160, update_freq=7, saliency=saliency)
+        return GradualPruningCallback("all", 0.9, start=30, end=100, update_freq=7, saliency=saliency)
 
     # The random masks that a sparse policy is built with give way to the saved ones when it is loaded.
     through = CASES[name].make(sparse, policy_kwargs={"sparsity": 0.3} if sparse else None)
@@ -58,12 +59,12 @@ def test_resumed_equals_uninterrupted(name, sparse, saliency, tmp_path):
     through.save(tmp_path / "agent.zip")
     through.save_replay_buffer(tmp_path / "buffer.pkl")
     seed_everything(through, 1)
-    through.learn(200 - cut, callback=callback(), reset_num_timesteps=False)
+    through.learn(120 - cut, callback=callback(), reset_num_timesteps=False)
 
     resumed = CASES[name].algorithm.load(tmp_path / "agent.zip", env=CASES[name].make().get_env(), device="cpu")
     resumed.load_replay_buffer(tmp_path / "buffer.pkl")
     seed_everything(resumed, 1)
-    resumed.learn(200 - cut, callback=[callback(), Watch()], reset_num_timesteps=False)
+    resumed.learn(120 - cut, callback=[callback(), Watch()], reset_num_timesteps=False)
 
     assert resumed.sparsity_state == through.sparsity_state
     for layer, mask in masks_of(through).items():
@@ -125,6 +126,7 @@ class StopAt(Watch):
         return super()._on_step() and self.num_timesteps < self.step
 
 
+@pytest.mark.quick("sac-sparse", "td3-stock")
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
 @pytest.mark.parametrize("name", ["sac", "td3", "qrdqn", "trpo"])
 def test_every_zip_is_masked(name, sparse, tmp_path):

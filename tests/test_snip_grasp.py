@@ -442,6 +442,7 @@ def test_masks_follow_from_the_seed(name, saliency):
         assert not all(th.equal(mask, other[layer]) for layer, mask in first.items())
 
 
+@pytest.mark.quick("td3-21-gradual", "dqn-21-one shot")
 @pytest.mark.parametrize("kind", ["one shot", "gradual"])
 @pytest.mark.parametrize("cut", [*(pytest.param(x, marks=pytest.mark.slow) for x in (15, 60)), 21])
 @pytest.mark.parametrize("name", ["sac", "td3", "dqn"])
@@ -531,6 +532,7 @@ def test_a_function_of_ones_own_gets_a_loss_if_it_asks_for_data():
     assert given[0] is None and given[1] > 0
 
 
+@pytest.mark.slow
 def test_zips_load_without_the_package(tmp_path):
     lines = ["import sys; sys.modules['sb3_sparse'] = None", "import numpy as np, stable_baselines3 as sb3"]
     for name, saliency in (("sac", "snip"), ("td3", "grasp"), ("dqn", "snip")):

@@ -179,6 +179,7 @@ def test_budgets_are_exact(distribution, shapes, sparsity, seed, ties):
     assert all(type(count) is int for count in keep.values())
 
 
+@pytest.mark.quick("erk", "global_")
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS.values(), ids=DISTRIBUTIONS)
 @settings(max_examples=150, deadline=None)
 @given(networks, st.lists(st.floats(0, 0.95), min_size=2, max_size=8), st.integers(0, 2**32 - 1), st.booleans())

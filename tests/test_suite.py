@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import conftest, skipped
 from tests.algorithms import CASES
 from tests.conftest import REPRESENTED
 
@@ -37,7 +38,8 @@ def test_no_test_is_empty():
 
 @pytest.mark.parametrize("processes", ["0", "1"])
 def test_what_is_skipped_is_counted_and_named(processes, tmp_path):
-    (tmp_path / "conftest.py").write_text((TESTS / "conftest.py").read_text())
+    assert conftest.pytest_terminal_summary is skipped.pytest_terminal_summary
+    (tmp_path / "conftest.py").write_text((TESTS / "skipped.py").read_text())
     (tmp_path / "test_some.py").write_text(
         "import pytest\n"
         "@pytest.mark.parametrize('x', [1, 2, 3])\n"

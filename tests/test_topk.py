@@ -159,6 +159,7 @@ class SoftUpdates(Rewirings):
                 assert not isinstance(twin, MaskedLayer) or th.equal(twin.mask, layer.mask)
 
 
+@pytest.mark.quick("td3-*-stock-1", "sac-topk-sparse-4", "dqn-*-sparse-4")
 @pytest.mark.parametrize(("sparse", "gradient_steps"), [(False, 1), (True, 4)], ids=["stock-1", "sparse-4"])
 @pytest.mark.parametrize(
     ("name", "targets"), [*((name, "topk") for name in TARGETS), *product(["td3", "dqn-soft"], ["mask", "polyak"])]
@@ -200,6 +201,7 @@ def test_targets_of_their_own_topology(sparse):
         assert int((twin.weight != 0).sum()) == int(layer.mask.sum())
 
 
+@pytest.mark.quick("topk-pruning-first", "mask-rewiring-first", "polyak-pruning-first")
 @pytest.mark.parametrize("order", [1, -1], ids=["pruning-first", "rewiring-first"])
 @pytest.mark.parametrize("targets", ["topk", "polyak", "mask"])
 def test_whoever_changes_a_mask_last_decides_over_targets(targets, order):

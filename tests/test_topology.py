@@ -27,6 +27,7 @@ def by_hand(steps, masks, network):
     return history
 
 
+@pytest.mark.quick("td3-random-stock", "sac-gradient-sparse", "dqn-gradient-stock", "ppo-random-sparse")
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
 @pytest.mark.parametrize(("name", "grow"), [("td3", "random"), ("sac", "gradient"), ("dqn", "gradient"), ("ppo", "random")])
 def test_history(name, grow, sparse, tmp_path):
@@ -64,7 +65,7 @@ def test_models_without_a_history():
 
 @pytest.mark.parametrize("grow", ["random", "gradient"])
 def test_log(grow, tmp_path):
-    model = CASES["sac"].make()
+    model = CASES["sac"].make(train_freq=5)
     model.set_logger(configure(str(tmp_path), ["csv"]))
     model.learn(450, log_interval=1, callback=rewiring(network="critic", grow=grow, update_freq=50))
     model.logger.close()
