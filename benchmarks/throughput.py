@@ -250,7 +250,9 @@ def main() -> None:
             result["ratios"][name] = round(float(np.median(values)), 3)
             result["intervals"][name] = interval(values, rng)
             low, high = result["intervals"][name]
-            table.add_row(name, f"{result['ratios'][name]:.2f}", f"{low:.2f} to {high:.2f}", f"{stock * result['ratios'][name]:.0f}")
+            table.add_row(
+                name, f"{result['ratios'][name]:.2f}", f"{low:.2f} to {high:.2f}", f"{stock * result['ratios'][name]:.0f}"
+            )
         Console(width=110).print(table)
         if args.json:
             store(args.json, result)

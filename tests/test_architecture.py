@@ -20,13 +20,14 @@ ALLOWED = {
     "offline": {"nn", "sparsity"},
     "pixels": set(),
     "runtime": set(),
+    "engine": {"nn", "runtime"},
     "export": {"nn", "policies", "runtime", "state", "table", "version"},
     "agents": {"cost", "export", "offline", "pixels", "runtime", "state", "table"},
     "zoo": {"offline", "pixels", "sparsity"},
     "cli": {"agents", "zoo"},
     "table": set(),
     "version": set(),
-    "__init__": {"callbacks", "cost", "export", "state", "version"},
+    "__init__": {"callbacks", "cost", "engine", "export", "state", "version"},
 }
 #: The ground floor imports one package and the standard library alone.
 GROUND_FLOOR = {"sparsity": "torch", "nn": "torch", "runtime": "numpy"}

@@ -77,7 +77,9 @@ def test_every_update_is_tested():
 def test_one_update_equals_sb3(name, sparsity, batch_size):
     models = [build(name, sparsity=sparsity) for _ in range(2)]
     count = 2 if name == "td3" else 1
-    logs = [train(model, count, engine=engine, batch_size=batch_size) for model, engine in zip(models, (False, True))]
+    logs = [
+        train(model, count, engine=engine, batch_size=batch_size) for model, engine in zip(models, (False, True), strict=True)
+    ]
     assert logs[0].keys() == logs[1].keys()
     for key, value in logs[0].items():
         assert logs[1][key] == pytest.approx(value, rel=1e-5), key

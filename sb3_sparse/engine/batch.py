@@ -13,10 +13,12 @@ import numpy as np
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_sparse.engine.program.source import TYPES, Array
-from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Value
 
 if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+
 
 class Batch:
     """

@@ -7,9 +7,9 @@ import warnings
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
 from sb3_sparse.engine.learner import engage, release
-from sb3_sparse.engine.networks.chain import Unsupported
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import find_update
+from sb3_sparse.engine.updates.chain import Unsupported
 
 
 class EngineCallback(BaseCallback):
@@ -24,8 +24,8 @@ class EngineCallback(BaseCallback):
     same parameters up to the rounding of float32. Callbacks, the logger, evaluation and saving see the true weights at every
     step. A run saved in the engine goes on without it, and the reverse.
 
-    What the engine cannot train, SB3 trains, with a warning that says why: other algorithms, image and dict observations, gSDE,
-    GPUs, optimizers other than Adam and AdamW, a machine without a C++ compiler.
+    What the engine cannot train, SB3 trains, with a warning that says why: other algorithms, image and dict observations,
+    gSDE, GPUs, optimizers other than Adam and AdamW, a machine without a C++ compiler.
 
     :param precision: Of the products: "float32".
     :param threads: Number of threads: 1.

@@ -2,8 +2,8 @@
 A model that trains in the engine.
 
 For as long as it does, a model has a class of its own, a subclass of its SB3 class with the same name. Nothing is stored on
-the model. The attributes that hold parameters are properties of that class: whoever asks for ``model.policy`` or ``model.actor``
-gets SB3's own object, with the true weights.
+the model. The attributes that hold parameters are properties of that class: whoever asks for ``model.policy`` or
+``model.actor`` gets SB3's own object, with the true weights.
 """
 
 from __future__ import annotations
@@ -79,23 +79,25 @@ class Learner(OffPolicyAlgorithm):
         log_interval: int | None = None,
     ) -> RolloutReturn:
         # Who may hold layers of the model sees the true ones at every step, and may change them.
-        look = self._session.look if look_through_references(callback) else _nothing
+        guests = look_through_references(callback)
+        session = self._session
         # SB3's loop, without the walks through all modules that switch between training and evaluation: no layer here differs.
         num_collected_steps, num_collected_episodes = 0, 0
         assert train_freq.frequency > 0, "Should at least collect one step or episode."
         if env.num_envs > 1:
             assert train_freq.unit == TrainFrequencyUnit.STEP, "You must use only one env when doing episodic training."
-        look()
-        callback.on_rollout_start()
+        with session.open_to(guests):
+            callback.on_rollout_start()
         continue_training = True
         while should_collect_more_steps(train_freq, num_collected_steps, num_collected_episodes):
             actions, buffer_actions = self._sample_action(learning_starts, action_noise, env.num_envs)
             new_obs, rewards, dones, infos = env.step(actions)
             self.num_timesteps += env.num_envs
             num_collected_steps += 1
-            look()
             callback.update_locals(locals())
-            if not callback.on_step():
+            with session.open_to(guests):
+                goes_on = callback.on_step()
+            if not goes_on:
                 return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training=False)
             self._update_info_buffer(infos, dones)
             self._store_transition(replay_buffer, buffer_actions, new_obs, rewards, dones, infos)  # type: ignore[arg-type]
@@ -110,8 +112,8 @@ class Learner(OffPolicyAlgorithm):
                         action_noise.reset(**kwargs)
                     if log_interval is not None and self._episode_num % log_interval == 0:
                         self.dump_logs()
-        look()
-        callback.on_rollout_end()
+        with session.open_to(guests):
+            callback.on_rollout_end()
         return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training)
 
     def predict(
@@ -122,8 +124,12 @@ class Learner(OffPolicyAlgorithm):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         session = self._session
-        known = isinstance(observation, np.ndarray) and observation.shape[1:] == self.observation_space.shape
-        if not known or len(observation) == 0 or not session.take_over():
+        if not (
+            isinstance(observation, np.ndarray)
+            and observation.shape[1:] == self.observation_space.shape
+            and len(observation) > 0
+            and session.take_over()
+        ):
             return super().predict(observation, state, episode_start, deterministic)
         actions = session.update.act(observation, deterministic=deterministic)
         if isinstance(self.action_space, spaces.Box):
@@ -145,10 +151,6 @@ class Learner(OffPolicyAlgorithm):
         if action_noise is not None:
             scaled_action = np.clip(scaled_action + action_noise(), -1, 1)
         return policy.unscale_action(scaled_action), scaled_action
-
-
-def _nothing() -> None:
-    """Everybody asks the model."""
 
 
 def _shared(name: str) -> property:
@@ -184,4 +186,5 @@ def release(model: OffPolicyAlgorithm) -> None:
     """
     if isinstance(model, Learner):
         model._session.look()
-        model.__class__ = model._stock
+        stock: type[Any] = model._stock
+        model.__class__ = stock

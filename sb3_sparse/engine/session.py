@@ -8,6 +8,8 @@ engine reads the model again, and lays out its memory anew if a mask has changed
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from sb3_sparse.engine.support import why_not_now
@@ -37,9 +39,28 @@ class Session:
     def look(self) -> None:
         """Make the model true. Who calls this may change the model until the engine goes on."""
         if self._ahead:
-            self.update.write()
+            self.update.write_weights()
+            self.update.write_moments()
             self._ahead = False
         self._looked_at = True
+
+    @contextmanager
+    def open_to(self, guests: bool) -> Iterator[None]:
+        """
+        Let callbacks work.
+
+        :param guests: Whether some of them may have layers of the model in hand. They find the true weights there, and may
+            change them. Moments are true for those only who ask the model for its optimizers.
+        """
+        shown = guests and self._ahead
+        if shown:
+            self.update.write_weights()
+        yield
+        if shown and self._ahead and self.update.differ:
+            # The weights of the model are theirs now.
+            self.update.write_moments()
+            self._ahead = False
+            self._looked_at = True
 
     def take_over(self) -> bool:
         """

@@ -13,9 +13,9 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_sparse.engine.kernels.library import load
-from sb3_sparse.engine.networks.chain import Unsupported
 from sb3_sparse.engine.networks.parameters import unsupported
 from sb3_sparse.engine.updates import UPDATES, Update
+from sb3_sparse.engine.updates.chain import Unsupported
 from sb3_sparse.nn import MaskedLayer, find_optimizers, quantized_bits
 from sb3_sparse.runtime.backends.build import BuildError
 
@@ -36,23 +36,8 @@ def find_update(model: BaseAlgorithm) -> Update:
     if kind is None:
         names = ", ".join(algorithm.__name__ for algorithm in UPDATES)
         raise Unsupported(f"{type(model).__name__} is none of {names}")
-    if model.device.type != "cpu":
-        raise Unsupported(f"the model is on {model.device}, and the engine runs on the CPU")
-    policy = model.policy
-    if not _is_known(policy):
-        raise Unsupported(f"{type(policy).__name__} is not a policy of {', '.join(KNOWN)}, so it may compute anything")
-    if getattr(model, "use_sde", False):
-        raise Unsupported("gSDE (use_sde=True)")
-    if not isinstance(policy.observation_space, spaces.Box) or is_image_space(policy.observation_space):
-        raise Unsupported(f"observations in {policy.observation_space}: only vectors run in the engine")
-    for module in policy.modules():
-        if "features_extractor" in module._modules and type(module.features_extractor) is not FlattenExtractor:
-            raise Unsupported(f"the features extractor {type(module.features_extractor).__name__}")
-        if isinstance(module, nn.Linear) and "weight" not in module._parameters:
-            raise Unsupported("a layer whose weight is computed (weight norm, spectral norm)")
-    if any(p.dtype != th.float32 or not p.is_contiguous() for p in policy.parameters()):
-        raise Unsupported("parameters that are not float32 in rows")
-    for optimizer in find_optimizers(policy):
+    _check_policy(model)
+    for optimizer in find_optimizers(model.policy):
         if reason := unsupported(optimizer):
             raise Unsupported(reason)
     try:
@@ -63,6 +48,27 @@ def find_update(model: BaseAlgorithm) -> Update:
         return kind(model)  # type: ignore[arg-type]
     except ValueError as error:
         raise Unsupported(str(error)) from error
+
+
+def _check_policy(model: BaseAlgorithm) -> None:
+    """Refuse what stands between the observation and the first layer, or is not float32 on the CPU."""
+    policy = model.policy
+    if model.device.type != "cpu":
+        raise Unsupported(f"the model is on {model.device}, and the engine runs on the CPU")
+    if not _is_known(policy):
+        raise Unsupported(f"{type(policy).__name__} is not a policy of {', '.join(KNOWN)}, so it may compute anything")
+    if getattr(model, "use_sde", False):
+        raise Unsupported("gSDE (use_sde=True)")
+    if not isinstance(policy.observation_space, spaces.Box) or is_image_space(policy.observation_space):
+        raise Unsupported(f"observations in {policy.observation_space}: only vectors run in the engine")
+    for module in policy.modules():
+        extractor = module._modules.get("features_extractor")
+        if extractor is not None and type(extractor) is not FlattenExtractor:
+            raise Unsupported(f"the features extractor {type(extractor).__name__}")
+        if isinstance(module, nn.Linear) and "weight" not in module._parameters:
+            raise Unsupported("a layer whose weight is computed (weight norm, spectral norm)")
+    if any(p.dtype != th.float32 or not p.is_contiguous() for p in policy.parameters()):
+        raise Unsupported("parameters that are not float32 in rows")
 
 
 def why_not_now(model: BaseAlgorithm) -> str | None:
@@ -91,7 +97,7 @@ def look_through_references(callback: BaseCallback) -> bool:
 
 def _callbacks(callback: BaseCallback) -> Iterator[BaseCallback]:
     yield callback
-    children = list(callback.callbacks) if isinstance(callback, CallbackList) else []
+    children: list[BaseCallback | None] = list(callback.callbacks) if isinstance(callback, CallbackList) else []
     if isinstance(callback, EventCallback):
         children += [callback.callback, getattr(callback, "callback_on_new_best", None)]
     for child in children:

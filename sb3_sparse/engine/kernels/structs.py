@@ -125,6 +125,12 @@ class Op(IntEnum):
     SCALAR = 49
     #: ``dst *= a``, n floats, a multiple of 16.
     MASK = 50
+    #: ``dst[i] = index[i] < 0 ? 0 : a[index[i]]``, n floats; ``data`` is the index, or 0 for a plain copy.
+    GATHER = 51
+    #: ``dst[index[i]] = a[i]`` where the index is not negative.
+    SCATTER = 52
+    #: ``dst[0]`` += how many of ``a[index[i]]`` are not ``b[i]``.
+    DIFFER = 53
 
 
 #: Instructions that run once for each panel.

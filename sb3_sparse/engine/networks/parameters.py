@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch as th
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
+from sb3_sparse.engine.networks.copies import Copies, Place
 from sb3_sparse.engine.networks.memory import zeros
 from sb3_sparse.engine.networks.structure import Dense, padded
 from sb3_sparse.engine.networks.weights import Weights
@@ -16,6 +17,8 @@ from sb3_sparse.engine.networks.weights import Weights
 #: The kernels' settings of Adam: step, lr, beta1, beta2, eps, weight_decay, decoupled.
 SETTINGS = 8
 STEP, LR = 0, 1
+#: torch's names of the moments.
+MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
 
 
 class Vector:
@@ -111,7 +114,8 @@ class Parameters:
             self.arrays["mask"][:] = 1.0
             for w in masked:
                 assert isinstance(w.structure, Dense) and w.structure.mask is not None
-                w.structure.take(w.structure.mask.astype(np.float32), self.arrays["mask"][w.start : w.bias_start])
+                index = w.structure.index[: w.structure.size]
+                self.arrays["mask"][w.start : w.bias_start] = (index >= 0) & w.structure.mask.reshape(-1)[index]
         self.transposed = zeros(sum(w.structure.transposed_size for w in self.weights))
         start = 0
         for w in self.weights:
@@ -120,6 +124,10 @@ class Parameters:
             if w.target is not None:
                 w.target.point(self.arrays["target"], None, None)
             start = stop
+        #: Values and targets; moments.
+        self._weights = Copies([*self._places("value"), *self._places("target")])
+        self._moments: Copies | None = None
+        self._moment_tensors: list[int] = []
 
     @property
     def changed(self) -> bool:
@@ -141,51 +149,63 @@ class Parameters:
         steps = {float(state["step"]) for state in states if "step" in state} or {0.0}
         if len(steps) > 1 or (steps != {0.0} and not all(states)):
             raise ValueError("the optimizer has updated some of its parameters more often than others")
-        self.settings[STEP] = steps.pop()
+        self.settings[STEP] = next(iter(steps))
         self._read_settings()
-        for name, key in (("value", None), ("mean", "exp_avg"), ("square", "exp_avg_sq")):
-            for w in self.weights:
-                pair = [self._tensor(tensor, key) for tensor in (w.layer.weight, w.layer.bias)]
-                if pair[0] is None:
-                    self.arrays[name][w.start : w.bias_start + w.outputs] = 0.0
-                else:
-                    w.take(self.arrays[name], pair[0], pair[1])
-            for v in self.vectors:
-                tensor = self._tensor(v.tensor, key)
-                self.arrays[name][v.start : v.start + v.size] = 0.0 if tensor is None else tensor.detach().numpy().reshape(-1)
-        for w in self.weights:
-            if w.target is not None:
-                w.target.take(self.arrays["target"], w.target.layer.weight, w.target.layer.bias)
+        self._weights.read()
+        if steps == {0.0}:
+            self.arrays["mean"][:] = self.arrays["square"][:] = 0.0
+        else:
+            self._find_moments().read()
 
-    @th.no_grad()
-    def write(self) -> None:
-        """Copy values, moments and target network into the model."""
-        if self.settings[STEP] > 0:
-            for tensor in self._tensors:
-                state = self.optimizer.state[tensor]
-                if not state:
-                    state["step"] = th.tensor(0.0, dtype=th.float32)
-                    state["exp_avg"] = th.zeros_like(tensor, memory_format=th.preserve_format)
-                    state["exp_avg_sq"] = th.zeros_like(tensor, memory_format=th.preserve_format)
-                state["step"].fill_(float(self.settings[STEP]))
-        for name, key in (("value", None), ("mean", "exp_avg"), ("square", "exp_avg_sq")):
-            for w in self.weights:
-                pair = [self._tensor(tensor, key) for tensor in (w.layer.weight, w.layer.bias)]
-                if pair[0] is not None:
-                    w.put(self.arrays[name], pair[0], pair[1])
-            for v in self.vectors:
-                tensor = self._tensor(v.tensor, key)
-                if tensor is not None:
-                    tensor.detach().numpy().reshape(-1)[:] = self.arrays[name][v.start : v.start + v.size]
-        for w in self.weights:
-            if w.target is not None:
-                w.target.put(self.arrays["target"], w.target.layer.weight, w.target.layer.bias)
+    def write_weights(self) -> None:
+        """Copy values and target network into the model."""
+        self._weights.write()
 
-    def _tensor(self, parameter: Tensor, key: str | None) -> Tensor | None:
-        """The parameter itself, or one of its moments; None if the optimizer has made no step yet."""
-        if key is None:
-            return parameter
-        moment: Tensor | None = self.optimizer.state.get(parameter, {}).get(key)
+    @property
+    def differ(self) -> bool:
+        """Whether somebody has changed values or target network in the model."""
+        return self._weights.differ()
+
+    def write_moments(self) -> None:
+        """Copy the moments into the model."""
+        if self.settings[STEP] == 0:
+            return
+        for tensor in self._tensors:
+            state = self.optimizer.state[tensor]
+            if not state:
+                state["step"] = th.tensor(0.0, dtype=th.float32)
+                state["exp_avg"] = th.zeros_like(tensor, memory_format=th.preserve_format)
+                state["exp_avg_sq"] = th.zeros_like(tensor, memory_format=th.preserve_format)
+            state["step"].fill_(float(self.settings[STEP]))
+        self._find_moments().write()
+
+    def _find_moments(self) -> Copies:
+        """The copies of the moments, which the optimizer makes at its first step, and anew when it loads a state."""
+        tensors = [self.optimizer.state[self._tensors[0]][key] for key in MOMENTS.values()]
+        if self._moments is None or self._moment_tensors != [id(tensor) for tensor in tensors]:
+            self._moment_tensors = [id(tensor) for tensor in tensors]
+            self._moments = Copies([*self._places("mean"), *self._places("square")])
+        return self._moments
+
+    def _places(self, name: str) -> Iterator[Place]:
+        """Where the tensors of a flat vector are in it."""
+        if name not in self.arrays:
+            return
+        vector = self.arrays[name]
+        for each in self.weights:
+            w = each.target if name == "target" else each
+            if w is not None:
+                yield Place(self._tensor(w.layer.weight, name), vector, w.start, w.structure.size, w.structure.index)
+                yield Place(self._tensor(w.layer.bias, name), vector, w.bias_start, w.outputs)
+        if name != "target":
+            for v in self.vectors:
+                yield Place(self._tensor(v.tensor, name), vector, v.start, v.size)
+
+    def _tensor(self, parameter: Tensor, name: str) -> Tensor:
+        """The parameter itself, or one of its moments."""
+        if name not in MOMENTS:
+            return parameter.detach()
+        moment: Tensor = self.optimizer.state[parameter][MOMENTS[name]]
         return moment
 
 

@@ -47,26 +47,14 @@ class Structure:
     kind: Kind
     #: Number of floats that hold the weights.
     size: int
+    #: Of each of them the index in the flattened weight, of shape ``[outputs, inputs]``; -1 for those that only fill up.
+    index: Array
     #: Number of floats that hold the weights in the order of the input gradient.
     transposed_size: int
 
     def __init__(self, shape: tuple[int, int], first: int) -> None:
         self.shape = shape
         self.first = first
-
-    def take(self, weight: Array, values: Array) -> None:
-        """
-        :param weight: Matrix of shape ``[outputs, inputs]``.
-        :param values: Where to write its entries in this layout, of ``size`` floats.
-        """
-        raise NotImplementedError
-
-    def put(self, values: Array, weight: Array) -> None:
-        """
-        :param values: Entries in this layout.
-        :param weight: Matrix of shape ``[outputs, inputs]`` to write them to; entries that do not exist stay as they are.
-        """
-        raise NotImplementedError
 
     def describe(self, layer: Layer) -> None:
         """Fill in the part of the kernels' description that depends on the layout alone."""
@@ -86,24 +74,17 @@ class Sparse(Structure):
 
     def __init__(self, mask: Array, shape: tuple[int, int], first: int) -> None:
         super().__init__(shape, first)
-        outputs, inputs = shape
+        inputs = shape[1]
         self.start, self.row, rows, columns = _by_rows(mask)
         self.offset = _offsets(columns)
-        self.index = rows.astype(np.int64) * inputs + columns
+        self.index = _padded_copy(rows * np.int32(inputs) + columns, fill=-1)
         position = np.zeros(shape, dtype=np.int32)
         position[rows, columns] = np.arange(len(rows), dtype=np.int32)
         self.t_start, self.t_row, t_rows, t_columns = _by_rows(mask[:, first:].T)
         self.t_offset = _offsets(t_columns)
         self.t_index = _padded_copy(position[t_columns, first + t_rows])
-        self.count = len(self.index)
-        self.size = padded(self.count)
+        self.size = padded(len(rows))
         self.transposed_size = padded(len(t_rows))
-
-    def take(self, weight: Array, values: Array) -> None:
-        np.take(weight.reshape(-1), self.index, out=values[: self.count])
-
-    def put(self, values: Array, weight: Array) -> None:
-        weight.reshape(-1)[self.index] = values[: self.count]
 
     def describe(self, layer: Layer) -> None:
         super().describe(layer)
@@ -123,30 +104,13 @@ class Dense(Structure):
     def __init__(self, mask: Array | None, shape: tuple[int, int], first: int) -> None:
         super().__init__(shape, first)
         outputs, inputs = shape
-        self.blocks = -(-outputs // ROWS)
-        self.size = padded(self.blocks * inputs * ROWS)
+        blocks = -(-outputs // ROWS)
+        self.size = padded(blocks * inputs * ROWS)
         self.transposed_size = padded(-(-(inputs - first) // ROWS) * ROWS * outputs)
         self.mask = mask
-
-    def take(self, weight: Array, values: Array) -> None:
-        outputs, inputs = self.shape
-        packed = self._packed(values)
-        whole = outputs // ROWS
-        packed[:whole] = weight[: whole * ROWS].reshape(whole, ROWS, inputs).transpose(0, 2, 1)
-        if whole < self.blocks:
-            packed[whole] = 0.0
-            packed[whole, :, : outputs - whole * ROWS] = weight[whole * ROWS :].T
-
-    def put(self, values: Array, weight: Array) -> None:
-        outputs, inputs = self.shape
-        packed = self._packed(values)
-        whole = outputs // ROWS
-        weight[: whole * ROWS].reshape(whole, ROWS, inputs)[...] = packed[:whole].transpose(0, 2, 1)
-        if whole < self.blocks:
-            weight[whole * ROWS :] = packed[whole, :, : outputs - whole * ROWS].T
-
-    def _packed(self, values: Array) -> Array:
-        return values[: self.blocks * self.shape[1] * ROWS].reshape(self.blocks, self.shape[1], ROWS)
+        rows = np.arange(blocks * ROWS, dtype=np.int32).reshape(blocks, 1, ROWS)
+        index = np.where(rows < outputs, rows * np.int32(inputs) + np.arange(inputs, dtype=np.int32)[:, None], -1)
+        self.index = _padded_copy(index.reshape(-1), fill=-1)
 
 
 def _by_rows(mask: Array) -> tuple[Array, Array, Array, Array]:
@@ -163,8 +127,8 @@ def _offsets(columns: Array) -> Array:
     return _padded_copy(columns * (LANES * 4))
 
 
-def _padded_copy(array: Array) -> Array:
+def _padded_copy(array: Array, fill: int = 0) -> Array:
     """The kernels may read, but not use, up to a vector behind the end."""
-    copy = np.zeros(padded(len(array) + 1), dtype=np.int32)
+    copy = np.full(padded(len(array) + 1), fill, dtype=np.int32)
     copy[: len(array)] = array
     return copy

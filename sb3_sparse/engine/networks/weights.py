@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch as th
 from torch import Tensor, nn
 
 from sb3_sparse.engine.kernels.structs import Layer
@@ -51,17 +50,13 @@ class Weights:
         structure.describe(self.description)
         if self.target is not None:
             self.target.set_structure(structure, start)
-        mask = _mask(self.layer)
-        self._mask = None if mask is None else mask.clone()
+        self._seen = _seen(self.layer)
         return self.bias_start + padded(self.outputs)
 
     @property
     def changed(self) -> bool:
         """Whether the mask has changed since the structure was set."""
-        mask = _mask(self.layer)
-        if mask is None or self._mask is None:
-            return mask is not self._mask
-        return not th.equal(mask, self._mask)
+        return _seen(self.layer) != self._seen
 
     def point(self, values: np.ndarray, gradient: np.ndarray | None, transposed: np.ndarray | None) -> None:
         """Tell the kernels where the flat vectors are."""
@@ -73,20 +68,15 @@ class Weights:
         if transposed is not None:
             self.description.transposed = _pointer(transposed, 0)
 
-    def take(self, vector: np.ndarray, weight: Tensor, bias: Tensor | None) -> None:
-        """Copy tensors of the layer's shapes into a flat vector."""
-        self.structure.take(weight.detach().numpy(), vector[self.start : self.bias_start])
-        vector[self.bias_start : self.bias_start + self.outputs] = 0.0 if bias is None else bias.detach().numpy()
-
-    def put(self, vector: np.ndarray, weight: Tensor, bias: Tensor | None) -> None:
-        """Copy a flat vector into tensors of the layer's shapes."""
-        self.structure.put(vector[self.start : self.bias_start], weight.detach().numpy())
-        if bias is not None:
-            bias.detach().numpy()[:] = vector[self.bias_start : self.bias_start + self.outputs]
-
 
 def _mask(layer: nn.Linear) -> Tensor | None:
     return layer.mask if isinstance(layer, MaskedLayer) and layer.pruned else None
+
+
+def _seen(layer: nn.Linear) -> tuple[int, int] | None:
+    """What differs when the mask has changed; a mask is a buffer that is only changed by torch's operations."""
+    mask = _mask(layer)
+    return None if mask is None else (id(mask), mask._version)
 
 
 def _pointer(vector: np.ndarray, start: int) -> int:

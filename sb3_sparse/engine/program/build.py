@@ -14,10 +14,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from sb3_sparse.engine.kernels import library
-from sb3_sparse.engine.kernels.structs import LANES, PANEL, Instruction as Encoded, Op, Operand
+from sb3_sparse.engine.kernels.structs import LANES, PANEL, Op, Operand
+from sb3_sparse.engine.kernels.structs import Instruction as Encoded
 from sb3_sparse.engine.networks.memory import zeros
 from sb3_sparse.engine.networks.structure import ROWS, Dense
-from sb3_sparse.engine.program.trace import Instruction, Trace, Value
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Instruction, Value
 
 
 class Program:

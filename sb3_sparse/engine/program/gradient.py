@@ -1,8 +1,8 @@
 """
 The backward pass: the chain rule over the nodes of a trace.
 
-Only nodes on a way from the parameters in question to the loss have a gradient. All others are constants, so no value has to be
-detached, and the gradients that SB3 computes and throws away are never computed.
+Only nodes on a way from the parameters in question to the loss have a gradient. All others are constants, so no value has to
+be detached, and the gradients that SB3 computes and throws away are never computed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sb3_sparse.engine.kernels.structs import Op
-from sb3_sparse.engine.program.trace import Instruction, Node, Trace, Value
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Instruction, Node, Value
 
 if TYPE_CHECKING:
     from sb3_sparse.engine.networks.parameters import Parameters
@@ -24,7 +25,14 @@ Rule = Callable[[Trace, Instruction, Value, Value], list[tuple[Value, Value]]]
 
 
 def backward(trace: Trace, loss: Value, parameters: Parameters) -> None:
-    """See :meth:`Trace.backward`."""
+    """
+    Append the gradient of a loss, as ``loss.mean().backward()``, for some parameters only.
+
+    :param trace: The trace of the loss.
+    :param loss: The loss of each sample, of one feature.
+    :param parameters: The parameters whose gradient it adds to; all others are constants.
+    :raises ValueError: if the loss does not depend on them, or an operation between has no gradient
+    """
     _Backward(trace, loss, parameters).run()
 
 
@@ -112,8 +120,6 @@ class _Backward:
         vector = self.trace.vectors[value]
         add = ADD if vector in self.trace.touched else 0
         self.trace.touched.add(vector)
-        if gradient.single:
-            gradient = gradient * self.trace.share
         self.sums.append(Instruction(Op.SUM_BATCH, a=gradient, n=vector.size, flags=add, data=vector.gradient_address))
 
     def _linear(self, instruction: Instruction, result: Value, gradient: Value) -> None:
@@ -155,13 +161,17 @@ def _inputs(instruction: Instruction) -> tuple[Value, Value]:
     return instruction.a, instruction.b or instruction.a
 
 
-def _min_max(greater: Op) -> Rule:
-    def rule(trace: Trace, instruction: Instruction, result: Value, gradient: Value) -> list[tuple[Value, Value]]:
-        a, b = _inputs(instruction)
-        first = trace.binary(greater, *((b, a) if greater is Op.GREATER_EQUAL and instruction.op is Op.MIN else (a, b)))
-        return [(a, gradient * first), (b, gradient * (1.0 - first))]
+def _min_max(trace: Trace, instruction: Instruction, result: Value, gradient: Value) -> list[tuple[Value, Value]]:
+    a, b = _inputs(instruction)
+    smaller, larger = (a, b) if instruction.op is Op.MIN else (b, a)
+    first = trace.binary(Op.GREATER_EQUAL, larger, smaller)
+    return [(a, gradient * first), (b, gradient * (1.0 - first))]
 
-    return rule
+
+def _sum(trace: Trace, instruction: Instruction, result: Value, gradient: Value) -> list[tuple[Value, Value]]:
+    if instruction.k != 1:
+        raise ValueError("a sum over groups has no gradient")
+    return [(_inputs(instruction)[0], gradient)]
 
 
 def _clamp(trace: Trace, instruction: Instruction, result: Value, gradient: Value) -> list[tuple[Value, Value]]:
@@ -189,8 +199,8 @@ RULES: dict[Op, Rule] = {
     Op.SUB: lambda t, i, y, g: [(_inputs(i)[0], g), (_inputs(i)[1], -g)],
     Op.MUL: lambda t, i, y, g: [(_inputs(i)[0], g * _inputs(i)[1]), (_inputs(i)[1], g * _inputs(i)[0])],
     Op.DIV: lambda t, i, y, g: [(_inputs(i)[0], g / _inputs(i)[1]), (_inputs(i)[1], -(g * y / _inputs(i)[1]))],
-    Op.MIN: _min_max(Op.GREATER_EQUAL),
-    Op.MAX: _min_max(Op.GREATER_EQUAL),
+    Op.MIN: _min_max,
+    Op.MAX: _min_max,
     Op.AFFINE: lambda t, i, y, g: [(_inputs(i)[0], g * i.x[0])],
     Op.CLAMP: _clamp,
     Op.EXP: lambda t, i, y, g: [(_inputs(i)[0], g * y)],
@@ -200,7 +210,7 @@ RULES: dict[Op, Rule] = {
     Op.SIGMOID: lambda t, i, y, g: [(_inputs(i)[0], g * y * (1.0 - y))],
     Op.SQUARE: lambda t, i, y, g: [(_inputs(i)[0], g * _inputs(i)[0] * 2.0)],
     Op.ABS: lambda t, i, y, g: [(_inputs(i)[0], g * t.unary(Op.SIGN, _inputs(i)[0]))],
-    Op.SUM: lambda t, i, y, g: [(_inputs(i)[0], g)],
+    Op.SUM: _sum,
     Op.TAKE: _take,
     Op.QUANTILE_HUBER: _quantile_huber,
 }

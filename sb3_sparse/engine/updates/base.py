@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Hashable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from torch.optim import Optimizer
@@ -19,7 +19,8 @@ from sb3_sparse.engine.batch import Batch
 from sb3_sparse.engine.networks.parameters import Parameters
 from sb3_sparse.engine.program.build import Program
 from sb3_sparse.engine.program.source import Array
-from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Value
 
 if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -42,7 +43,8 @@ class Update(ABC):
     parameters: list[Parameters]
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
-        self.model = model
+        #: Which attributes it has depends on the algorithm.
+        self.model: Any = model
         self._programs: dict[Hashable, Program] = {}
         self._actors: dict[tuple[int, bool], _Actor] = {}
         self._batch: Batch | None = None
@@ -102,10 +104,20 @@ class Update(ABC):
         trace.refresh(self.parameters)
         Program(trace).run()
 
-    def write(self) -> None:
-        """Copy all parameters into the model."""
+    def write_weights(self) -> None:
+        """Copy values and target networks into the model."""
         for parameters in self.parameters:
-            parameters.write()
+            parameters.write_weights()
+
+    def write_moments(self) -> None:
+        """Copy the optimizers' moments into the model."""
+        for parameters in self.parameters:
+            parameters.write_moments()
+
+    @property
+    def differ(self) -> bool:
+        """Whether somebody has changed values, target networks or masks in the model since they were written."""
+        return self.changed or any(parameters.differ for parameters in self.parameters)
 
     def gradient_steps(self, count: int, batch_size: int) -> dict[str, float]:
         """

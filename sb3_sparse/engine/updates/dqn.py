@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from sb3_sparse.engine.batch import Batch
-from sb3_sparse.engine.networks.chain import Chain
 from sb3_sparse.engine.networks.parameters import Parameters
-from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.program.gradient import backward
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Value
 from sb3_sparse.engine.updates.base import Update
+from sb3_sparse.engine.updates.chain import Chain
 
 
 class DQNUpdate(Update):
@@ -29,13 +32,13 @@ class DQNUpdate(Update):
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         super().__init__(model)
-        self._network = Chain(*self._modules(model))
-        self._actions = int(model.policy.action_space.n)
+        self._network = Chain(*self._modules(model.policy))
+        self._actions = int(spaces.flatdim(model.action_space))
         self.parameters = [Parameters(model.policy.optimizer, self._network.weights)]
 
-    def _modules(self, model: OffPolicyAlgorithm) -> tuple[nn.Module, nn.Module]:
+    def _modules(self, policy: Any) -> tuple[nn.Module, nn.Module]:
         """The network and its target."""
-        return model.policy.q_net.q_net, model.policy.q_net_target.q_net
+        return policy.q_net.q_net, policy.q_net_target.q_net
 
     def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         if not deterministic and np.random.rand() < self.model.exploration_rate:
@@ -48,7 +51,7 @@ class DQNUpdate(Update):
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
         loss = self._loss(trace, batch)
         trace.log("loss", loss)
-        trace.backward(loss, self.parameters[0])
+        backward(trace, loss, self.parameters[0])
         trace.step(self.parameters[0], max_norm=self.model.max_grad_norm)
 
     def _loss(self, trace: Trace, batch: Batch) -> Value:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from sb3_contrib import QRDQN
-from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from torch import nn
 
 from sb3_sparse.engine.batch import Batch
-from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Value
 from sb3_sparse.engine.updates.dqn import DQNUpdate
 
 
@@ -22,8 +22,8 @@ class QRDQNUpdate(DQNUpdate):
 
     algorithms: ClassVar[tuple[type, ...]] = (QRDQN,)
 
-    def _modules(self, model: OffPolicyAlgorithm) -> tuple[nn.Module, nn.Module]:
-        return model.policy.quantile_net.quantile_net, model.policy.quantile_net_target.quantile_net
+    def _modules(self, policy: Any) -> tuple[nn.Module, nn.Module]:
+        return policy.quantile_net.quantile_net, policy.quantile_net_target.quantile_net
 
     def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         return self._network(observations).sum_groups(self._actions).argmax()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from stable_baselines3 import SAC
+from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_sparse.engine.batch import Batch
-from sb3_sparse.engine.networks.chain import Chain
 from sb3_sparse.engine.networks.parameters import Parameters, Vector
-from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.program.gradient import backward
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Value
 from sb3_sparse.engine.updates.base import Update
+from sb3_sparse.engine.updates.chain import Chain
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0
 #: SB3 adds it to ``1 - tanh(x)^2`` before it takes the logarithm.
@@ -32,19 +35,19 @@ class SACUpdate(Update):
     def __init__(self, model: SAC) -> None:
         super().__init__(model)
         policy = model.policy
-        actor = policy.actor
-        self._latent, self._mean, self._log_std = Chain(actor.latent_pi), Chain(actor.mu), Chain(actor.log_std)
+        actor: Any = policy.actor
+        self._latent, self._mean, self._log_std = (Chain(part) for part in (actor.latent_pi, actor.mu, actor.log_std))
         heads = [*self._latent.weights, *self._mean.weights, *self._log_std.weights]
         self._actor = Parameters(actor.optimizer, heads)
         self._critics = self._find_critics(model)
         self._critic = Parameters(policy.critic.optimizer, [w for q in self._critics for w in q.weights])
         self.parameters = [self._actor, self._critic]
         self._log_ent_coef: Vector | None = None
-        if model.ent_coef_optimizer is not None:
+        if model.ent_coef_optimizer is not None and model.log_ent_coef is not None:
             self._log_ent_coef = Vector(model.log_ent_coef)
             self._entropy = Parameters(model.ent_coef_optimizer, [], [self._log_ent_coef])
             self.parameters.append(self._entropy)
-        self._actions = actor.action_space.shape[0]
+        self._actions = get_action_dim(policy.action_space)
 
     def _find_critics(self, model: SAC) -> list[Chain]:
         critic, target = model.policy.critic, model.policy.critic_target
@@ -52,7 +55,7 @@ class SACUpdate(Update):
         return [Chain(q, twin, first=first) for q, twin in zip(critic.q_networks, target.q_networks, strict=True)]
 
     def _variant(self, step: int) -> Hashable:
-        return step % self.model.target_update_interval == 0
+        return bool(step % self.model.target_update_interval == 0)
 
     def _sample(self, observations: Value, noise: Value) -> tuple[Value, Value]:
         """Actions and their log probability (appendix C of the paper)."""
@@ -85,12 +88,12 @@ class SACUpdate(Update):
         value = self._value(trace.concat([observations, actions]))
         actor_loss = coefficient * log_prob - value
         trace.log("actor_loss", actor_loss)
-        trace.backward(actor_loss, self._actor)
+        backward(trace, actor_loss, self._actor)
         trace.step(self._actor)
         if self._log_ent_coef is not None:
             loss = -(trace.rows(self._log_ent_coef) * (log_prob + float(self.model.target_entropy)))
             trace.log("ent_coef_loss", loss)
-            trace.backward(loss, self._entropy)
+            backward(trace, loss, self._entropy)
             trace.step(self._entropy)
         if variant:
             trace.follow(self._critic, self.model.tau)
@@ -112,7 +115,7 @@ class SACUpdate(Update):
         losses = []
         for critic in self._critics:
             losses.append(self._critic_loss(trace, critic(inputs), targets))
-            trace.backward(losses[-1], self._critic)
+            backward(trace, losses[-1], self._critic)
         trace.log("critic_loss", sum(losses[1:], losses[0]))
         trace.step(self._critic)
 
@@ -125,5 +128,3 @@ class SACUpdate(Update):
         for critic in self._critics[1:]:
             value = value.min(critic(inputs))
         return value
-
-

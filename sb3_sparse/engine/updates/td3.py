@@ -6,12 +6,15 @@ from collections.abc import Hashable
 from typing import ClassVar
 
 from stable_baselines3 import DDPG, TD3
+from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_sparse.engine.batch import Batch
-from sb3_sparse.engine.networks.chain import Chain
 from sb3_sparse.engine.networks.parameters import Parameters
-from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.program.gradient import backward
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Value
 from sb3_sparse.engine.updates.base import Update
+from sb3_sparse.engine.updates.chain import Chain
 
 
 class TD3Update(Update):
@@ -34,11 +37,11 @@ class TD3Update(Update):
         self._actor = Parameters(policy.actor.optimizer, self._policy.weights)
         self._critic = Parameters(policy.critic.optimizer, [w for critic in self._critics for w in critic.weights])
         self.parameters = [self._actor, self._critic]
-        self._actions = policy.action_space.shape[0]
+        self._actions = get_action_dim(policy.action_space)
 
     def _variant(self, step: int) -> Hashable:
         # SB3 counts the step before it takes it.
-        return (self.model._n_updates + step + 1) % self.model.policy_delay == 0
+        return bool((self.model._n_updates + step + 1) % self.model.policy_delay == 0)
 
     def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         return self._policy(observations)
@@ -58,14 +61,14 @@ class TD3Update(Update):
         losses = []
         for critic in self._critics:
             losses.append((critic(inputs) - targets).square())
-            trace.backward(losses[-1], self._critic)
+            backward(trace, losses[-1], self._critic)
         trace.log("critic_loss", sum(losses[1:], losses[0]))
         trace.step(self._critic)
         if not variant:
             return
         actor_loss = -self._critics[0](trace.concat([observations, self._policy(observations)]))
         trace.log("actor_loss", actor_loss)
-        trace.backward(actor_loss, self._actor)
+        backward(trace, actor_loss, self._actor)
         trace.step(self._actor)
         trace.follow(self._critic, self.model.tau)
         trace.follow(self._actor, self.model.tau)

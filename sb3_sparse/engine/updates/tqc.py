@@ -7,7 +7,8 @@ from typing import ClassVar
 from sb3_contrib import TQC
 
 from sb3_sparse.engine.batch import Batch
-from sb3_sparse.engine.program.trace import Trace, Value
+from sb3_sparse.engine.program.trace import Trace
+from sb3_sparse.engine.program.value import Value
 from sb3_sparse.engine.updates.sac import SACUpdate
 
 

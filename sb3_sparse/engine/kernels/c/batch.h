@@ -66,6 +66,33 @@ KERNEL void mask_gradient(int n, float *gradient, const float *mask) {
     for (int i = 0; i < n; i += VL) store(gradient + i, load(gradient + i) * load(mask + i));
 }
 
+/* dst[i] = src[index[i]], 0 where the index is negative; without an index dst[i] = src[i]. */
+KERNEL void gather(int n, float *dst, const float *src, const int32_t *index) {
+    if (!index)
+        memcpy(dst, src, (size_t)n * sizeof(float));
+    else
+        for (int i = 0; i < n; i++) dst[i] = index[i] >= 0 ? src[index[i]] : 0.0f;
+}
+
+/* dst[index[i]] = src[i] where the index is not negative; without an index dst[i] = src[i]. */
+KERNEL void scatter(int n, float *dst, const float *src, const int32_t *index) {
+    if (!index)
+        memcpy(dst, src, (size_t)n * sizeof(float));
+    else
+        for (int i = 0; i < n; i++)
+            if (index[i] >= 0) dst[index[i]] = src[i];
+}
+
+/* Adds the number of values that scatter would change, up to NaN, which always counts. */
+KERNEL void count_differences(int n, float *count, const float *there, const float *src, const int32_t *index) {
+    int differ = 0;
+    if (!index)
+        for (int i = 0; i < n; i++) differ += there[i] != src[i];
+    else
+        for (int i = 0; i < n; i++) differ += index[i] >= 0 && there[index[i]] != src[i];
+    *count += (float)differ;
+}
+
 KERNEL void square_sum(int n, const float *a, double *data, bool add) {
     double sum[8] = {};
     int i = 0;

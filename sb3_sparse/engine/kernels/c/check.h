@@ -26,6 +26,8 @@ INLINE int uses(Op op) {
     case Op::SUM_BATCH: return BATCH | A | DATA;
     case Op::ADAM: return BATCH | DST | A | B | C | DATA;
     case Op::POLYAK: case Op::MASK: return BATCH | DST | A;
+    case Op::GATHER: case Op::SCATTER: return BATCH | DST | A;
+    case Op::DIFFER: return BATCH | DST | A | B;
     case Op::REFRESH: return BATCH | LAYER;
     case Op::SQUARE_SUM: return BATCH | A | DATA;
     case Op::CLIP: return BATCH | DST | DATA;
@@ -91,9 +93,12 @@ INLINE bool is_valid(const Instruction &i) {
     const int use = uses(op);
     if (!use || (i.flags & ~known_flags(op)) || i.n < 0 || i.k < 0) return false;
     const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP || op == Op::MASK;
+    /* Tensors of the model, which lie anywhere. */
+    const bool anywhere = op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER;
     const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
     for (int j = 0; j < 4; j++)
-        if ((use & (DST << j)) && !(flat ? aligned(operands[j]->base) : op == Op::SCALAR || is_panels(*operands[j]))) return false;
+        if ((use & (DST << j)) && !(anywhere ? operands[j]->base != nullptr : flat ? aligned(operands[j]->base) : is_panels(*operands[j])))
+            return false;
     if ((use & DATA) && !i.data) return false;
     if ((use & K) && i.k < 1) return false;
     if (use & LAYER) return is_layer(i.layer, op) && is_valid_layer_instruction(i, op);
@@ -105,8 +110,7 @@ INLINE bool is_valid(const Instruction &i) {
     case Op::SUM: return is_full(i.dst, i.k);
     case Op::PUT: return is_full(i.dst, (int64_t)i.n * i.k);
     case Op::ADAM: case Op::MASK: return i.n % 16 == 0;
-    case Op::SCALAR: return i.dst.base != nullptr;
-    default: return !(use & DST) || flat || is_full(i.dst, i.n);
+    default: return !(use & DST) || anywhere || flat || is_full(i.dst, i.n);
     }
 }
 

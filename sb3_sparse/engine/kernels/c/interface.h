@@ -111,5 +111,8 @@ enum class Op : int32_t {
     CLIP,
     SCALAR,
     MASK,
+    GATHER,
+    SCATTER,
+    DIFFER,
     END
 };

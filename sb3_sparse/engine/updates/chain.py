@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 
 from torch import nn
 
+from sb3_sparse.engine.kernels.structs import Op
 from sb3_sparse.engine.networks.weights import Weights
-from sb3_sparse.engine.program.trace import Value
+from sb3_sparse.engine.program.value import Value
 from sb3_sparse.nn import MaskedLinear
 
 
@@ -84,7 +85,7 @@ class Chain:
             if weights is not None:
                 used = weights.target if target else weights
                 assert used is not None
-                x = x.trace.linear(used, x, relu=relu)
+                x = x.trace.emit(Op.LINEAR, used.outputs, a=x, flags=int(relu), weights=used)
             elif activation is not None:
                 x = ACTIVATIONS[type(activation)](x, activation)
         return x
