@@ -93,7 +93,8 @@ INLINE bool is_valid(const Instruction &i) {
     const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP;
     const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
     for (int j = 0; j < 4; j++)
-        if ((use & (DST << j)) && !(flat ? aligned(operands[j]->base) : op == Op::SCALAR || is_panels(*operands[j]))) return false;
+        if ((use & (DST << j)) && !(flat ? aligned(operands[j]->base) : op == Op::SCALAR || is_panels(*operands[j])))
+            return false;
     if ((use & DATA) && !i.data) return false;
     if ((use & K) && i.k < 1) return false;
     if (use & LAYER) return is_layer(i.layer, op) && is_valid_layer_instruction(i, op);
