@@ -1,5 +1,6 @@
 """The kernels of the training engine against float64 references, for each instruction set that this machine has."""
 
+import configparser
 import ctypes
 import os
 import re
@@ -211,6 +212,8 @@ def check_layer(isa, layer, samples, rng):
         instruction(Op.LINEAR_WEIGHT_GRADIENT, b=inputs, data=scratch, **back),
         panels=inputs.count,
     )
+    # What lies behind the last feature belongs to somebody else.
+    assert all(np.isnan(panels.array[:, panels.features :]).all() for panels in (y, relu, dx, masked, added))
     expected, scale = x @ weight.T + bias, np.abs(x) @ np.abs(weight.T) + np.abs(bias)
     close(y.values(), expected, scale)
     close(relu.values(), np.maximum(expected, 0), scale)
@@ -229,7 +232,7 @@ def check_layer(isa, layer, samples, rng):
         assert not run(isa, again, panels=inputs.count)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(drawn=layers())
 def test_layers(isa, drawn):
     check_layer(isa, *drawn)
@@ -771,6 +774,37 @@ def test_structs_repeat_the_interface():
     assert [op.value for op in Op] == list(range(1, len(Op) + 1))
     assert f"LANES = {LANES};" in text and f"INTERFACE = {structs.INTERFACE};" in text
     assert PANEL == {op for op in Op if op.value < Op.LINEAR_WEIGHT_GRADIENT}
+
+
+def test_setup_cfg_ships_the_sources():
+    config = configparser.ConfigParser()
+    config.read(Path(__file__).parent.parent / "setup.cfg")
+    patterns = config["options.package_data"]["sb3_sparse.engine.kernels"].split()
+    assert {path for pattern in patterns for path in C.parent.glob(pattern)} == set(C.iterdir())
+
+
+def test_the_environment_names_the_instruction_set(monkeypatch):
+    for name in SETS:
+        monkeypatch.setenv("SB3_SPARSE_ENGINE_ISA", name)
+        assert library.load().engine_isa().decode() == name
+    monkeypatch.delenv("SB3_SPARSE_ENGINE_ISA")
+    assert library.load() is library.load(SETS[-1])
+
+
+def test_without_a_compiler(monkeypatch):
+    """It says which one is missing."""
+    monkeypatch.setattr(library, "available", lambda: (_ for _ in ()).throw(BuildError("no C++ compiler found")))
+    monkeypatch.delenv("SB3_SPARSE_ENGINE_ISA", raising=False)
+    with pytest.raises(BuildError, match=r"no C\+\+ compiler"):
+        library.load()
+
+
+def test_an_instruction_set_that_the_processor_lacks(monkeypatch):
+    monkeypatch.setattr(library, "macros", lambda suffix: set())
+    library._load.cache_clear()
+    with pytest.raises(BuildError, match="has no avx512"):
+        library.load("avx512")
+    library._load.cache_clear()
 
 
 def test_an_unknown_instruction_set():

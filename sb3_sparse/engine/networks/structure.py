@@ -11,7 +11,7 @@ ALIGNMENT = 16
 #: Number of rows that are packed together in a dense layer.
 ROWS = 8
 #: A layer runs as a sparse one if at most this share of its weights exists.
-SPARSE_DENSITY = 0.6
+SPARSE_DENSITY = 0.5
 #: A layer with fewer outputs would waste most of the packed rows, so it runs as a sparse one in any case.
 FEW_OUTPUTS = 4
 

@@ -23,7 +23,8 @@ INLINE Vector flushed(Vector moment) {
 }
 
 /* torch.optim.Adam, or AdamW where decoupled, without amsgrad, in the order of operations of torch's loop over tensors. */
-KERNEL void adam(int n, float *__restrict p, float *__restrict m, float *__restrict v, const float *__restrict g, double *state) {
+KERNEL void adam(int n, float *__restrict p, float *__restrict m, float *__restrict v, const float *__restrict g,
+                 double *state) {
     const double step = state[0] += 1.0, lr = state[1], beta1 = state[2], beta2 = state[3], decay = state[5];
     const bool decoupled = state[6] != 0.0;
     const float keep = (float)(1.0 - lr * (decoupled ? decay : 0.0)), pull = (float)(decoupled ? 0.0 : decay);

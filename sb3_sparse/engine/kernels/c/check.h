@@ -97,7 +97,8 @@ INLINE bool is_valid(const Instruction &i) {
     const bool anywhere = op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER;
     const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
     for (int j = 0; j < 4; j++)
-        if ((use & (DST << j)) && !(anywhere ? operands[j]->base != nullptr : flat ? aligned(operands[j]->base) : is_panels(*operands[j])))
+        if ((use & (DST << j)) &&
+            !(anywhere ? operands[j]->base != nullptr : flat ? aligned(operands[j]->base) : is_panels(*operands[j])))
             return false;
     if ((use & DATA) && !i.data) return false;
     if ((use & K) && i.k < 1) return false;

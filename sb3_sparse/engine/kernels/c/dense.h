@@ -1,5 +1,5 @@
-/* Dense layers. A tile of outputs times lanes stays in registers while the inputs are walked; a pack of eight outputs is one tile
-   or three. Blocks of inputs are so small that their lanes stay in the first cache while all outputs pass. */
+/* Dense layers. A tile of outputs times lanes stays in registers while the inputs are walked; a pack of eight outputs is one
+   tile or three. Blocks of inputs are so small that their lanes stay in the first cache while all outputs pass. */
 #pragma once
 #include "sparse.h"
 #include "vector.h"
@@ -57,7 +57,21 @@ INLINE void dense_tile(int64_t steps, bool begins, bool ends, const float *weigh
         }
 }
 
-/* y = the packed weights times x. What y and the bias hold behind the last output may be read and written. */
+/* A number of rows that is a constant. */
+template <int n> struct Count {
+    static constexpr int value = n;
+};
+
+/* Calls the function for tiles that together are the rows of a pack, with their first one and their number as constants. */
+template <class Function> INLINE void for_tiles(int64_t rows, Function function) {
+    if (VL == 16 && rows >= PACK) return function(0, Count<PACK>());
+    int r = 0;
+    for (; rows - r >= 3; r += 3) function(r, Count<3>());
+    if (rows - r == 2) function(r, Count<2>());
+    if (rows - r == 1) function(r, Count<1>());
+}
+
+/* y = the packed weights times x. */
 template <Store how>
 KERNEL void dense_product(int64_t outputs, int64_t inputs, const float *weights, const float *bias, const float *x, float *y,
                           const float *h) {
@@ -65,20 +79,12 @@ KERNEL void dense_product(int64_t outputs, int64_t inputs, const float *weights,
         const int64_t steps = inputs - i < INPUT_BLOCK ? inputs - i : INPUT_BLOCK;
         const bool begins = i == 0, ends = i + steps == inputs;
         for (int64_t o = 0; o < outputs; o += PACK)
-            for (int lane = 0; lane < LANES; lane += TILE_LANES) {
-                const float *pack = weights + o * inputs + i * PACK, *in = x + i * LANES + lane;
-                float *out = y + o * LANES + lane;
-                const float *mask = h + o * LANES + lane;
-                if (VL == 16) {
-                    dense_tile<how, 8>(steps, begins, ends, pack, bias + o, in, out, mask);
-                    continue;
-                }
-                dense_tile<how, 3>(steps, begins, ends, pack, bias + o, in, out, mask);
-                if (outputs - o > 3)
-                    dense_tile<how, 3>(steps, begins, ends, pack + 3, bias + o + 3, in, out + 3 * LANES, mask + 3 * LANES);
-                if (outputs - o > 6)
-                    dense_tile<how, 2>(steps, begins, ends, pack + 6, bias + o + 6, in, out + 6 * LANES, mask + 6 * LANES);
-            }
+            for (int lane = 0; lane < LANES; lane += TILE_LANES)
+                for_tiles(outputs - o < PACK ? outputs - o : PACK, [&](int r, auto rows) __attribute__((always_inline)) {
+                    const int64_t at = (o + r) * LANES + lane;
+                    const float *pack = weights + o * inputs + i * PACK + r, *lanes = x + i * LANES + lane;
+                    dense_tile<how, decltype(rows)::value>(steps, begins, ends, pack, bias + o + r, lanes, y + at, h + at);
+                });
     }
 }
 
@@ -139,14 +145,9 @@ KERNEL void dense_weight_gradient(const Layer &layer, const Operand &dy, const O
                 for (int64_t lane = 0; lane < features; lane += TILE_LANES) {
                     alignas(64) float sums[PACK * TILE_LANES];
                     const float *y = dy.base + p * dy.panel + o * LANES, *columns = scratch + p * LANES * LANES + lane;
-                    if (VL == 16) {
-                        gradient_tile<8>(dy, y, columns, some, sums);
-                    } else {
-                        gradient_tile<3>(dy, y, columns, some, sums);
-                        if (outputs - o > 3) gradient_tile<3>(dy, y + 3 * LANES, columns, some, sums + 3 * TILE_LANES);
-                        if (outputs - o > 6) gradient_tile<2>(dy, y + 6 * LANES, columns, some, sums + 6 * TILE_LANES);
-                    }
-                    /* Outputs that do not exist have no gradient, whatever their lanes hold. */
+                    for_tiles(outputs - o < PACK ? outputs - o : PACK, [&](int r, auto rows) __attribute__((always_inline)) {
+                        gradient_tile<decltype(rows)::value>(dy, y + r * LANES, columns, some, sums + r * TILE_LANES);
+                    });
                     for (int64_t r = outputs - o; r < PACK; r++) memset(sums + r * TILE_LANES, 0, TILE_LANES * sizeof(float));
                     const int64_t stored = features - lane < TILE_LANES ? features - lane : TILE_LANES;
                     store_gradient(sums, stored, add || p > 0, layer.gradient + o * inputs + (j + lane) * PACK);
@@ -173,13 +174,13 @@ KERNEL void dense_refresh(const Layer &layer) {
 }
 
 INLINE void dense_linear(const Layer &layer, const float *a, float *dst, bool relu) {
-    (relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>)(layer.outputs, layer.inputs, layer.values,
-                                                                      layer.bias, a, dst, dst);
+    const auto product = relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>;
+    product(layer.outputs, layer.inputs, layer.values, layer.bias, a, dst, dst);
 }
 
 INLINE void dense_input_gradient(const Layer &layer, const float *a, float *dst, const float *c, int flags) {
-    (flags & MASK_BY_INPUT        ? dense_product<MASKED>
-     : flags & ADD_INPUT_GRADIENT ? dense_product<ADDED>
-                                  : dense_product<PLAIN>)(layer.inputs - layer.first, layer.outputs, layer.transposed,
-                                                          nullptr, a, dst, c);
+    const auto product = flags & MASK_BY_INPUT        ? dense_product<MASKED>
+                         : flags & ADD_INPUT_GRADIENT ? dense_product<ADDED>
+                                                      : dense_product<PLAIN>;
+    product(layer.inputs - layer.first, layer.outputs, layer.transposed, nullptr, a, dst, c);
 }

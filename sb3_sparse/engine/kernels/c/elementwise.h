@@ -1,4 +1,5 @@
-/* Functions of each lane of each feature. Every operand may be one row that stands for all features, and dst may be an operand. */
+/* Functions of each lane of each feature. Every operand may be one row that stands for all features, and dst may be one of
+   them. */
 #pragma once
 #include "elementary.h"
 #include "vector.h"

@@ -1,5 +1,5 @@
-/* Runs a program: a run of instructions on panels is walked panel by panel, so that what one instruction writes is still in the
-   cache when the next one reads it; an instruction on the batch runs once. */
+/* Runs a program: a run of instructions on panels is walked panel by panel, so that what one instruction writes is still in
+   the cache when the next one reads it; an instruction on the batch runs once. */
 #include "across.h"
 #include "batch.h"
 #include "check.h"

@@ -1,8 +1,8 @@
 /* What Python and the kernels agree on: structs.py repeats it, and engine_abi() lets it check that.
 
    A program is an array of instructions over panels. A batch is cut into panels of LANES samples; a buffer holds
-   [panel][feature][LANES] floats, so the lanes of a feature are contiguous and aligned to 64 bytes. The kernels allocate nothing
-   and keep nothing: every array belongs to the caller. A change here needs another INTERFACE. */
+   [panel][feature][LANES] floats, so the lanes of a feature are contiguous and aligned to 64 bytes. The kernels allocate
+   nothing and keep nothing: every array belongs to the caller. A change here needs another INTERFACE. */
 #pragma once
 #include <cstdint>
 
@@ -26,16 +26,17 @@ struct Source {
     int64_t count, stride, type;
 };
 
-/* A linear layer. Dense weights are packed by eight outputs, [ceil(outputs / 8)][inputs][8], and zero where there is no output.
-   Sparse weights are rows in the order of their counts: storage row r is output row[r] and has the values start[r] to
+/* A linear layer. Dense weights are packed by eight outputs, [ceil(outputs / 8)][inputs][8], and zero where there is no
+   output. Sparse weights are rows in the order of their counts: storage row r is output row[r] and has the values start[r] to
    start[r + 1], each with the offset in bytes of its input's lanes. The transposed view, t_, has the input features from first
-   on as rows, and the positions of its elements in values. Arrays of floats end at a multiple of 8 (dense) or 16 (sparse). */
+   on as rows, and the positions of its elements in values. REFRESH writes the values of the transposed view to transposed,
+   dense ones as [ceil((inputs - first) / 8)][outputs][8]. */
 struct Layer {
     int32_t kind, outputs, inputs, first;
     const int32_t *start, *row, *offset;
     const int32_t *t_start, *t_row, *t_offset, *t_index;
     float *values, *bias, *gradient, *bias_gradient;
-    float *transposed; /* REFRESH writes the values of the transposed view here, dense ones as [ceil((inputs - first) / 8)][outputs][8] */
+    float *transposed;
 };
 
 struct Instruction {

@@ -147,13 +147,13 @@ KERNEL void sparse_refresh(const Layer &layer) {
 }
 
 INLINE void sparse_linear(const Layer &layer, const float *a, float *dst, bool relu) {
-    (relu ? sparse_product<WITH_BIAS_RELU> : sparse_product<WITH_BIAS>)(layer.outputs, layer.start, layer.row, layer.offset,
-                                                                        layer.values, layer.bias, a, dst, dst);
+    const auto product = relu ? sparse_product<WITH_BIAS_RELU> : sparse_product<WITH_BIAS>;
+    product(layer.outputs, layer.start, layer.row, layer.offset, layer.values, layer.bias, a, dst, dst);
 }
 
 INLINE void sparse_input_gradient(const Layer &layer, const float *a, float *dst, const float *c, int flags) {
-    (flags & MASK_BY_INPUT        ? sparse_product<MASKED>
-     : flags & ADD_INPUT_GRADIENT ? sparse_product<ADDED>
-                                  : sparse_product<PLAIN>)(layer.inputs - layer.first, layer.t_start, layer.t_row, layer.t_offset,
-                                                           layer.transposed, nullptr, a, dst, c);
+    const auto product = flags & MASK_BY_INPUT        ? sparse_product<MASKED>
+                         : flags & ADD_INPUT_GRADIENT ? sparse_product<ADDED>
+                                                      : sparse_product<PLAIN>;
+    product(layer.inputs - layer.first, layer.t_start, layer.t_row, layer.t_offset, layer.transposed, nullptr, a, dst, c);
 }

@@ -1,5 +1,5 @@
-/* The vector type by instruction set. GCC's and clang's vector extensions do the arithmetic on all of them; only what they have
-   no operator for is written for each set. Multiplications and additions are contracted by the compiler where there is FMA. */
+/* The vector type by instruction set. GCC's and clang's vector extensions do the arithmetic on all of them; only what they
+   have no operator for is written for each set. The compiler contracts multiplications and additions where there is FMA. */
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -88,8 +88,8 @@ INLINE Vector square_root(Vector a) {
 #endif
 }
 
-/* a * b + c in one rounding where there is FMA. Written out where the compiler might choose another product to contract, or none:
-   for some processors it avoids chains of FMA. */
+/* a * b + c in one rounding where there is FMA. Written out where the compiler might choose another product to contract, or
+   none: for some processors it avoids chains of FMA. */
 INLINE Vector fused(Vector a, Vector b, Vector c) {
 #if ENGINE_VL == 16
     return (Vector)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
