@@ -57,6 +57,13 @@ class Learner(OffPolicyAlgorithm):
         return self.learn(*args, **kwargs)
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
+        try:
+            self._train(gradient_steps, batch_size)
+        except BaseException:
+            release(self)
+            raise
+
+    def _train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
         if not session.take_over():
             super().train(gradient_steps, batch_size)
@@ -68,7 +75,15 @@ class Learner(OffPolicyAlgorithm):
         for name, mean in means.items():
             self.logger.record(f"train/{name}", mean)
 
-    def collect_rollouts(
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        try:
+            return self._collect(*args, **kwargs)
+        except BaseException:
+            # Ctrl-C, or an error in a callback or the environment: the model is SB3's again, with all that it has learnt.
+            release(self)
+            raise
+
+    def _collect(
         self,
         env: VecEnv,
         callback: BaseCallback,

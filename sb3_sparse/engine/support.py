@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EventCallback
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
@@ -92,7 +92,12 @@ def look_through_references(callback: BaseCallback) -> bool:
     :param callback: The callbacks of a run.
     :return: Whether one of them may hold layers or tensors of the model, and look at them at any step
     """
-    return not all(_is_known(each) and type(each).__name__ != "ConvertCallback" for each in _callbacks(callback))
+    return any(_may_hold_layers(each) for each in _callbacks(callback))
+
+
+def _may_hold_layers(callback: BaseCallback) -> bool:
+    known = _is_known(callback) and not isinstance(callback, ConvertCallback)
+    return bool(getattr(callback, "holds_layers", not known))
 
 
 def _callbacks(callback: BaseCallback) -> Iterator[BaseCallback]:
