@@ -219,6 +219,8 @@ def unsupported(optimizer: Optimizer) -> str | None:
     if len(optimizer.param_groups) != 1:
         return "the optimizer has several groups of parameters"
     group = optimizer.param_groups[0]
+    if not all(parameter.requires_grad for parameter in group["params"]):
+        return "frozen parameters (requires_grad=False)"
     wrong = [name for name in ("amsgrad", "maximize", "capturable", "differentiable") if group.get(name)]
     if wrong:
         return f"the optimizer's setting {wrong[0]}"
