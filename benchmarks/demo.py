@@ -6,8 +6,8 @@ The same CPU time for a dense agent on stock SB3 and for a 90 % sparse one in th
 
 Both are SAC with SB3's defaults on HalfCheetah-v4. Each trains in a process of its own, on one thread, until it has used its
 CPU time. Then both are evaluated on the same episodes, compressed to 8 bits, and compared; their learning curves over CPU time
-go to a figure. One seed is a demonstration, not a result: ``benchmarks/throughput.py`` measures. Without a C++ compiler there is
-no engine, and the twins of ``benchmarks/twins.py`` train instead.
+go to a figure. One seed is a demonstration, not a result: ``benchmarks/throughput.py`` measures. Without a C++ compiler there
+is no engine, and the twins of ``benchmarks/twins.py`` train instead.
 """
 
 import argparse

@@ -101,11 +101,11 @@ def train(model, count, *, engine, batch_size=64):
 
 
 def expect_equal(a, b, bound=1e-5):
-    """Two states are equal up to rounding. A sum of a whole batch that is a single number may cancel to any accuracy."""
+    """Two states are equal up to rounding. The gradient of few weights may cancel over the batch, and then it rounds more."""
     assert a.keys() == b.keys()
     for name in a:
         distance = float((a[name] - b[name]).norm() / a[name].norm().clamp(min=1e-12))
-        assert distance < (bound if a[name].numel() > 4 else 10 * bound), name
+        assert distance < (bound if a[name].numel() > 100 else 10 * bound), name
 
 
 def expect_equal_updates(models, count=1, batch_size=64):
@@ -115,7 +115,7 @@ def expect_equal_updates(models, count=1, batch_size=64):
     ]
     assert logs[0].keys() == logs[1].keys()
     for key, value in logs[0].items():
-        assert logs[1][key] == pytest.approx(value, rel=1e-5), key
+        assert logs[1][key] == pytest.approx(value, rel=1e-5, abs=1e-5), key
     expect_equal(*map(state, models))
 
 
@@ -152,34 +152,40 @@ def test_several_environments(normalized):
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.8])
-@pytest.mark.parametrize("name", ["sac", "td3", "dqn", "tqc"])
-def test_many_updates_drift_as_sb3_does(name, sparsity):
-    """
-    Over 100 updates from one state the engine is no further from float64 than three times SB3 in float32 is.
-    """
+@pytest.mark.parametrize("name", ["sac", "td3", "dqn", "tqc", "qrdqn"])
+def test_many_updates_drift_as_sb3_does(name, sparsity, monkeypatch):
+    """Over 100 updates from one state the engine is no further from float64 than three times SB3 in float32 is."""
     reference, stock, engine = (build(name, sparsity=sparsity) for _ in range(3))
-    reference.policy.double()
-    for optimizer in find_optimizers(reference.policy):
-        optimizer.load_state_dict(optimizer.state_dict())
-    if getattr(reference, "log_ent_coef", None) is not None:
-        reference.log_ent_coef.data = reference.log_ent_coef.data.double()
-        reference.ent_coef_optimizer.load_state_dict(reference.ent_coef_optimizer.state_dict())
-    _sample_in_double(reference)
-    for model in (reference, stock):
-        train(model, 100, engine=False)
+    train(stock, 100, engine=False)
     train(engine, 100, engine=True)
+    _to_double(reference, monkeypatch)
+    train(reference, 100, engine=False)
     exact, rounded, ours = (_vector(model) for model in (reference, stock, engine))
-    assert (ours - exact).norm() <= 3.0 * (rounded - exact).norm() + 1e-6 * exact.norm()
+    assert (ours - exact).norm() <= 3.0 * (rounded - exact).norm() + 1e-7 * exact.norm()
 
 
-def _sample_in_double(model):
+def _to_double(model, monkeypatch):
+    """Let SB3 compute in float64, with the batches and the noise of float32."""
+    model.policy.double()
+    optimizers = find_optimizers(model.policy)
+    if getattr(model, "ent_coef_optimizer", None) is not None:
+        model.log_ent_coef.data = model.log_ent_coef.data.double()
+        optimizers.append(model.ent_coef_optimizer)
+    for optimizer in optimizers:
+        for moments in optimizer.state.values():
+            moments |= {key: value.double() for key, value in moments.items() if key != "step"}
     sample = model.replay_buffer.sample
 
     def sample_in_double(*args, **kwargs):
-        fields = sample(*args, **kwargs)._asdict()
-        return type(sample(1))(**{k: v.double() if v is not None and v.is_floating_point() else v for k, v in fields.items()})
+        batch = sample(*args, **kwargs)
+        return batch._replace(rewards=batch.rewards.double(), dones=batch.dones.double())
 
-    model.replay_buffer.sample = sample_in_double
+    def standard_normal(shape, dtype, device):
+        return th.normal(th.zeros(shape), th.ones(shape)).double()
+
+    monkeypatch.setattr(model.replay_buffer, "sample", sample_in_double)
+    monkeypatch.setattr("stable_baselines3.common.policies.preprocess_obs", lambda obs, *_, **__: obs.double())
+    monkeypatch.setattr("torch.distributions.normal._standard_normal", standard_normal)
 
 
 def _vector(model):

@@ -13,7 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from test_engine import expect_equal, state
+from tests.test_engine import expect_equal, state
 from torch import nn
 
 from sb3_sparse import (
@@ -87,19 +87,19 @@ class Truth(BaseCallback):
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(method):
     """The same weights at every step as on SB3, in the end the same places and types."""
-    stock, engine = make(), make()
-    keepers = []
-    for model, last in ((stock, []), (engine, [EngineCallback(strict=True)])):
-        keeper = Keeper()
+    models, keepers = [], []
+    for last in ([], [EngineCallback(strict=True)]):
+        # Making a model seeds the generators.
+        model, keeper = make(), Keeper()
+        models.append(model)
         model.learn(120, callback=[*METHODS[method](), Truth(), keeper, *last], log_interval=1000)
         keepers.append(keeper)
+    stock, engine = models
     assert type(engine) is SAC
     assert len(keepers[0].seen) == len(keepers[1].seen) == 120
-    # The networks have met about 80 batches of their own experience, which feels the rounding.
     for step, (a, b) in enumerate(zip(keepers[0].seen, keepers[1].seen, strict=True)):
         for x, y in zip(a, b, strict=True):
-            # A weight may be rewired to another place than on SB3 where two scores are equal up to rounding.
-            assert (x - y).abs().median() < 1e-3, step
+            assert (x - y).abs().max() < 1e-4, step
     assert state(stock).keys() == state(engine).keys()
     assert engine._n_updates == stock._n_updates
 

@@ -46,10 +46,13 @@ SelfLearner = TypeVar("SelfLearner", bound="Learner")
 class Learner(OffPolicyAlgorithm):
     """What is different in a model that trains in the engine."""
 
-    #: Pruned weights stay zero without anybody's help.
-    holds_masks: ClassVar[bool] = True
     _session: ClassVar[Session]
     _stock: ClassVar[type[OffPolicyAlgorithm]]
+
+    @property
+    def holds_masks(self) -> bool:
+        """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
+        return self._session.reason is None
 
     def learn(self: SelfLearner, *args: Any, **kwargs: Any) -> SelfLearner:
         # The callback that put the model here has not taken it back: training was interrupted.

@@ -36,7 +36,8 @@ def page() -> Page:
         question="How many environment steps per CPU second does training in the engine make, over stock SB3?",
         answer=(
             f"SAC on HalfCheetah trains {ratios['sac/dense']:.1f} times as fast with all weights,"
-            f" {ratios['sac/sparse/0.9']:.0f} times with a tenth of them, {ratios['sac/sparse/0.99']:.0f} times with a hundredth."
+            f" {ratios['sac/sparse/0.9']:.0f} times with a tenth of them, and {ratios['sac/sparse/0.99']:.0f} times with a"
+            " hundredth."
         ),
         tables=[
             "## Algorithms and sparsity",
@@ -69,7 +70,8 @@ def page() -> Page:
             ),
         },
         commands=[
-            "taskset -c 1 python benchmarks/throughput.py --json benchmarks/results/throughput.json --png benchmarks/results/throughput.png"
+            "taskset -c 1 python benchmarks/throughput.py --json benchmarks/results/throughput.json"
+            " --png benchmarks/results/throughput.png"
         ],
         files=["throughput"],
     )
