@@ -13,7 +13,6 @@ from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback,
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import FlattenExtractor
-from tests.test_engine import expect_equal, state
 from torch import nn
 
 from sb3_sparse import (
@@ -27,6 +26,7 @@ from sb3_sparse import (
 from sb3_sparse.engine import support
 from sb3_sparse.nn import MaskedLayer
 from sb3_sparse.runtime.backends.build import BuildError
+from tests.test_engine import expect_equal, state
 
 STATIC = {"saliency": "random", "targets": "mask"}
 #: By name: callbacks that change layers while the engine trains.
