@@ -134,6 +134,10 @@ class Learner(OffPolicyAlgorithm):
             callback.on_rollout_end()
         return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training)
 
+    def _on_step(self) -> None:
+        if not self._session.on_step():
+            super()._on_step()
+
     def predict(
         self,
         observation: np.ndarray | dict[str, np.ndarray],

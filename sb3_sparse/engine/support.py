@@ -16,7 +16,7 @@ from sb3_sparse.engine.kernels.library import load
 from sb3_sparse.engine.networks.parameters import unsupported
 from sb3_sparse.engine.updates import UPDATES, Update
 from sb3_sparse.engine.updates.chain import Unsupported
-from sb3_sparse.nn import MaskedLayer, find_optimizers, quantized_bits
+from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, quantized_bits
 from sb3_sparse.runtime.backends.build import BuildError
 
 if TYPE_CHECKING:
@@ -78,12 +78,13 @@ def why_not_now(model: BaseAlgorithm) -> str | None:
     """
     policy = model.__dict__["policy"]
     for module in policy.modules():
-        if module._forward_hooks or module._forward_pre_hooks:
-            return "hooks on a module's forward pass (such as targets='topk')"
+        # The engine keeps the rule of followers itself.
+        if module._forward_hooks or len(module._forward_pre_hooks) > (find_follower(module) is not None):
+            return "hooks on a module's forward pass"
         if isinstance(module, MaskedLayer) and module.listeners:
             return "gradients of pruned weights are recorded"
-    if quantized_bits(policy):
-        return "layers are trained with quantized weights"
+    if any(name.split(".")[0].endswith("_target") for name in quantized_bits(policy)):
+        return "a target network computes with quantized weights"
     return None
 
 

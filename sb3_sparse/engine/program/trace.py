@@ -153,6 +153,7 @@ class Trace(Recorder):
     def refresh(self, parameters: Sequence[Parameters]) -> None:
         """Append what is computed from the parameters whenever they change."""
         for weights in (weights for each in parameters for weights in each.weights):
+            self.instructions.append(Instruction(Op.FAKE_QUANTIZE, weights=weights, flat=weights.quantization))
             self.instructions.append(Instruction(Op.REFRESH, weights=weights))
 
     def keep(self, value: Value) -> None:
@@ -160,8 +161,12 @@ class Trace(Recorder):
         self.kept.append(value)
 
     def follow(self, parameters: Parameters, tau: float) -> None:
-        """Append the soft update of the parameters' target network (``polyak_update``)."""
+        """Append the soft update of the parameters' target network (``polyak_update``), and the pruning that it may need."""
         self._vectors(Op.POLYAK, parameters, ("target", "value"), x=(tau,))
+        self._vectors(Op.POLYAK_INDEXED, parameters, ("target", "value"), data=parameters.sources_address, x=(tau,))
+        for target in (weights.target for weights in parameters.weights):
+            if target is not None:
+                self.instructions.append(Instruction(Op.KEEP_LARGEST, weights=target, flat=target.pruning))
 
     def _vectors(
         self,
