@@ -20,7 +20,7 @@ ALLOWED = {
     "offline": {"nn", "sparsity"},
     "pixels": set(),
     "runtime": set(),
-    "engine": {"nn", "runtime"},
+    "engine": {"nn", "offline", "runtime"},
     "export": {"nn", "policies", "runtime", "state", "table", "version"},
     "agents": {"cost", "export", "offline", "pixels", "runtime", "state", "table"},
     "zoo": {"offline", "pixels", "sparsity"},

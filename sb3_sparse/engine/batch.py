@@ -1,15 +1,17 @@
 """
 The batch of an update: drawn as SB3 draws it, from the same random numbers, and read where it lies.
 
-A plain ``ReplayBuffer`` is read in place, row by row. Any other buffer, and any buffer under ``VecNormalize``, is asked for a
-sample.
+What it is drawn from has a class: :class:`ReplayBatch`, and :class:`~sb3_sparse.engine.dataset.DatasetBatch`. A plain
+``ReplayBuffer`` is read in place, row by row. Any other buffer, and any buffer under ``VecNormalize``, is asked for a sample.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch as th
 from stable_baselines3.common.buffers import ReplayBuffer
 
 from sb3_sparse.engine.program.source import TYPES, Array
@@ -20,7 +22,46 @@ if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 
 
-class Batch:
+class Batch(ABC):
+    """
+    A batch of transitions, as the equations of an update load it.
+
+    :param size: Number of transitions.
+    :param features: Components of an observation.
+    :param actions: Components of an action.
+    """
+
+    #: Generator of the update's noise; None for torch's global one.
+    generator: th.Generator | None = None
+
+    def __init__(self, size: int, *, features: int, actions: int) -> None:
+        self.size = size
+        self.observations = Array(features)
+        self.next_observations = Array(features)
+        self.actions = Array(actions)
+        self.rewards, self.dones = Array(1), Array(1)
+
+    def load_actions(self, trace: Trace) -> Value:
+        """The actions as the algorithm's networks take them."""
+        return trace.load(self.actions)
+
+    @abstractmethod
+    def targets(self, trace: Trace, next_values: Value) -> Value:
+        """
+        :param next_values: Values of the next states, of any number of features.
+        :return: ``rewards + (1 - dones) * discounts * next_values``
+        """
+
+    @abstractmethod
+    def draw(self, step: int) -> None:
+        """
+        Draw the batch.
+
+        :param step: Number of the gradient step in this call of ``train()``, from 0.
+        """
+
+
+class ReplayBatch(Batch):
     """
     A batch of transitions of a model's replay buffer.
 
@@ -29,15 +70,12 @@ class Batch:
     """
 
     def __init__(self, model: OffPolicyAlgorithm, size: int) -> None:
-        self._model = model
-        self.size = size
-        features = int(np.prod(model.observation_space.shape or (1,)))
         buffer = model.replay_buffer
         assert buffer is not None
-        self.observations = Array(features)
-        self.next_observations = Array(features)
-        self.actions = Array(buffer.action_dim)
-        self.rewards, self.dones, self.timeouts, self.discounts = (Array(1) for _ in range(4))
+        features = int(np.prod(model.observation_space.shape or (1,)))
+        super().__init__(size, features=features, actions=buffer.action_dim)
+        self._model = model
+        self.timeouts, self.discounts = Array(1), Array(1)
         plain = type(buffer) is ReplayBuffer and buffer.observations.dtype in TYPES
         self._in_place = plain and model._vec_normalize_env is None
         self._rows, self._next_rows = (np.zeros(size, dtype=np.int64) for _ in range(2))
@@ -46,14 +84,11 @@ class Batch:
         self._discount = model.gamma
 
     def targets(self, trace: Trace, next_values: Value) -> Value:
-        """
-        :param next_values: Values of the next states, of any number of features.
-        :return: ``rewards + (1 - dones) * discounts * next_values``, where the end by a time limit is not an end
-        """
+        # The end by a time limit is not an end.
         ends = trace.load(self.dones) * (1.0 - trace.load(self.timeouts))
         return trace.load(self.rewards) + (1.0 - ends) * trace.load(self.discounts) * next_values
 
-    def draw(self) -> None:
+    def draw(self, step: int) -> None:
         """Draw a batch, as ``replay_buffer.sample(size, env=model._vec_normalize_env)``."""
         if self._in_place:
             self._draw_in_place()

@@ -56,9 +56,9 @@ class EngineCallback(BaseCallback):
             raise ValueError(f"EngineCallback cannot be inside {type(self.parent).__name__}: put it into the list itself")
 
     def _on_training_start(self) -> None:
-        release(self.model)  # type: ignore[arg-type]
+        release(self.model)
         try:
-            session = Session(self.model, find_update(self.model))  # type: ignore[arg-type]
+            session = Session(self.model, find_update(self.model))
         except Unsupported as error:
             self.reason = str(error)
             if self.strict:
@@ -66,7 +66,7 @@ class EngineCallback(BaseCallback):
             warnings.warn(f"SB3 trains this model, because the engine cannot: {error}", stacklevel=2)
             return
         self.reason = None
-        engage(self.model, session)  # type: ignore[arg-type]
+        engage(self.model, session)
         if self.verbose > 0:
             print("EngineCallback: training in the engine")
 
@@ -76,4 +76,4 @@ class EngineCallback(BaseCallback):
     def _on_training_end(self) -> None:
         # rl-zoo3 calls this twice, and also when training has failed to start.
         if getattr(self, "model", None) is not None:
-            release(self.model)  # type: ignore[arg-type]
+            release(self.model)

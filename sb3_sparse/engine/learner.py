@@ -1,17 +1,12 @@
-"""
-A model that trains in the engine.
-
-For as long as it does, a model has a class of its own, a subclass of its SB3 class with the same name. Nothing is stored on
-the model. The attributes that hold parameters are properties of that class: whoever asks for ``model.policy`` or
-``model.actor`` gets SB3's own object, with the true weights.
-"""
+"""A model goes into the engine; and how an off-policy algorithm trains and explores there."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
@@ -19,52 +14,24 @@ from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, Trai
 from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
+from sb3_sparse.engine.engaged import Engaged, put_between, release
+from sb3_sparse.engine.offline import OfflineLearner
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import look_through_references
+from sb3_sparse.offline import OfflineAlgorithm
 
 if TYPE_CHECKING:
     from stable_baselines3.common.buffers import ReplayBuffer
 
-#: Attributes that hold parameters, or optimizers, of any algorithm.
-SHARED = (
-    "policy",
-    "actor",
-    "actor_target",
-    "critic",
-    "critic_target",
-    "q_net",
-    "q_net_target",
-    "quantile_net",
-    "quantile_net_target",
-    "log_ent_coef",
-    "ent_coef_optimizer",
-)
-
-SelfLearner = TypeVar("SelfLearner", bound="Learner")
+__all__ = ["engage", "release"]
 
 
-class Learner(OffPolicyAlgorithm):
-    """What is different in a model that trains in the engine."""
-
-    _session: ClassVar[Session]
-    _stock: ClassVar[type[OffPolicyAlgorithm]]
-
-    @property
-    def holds_masks(self) -> bool:
-        """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
-        return self._session.reason is None
-
-    def learn(self: SelfLearner, *args: Any, **kwargs: Any) -> SelfLearner:
-        # The callback that put the model here has not taken it back: training was interrupted.
-        release(self)
-        return self.learn(*args, **kwargs)
+class Learner(Engaged, OffPolicyAlgorithm):
+    """What is different in an off-policy algorithm that trains in the engine."""
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
-        try:
+        with self._released_on_error():
             self._train(gradient_steps, batch_size)
-        except BaseException:
-            release(self)
-            raise
 
     def _train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
@@ -79,12 +46,8 @@ class Learner(OffPolicyAlgorithm):
             self.logger.record(f"train/{name}", mean)
 
     def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
-        try:
+        with self._released_on_error():
             return self._collect(*args, **kwargs)
-        except BaseException:
-            # Ctrl-C, or an error in a callback or the environment: the model is SB3's again, with all that it has learnt.
-            release(self)
-            raise
 
     def _collect(
         self,
@@ -175,38 +138,11 @@ class Learner(OffPolicyAlgorithm):
         return policy.unscale_action(scaled_action), scaled_action
 
 
-def _shared(name: str) -> property:
-    def get(self: Learner) -> Any:
-        self._session.look()
-        return self.__dict__[name]
-
-    def set_(self: Learner, value: Any) -> None:
-        release(self)
-        setattr(self, name, value)
-
-    return property(get, set_)
-
-
-def engage(model: OffPolicyAlgorithm, session: Session) -> None:
+def engage(model: BaseAlgorithm, session: Session) -> None:
     """
     Let a model train in the engine.
 
     :param model: The model.
     :param session: The engine's work on it.
     """
-    stock = type(model)
-    members: dict[str, Any] = {name: _shared(name) for name in SHARED if name in model.__dict__}
-    members |= {"_session": session, "_stock": stock, "__module__": stock.__module__, "__qualname__": stock.__qualname__}
-    model.__class__ = type(stock.__name__, (Learner, stock), members)
-
-
-def release(model: OffPolicyAlgorithm) -> None:
-    """
-    Let a model train on SB3 again, with the weights that it has now.
-
-    :param model: The model; nothing happens if it does not train in the engine.
-    """
-    if isinstance(model, Learner):
-        model._session.look()
-        stock: type[Any] = model._stock
-        model.__class__ = stock
+    put_between(model, session, OfflineLearner if isinstance(model, OfflineAlgorithm) else Learner)

@@ -16,7 +16,7 @@ from sb3_sparse.engine.support import why_not_now
 from sb3_sparse.engine.updates import Update
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 
 class Session:
@@ -25,7 +25,7 @@ class Session:
     :param update: Its update, not laid out yet.
     """
 
-    def __init__(self, model: OffPolicyAlgorithm, update: Update) -> None:
+    def __init__(self, model: BaseAlgorithm, update: Update) -> None:
         self.model = model
         self.update = update
         self._laid_out = False

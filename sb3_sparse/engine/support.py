@@ -45,7 +45,7 @@ def find_update(model: BaseAlgorithm) -> Update:
     except BuildError as error:
         raise Unsupported(f"its kernels cannot be compiled here: {error}") from error
     try:
-        return kind(model)  # type: ignore[arg-type]
+        return kind(model)
     except ValueError as error:
         raise Unsupported(str(error)) from error
 

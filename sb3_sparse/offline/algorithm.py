@@ -7,6 +7,7 @@ Pruning and logging use the same losses, so an algorithm consists of a policy an
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from inspect import isabstract
 from typing import Any, ClassVar
 
 import numpy as np
@@ -183,7 +184,8 @@ class OfflineAlgorithm(UpdateLoop):
         space = self.dataset.action_space
         if not isinstance(space, self.action_spaces):
             kinds = " or ".join(kind.__name__ for kind in self.action_spaces)
-            fitting = [cls.__name__ for cls in OfflineAlgorithm.__subclasses__() if isinstance(space, cls.action_spaces)]
+            algorithms = [cls for cls in OfflineAlgorithm.__subclasses__() if not isabstract(cls)]
+            fitting = [cls.__name__ for cls in algorithms if isinstance(space, cls.action_spaces)]
             instead = f"use {' or '.join(fitting)}" if fitting else "no offline algorithm takes these"
             raise ValueError(f"{type(self).__name__} takes {kinds} actions, and the dataset has {space}: {instead}")
         return self.dataset

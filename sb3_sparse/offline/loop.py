@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import MaybeCallback
 
 from sb3_sparse.offline.update import LossMeans
@@ -74,16 +75,28 @@ class UpdateLoop(BaseAlgorithm):
         while self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             self.train(gradient_steps=1, batch_size=self.batch_size)
-            callback.on_rollout_start()
-            self.num_timesteps += 1
-            callback.update_locals(locals())
-            if not callback.on_step():
+            if not self._tell(callback, locals()):
                 break
-            callback.on_rollout_end()
             if log_interval is not None and self.num_timesteps % log_interval == 0:
                 self.dump_logs()
         callback.on_training_end()
         return self
+
+    def _tell(self, callback: BaseCallback, variables: dict[str, Any]) -> bool:
+        """
+        Tell the callbacks of an update, and count it.
+
+        :param callback: The callbacks.
+        :param variables: The local variables of :meth:`learn`.
+        :return: Whether to go on
+        """
+        callback.on_rollout_start()
+        self.num_timesteps += 1
+        callback.update_locals(variables)
+        if not callback.on_step():
+            return False
+        callback.on_rollout_end()
+        return True
 
     def dump_logs(self) -> None:
         """Write the mean losses since the last entry to the log."""

@@ -7,16 +7,17 @@ from sb3_sparse.offline.networks import Network
 from sb3_sparse.sparsity import Loss
 
 
-def update_generator(seed: int, number: int) -> Generator:
+def update_generator(seed: int, number: int, generator: Generator | None = None) -> Generator:
     """
     A generator that depends on nothing but its arguments, so that a resumed run samples the same as an uninterrupted one.
 
     :param seed: Seed of the run.
     :param number: Number of the update.
-    :return: A CPU generator for this update
+    :param generator: A CPU generator to seed; None makes a new one.
+    :return: The generator for this update
     """
     # Torch uses 32 bits of a seed; as the factor is odd, no two of 2**32 updates have the same seed.
-    return Generator().manual_seed((seed + number * 2_654_435_761) % 2**32)
+    return (Generator() if generator is None else generator).manual_seed((seed + number * 2_654_435_761) % 2**32)
 
 
 def take_step(network: Network, loss: Loss) -> Tensor:
@@ -39,9 +40,9 @@ class LossMeans:
     """Means of the losses between two entries of the log, summed up on the device."""
 
     def __init__(self) -> None:
-        self._losses = dict[str, tuple[Tensor, int]]()
+        self._losses = dict[str, tuple[Tensor | float, int]]()
 
-    def add(self, name: str, loss: Tensor) -> None:
+    def add(self, name: str, loss: Tensor | float) -> None:
         """
         :param name: Name of a network.
         :param loss: Its loss in one update.

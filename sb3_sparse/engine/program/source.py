@@ -56,19 +56,21 @@ class Array:
 
 class Noise(Array):
     """
-    Numbers from a normal distribution, drawn from torch's generator as SB3 draws them.
+    Numbers from a normal distribution, drawn from a generator of torch as SB3 draws them.
 
     :param size: Number of samples.
     :param columns: Numbers of each.
     :param std: Standard deviation.
+    :param generator: The generator; None for torch's global one.
     """
 
-    def __init__(self, size: int, columns: int, std: float) -> None:
+    def __init__(self, size: int, columns: int, std: float, generator: th.Generator | None = None) -> None:
         super().__init__(columns)
         self._std = std
+        self._generator = generator
         self._tensor = th.empty(size, columns)
         self.set(self._tensor.numpy())
 
     def draw(self) -> None:
         """Draw all numbers anew."""
-        self._tensor.normal_(0.0, self._std)
+        self._tensor.normal_(0.0, self._std, generator=self._generator)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch as th
 
 from sb3_sparse.engine.kernels.structs import Op
 from sb3_sparse.engine.program.source import Array, Noise
@@ -33,11 +34,13 @@ class Trace(Recorder):
     The instructions in the order of their execution, and the nodes that a backward pass follows.
 
     :param batch_size: Number of samples.
+    :param generator: Generator of the noise; None for torch's global one.
     :ivar share: The share of each sample in a mean over the batch; 0 for the lanes that only fill the last panel.
     :ivar statistics: Values whose mean over the batch is logged, by name.
     """
 
     batch_size: int
+    generator: th.Generator | None = None
     instructions: list[Instruction] = field(default_factory=list)
     noises: list[Noise] = field(default_factory=list)
     nodes: dict[Value, Node] = field(default_factory=dict)
@@ -84,7 +87,7 @@ class Trace(Recorder):
 
     def noise(self, columns: int, std: float = 1.0) -> Value:
         """Normal numbers. The noises of a program are drawn in the order of these calls, whenever it runs."""
-        self.noises.append(Noise(self.batch_size, columns, std))
+        self.noises.append(Noise(self.batch_size, columns, std, self.generator))
         return self.load(self.noises[-1])
 
     def rows(self, vector: Vector) -> Value:

@@ -69,6 +69,10 @@ class Value:
             raise ValueError(f"{rows} is no range of {self.features} features")
         return self.trace.record(Node(Value(self.trace, stop - start, self.single, (self, start)), (self,)))
 
+    def detach(self) -> Value:
+        """The same numbers as a constant: no gradient flows through it."""
+        return self.trace.record(Node(Value(self.trace, self.features, self.single, (self, 0)), ()))
+
     def affine(self, factor: float, summand: float) -> Value:
         """``factor * self + summand``"""
         return self.trace.unary(Op.AFFINE, self, factor, summand)
@@ -104,6 +108,14 @@ class Value:
     def max(self, other: Value) -> Value:
         """The larger of two values. Where they are equal the gradient goes to the first."""
         return self.trace.binary(Op.MAX, self, other)
+
+    def less(self, other: Value) -> Value:
+        """1 where it is less than the other value, 0 elsewhere."""
+        return self.trace.binary(Op.LESS, self, other)
+
+    def where(self, other: Value, condition: Value) -> Value:
+        """This value where the condition is not 0, and the other one elsewhere."""
+        return self.trace.emit(Op.SELECT, self.features, a=condition, b=self, c=other)
 
     def sum(self) -> Value:
         """The sum over the features."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from torch.optim import Optimizer
 
-from sb3_sparse.engine.batch import Batch
+from sb3_sparse.engine.batch import Batch, ReplayBatch
 from sb3_sparse.engine.networks.parameters import Parameters
 from sb3_sparse.engine.program.build import Program
 from sb3_sparse.engine.program.source import Array
@@ -23,12 +23,12 @@ from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Value
 
 if TYPE_CHECKING:
-    from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.base_class import BaseAlgorithm
 
 
 class Update(ABC):
     """
-    The gradient step of an off-policy algorithm.
+    The gradient step of an algorithm.
 
     A subclass finds its networks in ``__init__``, which ends in :meth:`_own`.
 
@@ -42,7 +42,7 @@ class Update(ABC):
     constants: ClassVar[tuple[str, ...]] = ()
     parameters: list[Parameters]
 
-    def __init__(self, model: OffPolicyAlgorithm) -> None:
+    def __init__(self, model: BaseAlgorithm) -> None:
         #: Which attributes it has depends on the algorithm.
         self.model: Any = model
         self._programs: dict[Hashable, Program] = {}
@@ -59,14 +59,19 @@ class Update(ABC):
         :param variant: What :meth:`_variant` has returned for this step.
         """
 
-    @abstractmethod
+    def _make_batch(self, size: int) -> Batch:
+        return ReplayBatch(self.model, size)
+
     def _action(self, trace: Trace, observations: Value, deterministic: bool) -> Value:
         """
+        Write down the policy, of an algorithm that explores.
+
         :param trace: Where to write it.
         :param observations: Observations.
         :param deterministic: Whether to leave out the noise.
         :return: Actions, as the policy's network gives them
         """
+        raise NotImplementedError(f"{type(self).__name__} has no policy to explore with")
 
     def _variant(self, step: int) -> Hashable:
         """
@@ -131,7 +136,7 @@ class Update(ABC):
         :return: Means of the logged values over the steps that have them
         """
         if self._batch is None or self._batch.size != batch_size:
-            self._batch = Batch(self.model, batch_size)
+            self._batch = self._make_batch(batch_size)
             self._programs.clear()
         for parameters in self.parameters:
             parameters.read_learning_rate()
@@ -141,11 +146,11 @@ class Update(ABC):
             key = variant, *(getattr(self.model, name) for name in self.constants)
             program = self._programs.get(key)
             if program is None:
-                trace = Trace(batch_size)
+                trace = Trace(batch_size, self._batch.generator)
                 self._equations(trace, self._batch, variant)
                 program = self._programs[key] = Program(trace)
                 self._refresh()
-            self._batch.draw()
+            self._batch.draw(step)
             for name, value in program.run().items():
                 values[name].append(value)
         return {name: sum(column) / len(column) for name, column in values.items()}

@@ -21,6 +21,13 @@ from sb3_sparse.engine.updates.base import Update
 from sb3_sparse.engine.updates.chain import Chain
 
 
+def huber(estimate: Value, targets: Value) -> Value:
+    """Huber's loss, ``F.smooth_l1_loss``: d^2 / 2 up to a distance d of 1, d - 1/2 beyond."""
+    distance = (estimate - targets).abs()
+    near = distance.clamp(0.0, 1.0)
+    return near.square() * 0.5 + (distance - near)
+
+
 class DQNUpdate(Update):
     """
     A gradient step of DQN. The target network follows after environment steps.
@@ -76,7 +83,4 @@ class DQNUpdate(Update):
         value = self._network(trace.load(batch.next_observations), target=True).largest()
         targets = batch.targets(trace, value)
         estimate = self._network(trace.load(batch.observations)).take(trace.load(batch.actions), self._actions)
-        # Huber's loss: d^2 / 2 up to |d| = 1, |d| - 1/2 beyond.
-        distance = (estimate - targets).abs()
-        near = distance.clamp(0.0, 1.0)
-        return near.square() * 0.5 + (distance - near)
+        return huber(estimate, targets)

@@ -50,13 +50,19 @@ class BatchSampler:
                 "new model"
             )
         _check_spaces(dataset)
-        self._scale = _find_scale(dataset.action_space)
+        #: Factor and shift that bring the actions of a Box to [-1, 1]; None where nothing is to do.
+        self.scale = _find_scale(dataset.action_space)
         self._preprocess = Preprocessor(dataset, env, device)
 
     @property
     def normalizes(self) -> bool:
         """Whether the environment has a ``VecNormalize``."""
         return self._preprocess.normalizes
+
+    @property
+    def keeps_observations(self) -> bool:
+        """Whether the model sees observations as the dataset holds them."""
+        return not self._preprocess.changes
 
     def sample(self, batch_size: int, generator: th.Generator | None) -> OfflineBatch:
         """
@@ -66,8 +72,8 @@ class BatchSampler:
         """
         batch = self.dataset.sample(batch_size, generator)
         actions = batch.actions.flatten(1)
-        if self._scale is not None:
-            factor, shift = self._scale
+        if self.scale is not None:
+            factor, shift = self.scale
             actions = actions * factor - shift
         device = self._device
         return OfflineBatch(

@@ -170,6 +170,11 @@ class OfflineDataset:
         return len(self._index)
 
     @property
+    def arrays(self) -> Arrays:
+        """The arrays, to be read in place."""
+        return self._arrays
+
+    @property
     def n_episodes(self) -> int:
         """Number of episodes, truncated ones included."""
         return len(self._arrays.ends)
@@ -188,9 +193,18 @@ class OfflineDataset:
         :return: The transitions
         :raises ValueError: if the number is less than 1
         """
+        return self._take(self.draw(batch_size, generator))
+
+    def draw(self, batch_size: int, generator: Generator | None = None) -> Tensor:
+        """
+        :param batch_size: Number of transitions.
+        :param generator: CPU generator; None takes torch's global one.
+        :return: The indices of the transitions that :meth:`sample` takes
+        :raises ValueError: if the number is less than 1
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        return self._take(th.randint(len(self._index), (batch_size,), generator=generator))
+        return th.randint(len(self._index), (batch_size,), generator=generator)
 
     def batch(self, indices: ArrayLike | Tensor) -> OfflineBatch:
         """

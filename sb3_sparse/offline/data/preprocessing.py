@@ -58,12 +58,17 @@ class Preprocessor:
         """Whether the environment has a ``VecNormalize``."""
         return self._normalize is not None
 
+    @property
+    def changes(self) -> bool:
+        """Whether a wrapper of the environment changes observations."""
+        return self._transpose is not None or self._normalize is not None
+
     def __call__(self, observations: Observations) -> Observations:
         """
         :param observations: As the dataset holds them, ``[n, ...]``, or a dict of them.
         :return: The same on the model's device, images with the channels first, and normalized
         """
-        if self._transpose is not None or self._normalize is not None:
+        if self.changes:
             prepared = self._transposed(observations)
             if self._normalize is not None:
                 prepared = self._normalize.normalize_obs(prepared)

@@ -1,0 +1,98 @@
+"""
+A model that trains in the engine: what holds for every algorithm.
+
+For as long as it does, a model has a class of its own, a subclass of its class with the same name. Nothing is stored on the
+model. The attributes that hold parameters are properties of that class: whoever asks for ``model.policy`` or ``model.actor``
+gets the model's own object, with the true weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar, TypeVar
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from sb3_sparse.engine.session import Session
+
+#: Attributes that hold parameters, or optimizers, of any algorithm.
+SHARED = (
+    "policy",
+    "actor",
+    "actor_target",
+    "critic",
+    "critic_target",
+    "q_net",
+    "q_net_target",
+    "quantile_net",
+    "quantile_net_target",
+    "log_ent_coef",
+    "ent_coef_optimizer",
+)
+
+SelfEngaged = TypeVar("SelfEngaged", bound="Engaged")
+
+
+class Engaged(BaseAlgorithm):
+    """What is different in any model that trains in the engine."""
+
+    _session: ClassVar[Session]
+    _stock: ClassVar[type[BaseAlgorithm]]
+
+    @property
+    def holds_masks(self) -> bool:
+        """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
+        return self._session.reason is None
+
+    def learn(self: SelfEngaged, *args: Any, **kwargs: Any) -> SelfEngaged:
+        # The callback that put the model here has not taken it back: training was interrupted.
+        release(self)
+        return self.learn(*args, **kwargs)
+
+    @contextmanager
+    def _released_on_error(self) -> Iterator[None]:
+        """After Ctrl-C, or an error of a callback or the environment, the model is SB3's again, with all it has learnt."""
+        try:
+            yield
+        except BaseException:
+            release(self)
+            raise
+
+
+def _shared(name: str) -> property:
+    def get(self: Engaged) -> Any:
+        self._session.look()
+        return self.__dict__[name]
+
+    def set_(self: Engaged, value: Any) -> None:
+        release(self)
+        setattr(self, name, value)
+
+    return property(get, set_)
+
+
+def put_between(model: BaseAlgorithm, session: Session, kind: type[Engaged]) -> None:
+    """
+    Give a model the class in which it trains in the engine.
+
+    :param model: The model.
+    :param session: The engine's work on it.
+    :param kind: What is different in a model of its kind.
+    """
+    stock = type(model)
+    members: dict[str, Any] = {name: _shared(name) for name in SHARED if name in model.__dict__}
+    members |= {"_session": session, "_stock": stock, "__module__": stock.__module__, "__qualname__": stock.__qualname__}
+    model.__class__ = type(stock.__name__, (kind, stock), members)
+
+
+def release(model: BaseAlgorithm) -> None:
+    """
+    Let a model train on torch again, with the weights that it has now.
+
+    :param model: The model; nothing happens if it does not train in the engine.
+    """
+    if isinstance(model, Engaged):
+        model._session.look()
+        stock: type[Any] = model._stock
+        model.__class__ = stock
