@@ -5,7 +5,8 @@ Does training in the engine learn what training on SB3 learns? Return over steps
 
 SAC and TD3 on Pendulum-v1, dense and at 90 % (random masks by ERK in all networks, from the first step). Each agent is trained
 once on SB3 and once in the engine, from the same seeds, and evaluated on the same episodes at equal steps. The two start from the
-same random numbers, and drift apart by rounding. Finished agents are kept in the folder: a second call trains what is missing.
+same random numbers, and drift apart by rounding. Finished agents are kept in the folder: a second call trains what is
+missing.
 """
 
 import argparse
