@@ -497,6 +497,14 @@ def test_polyak_of_another_layout(isa, tau):
     assert not target.any()
 
 
+def test_outside(isa):
+    a, count = np.float32(np.random.default_rng(17).random(90) < 0.5), np.float32([1.0])
+    index = np.flatnonzero(np.arange(90) % 3).astype(np.int32)
+    given = {"n": 90, "k": 64, "dst": vector(count), "a": vector(a), "data": np.append(index, np.full(4, -1, np.int32))}
+    assert not run(isa, instruction(Op.OUTSIDE, **given))
+    assert count[0] == 1 + np.count_nonzero(a[::3])
+
+
 @pytest.mark.parametrize("ties", [False, True])
 def test_keep_largest(isa, ties):
     """Exactly what the hooks of a target network do, again and again, and with weights that appear and go."""

@@ -139,6 +139,8 @@ class Op(IntEnum):
     KEEP_LARGEST = 55
     #: ``dst = round(a / scale) * scale``, ``scale = max|a| / k``, n floats, a multiple of 16.
     FAKE_QUANTIZE = 56
+    #: ``dst[0]`` += how many of the n floats ``a`` are not zero, without those that the k indices in ``data`` name.
+    OUTSIDE = 57
 
 
 #: Instructions that run once for each panel.
