@@ -2,8 +2,8 @@
 A rule for target networks that a mask cannot express: a layer keeps its largest weights, as many as its online twin has
 nonzero ones; among equal magnitudes the lower index stays.
 
-SB3 updates target networks in the middle of ``train()``. So a layer obeys the rule whenever somebody uses it or saves it: hooks
-prune it just before. They stay with the layer, like a mask.
+SB3 updates target networks in the middle of ``train()``. So a layer obeys the rule whenever somebody uses it or saves it:
+hooks prune it just before. They stay with the layer, like a mask.
 """
 
 from abc import ABC, abstractmethod

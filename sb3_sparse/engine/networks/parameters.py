@@ -138,6 +138,7 @@ class Parameters:
             start = stop
         #: Values and targets; moments.
         self._weights = Copies([*self._places("value"), *self._places("target")])
+        self._target = Copies(place for place in self._places("target") if place.size < place.tensor.numel())
         self._moments: Copies | None = None
         self._moment_tensors: list[int] = []
 
@@ -153,7 +154,7 @@ class Parameters:
     @property
     def changed(self) -> bool:
         """Whether the vectors no longer fit: a mask has changed, or somebody has given the target network other weights."""
-        return any(weights.changed for weights in self.weights)
+        return any(weights.changed for weights in self.weights) or self._target.miss()
 
     def read_learning_rate(self) -> None:
         """Take over the optimizer's learning rate, which may follow a schedule."""

@@ -60,7 +60,7 @@ class Weights:
 
     @property
     def changed(self) -> bool:
-        """Whether the mask or the number of bits has changed since the structure was set, or the target no longer fits."""
+        """Whether the mask, the number of bits or the target's rule has changed since the structure was set."""
         return self._look() != self._seen or (self.target is not None and self.target.changed)
 
     def _look(self) -> Hashable:
@@ -135,10 +135,6 @@ class Target(Weights):
     def keeps_largest(self) -> bool:
         """Whether it is pruned after each soft update."""
         return _mask(self.online.layer) is not None and self.follower is not None
-
-    @property
-    def changed(self) -> bool:
-        return self._look() != self._seen or not self.structure.holds(self.layer.weight.detach().numpy())
 
     def _look(self) -> Hashable:
         return self.keeps_largest, _bits(self.layer)

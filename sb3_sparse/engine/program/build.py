@@ -78,13 +78,6 @@ class Program:
             value = getattr(instruction, name)
             if value is not None:
                 setattr(encoded, name, self._memory.operand(value, broadcast=value.features == 1 and instruction.n > 1))
-        if instruction.parameters is not None:
-            own = "target" in instruction.vectors
-            encoded.n = instruction.parameters.target_size if own else instruction.parameters.size
-            for name, vector in zip(("dst", "a", "b", "c"), instruction.vectors, strict=False):
-                if vector:
-                    address = instruction.parameters.address(vector)
-                    setattr(encoded, name, Operand(address, 0, 0))
         if instruction.flat is not None:
             flat = instruction.flat()
             encoded.n, encoded.k, encoded.data = flat.n, flat.k, flat.data

@@ -17,6 +17,7 @@ import numpy as np
 import torch as th
 
 from sb3_sparse.engine.kernels.structs import Op
+from sb3_sparse.engine.networks.memory import Flat
 from sb3_sparse.engine.program.source import Array, Noise
 from sb3_sparse.engine.program.value import Instruction, Node, Recorder, Value
 
@@ -180,5 +181,8 @@ class Trace(Recorder):
         data: Callable[[], int] | None = None,
         x: Iterable[float] = (),
     ) -> None:
-        instruction = Instruction(op, x=tuple(map(float, x)), data=data, parameters=parameters, vectors=names)
-        self.instructions.append(instruction)
+        def flat() -> Flat:
+            operands = {o: parameters.address(name) for o, name in zip(("dst", "a", "b", "c"), names, strict=False) if name}
+            return Flat(operands, parameters.target_size if "target" in names else parameters.size)
+
+        self.instructions.append(Instruction(op, x=tuple(map(float, x)), data=data, parameters=parameters, flat=flat))

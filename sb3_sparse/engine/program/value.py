@@ -176,8 +176,8 @@ class Instruction:
     The addresses of arrays are asked for when the program is built, because arrays move when weights are pruned or grown.
 
     :param op: The operation.
-    :param flat: Ranges of flat arrays to work on.
-    :param vectors: In place of ``dst``, ``a``, ``b``, ``c``: the flat arrays to work on, by name.
+    :param parameters: What it works on as a whole, or none.
+    :param flat: In place of ``dst``, ``a``, ``b``, ``c``: ranges of flat arrays.
     """
 
     op: Op
@@ -192,7 +192,6 @@ class Instruction:
     weights: Weights | None = None
     data: Callable[[], int] | None = None
     parameters: Parameters | None = None
-    vectors: tuple[str, ...] = ()
     flat: Callable[[], Flat] | None = None
 
     def values(self) -> list[Value]:

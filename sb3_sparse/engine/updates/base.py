@@ -161,6 +161,7 @@ class Update(ABC):
 
     def on_step(self) -> None:
         """What the algorithm's ``_on_step()`` does when target networks are due."""
+        raise NotImplementedError(f"{type(self).__name__} is never due")
 
     def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         """

@@ -120,6 +120,19 @@ KERNEL void count_differences(int n, float *count, const float *there, const flo
     *count += (float)differ;
 }
 
+KERNEL int count_nonzero(int n, const float *a) {
+    int count = 0;
+    for (int i = 0; i < n; i++) count += a[i] != 0.0f;
+    return count;
+}
+
+/* Adds the number of values that are not zero and that no index names. */
+KERNEL void count_outside(int n, float *count, const float *a, int k, const int32_t *index) {
+    int inside = 0;
+    for (int i = 0; i < k; i++) inside += index[i] >= 0 && a[index[i]] != 0.0f;
+    *count += (float)(count_nonzero(n, a) - inside);
+}
+
 KERNEL void square_sum(int n, const float *a, double *data, bool add) {
     double sum[8] = {};
     int i = 0;

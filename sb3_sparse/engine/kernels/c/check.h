@@ -31,6 +31,7 @@ INLINE int uses(Op op) {
     case Op::POLYAK_INDEXED: return BATCH | DST | A | DATA;
     case Op::KEEP_LARGEST: return BATCH | DST | A | B | DATA;
     case Op::FAKE_QUANTIZE: return BATCH | DST | A | K;
+    case Op::OUTSIDE: return BATCH | DST | A | DATA;
     case Op::REFRESH: return BATCH | LAYER;
     case Op::SQUARE_SUM: return BATCH | A | DATA;
     case Op::CLIP: return BATCH | DST | DATA;
@@ -98,7 +99,8 @@ INLINE bool is_valid(const Instruction &i) {
     const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP || op == Op::MASK ||
                       op == Op::POLYAK_INDEXED || op == Op::KEEP_LARGEST || op == Op::FAKE_QUANTIZE;
     /* Tensors of the model, which lie anywhere. */
-    const bool anywhere = op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER;
+    const bool anywhere =
+        op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER || op == Op::OUTSIDE;
     const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
     for (int j = 0; j < 4; j++)
         if ((use & (DST << j)) &&

@@ -118,5 +118,6 @@ enum class Op : int32_t {
     POLYAK_INDEXED,
     KEEP_LARGEST,
     FAKE_QUANTIZE,
+    OUTSIDE,
     END
 };

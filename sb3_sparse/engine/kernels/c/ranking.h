@@ -2,13 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "vector.h"
-
-KERNEL int count_nonzero(int n, const float *a) {
-    int count = 0;
-    for (int i = 0; i < n; i++) count += a[i] != 0.0f;
-    return count;
-}
+#include "batch.h"
 
 /* The magnitude of this rank among those that are not zero, counted from 1, if it is above low and at most high; else -1. */
 KERNEL float ranked(int n, const float *weights, int zeros, int rank, float low, float high, float *candidates) {
