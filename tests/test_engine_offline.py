@@ -1,17 +1,22 @@
 """The engine on offline algorithms: it computes what they compute without it, and everybody who looks at the model sees it."""
 
 import pytest
+import torch as th
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
+from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sparse import EngineCallback, OneShotPruningCallback
+from sb3_sparse import EngineCallback, GradualPruningCallback, OneShotPruningCallback, RewiringCallback
 from sb3_sparse.engine.learner import engage, release
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import find_update
 from sb3_sparse.engine.updates import UPDATES
 from sb3_sparse.offline import ALGORITHMS
-from tests.invariants import check, check_targets
-from tests.offline import CASES
+from sb3_sparse.offline.spaces_env import make_spaces_env
+from tests.invariants import check, check_targets, masked
+from tests.offline import CASES, make_data
 from tests.test_engine import distance, state
+from tests.test_offline import expect_same
 
 SPARSITIES = [0.0, 0.8]
 
@@ -71,3 +76,97 @@ def test_a_run_equals_torch(name, sparsity):
     check_targets(engine)
     deviation, where = distance(*map(state, (plain, engine)))
     assert deviation < 1e-3, where
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_normalized_observations(name):
+    """Where a wrapper changes observations, the minibatch is sampled and not read in place."""
+    models = []
+    for engine in (False, True):
+        data = make_data(action_space=CASES[name].action_space)
+        env = VecNormalize(make_spaces_env(data.observation_space, data.action_space), norm_reward=False)
+        models.append(build(name, dataset=data, env=env))
+        train(models[-1], 1, engine=engine)
+    deviation, where = distance(*map(state, models))
+    assert deviation < 1e-5, where
+
+
+def test_another_dataset():
+    """The engine trains on the dataset that the model has now, and goes by the numbers that it has now."""
+    models = [build("bcq") for _ in range(2)]
+    for model, callback in zip(models, ([], [EngineCallback(strict=True)]), strict=True):
+        model.learn(3, callback=callback, reset_num_timesteps=False)
+        model.dataset = make_data(count=90, seed=1)
+        model.gamma, model.n_target_actions, model.policy_delay = 0.9, 3, 2
+        model.learn(3, callback=callback, reset_num_timesteps=False)
+    deviation, where = distance(*map(state, models))
+    assert deviation < 1e-4, where
+
+
+class Look(BaseCallback):
+    """Holds layers of the model, and looks at them after every update."""
+
+    def _on_training_start(self):
+        self.layers = dict(masked(self.model))
+        self.sums = set()
+
+    def _on_step(self):
+        self.sums.add(sum(float(layer.weight.detach().double().sum()) for layer in self.layers.values()))
+        assert not any(layer.weight.detach().masked_fill(layer.mask, 0.0).any() for layer in self.layers.values())
+        return True
+
+    def _on_training_end(self):
+        # Nobody has shown it the same weights twice.
+        assert len(self.sums) == self.n_calls or not self.layers
+
+
+class Halve(BaseCallback):
+    """Changes a weight in the middle of a run."""
+
+    def _on_training_start(self):
+        self.weight = next(self.model.policy.parameters())
+
+    def _on_step(self):
+        if self.n_calls == 5:
+            with th.no_grad():
+                self.weight.mul_(0.5)
+        return True
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_callback_may_change_weights(name):
+    models = [build(name) for _ in range(2)]
+    for model, callbacks in zip(models, ([], [EngineCallback(strict=True)]), strict=True):
+        model.learn(8, callback=[Halve(), *callbacks], reset_num_timesteps=False)
+    deviation, where = distance(*map(state, models))
+    assert deviation < 1e-4, where
+
+
+CALLBACKS = {
+    "none": list,
+    "snip": lambda: [OneShotPruningCallback("all", 0.7, saliency="snip")],
+    "grasp": lambda: [OneShotPruningCallback("all", 0.7, saliency="grasp")],
+    "magnitude": lambda: [OneShotPruningCallback("all", 0.7, at=12)],
+    "gradual": lambda: [GradualPruningCallback("all", 0.8, start=6, end=24, update_freq=6)],
+    "rigl": lambda: [
+        OneShotPruningCallback("all", 0.6, saliency="random", targets="mask"),
+        RewiringCallback("all", 0.3, update_freq=8, grow="gradient", targets="mask"),
+    ],
+}
+
+
+@pytest.mark.parametrize("callbacks", CALLBACKS)
+@pytest.mark.parametrize("name", CASES)
+def test_pruned_and_resumed(name, callbacks, tmp_path):
+    """Masks are those of a run without the engine, and hold after every update; a run that is cut equals one that is not."""
+    case, make = CASES[name], CALLBACKS[callbacks]
+    plain = case.make().learn(30, callback=make())
+    through = case.make().learn(30, callback=[*make(), EngineCallback(strict=True), Look()])
+    deviation, where = distance(*map(state, (plain, through)))
+    assert deviation < 1e-3, where
+    for cut in (12, 17):
+        first = case.make().learn(cut, callback=[*make(), EngineCallback(strict=True)])
+        first.save(tmp_path / "agent.zip")
+        loaded = case.algorithm.load(tmp_path / "agent.zip", dataset=first.dataset, device="cpu")
+        loaded.learn(30 - cut, callback=[*make(), EngineCallback(strict=True)], reset_num_timesteps=False)
+        expect_same(through, loaded)

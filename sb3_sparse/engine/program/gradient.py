@@ -53,7 +53,6 @@ class _Backward:
         self.gradients: dict[Value, Value] = {loss: trace.share}
         #: Values whose gradient has gone through their own ReLU already.
         self.passed: set[Value] = set()
-        self.sums: list[Instruction] = []
 
     def run(self) -> None:
         for node in reversed(self.path.values()):
@@ -72,7 +71,6 @@ class _Backward:
                     raise ValueError(f"{node.instruction.op.name} has no gradient")
                 for value, part in rule(self.trace, node.instruction, node.result, gradient):
                     self._add(value, part)
-        self.trace.instructions += self.sums
 
     def _find_path(self) -> dict[Value, Node]:
         """The nodes that depend on the parameters and that the loss depends on, in the order of the trace."""
@@ -120,7 +118,8 @@ class _Backward:
         vector = self.trace.vectors[value]
         add = ADD if vector in self.trace.touched else 0
         self.trace.touched.add(vector)
-        self.sums.append(Instruction(Op.SUM_BATCH, a=gradient, n=vector.size, flags=add, data=vector.gradient_address))
+        address = vector.gradient_address
+        self.trace.instructions.append(Instruction(Op.SUM_BATCH, a=gradient, n=vector.size, flags=add, data=address))
 
     def _linear(self, instruction: Instruction, result: Value, gradient: Value) -> None:
         trace, weights, x = self.trace, instruction.weights, instruction.a
@@ -130,7 +129,9 @@ class _Backward:
         if weights in self.parameters.weights:
             add = ADD if weights in trace.touched else 0
             trace.touched.add(weights)
-            self.sums.append(Instruction(Op.LINEAR_WEIGHT_GRADIENT, a=gradient, b=x, flags=add, weights=weights))
+            # At once: later the gradient would have to be kept for the whole batch, beside those of all other layers.
+            sums = Instruction(Op.LINEAR_WEIGHT_GRADIENT, a=gradient, b=x, flags=add, weights=weights)
+            trace.instructions.append(sums)
         if x not in self.path:
             return
         features = weights.inputs - weights.first
