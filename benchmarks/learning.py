@@ -3,10 +3,10 @@ Does training in the engine learn what training on SB3 learns? Return over steps
 
     python benchmarks/learning.py --json benchmarks/results/learning.json --png benchmarks/results/learning.png
 
-SAC and TD3 on Pendulum-v1, dense and at 90 % (random masks by ERK in all networks, from the first step). Each agent is trained
-once on SB3 and once in the engine, from the same seeds, and evaluated on the same episodes at equal steps. The two start from the
-same random numbers, and drift apart by rounding. Finished agents are kept in the folder: a second call trains what is
-missing.
+SAC and TD3 on Pendulum-v1, dense and at 90 % (random masks by ERK in all networks, from the first step). Each agent is
+trained once on SB3 and once in the engine, from the same seeds, and evaluated on the same episodes at equal steps. The two
+start from the same random numbers, and drift apart by rounding. Finished agents are kept in the folder: a second call trains
+what is missing.
 """
 
 import argparse

@@ -123,6 +123,7 @@ def test_every_update_is_tested():
     assert {algorithm for algorithm, *_ in MODELS.values()} <= set(UPDATES)
 
 
+@pytest.mark.quick("sac-0.0-64", "sac-0.8-100", "td3-0.8-64", "dqn-0.4-100", "tqc-0.8-100")
 @pytest.mark.parametrize("batch_size", [64, 100])
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("name", MODELS)
@@ -131,11 +132,13 @@ def test_one_update_equals_sb3(name, sparsity, batch_size):
     expect_equal_updates([build(name, sparsity=sparsity) for _ in range(2)], 2 if name == "td3" else 1, batch_size)
 
 
+@pytest.mark.quick("four layers", "no hidden layer", "silu", "adamw")
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_policies(setting):
     expect_equal_updates([build("sac", steps=60, sparsity=0.7, policy_kwargs=SETTINGS[setting]) for _ in range(2)])
 
 
+@pytest.mark.quick("several updates", "full memory", "several steps")
 @pytest.mark.parametrize("setting", MODEL_SETTINGS)
 def test_settings(setting):
     expect_equal_updates([build("sac", steps=260, **MODEL_SETTINGS[setting]) for _ in range(2)])
@@ -151,6 +154,7 @@ def test_several_environments(normalized):
     expect_equal_updates(models)
 
 
+@pytest.mark.quick("dqn-0.8")
 @pytest.mark.parametrize("sparsity", [0.0, 0.8])
 @pytest.mark.parametrize("name", ["sac", "td3", "dqn", "tqc", "qrdqn"])
 def test_many_updates_drift_as_sb3_does(name, sparsity, monkeypatch):
@@ -192,6 +196,7 @@ def _vector(model):
     return th.cat([tensor.double().flatten() for tensor in model.policy.state_dict().values()])
 
 
+@pytest.mark.quick("sac", "td3", "dqn")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_equals_sb3(name):
     stock, engine = build(name), build(name)

@@ -84,6 +84,7 @@ class Truth(BaseCallback):
         return True
 
 
+@pytest.mark.quick("gmp", "rigl", "topk", "qat")
 @pytest.mark.parametrize("method", METHODS)
 def test_methods(method):
     """The same weights at every step as on SB3, in the end the same places and types."""
@@ -104,6 +105,7 @@ def test_methods(method):
     assert engine._n_updates == stock._n_updates
 
 
+@pytest.mark.quick("gmp")
 @pytest.mark.parametrize("method", ["static", "gmp", "set"])
 def test_the_log_and_the_evaluations_are_those_of_sb3(method):
     logs, evaluations = [], []
