@@ -100,6 +100,12 @@ def train(model, count, *, engine, batch_size=64):
     return {name: value for name, value in model.logger.name_to_value.items() if name.startswith("train/")}
 
 
+def distance(a, b):
+    """The largest relative distance of two states, and where it is."""
+    assert a.keys() == b.keys()
+    return max((float((a[k] - b[k]).norm() / a[k].norm().clamp(min=1e-12)), k) for k in a)
+
+
 def expect_equal(a, b, bound=1e-5):
     """Two states are equal up to rounding. The gradient of few weights may cancel over the batch, and then it rounds more."""
     assert a.keys() == b.keys()

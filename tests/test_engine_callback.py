@@ -300,7 +300,7 @@ def test_inside_another_callback():
 
 
 def test_memory_follows_the_weights_that_exist():
-    """Vectors and indices of a network at 99 % take a thirtieth of a dense one's, or less."""
+    """Vectors and indices of a network at 99 % take less than a tenth of a dense one's."""
     sizes = []
     for callbacks in ([], [OneShotPruningCallback("all", 0.99, **STATIC)]):
         model = make(policy_kwargs={"net_arch": [256, 256]})

@@ -77,7 +77,7 @@ class Reasons(BaseCallback):
 @pytest.mark.parametrize("name, targets, sparsity", CASES)
 def test_one_update_equals_sb3(name, targets, sparsity):
     models = [rewired(name, targets, sparsity) for _ in range(2)]
-    assert why_not_now(models[1]) is None
+    assert why_not_now(models[1], find_update(models[1])) is None
     assert sparsity < 0.5 or outside(models[0]) > 0
     count = 2 if name == "td3" else 1
     for model, engine in zip(models, (False, True), strict=True):
@@ -140,11 +140,11 @@ def test_a_target_that_somebody_changes():
 def test_other_hooks_are_left_to_sb3():
     model = rewired("sac", "topk", 0.8)
     layer = model.policy.critic_target.qf0[0]
-    assert find_follower(layer) is not None and why_not_now(model) is None
+    assert find_follower(layer) is not None and why_not_now(model, find_update(model)) is None
     with layer.register_forward_hook(lambda *_: None):
-        assert "hooks" in why_not_now(model)
+        assert "hooks" in why_not_now(model, find_update(model))
     with layer.register_forward_pre_hook(lambda *_: None):
-        assert "hooks" in why_not_now(model)
+        assert "hooks" in why_not_now(model, find_update(model))
 
 
 # Quantized networks
@@ -159,7 +159,7 @@ def quantize(network, start=175, sparsity=0.0):
 def test_one_quantized_update_equals_sb3(name, network, sparsity):
     """The target network follows the float weights, and computes with them."""
     models = [learned(name, quantize(network, 152, sparsity)) for _ in range(2)]
-    assert quantized_bits(models[1].policy) and why_not_now(models[1]) is None
+    assert quantized_bits(models[1].policy) and why_not_now(models[1], find_update(models[1])) is None
     count = 2 if name == "td3" else 1
     logs = [train(model, count, engine=engine) for model, engine in zip(models, (False, True), strict=True)]
     for key, value in logs[0].items():
@@ -182,7 +182,7 @@ def test_quantized_targets_are_left_to_sb3():
     model = rewired("td3", "polyak", 0.8)
     mask_layers(model.policy.actor_target, persistent=False)
     model.policy.actor_target.mu[0].set_bits(8)
-    assert "target" in why_not_now(model)
+    assert "target" in why_not_now(model, find_update(model))
 
 
 # DQN

@@ -8,6 +8,7 @@ What it is drawn from has a class: :class:`ReplayBatch`, and :class:`~sb3_sparse
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from operator import is_
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,11 +77,9 @@ class ReplayBatch(Batch):
         super().__init__(size, features=features, actions=buffer.action_dim)
         self._model = model
         self.timeouts, self.discounts = Array(1), Array(1)
-        plain = type(buffer) is ReplayBuffer and buffer.observations.dtype in TYPES
-        self._in_place = plain and model._vec_normalize_env is None
         self._rows, self._next_rows = (np.zeros(size, dtype=np.int64) for _ in range(2))
         self._zeros = np.zeros((size, 1), dtype=np.float32)
-        self._bound: np.ndarray | None = None
+        self._bound: list[np.ndarray] = []
         self._discount = model.gamma
 
     def targets(self, trace: Trace, next_values: Value) -> Value:
@@ -90,11 +89,15 @@ class ReplayBatch(Batch):
 
     def draw(self, step: int) -> None:
         """Draw a batch, as ``replay_buffer.sample(size, env=model._vec_normalize_env)``."""
-        if self._in_place:
-            self._draw_in_place()
-            return
         model = self._model
+        if type(model.replay_buffer) is ReplayBuffer and model._vec_normalize_env is None:
+            arrays = _arrays(model.replay_buffer)
+            same = len(arrays) == len(self._bound) and all(map(is_, arrays, self._bound)) and self._discount == model.gamma
+            if same or self._bind(model.replay_buffer, arrays):
+                self._draw_in_place(model.replay_buffer)
+                return
         assert model.replay_buffer is not None
+        self._bound = []
         data = model.replay_buffer.sample(self.size, env=model._vec_normalize_env)
         self.observations.set(data.observations.numpy())
         self.next_observations.set(data.next_observations.numpy())
@@ -105,11 +108,7 @@ class ReplayBatch(Batch):
         discounts = getattr(data, "discounts", None)
         self.discounts.set(np.full((self.size, 1), model.gamma, np.float32) if discounts is None else discounts.numpy())
 
-    def _draw_in_place(self) -> None:
-        buffer = self._model.replay_buffer
-        assert buffer is not None
-        if self._bound is not buffer.observations or self._discount != self._model.gamma:
-            self._bind(buffer)
+    def _draw_in_place(self, buffer: ReplayBuffer) -> None:
         length = buffer.buffer_size
         if buffer.optimize_memory_usage and buffer.full:
             steps = (np.random.randint(1, length, size=self.size) + buffer.pos) % length
@@ -121,19 +120,34 @@ class ReplayBatch(Batch):
         if buffer.optimize_memory_usage:
             self._next_rows[:] = (steps + 1) % length * buffer.n_envs + environments
 
-    def _bind(self, buffer: ReplayBuffer) -> None:
-        """Let the programs read a buffer's arrays at the rows that are drawn."""
-        self._bound, self._discount = buffer.observations, self._model.gamma
-        self.observations.set(buffer.observations, self._rows)
-        if buffer.optimize_memory_usage:
-            self.next_observations.set(buffer.observations, self._next_rows)
-        else:
-            self.next_observations.set(buffer.next_observations, self._rows)
-        self.actions.set(buffer.actions, self._rows)
-        self.rewards.set(buffer.rewards, self._rows)
-        self.dones.set(buffer.dones, self._rows)
+    def _bind(self, buffer: ReplayBuffer, arrays: list[np.ndarray]) -> bool:
+        """
+        Let the programs read a buffer's arrays at the rows that are drawn.
+
+        :param buffer: The buffer.
+        :param arrays: Its arrays.
+        :return: Whether they can be read in place
+        """
+        rows = (buffer.buffer_size, buffer.n_envs)
+        if not all(array.dtype in TYPES and array.flags.c_contiguous and array.shape[:2] == rows for array in arrays):
+            return False
+        self._bound, self._discount = arrays, self._model.gamma
+        flat = [array.reshape(rows[0] * rows[1], -1) for array in arrays]
+        observations, following, actions, rewards, dones, timeouts = flat
+        self.observations.set(observations, self._rows)
+        self.next_observations.set(following, self._next_rows if buffer.optimize_memory_usage else self._rows)
+        self.actions.set(actions, self._rows)
+        self.rewards.set(rewards, self._rows)
+        self.dones.set(dones, self._rows)
         if buffer.handle_timeout_termination:
-            self.timeouts.set(buffer.timeouts, self._rows)
+            self.timeouts.set(timeouts, self._rows)
         else:
             self.timeouts.set(self._zeros)
         self.discounts.set(np.full((self.size, 1), self._discount, dtype=np.float32))
+        return True
+
+
+def _arrays(buffer: ReplayBuffer) -> list[np.ndarray]:
+    """What a buffer holds; where it saves memory, next observations are those of the next step."""
+    following = buffer.observations if buffer.optimize_memory_usage else buffer.next_observations
+    return [buffer.observations, following, buffer.actions, buffer.rewards, buffer.dones, buffer.timeouts]

@@ -34,7 +34,7 @@ class EngineCallback(BaseCallback):
     :param precision: Of the products: "float32".
     :param threads: Number of threads: 1.
     :param strict: Raise an error instead of training on SB3.
-    :param verbose: Verbosity level: 0 for no output, 1 for a line at the start and the end.
+    :param verbose: Verbosity level: 0 for no output, 1 for a line at the start.
     :raises ValueError: on another precision or number of threads; at the start of training, if strict, on a model that the
         engine cannot train
     """

@@ -8,6 +8,8 @@ gets the model's own object, with the true weights.
 
 from __future__ import annotations
 
+import copyreg
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
@@ -50,6 +52,11 @@ class Engaged(BaseAlgorithm):
         release(self)
         return self.learn(*args, **kwargs)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A copy is a model of its own, which trains on SB3.
+        self._session.look()
+        return copyreg.__newobj__, (self._stock,), self.__dict__  # type: ignore[attr-defined]
+
     @contextmanager
     def _released_on_error(self) -> Iterator[None]:
         """After Ctrl-C, or an error of a callback or the environment, the model is SB3's again, with all it has learnt."""
@@ -66,6 +73,7 @@ def _shared(name: str) -> property:
         return self.__dict__[name]
 
     def set_(self: Engaged, value: Any) -> None:
+        warnings.warn(f"SB3 trains this model from here on, because model.{name} was replaced", stacklevel=2)
         release(self)
         setattr(self, name, value)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,20 +26,26 @@ if TYPE_CHECKING:
 
 __all__ = ["engage", "release"]
 
+#: The engine acts on so many observations at once; torch is as fast on more, and needs no memory for a program.
+MOST_OBSERVATIONS = 256
+
 
 class Learner(Engaged, OffPolicyAlgorithm):
     """What is different in an off-policy algorithm that trains in the engine."""
 
-    def train(self, gradient_steps: int, batch_size: int) -> None:
+    def train(self, gradient_steps: int, batch_size: int | None = None) -> None:
+        if batch_size is None:
+            batch_size = signature(self._stock.train).parameters["batch_size"].default  # type: ignore[attr-defined]
         with self._released_on_error():
             self._train(gradient_steps, batch_size)
 
     def _train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
+        # A schedule of the learning rate may look at the model.
+        self._update_learning_rate(session.update.optimizers)
         if not session.take_over():
             super().train(gradient_steps, batch_size)
             return
-        self._update_learning_rate(session.update.optimizers)
         means = session.train(gradient_steps, batch_size)
         self._n_updates += gradient_steps
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
@@ -60,14 +67,14 @@ class Learner(Engaged, OffPolicyAlgorithm):
         log_interval: int | None = None,
     ) -> RolloutReturn:
         # Who may hold layers of the model sees the true ones at every step, and may change them.
-        guests = look_through_references(callback)
         session = self._session
+        session.guests = look_through_references(callback)
         # SB3's loop, without the walks through all modules that switch between training and evaluation: no layer here differs.
         num_collected_steps, num_collected_episodes = 0, 0
         assert train_freq.frequency > 0, "Should at least collect one step or episode."
         if env.num_envs > 1:
             assert train_freq.unit == TrainFrequencyUnit.STEP, "You must use only one env when doing episodic training."
-        with session.open_to(guests):
+        with session.open():
             callback.on_rollout_start()
         continue_training = True
         while should_collect_more_steps(train_freq, num_collected_steps, num_collected_episodes):
@@ -76,7 +83,7 @@ class Learner(Engaged, OffPolicyAlgorithm):
             self.num_timesteps += env.num_envs
             num_collected_steps += 1
             callback.update_locals(locals())
-            with session.open_to(guests):
+            with session.open():
                 goes_on = callback.on_step()
             if not goes_on:
                 return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training=False)
@@ -93,7 +100,7 @@ class Learner(Engaged, OffPolicyAlgorithm):
                         action_noise.reset(**kwargs)
                     if log_interval is not None and self._episode_num % log_interval == 0:
                         self.dump_logs()
-        with session.open_to(guests):
+        with session.open():
             callback.on_rollout_end()
         return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training)
 
@@ -112,7 +119,7 @@ class Learner(Engaged, OffPolicyAlgorithm):
         if not (
             isinstance(observation, np.ndarray)
             and observation.shape[1:] == self.observation_space.shape
-            and len(observation) > 0
+            and 0 < len(observation) <= MOST_OBSERVATIONS
             and session.take_over()
         ):
             return super().predict(observation, state, episode_start, deterministic)

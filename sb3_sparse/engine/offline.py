@@ -20,10 +20,10 @@ class OfflineLearner(Engaged, OfflineAlgorithm):
 
     def _train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
+        self._update_learning_rate(session.update.optimizers)
         if not session.take_over():
             super().train(gradient_steps, batch_size)
             return
-        self._update_learning_rate(session.update.optimizers)
         for _ in range(gradient_steps):
             for name, loss in session.train(1, batch_size).items():
                 self._means.add(name, loss)
@@ -31,5 +31,6 @@ class OfflineLearner(Engaged, OfflineAlgorithm):
 
     def _tell(self, callback: BaseCallback, variables: dict[str, Any]) -> bool:
         # Who may hold layers of the model sees the true ones at every update, and may change them.
-        with self._released_on_error(), self._session.open_to(look_through_references(callback)):
+        self._session.guests = look_through_references(callback)
+        with self._released_on_error(), self._session.open():
             return super()._tell(callback, variables)

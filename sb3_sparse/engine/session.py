@@ -8,6 +8,7 @@ engine reads the model again, and lays out its memory anew if a mask has changed
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -28,36 +29,52 @@ class Session:
     def __init__(self, model: BaseAlgorithm, update: Update) -> None:
         self.model = model
         self.update = update
+        #: Whether callbacks of this run may have layers of the model in hand.
+        self.guests = False
         self._laid_out = False
         #: Whether the engine has trained since the model was last written.
         self._ahead = False
+        #: Whether the weights of the model are those of the engine, or what guests have made of them since.
+        self._shown = False
+        #: Whether guests may have changed what the next gradient step does.
+        self._to_check = False
         #: Whether somebody may have changed the model since it was last read.
         self._looked_at = True
         #: Why the next gradient step has to be SB3's, if it has.
         self.reason: str | None = None
+        #: One thread at a time: another one may ask for the policy in the middle of an update.
+        self._lock = threading.RLock()
 
     def look(self) -> None:
         """Make the model true. Who calls this may change the model until the engine goes on."""
-        if self._ahead:
-            self.update.write_weights()
-            self.update.write_moments()
-            self._ahead = False
-        self._looked_at = True
+        with self._lock:
+            self._settle()
+            if self._ahead:
+                self.update.write_weights()
+                self.update.write_moments()
+                self._ahead = False
+            self._looked_at = True
 
     @contextmanager
-    def open_to(self, guests: bool) -> Iterator[None]:
+    def open(self) -> Iterator[None]:
         """
-        Let callbacks work.
-
-        :param guests: Whether some of them may have layers of the model in hand. They find the true weights there, and may
-            change them. Moments are true for those only who ask the model for its optimizers.
+        Let callbacks work. If there are guests, they find the true weights in the layers that they have in hand, and may
+        change them. Moments are true for those only who ask the model for its optimizers.
         """
-        shown = guests and self._ahead
-        if shown:
-            self.update.write_weights()
+        self._show()
         yield
-        if shown and self._ahead and self.update.differ:
-            # The weights of the model are theirs now.
+        self._settle()
+        # They may have put hooks on layers, or frozen them.
+        self._to_check = self._to_check or self.guests
+
+    def _show(self) -> None:
+        if self.guests and self._ahead and not self._shown:
+            self.update.write_weights()
+            self._shown = True
+
+    def _settle(self) -> None:
+        """If guests have changed the weights that they were shown, the model's are the true ones."""
+        if self._shown and self._ahead and self.update.differ:
             self.update.write_moments()
             self._ahead = False
             self._looked_at = True
@@ -68,17 +85,23 @@ class Session:
 
         :return: Whether it is; if not, :attr:`reason` says why the next gradient step has to be SB3's
         """
-        if self._looked_at:
-            self.reason = why_not_now(self.model)
-            if self.reason is not None:
-                return False
-            self.update.prune_targets()
-            if not self._laid_out or self.update.changed:
-                self.update.layout()
-                self._laid_out = True
-            self.update.read()
-            self._looked_at = False
-        return True
+        with self._lock:
+            self._settle()
+            if self._to_check and not self._looked_at and why_not_now(self.model, self.update) is not None:
+                self._looked_at = True
+            self._to_check = False
+            if self._looked_at:
+                self.look()
+                self.reason = why_not_now(self.model, self.update)
+                if self.reason is not None:
+                    return False
+                self.update.prune_targets()
+                if not self._laid_out or self.update.changed:
+                    self.update.layout()
+                    self._laid_out = True
+                self.update.read()
+                self._looked_at = False
+            return True
 
     def on_step(self) -> bool:
         """
@@ -88,11 +111,22 @@ class Session:
         """
         if not (self.update.is_due() and self.take_over()):
             return False
-        self._ahead = True
-        self.update.on_step()
+        with self._at_work():
+            self.update.on_step()
         return True
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, float]:
         """:meth:`Update.gradient_steps`, once the engine has taken over."""
-        self._ahead = True
-        return self.update.gradient_steps(gradient_steps, batch_size)
+        with self._at_work():
+            return self.update.gradient_steps(gradient_steps, batch_size)
+
+    @contextmanager
+    def _at_work(self) -> Iterator[None]:
+        with self._lock:
+            self._ahead, self._shown = True, False
+            try:
+                yield
+            finally:
+                # Somebody may have looked in the meantime, such as a replay buffer that asks for the policy.
+                self._ahead, self._shown, self._looked_at = True, False, False
+            self._show()

@@ -13,7 +13,7 @@ from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
 
 from sb3_sparse.engine.kernels.library import load
-from sb3_sparse.engine.networks.parameters import unsupported
+from sb3_sparse.engine.networks.checks import unsupported
 from sb3_sparse.engine.updates import UPDATES, Update
 from sb3_sparse.engine.updates.chain import Unsupported
 from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, quantized_bits
@@ -37,17 +37,18 @@ def find_update(model: BaseAlgorithm) -> Update:
         names = ", ".join(algorithm.__name__ for algorithm in UPDATES)
         raise Unsupported(f"{type(model).__name__} is none of {names}")
     _check_policy(model)
-    for optimizer in find_optimizers(model.policy):
-        if reason := unsupported(optimizer):
-            raise Unsupported(reason)
     try:
         load()
     except BuildError as error:
         raise Unsupported(f"its kernels cannot be compiled here: {error}") from error
     try:
-        return kind(model)
+        update = kind(model)
     except ValueError as error:
         raise Unsupported(str(error)) from error
+    for optimizer in update.optimizers:
+        if reason := unsupported(optimizer):
+            raise Unsupported(reason)
+    return update
 
 
 def _check_policy(model: BaseAlgorithm) -> None:
@@ -71,16 +72,25 @@ def _check_policy(model: BaseAlgorithm) -> None:
         raise Unsupported("parameters that are not float32 in rows")
 
 
-def why_not_now(model: BaseAlgorithm) -> str | None:
+def why_not_now(model: BaseAlgorithm, update: Update) -> str | None:
     """
     :param model: A model that the engine trains.
+    :param update: Its update.
     :return: Why the next gradient step has to be SB3's, or None
     """
     policy = model.__dict__["policy"]
-    for module in policy.modules():
+    modules = list(policy.modules())
+    present = [*find_optimizers(policy), model.__dict__.get("ent_coef_optimizer")]
+    if modules != update.modules or not all(any(own is other for other in present) for own in update.optimizers):
+        return "a network or an optimizer has been replaced"
+    if reason := update.trouble():
+        return reason
+    for module in modules:
         # The engine keeps the rule of followers itself.
         if module._forward_hooks or len(module._forward_pre_hooks) > (find_follower(module) is not None):
             return "hooks on a module's forward pass"
+        if module._backward_hooks or module._backward_pre_hooks:
+            return "hooks on a module's backward pass"
         if isinstance(module, MaskedLayer) and module.listeners:
             return "gradients of pruned weights are recorded"
     if any(name.split(".")[0].endswith("_target") for name in quantized_bits(policy)):

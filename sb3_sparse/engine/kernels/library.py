@@ -45,7 +45,10 @@ def _load(isa: str) -> ctypes.CDLL:
     if isa not in available():
         raise BuildError(f"this processor or compiler has no {isa}")
     options, _, width = _SETS[isa]
-    library = ctypes.CDLL(str(build("engine.cpp", _SOURCES, options)))
+    try:
+        library = ctypes.CDLL(str(build("engine.cpp", _SOURCES, options)))
+    except OSError as error:
+        raise BuildError(f"the compiled kernels cannot be loaded: {error}") from error
     library.engine_run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     library.engine_run.restype = ctypes.c_int
     library.engine_abi.argtypes = [ctypes.c_int]

@@ -7,43 +7,21 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch as th
 from torch import Tensor
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import AdamW, Optimizer
 
+from sb3_sparse.engine.networks.checks import has_hooks, hooks_of_others, unsupported
 from sb3_sparse.engine.networks.copies import Copies, Place
 from sb3_sparse.engine.networks.memory import zeros
 from sb3_sparse.engine.networks.structure import Dense, padded
+from sb3_sparse.engine.networks.vector import Vector
 from sb3_sparse.engine.networks.weights import Weights
+from sb3_sparse.nn import MaskedLayer
 
 #: The kernels' settings of Adam: step, lr, beta1, beta2, eps, weight_decay, decoupled.
 SETTINGS = 8
 STEP, LR = 0, 1
 #: torch's names of the moments.
 MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
-
-
-class Vector:
-    """
-    A vector of parameters that is not a layer's, such as the logarithm of the entropy coefficient.
-
-    :param tensor: The parameter, of one dimension.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.size = tensor.numel()
-        self.owner: Parameters | None = None
-        self.start = 0
-
-    def __repr__(self) -> str:
-        return f"Vector({self.size})"
-
-    def address(self) -> int:
-        assert self.owner is not None
-        return int(self.owner.arrays["value"].ctypes.data) + 4 * self.start
-
-    def gradient_address(self) -> int:
-        assert self.owner is not None
-        return int(self.owner.arrays["gradient"].ctypes.data) + 4 * self.start
 
 
 class Parameters:
@@ -61,13 +39,12 @@ class Parameters:
         self.weights = list(weights)
         self.vectors = list(vectors)
         self.items: list[Weights | Vector] = [*self.weights, *self.vectors]
-        for vector in self.vectors:
-            vector.owner = self
         self.arrays: dict[str, np.ndarray] = {}
         self.settings = zeros(SETTINGS, np.float64)
         self.norm = zeros(1, np.float64)
         self._tensors = [t for w in self.weights for t in (w.layer.weight, w.layer.bias)] + [v.tensor for v in self.vectors]
         updated = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        self._targets = [t for w in self.weights if w.target for t in (w.target.layer.weight, w.target.layer.bias)]
         if updated != {id(tensor) for tensor in self._tensors}:
             raise ValueError("the optimizer updates parameters that are not part of the network's linear layers")
 
@@ -127,6 +104,8 @@ class Parameters:
                 assert isinstance(w.structure, Dense) and w.structure.mask is not None
                 index = w.structure.index[: w.structure.size]
                 self.arrays["mask"][w.start : w.bias_start] = (index >= 0) & w.structure.mask.reshape(-1)[index]
+        for vector in self.vectors:
+            vector.arrays = self.arrays
         self.transposed = zeros(sum(w.structure.transposed_size for w in self.weights))
         start = 0
         for w in self.weights:
@@ -156,6 +135,27 @@ class Parameters:
         """Whether the vectors no longer fit: a mask has changed, or somebody has given the target network other weights."""
         return any(weights.changed for weights in self.weights) or self._target.miss()
 
+    def trouble(self) -> str | None:
+        """Why the kernels cannot take the optimizer's next step, or None."""
+        if reason := unsupported(self.optimizer):
+            return reason
+        layers = [layer for w in self.weights for layer in (w.layer, w.target.layer if w.target else None) if layer]
+        present = {id(parameter) for layer in layers for parameter in (layer.weight, layer.bias)}
+        if present != {id(tensor) for tensor in (*self._tensors[: 2 * len(self.weights)], *self._targets)}:
+            return "a parameter has been replaced"
+        tensors = [*self._tensors, *self._targets]
+        if any(t.dtype != th.float32 or t.device.type != "cpu" or not t.is_contiguous() for t in tensors):
+            return "parameters that are not float32 in rows on the CPU"
+        if any(has_hooks(w.layer) for w in self.weights) or any(hooks_of_others(self.optimizer)):
+            return "hooks on gradients, or on the optimizer's steps"
+        return None if self._steps() else "the optimizer has updated some of its parameters more often than others"
+
+    def _steps(self) -> set[float]:
+        """The number of steps that the optimizer has made; none if it differs between parameters."""
+        states = [self.optimizer.state.get(tensor, {}) for tensor in self._tensors]
+        steps = {float(state["step"]) for state in states if "step" in state} or {0.0}
+        return steps if len(steps) == 1 and (steps == {0.0} or all(states)) else set()
+
     def read_learning_rate(self) -> None:
         """Take over the optimizer's learning rate, which may follow a schedule."""
         self.settings[LR] = self.optimizer.param_groups[0]["lr"]
@@ -167,12 +167,13 @@ class Parameters:
 
     def read(self) -> None:
         """Copy values, moments and target network from the model."""
-        states = [self.optimizer.state.get(tensor, {}) for tensor in self._tensors]
-        steps = {float(state["step"]) for state in states if "step" in state} or {0.0}
-        if len(steps) > 1 or (steps != {0.0} and not all(states)):
-            raise ValueError("the optimizer has updated some of its parameters more often than others")
+        steps = self._steps()
         self.settings[STEP] = next(iter(steps))
         self._read_settings()
+        for w in self.weights:
+            if isinstance(w.layer, MaskedLayer) and w.layer.pruned:
+                # Somebody may have changed pruned weights, too.
+                w.layer.weight.detach().mul_(w.layer.multiplier)
         self._weights.read()
         if steps == {0.0}:
             self.arrays["mean"][:] = self.arrays["square"][:] = 0.0
@@ -211,7 +212,7 @@ class Parameters:
 
     def _find_moments(self) -> Copies:
         """The copies of the moments, which the optimizer makes at its first step, and anew when it loads a state."""
-        tensors = [self.optimizer.state[self._tensors[0]][key] for key in MOMENTS.values()]
+        tensors = [self.optimizer.state[tensor][key] for tensor in self._tensors for key in MOMENTS.values()]
         if self._moments is None or self._moment_tensors != [id(tensor) for tensor in tensors]:
             self._moment_tensors = [id(tensor) for tensor in tensors]
             self._moments = Copies([*self._places("mean"), *self._places("square")])
@@ -237,21 +238,3 @@ class Parameters:
             return parameter.detach()
         moment: Tensor = self.optimizer.state[parameter][MOMENTS[name]]
         return moment
-
-
-def unsupported(optimizer: Optimizer) -> str | None:
-    """
-    :param optimizer: An optimizer.
-    :return: Why the engine cannot take its steps, or None
-    """
-    if type(optimizer) not in (Adam, AdamW):
-        return f"the optimizer {type(optimizer).__name__} is neither Adam nor AdamW"
-    if len(optimizer.param_groups) != 1:
-        return "the optimizer has several groups of parameters"
-    group = optimizer.param_groups[0]
-    if not all(parameter.requires_grad for parameter in group["params"]):
-        return "frozen parameters (requires_grad=False)"
-    wrong = [name for name in ("amsgrad", "maximize", "capturable", "differentiable") if group.get(name)]
-    if wrong:
-        return f"the optimizer's setting {wrong[0]}"
-    return None

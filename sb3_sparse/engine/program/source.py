@@ -41,6 +41,8 @@ class Array:
         :param data: Numbers, of shape ``[rows, columns]``; further dimensions are read as columns.
         :param rows: Index of each sample's row; if None, the samples are the rows in order.
         """
+        if data.size != len(data) * self.columns:
+            raise ValueError(f"an array of shape {data.shape} does not hold rows of {self.columns} numbers")
         if data.dtype not in TYPES or not data.flags.c_contiguous:
             if rows is not None:
                 raise ValueError("an array to read in place must be contiguous, and of a type that the kernels know")

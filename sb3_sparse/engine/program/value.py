@@ -168,7 +168,7 @@ class Node:
     instruction: Instruction | None = None
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Instruction:
     """
     One instruction of the kernels; :class:`~sb3_sparse.engine.kernels.structs.Op` says what each of them computes.
@@ -193,6 +193,9 @@ class Instruction:
     data: Callable[[], int] | None = None
     parameters: Parameters | None = None
     flat: Callable[[], Flat] | None = None
+
+    def __repr__(self) -> str:
+        return f"{self.op.name}(n={self.n}, k={self.k}, flags={self.flags}, weights={self.weights})"
 
     def values(self) -> list[Value]:
         """The values that it reads or writes."""

@@ -26,11 +26,15 @@ if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
 
 
+#: Numbers of observations that programs are kept for.
+MOST_ACTORS = 4
+
+
 class Update(ABC):
     """
     The gradient step of an algorithm.
 
-    A subclass finds its networks in ``__init__``, which ends in :meth:`_own`.
+    A subclass finds its networks and parameters in ``__init__``.
 
     :param model: The model.
     :raises Unsupported: if the engine cannot train it
@@ -48,6 +52,9 @@ class Update(ABC):
         self._programs: dict[Hashable, Program] = {}
         self._actors: dict[tuple[int, bool], _Actor] = {}
         self._batch: Batch | None = None
+        self._constants: tuple[object, ...] = ()
+        #: The modules of the policy that the networks were found in.
+        self.modules = list(self.model.policy.modules())
 
     @abstractmethod
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
@@ -89,6 +96,10 @@ class Update(ABC):
     def changed(self) -> bool:
         """Whether the layout no longer fits the model."""
         return any(parameters.changed for parameters in self.parameters)
+
+    def trouble(self) -> str | None:
+        """Why the engine cannot take the next gradient step, or None."""
+        return next((reason for parameters in self.parameters if (reason := parameters.trouble())), None)
 
     def layout(self) -> None:
         """Lay out all parameters anew, by the present masks."""
@@ -138,17 +149,20 @@ class Update(ABC):
         if self._batch is None or self._batch.size != batch_size:
             self._batch = self._make_batch(batch_size)
             self._programs.clear()
+        constants = tuple(getattr(self.model, name) for name in self.constants)
+        if constants != self._constants:
+            self._programs.clear()
+            self._constants = constants
         for parameters in self.parameters:
             parameters.read_learning_rate()
         values: dict[str, list[float]] = defaultdict(list)
         for step in range(count):
             variant = self._variant(step)
-            key = variant, *(getattr(self.model, name) for name in self.constants)
-            program = self._programs.get(key)
+            program = self._programs.get(variant)
             if program is None:
                 trace = Trace(batch_size, self._batch.generator)
                 self._equations(trace, self._batch, variant)
-                program = self._programs[key] = Program(trace)
+                program = self._programs[variant] = Program(trace)
                 self._refresh()
             self._batch.draw(step)
             for name, value in program.run().items():
@@ -172,6 +186,8 @@ class Update(ABC):
         key = len(observations), deterministic
         actor = self._actors.get(key)
         if actor is None:
+            if len(self._actors) >= MOST_ACTORS:
+                del self._actors[next(iter(self._actors))]
             actor = self._actors[key] = _Actor(self, *key)
             self._refresh()
         return actor(observations)

@@ -18,7 +18,10 @@ from sb3_sparse.engine.program.gradient import backward
 from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Value
 from sb3_sparse.engine.updates.base import Update
-from sb3_sparse.engine.updates.chain import Chain
+from sb3_sparse.engine.updates.chain import Chain, Unsupported
+
+#: The program that lets the target network follow.
+FOLLOW = "follow"
 
 
 def huber(estimate: Value, targets: Value) -> Value:
@@ -36,10 +39,13 @@ class DQNUpdate(Update):
     """
 
     algorithms: ClassVar[tuple[type, ...]] = (DQN,)
-    constants: ClassVar[tuple[str, ...]] = ("max_grad_norm",)
+    constants: ClassVar[tuple[str, ...]] = ("max_grad_norm", "tau")
 
     def __init__(self, model: OffPolicyAlgorithm) -> None:
         super().__init__(model)
+        assert isinstance(model.action_space, spaces.Discrete)
+        if model.action_space.start != 0:
+            raise Unsupported(f"actions that begin at {model.action_space.start}, which index no output of the network")
         self._network = Chain(*self._modules(model.policy))
         self._actions = int(spaces.flatdim(model.action_space))
         self.parameters = [Parameters(model.policy.optimizer, self._network.weights)]
@@ -52,12 +58,11 @@ class DQNUpdate(Update):
     def on_step(self) -> None:
         model = self.model
         model._n_calls += 1
-        key = "follow", model.tau
-        if key not in self._programs:
+        if FOLLOW not in self._programs:
             trace = Trace(1)
             trace.follow(self.parameters[0], model.tau)
-            self._programs[key] = Program(trace)
-        self._programs[key].run()
+            self._programs[FOLLOW] = Program(trace)
+        self._programs[FOLLOW].run()
         model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
         model.logger.record("rollout/exploration_rate", model.exploration_rate)
 

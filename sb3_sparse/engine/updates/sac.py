@@ -6,11 +6,13 @@ import math
 from collections.abc import Hashable
 from typing import Any, ClassVar
 
+import numpy as np
 from stable_baselines3 import SAC
 from stable_baselines3.common.preprocessing import get_action_dim
 
 from sb3_sparse.engine.batch import Batch
-from sb3_sparse.engine.networks.parameters import Parameters, Vector
+from sb3_sparse.engine.networks.parameters import Parameters
+from sb3_sparse.engine.networks.vector import Vector
 from sb3_sparse.engine.program.gradient import backward
 from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Value
@@ -47,12 +49,28 @@ class SACUpdate(Update):
             self._log_ent_coef = Vector(model.log_ent_coef)
             self._entropy = Parameters(model.ent_coef_optimizer, [], [self._log_ent_coef])
             self.parameters.append(self._entropy)
+        self._fixed = np.zeros(1, dtype=np.float32)
         self._actions = get_action_dim(policy.action_space)
 
     def _find_critics(self, model: SAC) -> list[Chain]:
         critic, target = model.policy.critic, model.policy.critic_target
         first = critic.features_extractor.features_dim
         return [Chain(q, twin, first=first) for q, twin in zip(critic.q_networks, target.q_networks, strict=True)]
+
+    def trouble(self) -> str | None:
+        present = self.model.__dict__.get("log_ent_coef")
+        if present is not (None if self._log_ent_coef is None else self._log_ent_coef.tensor):
+            return "log_ent_coef has been replaced"
+        return super().trouble()
+
+    def gradient_steps(self, count: int, batch_size: int) -> dict[str, float]:
+        if self._log_ent_coef is None:
+            self._fixed[0] = float(self.model.ent_coef_tensor)
+        means = super().gradient_steps(count, batch_size)
+        if not all(map(math.isfinite, means.values())):
+            # SB3 finds it when it draws the next action.
+            raise ValueError(f"training has diverged: {means}")
+        return means
 
     def _variant(self, step: int) -> Hashable:
         return bool(step % self.model.target_update_interval == 0)
@@ -102,7 +120,6 @@ class SACUpdate(Update):
         """The entropy coefficient before this step."""
         if self._log_ent_coef is not None:
             return trace.rows(self._log_ent_coef).exp()
-        self._fixed = self.model.ent_coef_tensor.reshape(1).numpy()
         return trace.constant(self._fixed)
 
     def _targets(self, trace: Trace, batch: Batch, inputs: Value, entropy: Value) -> Value:

@@ -9,7 +9,11 @@ from sb3_contrib import TQC
 from sb3_sparse.engine.batch import Batch
 from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Value
+from sb3_sparse.engine.updates.chain import Unsupported
 from sb3_sparse.engine.updates.sac import SACUpdate
+
+#: Features that the kernels sort.
+MOST_SORTED = 1024
 
 
 class TQCUpdate(SACUpdate):
@@ -21,6 +25,11 @@ class TQCUpdate(SACUpdate):
 
     algorithms: ClassVar[tuple[type, ...]] = (TQC,)
     constants: ClassVar[tuple[str, ...]] = (*SACUpdate.constants, "top_quantiles_to_drop_per_net")
+
+    def __init__(self, model: TQC) -> None:
+        super().__init__(model)  # type: ignore[arg-type]
+        if model.critic.quantiles_total > MOST_SORTED:
+            raise Unsupported(f"{model.critic.quantiles_total} quantiles; at most {MOST_SORTED} are sorted")
 
     def _targets(self, trace: Trace, batch: Batch, inputs: Value, entropy: Value) -> Value:
         quantiles = trace.concat([critic(inputs, target=True) for critic in self._critics]).sort()

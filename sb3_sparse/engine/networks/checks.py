@@ -1,0 +1,44 @@
+"""Whether an optimizer and its layers do what the kernels do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.optim import Adam, AdamW, Optimizer
+
+from sb3_sparse.nn import MaskedLayer
+
+
+def has_hooks(layer: nn.Linear) -> bool:
+    """Whether gradients of the layer's parameters go through hooks other than that of its mask."""
+    own = int(isinstance(layer, MaskedLayer) and layer._hook is not None)
+    parameters = (layer.weight, layer.bias)
+    return (
+        any(p._post_accumulate_grad_hooks for p in parameters) or sum(len(p._backward_hooks or ()) for p in parameters) > own
+    )
+
+
+def hooks_of_others(optimizer: Optimizer) -> Iterator[object]:
+    """The hooks on the optimizer's steps that are not those of masks."""
+    for hook in (*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()):
+        if not type(getattr(hook, "__self__", None)).__module__.startswith("sb3_sparse."):
+            yield hook
+
+
+def unsupported(optimizer: Optimizer) -> str | None:
+    """
+    :param optimizer: An optimizer.
+    :return: Why the engine cannot take its steps, or None
+    """
+    if type(optimizer) not in (Adam, AdamW):
+        return f"the optimizer {type(optimizer).__name__} is neither Adam nor AdamW"
+    if len(optimizer.param_groups) != 1:
+        return "the optimizer has several groups of parameters"
+    group = optimizer.param_groups[0]
+    if not all(parameter.requires_grad for parameter in group["params"]):
+        return "frozen parameters (requires_grad=False)"
+    wrong = [name for name in ("amsgrad", "maximize", "capturable", "differentiable") if group.get(name)]
+    if wrong:
+        return f"the optimizer's setting {wrong[0]}"
+    return None
