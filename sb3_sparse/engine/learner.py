@@ -60,6 +60,8 @@ class Learner(OffPolicyAlgorithm):
         session = self._session
         if not session.take_over():
             super().train(gradient_steps, batch_size)
+            # Before a callback changes the number of weights that they are pruned to.
+            session.update.prune_targets()
             return
         self._update_learning_rate(session.update.optimizers)
         means = session.train(gradient_steps, batch_size)
