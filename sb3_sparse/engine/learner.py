@@ -45,6 +45,8 @@ class Learner(Engaged, OffPolicyAlgorithm):
         self._update_learning_rate(session.update.optimizers)
         if not session.take_over():
             super().train(gradient_steps, batch_size)
+            # Before a callback changes the number of weights that they are pruned to.
+            session.update.prune_targets()
             return
         means = session.train(gradient_steps, batch_size)
         self._n_updates += gradient_steps

@@ -23,7 +23,7 @@ from sb3_sparse.engine.program.value import Instruction, Node, Recorder, Value
 
 if TYPE_CHECKING:
     from sb3_sparse.engine.networks.parameters import Parameters
-from sb3_sparse.engine.networks.vector import Vector
+    from sb3_sparse.engine.networks.vector import Vector
     from sb3_sparse.engine.networks.weights import Weights
 
 #: Operations that write exactly the rows of their result, so that the result may lie between the rows of another value.
