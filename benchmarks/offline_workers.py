@@ -1,7 +1,7 @@
 """
-The two sides of ``offline_speed.py``, each in its own Python: d3rlpy and stable_baselines3 want different gymnasiums.
+The sides of ``offline_speed.py``, each in its own process: d3rlpy and stable_baselines3 want different gymnasiums.
 
-    python benchmarks/offline_workers.py ours | d3rlpy
+    python benchmarks/offline_workers.py engine | torch | d3rlpy
 
 A worker makes its learners, says on one line of JSON what it has, and then answers every line ``[name, updates]`` with the
 seconds that one of these updates took.
@@ -39,13 +39,23 @@ def make_data() -> dict[str, np.ndarray]:
     }
 
 
-def make_ours() -> dict[str, Learn]:
-    """``learn`` as a user calls it, with callbacks, clock and log, from its first update on: it starts once in a run."""
+class Clock:
+    """A learning rate that notes when it was asked for: once for the log, and once for each optimizer, before each update."""
+
+    def __init__(self) -> None:
+        self.ticks: list[float] = []
+
+    def __call__(self, remaining: float) -> float:
+        self.ticks.append(time.perf_counter())
+        return LEARNING_RATE
+
+
+def make_ours(in_engine: bool) -> dict[str, Learn]:
+    """``learn`` as a user calls it, with callbacks, clock and log, from its second update on: it starts once in a run."""
     from gymnasium import spaces
-    from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.logger import Logger
 
-    from sb3_sparse import OneShotPruningCallback
+    from sb3_sparse import EngineCallback, OneShotPruningCallback
     from sb3_sparse.offline import BC, BCQ, OfflineDataset
 
     arrays = make_data()
@@ -56,39 +66,36 @@ def make_ours() -> dict[str, Learn]:
         observation_space=spaces.Box(-np.inf, np.inf, (OBSERVATION,)),
         action_space=spaces.Box(-1.0, 1.0, (ACTION,)),
     )
-    shared = {"learning_rate": LEARNING_RATE, "batch_size": BATCH, "seed": 0, "device": "cpu"}
+    shared = {"batch_size": BATCH, "seed": 0, "device": "cpu"}
 
-    def bcq() -> BCQ:
+    def bcq(clock: Clock) -> BCQ:
         arch = {"actor": HEADS, "critic": HEADS, "vae": VAE}
-        return BCQ("MlpPolicy", data, n_target_actions=SAMPLES, policy_kwargs={"net_arch": arch}, **shared)
+        return BCQ(
+            "MlpPolicy", data, n_target_actions=SAMPLES, policy_kwargs={"net_arch": arch}, learning_rate=clock, **shared
+        )
 
-    def bc(mode: str, arch: list[int]) -> BC:
-        return BC("MlpPolicy", data, mode=mode, policy_kwargs={"net_arch": arch}, **shared)
+    def bc(mode: str, arch: list[int], clock: Clock) -> BC:
+        return BC("MlpPolicy", data, mode=mode, learning_rate=clock, policy_kwargs={"net_arch": arch}, **shared)
 
-    class Ticks(BaseCallback):
-        """When each update was done."""
-
-        def _on_training_start(self) -> None:
-            self.ticks: list[float] = []
-
-        def _on_step(self) -> bool:
-            self.ticks.append(time.perf_counter())
-            return True
-
-    def learner(model: BC | BCQ, sparse: bool) -> Learn:
-        ticks = Ticks()
-        pruning = [OneShotPruningCallback("all", SPARSITY, saliency="snip")] if sparse else []
+    def learner(make: Callable[[Clock], BC | BCQ], sparse: bool) -> Learn:
+        clock = Clock()
+        model = make(clock)
+        callbacks = [OneShotPruningCallback("all", SPARSITY, saliency="snip")] if sparse else []
+        callbacks += [EngineCallback(strict=True)] if in_engine else []
         model.set_logger(Logger(folder=None, output_formats=[]))
 
         def learn(updates: int) -> float:
-            model.learn(1 + updates, callback=[*pruning, ticks], reset_num_timesteps=False)
-            return (ticks.ticks[-1] - ticks.ticks[0]) / updates
+            clock.ticks.clear()
+            model.learn(2 + updates, callback=callbacks, reset_num_timesteps=False)
+            begins = clock.ticks[:: 1 + len(model.policy.networks)]
+            assert len(begins) == 2 + updates
+            return (begins[-1] - begins[1]) / updates
 
         return learn
 
-    makers = {"bcq": bcq, "bc_mlp": lambda: bc("mlp", CLONE), "bc_vae": lambda: bc("vae", VAE)}
+    makers = {"bcq": bcq, "bc_mlp": lambda clock: bc("mlp", CLONE, clock), "bc_vae": lambda clock: bc("vae", VAE, clock)}
     kinds = {"dense": False, f"sparse/{SPARSITY}": True}
-    return {f"{name}/{kind}": learner(make(), sparse) for name, make in makers.items() for kind, sparse in kinds.items()}
+    return {f"{name}/{kind}": learner(make, sparse) for name, make in makers.items() for kind, sparse in kinds.items()}
 
 
 def make_d3rlpy() -> dict[str, Learn]:
@@ -108,8 +115,11 @@ def make_d3rlpy() -> dict[str, Learn]:
     rates = {f"{network}_learning_rate": LEARNING_RATE for network in ("actor", "critic", "imitator")}
     sizes = {"actor": HEADS, "critic": HEADS, "imitator": VAE}
     encoders = {f"{network}_encoder_factory": VectorEncoderFactory(units) for network, units in sizes.items()}
+    bcq = {"batch_size": BATCH, "n_action_samples": SAMPLES, "compile_graph": False, **rates, **encoders}
     configs = {
-        "bcq": BCQConfig(batch_size=BATCH, n_action_samples=SAMPLES, compile_graph=False, **rates, **encoders),
+        "bcq": BCQConfig(**bcq),
+        # Before this step BCQ trains its VAE alone.
+        "bc_vae": BCQConfig(rl_start_step=10**9, **bcq),
         "bc_mlp": BCConfig(
             batch_size=BATCH,
             learning_rate=LEARNING_RATE,
@@ -135,7 +145,11 @@ def make_d3rlpy() -> dict[str, Learn]:
 
 
 #: By name: what makes the learners, and the packages that it is about.
-SIDES = {"ours": (make_ours, ("torch",)), "d3rlpy": (make_d3rlpy, ("d3rlpy", "torch", "numpy", "gymnasium"))}
+SIDES: dict[str, tuple[Callable[[], dict[str, Learn]], tuple[str, ...]]] = {
+    "engine": (lambda: make_ours(in_engine=True), ("torch",)),
+    "torch": (lambda: make_ours(in_engine=False), ("torch",)),
+    "d3rlpy": (make_d3rlpy, ("d3rlpy", "torch", "numpy", "gymnasium")),
+}
 
 
 def main() -> None:
