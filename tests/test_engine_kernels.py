@@ -16,8 +16,11 @@ import torch as th
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sb3_sparse.callbacks.rewiring.topk import keep_largest
 from sb3_sparse.engine.kernels import library, structs
 from sb3_sparse.engine.kernels.structs import LANES, PANEL, ElementType, Flag, Instruction, Kind, Layer, Op, Operand, Source
+from sb3_sparse.nn import fake_quantize
+from sb3_sparse.nn.fake_quantize import BITS
 from sb3_sparse.runtime.backends.build import BuildError
 
 C = Path(library.__file__).parent / "c"
@@ -477,6 +480,89 @@ def test_polyak(isa):
     np.testing.assert_array_equal(target, source)
 
 
+@pytest.mark.parametrize("tau", [0.005, 1.0])
+def test_polyak_of_another_layout(isa, tau):
+    rng = np.random.default_rng(14)
+    target, source = flat(rng.normal(size=83)), flat(rng.normal(size=50))
+    index = rng.integers(-10, 50, 83).astype(np.int32)
+    now = np.where(index < 0, 0.0, source[np.maximum(index, 0)])
+    expected = target[:83] * np.float32(1 - tau) + now * np.float32(tau)
+    assert not run(isa, instruction(Op.POLYAK_INDEXED, n=83, dst=vector(target), a=vector(source), data=index, x=(tau,)))
+    close(target[:83], expected, np.abs(expected) + np.abs(now))
+    # What is no longer followed ends at zero, and not among numbers that take the processor a hundred times as long.
+    index[:] = -1
+    step = instruction(Op.POLYAK_INDEXED, n=83, dst=vector(target), a=vector(source), data=index, x=(0.5,))
+    for _ in range(140):
+        assert not run(isa, step)
+    assert not target.any()
+
+
+def test_outside(isa):
+    a, count = np.float32(np.random.default_rng(17).random(90) < 0.5), np.float32([1.0])
+    index = np.flatnonzero(np.arange(90) % 3).astype(np.int32)
+    given = {"n": 90, "k": 64, "dst": vector(count), "a": vector(a), "data": np.append(index, np.full(4, -1, np.int32))}
+    assert not run(isa, instruction(Op.OUTSIDE, **given))
+    assert count[0] == 1 + np.count_nonzero(a[::3])
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_keep_largest(isa, ties):
+    """Exactly what the hooks of a target network do, again and again, and with weights that appear and go."""
+    rng = np.random.default_rng(15 + ties)
+    n, k = 700, 400
+    order = rng.permutation(n).astype(np.int32)
+    weights, like, memory = flat(np.zeros(n)), flat(np.zeros(k)), aligned(16 + 2 * n)
+    step = instruction(Op.KEEP_LARGEST, n=n, k=k, dst=vector(weights), a=vector(like), b=vector(memory), data=order)
+    online, target = rng.normal(size=n), np.zeros(n, np.float32)
+    for i in range(60):
+        if i % 20 == 0:
+            online *= rng.random(n) < 0.5
+            online[rng.random(n) < 0.1] = rng.normal()
+        count = int(rng.integers(0, k)) if i % 7 == 6 else 300
+        target = target * np.float32(0.9) + np.float32(0.1 * online)
+        if ties:
+            target = np.round(target * 8) / np.float32(8)
+        like[:] = 0.0
+        like[rng.permutation(k)[:count]] = 1.0
+        # The kernels have the weights in another order than the matrix.
+        weights[:n] = target[order]
+        expected = th.tensor(target)
+        keep_largest(expected, th.tensor(like))
+        assert not run(isa, step)
+        target[order] = weights[:n]
+        np.testing.assert_array_equal(target, expected.numpy())
+
+
+def test_keep_largest_of_what_is_no_number(isa):
+    weights, like, memory = flat([np.nan, 1.0, np.inf, 2.0]), flat([1.0]), aligned(16 + 32)
+    index = np.arange(16, dtype=np.int32)
+    given = {"n": 16, "k": 16, "dst": vector(weights), "a": vector(like), "b": vector(memory), "data": index}
+    assert not run(isa, instruction(Op.KEEP_LARGEST, **given))
+    assert np.isnan(weights[0]) and not weights[1:].any()
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 3e-38])
+def test_fake_quantize(isa, bits, scale):
+    """The same grid as in the layer's forward pass, to the last bit, also halfway between two integers."""
+    rng = np.random.default_rng(bits)
+    weights, dst = flat(rng.normal(size=1000) * scale), flat(np.zeros(1000))
+    weights[:100] = 0.0
+    expected = fake_quantize(th.tensor(weights), bits).numpy()
+    assert not run(isa, instruction(Op.FAKE_QUANTIZE, n=len(dst), k=2 ** (bits - 1) - 1, dst=vector(dst), a=vector(weights)))
+    np.testing.assert_array_equal(dst, expected)
+    halves = flat(np.arange(-127, 128) / 2)
+    assert not run(isa, instruction(Op.FAKE_QUANTIZE, n=len(halves), k=63, dst=vector(dst), a=vector(halves)))
+    scale = np.float32(63.5) / np.float32(63)
+    np.testing.assert_array_equal(dst[: len(halves)], np.round(halves / scale) * scale)
+
+
+def test_fake_quantize_of_zeros(isa):
+    weights, dst = flat(np.zeros(16)), flat(np.ones(16))
+    assert not run(isa, instruction(Op.FAKE_QUANTIZE, n=16, k=127, dst=vector(dst), a=vector(weights)))
+    assert not dst.any()
+
+
 @pytest.mark.parametrize("largest", [0.5, 1e6])
 def test_clip_of_norm(isa, largest):
     g = flat(np.random.default_rng(10).normal(size=99))
@@ -617,6 +703,9 @@ def valid():
     yield instruction(Op.SUM_BATCH, n=8, a=a, data=data)
     yield instruction(Op.ADAM, n=16, dst=vector(flat([1.0])), a=vector(flat([0.0])), b=vector(flat([0.0])), c=a, data=data)
     yield instruction(Op.POLYAK, n=16, dst=dst, a=a, x=(0.1,))
+    yield instruction(Op.POLYAK_INDEXED, n=16, dst=dst, a=a, data=np.zeros(16, np.int32), x=(0.1,))
+    yield instruction(Op.KEEP_LARGEST, n=16, k=8, dst=dst, a=a, b=vector(data), data=np.arange(16, dtype=np.int32))
+    yield instruction(Op.FAKE_QUANTIZE, n=16, k=127, dst=dst, a=a)
     yield instruction(Op.SQUARE_SUM, n=16, a=a, data=data)
     yield instruction(Op.CLIP, n=16, dst=dst, data=data, x=(1.0,))
     yield instruction(Op.SCALAR, dst=dst, data=data)
@@ -683,6 +772,7 @@ RULES = {
     Op.ARGMAX: [{"n": 0}],
     Op.SORT: [{"n": 1025}],
     Op.ADAM: [{"n": 17}],
+    Op.FAKE_QUANTIZE: [{"n": 17}, {"k": 0}],
 }
 
 
@@ -736,6 +826,10 @@ for op in kernels.UNARY:
     kernels.test_unary(None, op, False)
 kernels.test_polyak(None)
 kernels.test_adam(None, False, {})
+kernels.test_polyak_of_another_layout(None, 0.005)
+kernels.test_keep_largest(None, True)
+kernels.test_keep_largest_of_what_is_no_number(None)
+kernels.test_fake_quantize(None, 8, 1.0)
 print("clean")
 """
 

@@ -20,6 +20,7 @@ def headline(folder: str) -> str:
     """
     twins, dynamic, pixels = stored("twins_sac_pendulum"), stored("dynamic_td3_inverted_double_pendulum"), stored("pixels")
     exported, latency, mcu = stored("returns"), stored("inference")["latency"], stored("mcu")
+    throughput = stored("throughput")
     overhead, memory, replay = stored("overhead"), stored("offline_memory")["bytes"], stored("replay")
     final, breakout = dynamic["final_return"], pixels["scores"]["MinAtarBreakout-v1"]
     means = {kind: mean(twins["mean_returns"][kind]) for kind in ("dense", "sparse")}
@@ -76,6 +77,13 @@ def headline(folder: str) -> str:
             number(mcu["flash"]["dense/m4f/float32"]),
             "95 % sparse, 8-bit weights",
             number(mcu["flash"]["95/m4f/w8a16"]),
+        ),
+        (
+            "steps per CPU second, SAC on HalfCheetah, over SB3",
+            "throughput",
+            "1",
+            "90 % sparse, in the engine",
+            estimate(throughput["ratios"]["sac/sparse/0.9"], throughput["intervals"]["sac/sparse/0.9"], 1),
         ),
         (
             "time of a SAC training step, over stock",

@@ -8,6 +8,8 @@ gets the model's own object, with the true weights.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -35,15 +37,27 @@ SelfEngaged = TypeVar("SelfEngaged", bound="Engaged")
 class Engaged(BaseAlgorithm):
     """What is different in any model that trains in the engine."""
 
-    #: Pruned weights stay zero without anybody's help.
-    holds_masks: ClassVar[bool] = True
     _session: ClassVar[Session]
     _stock: ClassVar[type[BaseAlgorithm]]
+
+    @property
+    def holds_masks(self) -> bool:
+        """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
+        return self._session.reason is None
 
     def learn(self: SelfEngaged, *args: Any, **kwargs: Any) -> SelfEngaged:
         # The callback that put the model here has not taken it back: training was interrupted.
         release(self)
         return self.learn(*args, **kwargs)
+
+    @contextmanager
+    def _released_on_error(self) -> Iterator[None]:
+        """After Ctrl-C, or an error of a callback or the environment, the model is SB3's again, with all it has learnt."""
+        try:
+            yield
+        except BaseException:
+            release(self)
+            raise
 
 
 def _shared(name: str) -> property:

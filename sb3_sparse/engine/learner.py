@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from gymnasium import spaces
@@ -30,6 +30,10 @@ class Learner(Engaged, OffPolicyAlgorithm):
     """What is different in an off-policy algorithm that trains in the engine."""
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
+        with self._released_on_error():
+            self._train(gradient_steps, batch_size)
+
+    def _train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
         if not session.take_over():
             super().train(gradient_steps, batch_size)
@@ -41,7 +45,11 @@ class Learner(Engaged, OffPolicyAlgorithm):
         for name, mean in means.items():
             self.logger.record(f"train/{name}", mean)
 
-    def collect_rollouts(
+    def collect_rollouts(self, *args: Any, **kwargs: Any) -> RolloutReturn:
+        with self._released_on_error():
+            return self._collect(*args, **kwargs)
+
+    def _collect(
         self,
         env: VecEnv,
         callback: BaseCallback,
@@ -88,6 +96,10 @@ class Learner(Engaged, OffPolicyAlgorithm):
         with session.open_to(guests):
             callback.on_rollout_end()
         return RolloutReturn(num_collected_steps * env.num_envs, num_collected_episodes, continue_training)
+
+    def _on_step(self) -> None:
+        if not self._session.on_step():
+            super()._on_step()
 
     def predict(
         self,

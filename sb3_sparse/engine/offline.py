@@ -15,6 +15,10 @@ class OfflineLearner(Engaged, OfflineAlgorithm):
     """What is different in an offline algorithm that trains in the engine."""
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
+        with self._released_on_error():
+            self._train(gradient_steps, batch_size)
+
+    def _train(self, gradient_steps: int, batch_size: int) -> None:
         session = self._session
         if not session.take_over():
             super().train(gradient_steps, batch_size)
@@ -27,5 +31,5 @@ class OfflineLearner(Engaged, OfflineAlgorithm):
 
     def _tell(self, callback: BaseCallback, variables: dict[str, Any]) -> bool:
         # Who may hold layers of the model sees the true ones at every update, and may change them.
-        with self._session.open_to(look_through_references(callback)):
+        with self._released_on_error(), self._session.open_to(look_through_references(callback)):
             return super()._tell(callback, variables)

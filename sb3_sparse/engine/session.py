@@ -72,11 +72,24 @@ class Session:
             self.reason = why_not_now(self.model)
             if self.reason is not None:
                 return False
+            self.update.prune_targets()
             if not self._laid_out or self.update.changed:
                 self.update.layout()
                 self._laid_out = True
             self.update.read()
             self._looked_at = False
+        return True
+
+    def on_step(self) -> bool:
+        """
+        Let target networks follow after an environment step.
+
+        :return: Whether they have; if not, this step is SB3's
+        """
+        if not (self.update.is_due() and self.take_over()):
+            return False
+        self._ahead = True
+        self.update.on_step()
         return True
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, float]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch as th
 from gymnasium import spaces
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, EventCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EventCallback
 from stable_baselines3.common.preprocessing import is_image_space
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
@@ -16,7 +16,7 @@ from sb3_sparse.engine.kernels.library import load
 from sb3_sparse.engine.networks.parameters import unsupported
 from sb3_sparse.engine.updates import UPDATES, Update
 from sb3_sparse.engine.updates.chain import Unsupported
-from sb3_sparse.nn import MaskedLayer, find_optimizers, quantized_bits
+from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, quantized_bits
 from sb3_sparse.runtime.backends.build import BuildError
 
 if TYPE_CHECKING:
@@ -78,12 +78,13 @@ def why_not_now(model: BaseAlgorithm) -> str | None:
     """
     policy = model.__dict__["policy"]
     for module in policy.modules():
-        if module._forward_hooks or module._forward_pre_hooks:
-            return "hooks on a module's forward pass (such as targets='topk')"
+        # The engine keeps the rule of followers itself.
+        if module._forward_hooks or len(module._forward_pre_hooks) > (find_follower(module) is not None):
+            return "hooks on a module's forward pass"
         if isinstance(module, MaskedLayer) and module.listeners:
             return "gradients of pruned weights are recorded"
-    if quantized_bits(policy):
-        return "layers are trained with quantized weights"
+    if any(name.split(".")[0].endswith("_target") for name in quantized_bits(policy)):
+        return "a target network computes with quantized weights"
     return None
 
 
@@ -92,7 +93,12 @@ def look_through_references(callback: BaseCallback) -> bool:
     :param callback: The callbacks of a run.
     :return: Whether one of them may hold layers or tensors of the model, and look at them at any step
     """
-    return not all(_is_known(each) and type(each).__name__ != "ConvertCallback" for each in _callbacks(callback))
+    return any(_may_hold_layers(each) for each in _callbacks(callback))
+
+
+def _may_hold_layers(callback: BaseCallback) -> bool:
+    known = _is_known(callback) and not isinstance(callback, ConvertCallback)
+    return bool(getattr(callback, "holds_layers", not known))
 
 
 def _callbacks(callback: BaseCallback) -> Iterator[BaseCallback]:

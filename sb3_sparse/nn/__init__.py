@@ -1,6 +1,7 @@
 """Masked and quantized layers, the networks that hold them and the optimizers that train them. Imports torch alone."""
 
 from sb3_sparse.nn.fake_quantize import check_bits, fake_quantize, quantize, quantized_bits
+from sb3_sparse.nn.followers import Follower, find_follower
 from sb3_sparse.nn.gradients import DenseGradients
 from sb3_sparse.nn.layers import (
     Layer,
@@ -19,6 +20,7 @@ from sb3_sparse.nn.path import ActionPath
 __all__ = [
     "ActionPath",
     "DenseGradients",
+    "Follower",
     "Layer",
     "MaskedConv2d",
     "MaskedLayer",
@@ -27,6 +29,7 @@ __all__ = [
     "check_bits",
     "check_names",
     "fake_quantize",
+    "find_follower",
     "find_networks",
     "find_optimizers",
     "find_parts",

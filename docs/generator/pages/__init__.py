@@ -10,6 +10,7 @@ NAMES = (
     "returns",
     "inference",
     "microcontroller",
+    "throughput",
     "overhead",
     "training_speed",
 )

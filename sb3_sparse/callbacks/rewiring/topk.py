@@ -2,9 +2,9 @@
 The target rule of DS-TD3: after each soft update a layer of the target network keeps its largest weights, as many as its
 online twin has nonzero ones (Sokar et al. 2022, Algorithm 1, line 32). Their places may differ.
 
-SB3 updates target networks in the middle of ``train()``, where no callback is called. So hooks on each target layer prune it
-just before it is used (its forward pass) or saved (its state dict), and the callback prunes all target layers before others
-may look at the model. Like a mask, a follower stays with its layer when training ends.
+SB3 updates target networks in the middle of ``train()``, where no callback is called. So a :class:`~sb3_sparse.nn.Follower`
+prunes each target layer just before it is used or saved, and the callback prunes all of them before others may look at the
+model. Like a mask, a follower stays with its layer when training ends.
 
 A soft update changes the bias of a layer. If the bias is the same as at the last pruning, the layer need not be pruned again.
 A short bias may stay the same by rounding; then the weights, which are few, are compared instead.
@@ -15,15 +15,14 @@ import math
 import numpy as np
 import torch as th
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 
-from sb3_sparse.nn import Layer, MaskedLayer
+from sb3_sparse.nn import Follower, Layer, MaskedLayer, find_follower
 
 #: A bias of fewer entries may round to what it was before a soft update.
 SHORT = 16
 
 
-class TopkFollower:
+class TopkFollower(Follower):
     """
     One layer of a target network, with hooks that prune it before it is used or saved.
 
@@ -32,25 +31,11 @@ class TopkFollower:
     """
 
     def __init__(self, online: MaskedLayer, target: Layer) -> None:
-        self.online = online
-        self.target = target
+        super().__init__(online, target)
         self._seen: Tensor | None = None
         self._candidates: np.ndarray | None = None
-        self._handles: tuple[RemovableHandle, ...] = (
-            target.register_forward_pre_hook(self._before_use),
-            target.register_state_dict_pre_hook(self._before_use),  # type: ignore[no-untyped-call]
-        )
-
-    def _before_use(self, *_: object) -> None:
-        self.prune()
-
-    def detach(self) -> None:
-        """Remove the hooks, and leave the target layer to the soft update."""
-        for handle in self._handles:
-            handle.remove()
 
     def prune(self) -> None:
-        """Prune the target layer if it has changed since the last time."""
         if self.online.pruned:
             # Attribute access on modules is slow, and this runs several times per gradient step.
             parameters = self.target._parameters
@@ -160,7 +145,6 @@ def unfollow(twins: dict[MaskedLayer, list[Layer]]) -> None:
     :param twins: By online layer: the layers of target networks that get another rule.
     """
     for target in (target for targets in twins.values() for target in targets):
-        for hook in list(target._forward_pre_hooks.values()):
-            follower = getattr(hook, "__self__", None)
-            if isinstance(follower, TopkFollower):
-                follower.detach()
+        follower = find_follower(target)
+        if follower is not None:
+            follower.detach()

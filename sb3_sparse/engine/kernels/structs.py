@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 #: Samples of a panel.
 LANES = 32
 #: Version of the interface. The library has the same.
-INTERFACE = 1
+INTERFACE = 2
 
 
 class Kind(IntEnum):
@@ -131,6 +131,16 @@ class Op(IntEnum):
     SCATTER = 52
     #: ``dst[0]`` += how many of ``a[index[i]]`` are not ``b[i]``.
     DIFFER = 53
+    #: ``dst[i] = dst[i] * (1 - x[0]) + (index[i] < 0 ? 0 : a[index[i]]) * x[0]``, n floats; ``data`` is the index.
+    POLYAK_INDEXED = 54
+    #: Zeroes the smallest of the n floats ``dst`` until as many are left as there are nonzero ones among the k floats ``a``;
+    #: of equal ones that with the lower index stays. ``data`` has the indices, ``b`` 16 + 2 n floats of memory between two
+    #: runs, zeros at first.
+    KEEP_LARGEST = 55
+    #: ``dst = round(a / scale) * scale``, ``scale = max|a| / k``, n floats, a multiple of 16.
+    FAKE_QUANTIZE = 56
+    #: ``dst[0]`` += how many of the n floats ``a`` are not zero, without those that the k indices in ``data`` name.
+    OUTSIDE = 57
 
 
 #: Instructions that run once for each panel.

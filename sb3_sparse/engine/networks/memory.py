@@ -1,6 +1,24 @@
 """Memory for the kernels, which read whole aligned vectors."""
 
+from typing import NamedTuple
+
 import numpy as np
+
+
+class Flat(NamedTuple):
+    """
+    Ranges of flat vectors that an instruction works on.
+
+    :param operands: Their addresses, by the name of the operand.
+    :param n: Number of floats.
+    :param k: The instruction's second number.
+    :param data: Address of what else it needs.
+    """
+
+    operands: dict[str, int]
+    n: int
+    k: int = 0
+    data: int | None = None
 
 
 def zeros(size: int, dtype: type = np.float32) -> np.ndarray:

@@ -76,12 +76,20 @@ class Parameters:
         return any(weights.target is not None for weights in self.weights)
 
     @property
+    def is_apart(self) -> bool:
+        """Whether a layer of the target network has another layout than the one that it follows."""
+        return len(self.sources) > 0
+
+    @property
     def is_masked(self) -> bool:
         """Whether a pruned layer runs on the dense kernels, so that its gradient has to be masked."""
         return "mask" in self.arrays
 
     def settings_address(self) -> int:
         return int(self.settings.ctypes.data)
+
+    def sources_address(self) -> int:
+        return int(self.sources.ctypes.data)
 
     def norm_address(self) -> int:
         return int(self.norm.ctypes.data)
@@ -103,11 +111,14 @@ class Parameters:
         end = 0
         for weights in self.weights:
             end = weights.set_structure(weights.structure_now(), end)
+        self._lay_out_target()
         for vector in self.vectors:
             vector.start, end = end, end + padded(vector.size)
         self.size = end
-        names = ["value", "mean", "square", "gradient"] + ["target"] * self.has_target
-        self.arrays = {name: zeros(end) for name in names}
+        self.arrays = {name: zeros(end) for name in ("value", "mean", "square", "gradient")}
+        self.arrays |= {"target": zeros(self.target_size)} if self.target_size else {}
+        if any(w.bits is not None for w in self.weights):
+            self.arrays["quantized"] = zeros(end)
         masked = [w for w in self.weights if isinstance(w.structure, Dense) and w.structure.mask is not None]
         if masked:
             self.arrays["mask"] = zeros(end)
@@ -120,19 +131,30 @@ class Parameters:
         start = 0
         for w in self.weights:
             stop = start + w.structure.transposed_size
-            w.point(self.arrays["value"], self.arrays["gradient"], self.transposed[start:stop])
+            transposed = self.transposed[start:stop]
+            w.point(self.arrays["value"], self.arrays["gradient"], transposed, self.arrays.get("quantized"))
             if w.target is not None:
-                w.target.point(self.arrays["target"], None, None)
+                w.target.point(self.arrays["target"])
             start = stop
         #: Values and targets; moments.
         self._weights = Copies([*self._places("value"), *self._places("target")])
+        self._target = Copies(place for place in self._places("target") if place.size < place.tensor.numel())
         self._moments: Copies | None = None
         self._moment_tensors: list[int] = []
 
+    def _lay_out_target(self) -> None:
+        targets = [w.target for w in self.weights if w.target is not None]
+        self.target_size = 0
+        for target in targets:
+            self.target_size = target.set_structure(target.structure_now(), self.target_size)
+        apart = any(target.is_apart for target in targets)
+        #: If they are apart: of each float of the target network the index among the values that it follows, or -1.
+        self.sources = np.concatenate([target.sources() for target in targets] if apart else [np.zeros(0, dtype=np.int32)])
+
     @property
     def changed(self) -> bool:
-        """Whether a mask has changed since the vectors were laid out."""
-        return any(weights.changed for weights in self.weights)
+        """Whether the vectors no longer fit: a mask has changed, or somebody has given the target network other weights."""
+        return any(weights.changed for weights in self.weights) or self._target.miss()
 
     def read_learning_rate(self) -> None:
         """Take over the optimizer's learning rate, which may follow a schedule."""
@@ -160,6 +182,14 @@ class Parameters:
     def write_weights(self) -> None:
         """Copy values and target network into the model."""
         self._weights.write()
+        # The kernels have pruned it already, so this only lets its hooks know.
+        self.prune_target()
+
+    def prune_target(self) -> None:
+        """Prune the target network in the model, if it has changed and is one that is pruned."""
+        for follower in (w.target.follower for w in self.weights if w.target is not None):
+            if follower is not None:
+                follower.prune()
 
     @property
     def differ(self) -> bool:
@@ -219,6 +249,8 @@ def unsupported(optimizer: Optimizer) -> str | None:
     if len(optimizer.param_groups) != 1:
         return "the optimizer has several groups of parameters"
     group = optimizer.param_groups[0]
+    if not all(parameter.requires_grad for parameter in group["params"]):
+        return "frozen parameters (requires_grad=False)"
     wrong = [name for name in ("amsgrad", "maximize", "capturable", "differentiable") if group.get(name)]
     if wrong:
         return f"the optimizer's setting {wrong[0]}"

@@ -56,6 +56,13 @@ class Structure:
         self.shape = shape
         self.first = first
 
+    def holds(self, weight: Array) -> bool:
+        """
+        :param weight: A matrix of weights.
+        :return: Whether there is room for all that are not zero
+        """
+        return True
+
     def describe(self, layer: Layer) -> None:
         """Fill in the part of the kernels' description that depends on the layout alone."""
         layer.kind = self.kind
@@ -85,6 +92,10 @@ class Sparse(Structure):
         self.t_index = _padded_copy(position[t_columns, first + t_rows])
         self.size = padded(len(rows))
         self.transposed_size = padded(len(t_rows))
+
+    def holds(self, weight: Array) -> bool:
+        exists = weight.reshape(-1) != 0
+        return int(np.count_nonzero(exists)) == int(np.count_nonzero(exists[self.index[: self.start[-1]]]))
 
     def describe(self, layer: Layer) -> None:
         super().describe(layer)

@@ -9,7 +9,8 @@ cache. All other values hold the whole batch, and share memory where their lives
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
@@ -77,13 +78,12 @@ class Program:
             value = getattr(instruction, name)
             if value is not None:
                 setattr(encoded, name, self._memory.operand(value, broadcast=value.features == 1 and instruction.n > 1))
-        if instruction.parameters is not None:
-            encoded.n = instruction.parameters.size
-            for name, vector in zip(("dst", "a", "b", "c"), instruction.vectors, strict=False):
-                if vector:
-                    address = instruction.parameters.address(vector)
-                    setattr(encoded, name, Operand(address, 0, 0))
-        if instruction.weights is not None:
+        if instruction.flat is not None:
+            flat = instruction.flat()
+            encoded.n, encoded.k, encoded.data = flat.n, flat.k, flat.data
+            for name, address in flat.operands.items():
+                setattr(encoded, name, Operand(address, 0, 0))
+        elif instruction.weights is not None:
             encoded.layer = ctypes.addressof(instruction.weights.description)
         if instruction.data is not None:
             encoded.data = instruction.data()
@@ -102,12 +102,19 @@ def _with_statistics(trace: Trace, program: Program) -> list[Instruction]:
     return [*trace.instructions, *sums]
 
 
+#: Instructions that depend on the present layout: whether they are needed.
+_NEEDED: dict[Op, Callable[[Any], bool]] = {
+    Op.REFRESH: lambda i: i.weights.needs_transposed,
+    Op.FAKE_QUANTIZE: lambda i: i.weights.bits is not None,
+    Op.KEEP_LARGEST: lambda i: i.weights.keeps_largest,
+    Op.MASK: lambda i: i.parameters.is_masked,
+    Op.POLYAK: lambda i: not i.parameters.is_apart,
+    Op.POLYAK_INDEXED: lambda i: i.parameters.is_apart,
+}
+
+
 def _is_needed(instruction: Instruction) -> bool:
-    if instruction.op is Op.REFRESH:
-        return instruction.weights is not None and instruction.weights.needs_transposed
-    if instruction.op is Op.MASK:
-        return instruction.parameters is not None and instruction.parameters.is_masked
-    return True
+    return instruction.op not in _NEEDED or _NEEDED[instruction.op](instruction)
 
 
 def _needs_scratch(instruction: Instruction) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import torch as th
 
 from sb3_sparse.engine.kernels.structs import Op
+from sb3_sparse.engine.networks.memory import Flat
 from sb3_sparse.engine.program.source import Array, Noise
 from sb3_sparse.engine.program.value import Instruction, Node, Recorder, Value
 
@@ -156,6 +157,7 @@ class Trace(Recorder):
     def refresh(self, parameters: Sequence[Parameters]) -> None:
         """Append what is computed from the parameters whenever they change."""
         for weights in (weights for each in parameters for weights in each.weights):
+            self.instructions.append(Instruction(Op.FAKE_QUANTIZE, weights=weights, flat=weights.quantization))
             self.instructions.append(Instruction(Op.REFRESH, weights=weights))
 
     def keep(self, value: Value) -> None:
@@ -163,8 +165,12 @@ class Trace(Recorder):
         self.kept.append(value)
 
     def follow(self, parameters: Parameters, tau: float) -> None:
-        """Append the soft update of the parameters' target network (``polyak_update``)."""
+        """Append the soft update of the parameters' target network (``polyak_update``), and the pruning that it may need."""
         self._vectors(Op.POLYAK, parameters, ("target", "value"), x=(tau,))
+        self._vectors(Op.POLYAK_INDEXED, parameters, ("target", "value"), data=parameters.sources_address, x=(tau,))
+        for target in (weights.target for weights in parameters.weights):
+            if target is not None:
+                self.instructions.append(Instruction(Op.KEEP_LARGEST, weights=target, flat=target.pruning))
 
     def _vectors(
         self,
@@ -175,5 +181,8 @@ class Trace(Recorder):
         data: Callable[[], int] | None = None,
         x: Iterable[float] = (),
     ) -> None:
-        instruction = Instruction(op, x=tuple(map(float, x)), data=data, parameters=parameters, vectors=names)
-        self.instructions.append(instruction)
+        def flat() -> Flat:
+            operands = {o: parameters.address(name) for o, name in zip(("dst", "a", "b", "c"), names, strict=False) if name}
+            return Flat(operands, parameters.target_size if "target" in names else parameters.size)
+
+        self.instructions.append(Instruction(op, x=tuple(map(float, x)), data=data, parameters=parameters, flat=flat))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from sb3_sparse.engine.kernels.structs import Op
 
 if TYPE_CHECKING:
+    from sb3_sparse.engine.networks.memory import Flat
     from sb3_sparse.engine.networks.parameters import Parameters
     from sb3_sparse.engine.networks.weights import Weights
 
@@ -175,7 +176,8 @@ class Instruction:
     The addresses of arrays are asked for when the program is built, because arrays move when weights are pruned or grown.
 
     :param op: The operation.
-    :param vectors: In place of ``dst``, ``a``, ``b``, ``c``: the flat arrays to work on, by name.
+    :param parameters: What it works on as a whole, or none.
+    :param flat: In place of ``dst``, ``a``, ``b``, ``c``: ranges of flat arrays.
     """
 
     op: Op
@@ -190,7 +192,7 @@ class Instruction:
     weights: Weights | None = None
     data: Callable[[], int] | None = None
     parameters: Parameters | None = None
-    vectors: tuple[str, ...] = ()
+    flat: Callable[[], Flat] | None = None
 
     def values(self) -> list[Value]:
         """The values that it reads or writes."""

@@ -87,7 +87,7 @@ class Update(ABC):
 
     @property
     def changed(self) -> bool:
-        """Whether a mask has changed since the programs were built."""
+        """Whether the layout no longer fits the model."""
         return any(parameters.changed for parameters in self.parameters)
 
     def layout(self) -> None:
@@ -96,6 +96,11 @@ class Update(ABC):
             parameters.layout()
         self._programs.clear()
         self._actors.clear()
+
+    def prune_targets(self) -> None:
+        """Prune target networks in the model, as their hooks do whenever SB3 uses them."""
+        for parameters in self.parameters:
+            parameters.prune_target()
 
     def read(self) -> None:
         """Copy all parameters from the model, and refresh what is computed from them."""
@@ -149,6 +154,14 @@ class Update(ABC):
             for name, value in program.run().items():
                 values[name].append(value)
         return {name: sum(column) / len(column) for name, column in values.items()}
+
+    def is_due(self) -> bool:
+        """Whether target networks follow after the present environment step; SB3 does everything else in ``_on_step()``."""
+        return False
+
+    def on_step(self) -> None:
+        """What the algorithm's ``_on_step()`` does when target networks are due."""
+        raise NotImplementedError(f"{type(self).__name__} is never due")
 
     def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         """

@@ -13,6 +13,7 @@ from torch import nn
 
 from sb3_sparse.engine.batch import Batch
 from sb3_sparse.engine.networks.parameters import Parameters
+from sb3_sparse.engine.program.build import Program
 from sb3_sparse.engine.program.gradient import backward
 from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Value
@@ -29,7 +30,7 @@ def huber(estimate: Value, targets: Value) -> Value:
 
 class DQNUpdate(Update):
     """
-    A gradient step of DQN. SB3 updates the target network after environment steps.
+    A gradient step of DQN. The target network follows after environment steps.
 
     :param model: The model.
     """
@@ -42,6 +43,23 @@ class DQNUpdate(Update):
         self._network = Chain(*self._modules(model.policy))
         self._actions = int(spaces.flatdim(model.action_space))
         self.parameters = [Parameters(model.policy.optimizer, self._network.weights)]
+
+    def is_due(self) -> bool:
+        # SB3 counts the step before it asks.
+        calls = self.model._n_calls + 1
+        return bool(calls % max(self.model.target_update_interval // self.model.n_envs, 1) == 0)
+
+    def on_step(self) -> None:
+        model = self.model
+        model._n_calls += 1
+        key = "follow", model.tau
+        if key not in self._programs:
+            trace = Trace(1)
+            trace.follow(self.parameters[0], model.tau)
+            self._programs[key] = Program(trace)
+        self._programs[key].run()
+        model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
+        model.logger.record("rollout/exploration_rate", model.exploration_rate)
 
     def _modules(self, policy: Any) -> tuple[nn.Module, nn.Module]:
         """The network and its target."""

@@ -50,7 +50,9 @@ KERNEL void adam(int n, float *__restrict p, float *__restrict m, float *__restr
     }
 }
 
-/* target = target * (1 - tau) + source * tau. */
+INLINE float flushed(float x) { return fabsf(x) < 1e-38f ? 0.0f : x; }
+
+/* target = target * (1 - tau) + source * tau. Weights of the target that the source no longer has decay, and end at zero. */
 KERNEL void polyak(int n, float *target, const float *source, double tau) {
     if (tau == 1.0) {
         memmove(target, source, (size_t)n * sizeof(float));
@@ -58,8 +60,32 @@ KERNEL void polyak(int n, float *target, const float *source, double tau) {
     }
     const float step = (float)tau, keep = (float)(1.0 - tau);
     int i = 0;
-    for (; i + VL <= n; i += VL) store(target + i, load(target + i) * keep + load(source + i) * step);
-    for (; i < n; i++) target[i] = target[i] * keep + source[i] * step;
+    for (; i + VL <= n; i += VL) store(target + i, flushed(load(target + i) * keep + load(source + i) * step));
+    for (; i < n; i++) target[i] = flushed(target[i] * keep + source[i] * step);
+}
+
+/* The same for a target of another layout: index[i] is the place in the source, negative where it has none. */
+KERNEL void polyak_indexed(int n, float *target, const float *source, const int32_t *index, double tau) {
+    const float step = (float)tau, keep = (float)(1.0 - tau);
+    for (int i = 0; i < n; i++) {
+        const float now = index[i] >= 0 ? source[index[i]] : 0.0f;
+        target[i] = tau == 1.0 ? now : flushed(target[i] * keep + now * step);
+    }
+}
+
+/* The weights of a layer on a symmetric grid with this largest integer, as sb3_sparse.nn.fake_quantize has it. */
+KERNEL void fake_quantize(int n, float *dst, const float *weights, int integer) {
+    Vector largest = {};
+    for (int i = 0; i < n; i += VL) largest = maximum(absolute(load(weights + i)), largest);
+    float lanes[VL], scale = 0.0f;
+    memcpy(lanes, &largest, sizeof lanes);
+    for (int i = 0; i < VL; i++) scale = lanes[i] > scale ? lanes[i] : scale;
+    scale /= (float)integer;
+    /* Neither 0 / 0 where all weights are zero. */
+    scale = scale < 1.17549435e-38f ? 1.17549435e-38f : scale;
+    /* A number of this size has no bits behind the point, so adding it rounds, halves to even. */
+    const float round = 12582912.0f;
+    for (int i = 0; i < n; i += VL) store(dst + i, ((load(weights + i) / scale + round) - round) * scale);
 }
 
 /* Gradients of weights that do not exist, in a pruned layer on the dense kernels. */
@@ -92,6 +118,19 @@ KERNEL void count_differences(int n, float *count, const float *there, const flo
     else
         for (int i = 0; i < n; i++) differ += index[i] >= 0 && there[index[i]] != src[i];
     *count += (float)differ;
+}
+
+KERNEL int count_nonzero(int n, const float *a) {
+    int count = 0;
+    for (int i = 0; i < n; i++) count += a[i] != 0.0f;
+    return count;
+}
+
+/* Adds the number of values that are not zero and that no index names. */
+KERNEL void count_outside(int n, float *count, const float *a, int k, const int32_t *index) {
+    int inside = 0;
+    for (int i = 0; i < k; i++) inside += index[i] >= 0 && a[index[i]] != 0.0f;
+    *count += (float)(count_nonzero(n, a) - inside);
 }
 
 KERNEL void square_sum(int n, const float *a, double *data, bool add) {

@@ -28,6 +28,10 @@ INLINE int uses(Op op) {
     case Op::POLYAK: case Op::MASK: return BATCH | DST | A;
     case Op::GATHER: case Op::SCATTER: return BATCH | DST | A;
     case Op::DIFFER: return BATCH | DST | A | B;
+    case Op::POLYAK_INDEXED: return BATCH | DST | A | DATA;
+    case Op::KEEP_LARGEST: return BATCH | DST | A | B | DATA;
+    case Op::FAKE_QUANTIZE: return BATCH | DST | A | K;
+    case Op::OUTSIDE: return BATCH | DST | A | DATA;
     case Op::REFRESH: return BATCH | LAYER;
     case Op::SQUARE_SUM: return BATCH | A | DATA;
     case Op::CLIP: return BATCH | DST | DATA;
@@ -92,9 +96,11 @@ INLINE bool is_valid(const Instruction &i) {
     const Op op = (Op)i.op;
     const int use = uses(op);
     if (!use || (i.flags & ~known_flags(op)) || i.n < 0 || i.k < 0) return false;
-    const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP || op == Op::MASK;
+    const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP || op == Op::MASK ||
+                      op == Op::POLYAK_INDEXED || op == Op::KEEP_LARGEST || op == Op::FAKE_QUANTIZE;
     /* Tensors of the model, which lie anywhere. */
-    const bool anywhere = op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER;
+    const bool anywhere =
+        op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER || op == Op::OUTSIDE;
     const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
     for (int j = 0; j < 4; j++)
         if ((use & (DST << j)) &&
@@ -110,7 +116,7 @@ INLINE bool is_valid(const Instruction &i) {
     case Op::QUANTILE_HUBER: return i.n >= 1 && is_full(i.dst, i.n);
     case Op::SUM: return is_full(i.dst, i.k);
     case Op::PUT: return is_full(i.dst, (int64_t)i.n * i.k);
-    case Op::ADAM: case Op::MASK: return i.n % 16 == 0;
+    case Op::ADAM: case Op::MASK: case Op::FAKE_QUANTIZE: return i.n % 16 == 0;
     default: return !(use & DST) || anywhere || flat || is_full(i.dst, i.n);
     }
 }

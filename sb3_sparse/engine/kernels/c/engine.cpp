@@ -7,6 +7,7 @@
 #include "elementwise.h"
 #include "gather.h"
 #include "interface.h"
+#include "ranking.h"
 #include "sparse.h"
 
 static void run_on_panel(const Instruction &i, int64_t p) {
@@ -44,6 +45,10 @@ static void run_on_batch(const Instruction &i, int64_t panels) {
     case Op::SUM_BATCH: sum_batch(i.n, i.a, panels, (float *)i.data, add); break;
     case Op::ADAM: adam(i.n, i.dst.base, i.a.base, i.b.base, i.c.base, (double *)i.data); break;
     case Op::POLYAK: polyak(i.n, i.dst.base, i.a.base, i.x[0]); break;
+    case Op::POLYAK_INDEXED: polyak_indexed(i.n, i.dst.base, i.a.base, (const int32_t *)i.data, i.x[0]); break;
+    case Op::KEEP_LARGEST: keep_largest(i.n, i.dst.base, i.k, i.a.base, (const int32_t *)i.data, i.b.base); break;
+    case Op::FAKE_QUANTIZE: fake_quantize(i.n, i.dst.base, i.a.base, i.k); break;
+    case Op::OUTSIDE: count_outside(i.n, i.dst.base, i.a.base, i.k, (const int32_t *)i.data); break;
     case Op::REFRESH: (i.layer->kind == SPARSE ? sparse_refresh : dense_refresh)(*i.layer); break;
     case Op::SQUARE_SUM: square_sum(i.n, i.a.base, (double *)i.data, add); break;
     case Op::CLIP: clip(i.n, i.dst.base, *(const double *)i.data, i.x[0]); break;

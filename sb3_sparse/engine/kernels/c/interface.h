@@ -7,7 +7,7 @@
 #include <cstdint>
 
 constexpr int LANES = 32;
-constexpr int INTERFACE = 1;
+constexpr int INTERFACE = 2;
 
 extern "C" {
 
@@ -115,5 +115,9 @@ enum class Op : int32_t {
     GATHER,
     SCATTER,
     DIFFER,
+    POLYAK_INDEXED,
+    KEEP_LARGEST,
+    FAKE_QUANTIZE,
+    OUTSIDE,
     END
 };
