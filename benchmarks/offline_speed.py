@@ -7,7 +7,7 @@ How fast BCQ and behaviour cloning learn, beside d3rlpy: updates per second over
 Both sides have HalfCheetah's sizes (17 observations, 6 actions, 100,000 random transitions), batches of 100 and Adam at
 1e-3; BCQ has actor and critics of 400-300, a VAE of 750-750 with 12 latent variables, and 10 actions per target (d3rlpy's
 default of 100 costs five times as much); cloning is by an MLP of 256-256, or by that VAE. Ours is timed within ``learn``,
-with its callbacks and log, from the second update on, in the engine (``bcq/dense``) and without it (``torch/bcq/dense``).
+with its callbacks and log, from the first update on, in the engine (``bcq/dense``) and without it (``torch/bcq/dense``).
 d3rlpy is timed in what its ``fit`` does per step, its own sampling and ``update``, without progress bar and log, and without
 ``compile_graph``, which is for GPUs. Its BCQ clones by the VAE alone before ``rl_start_step``.
 

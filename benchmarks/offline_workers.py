@@ -39,20 +39,10 @@ def make_data() -> dict[str, np.ndarray]:
     }
 
 
-class Clock:
-    """A learning rate that notes when it was asked for: once for the log, and once for each optimizer, before each update."""
-
-    def __init__(self) -> None:
-        self.ticks: list[float] = []
-
-    def __call__(self, remaining: float) -> float:
-        self.ticks.append(time.perf_counter())
-        return LEARNING_RATE
-
-
 def make_ours(in_engine: bool) -> dict[str, Learn]:
-    """``learn`` as a user calls it, with callbacks, clock and log, from its second update on: it starts once in a run."""
+    """``learn`` as a user calls it, with callbacks, clock and log, from its first update on: it starts once in a run."""
     from gymnasium import spaces
+    from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.logger import Logger
 
     from sb3_sparse import EngineCallback, OneShotPruningCallback
@@ -66,36 +56,43 @@ def make_ours(in_engine: bool) -> dict[str, Learn]:
         observation_space=spaces.Box(-np.inf, np.inf, (OBSERVATION,)),
         action_space=spaces.Box(-1.0, 1.0, (ACTION,)),
     )
-    shared = {"batch_size": BATCH, "seed": 0, "device": "cpu"}
+    shared = {"learning_rate": LEARNING_RATE, "batch_size": BATCH, "seed": 0, "device": "cpu"}
 
-    def bcq(clock: Clock) -> BCQ:
+    def bcq() -> BCQ:
         arch = {"actor": HEADS, "critic": HEADS, "vae": VAE}
-        return BCQ(
-            "MlpPolicy", data, n_target_actions=SAMPLES, policy_kwargs={"net_arch": arch}, learning_rate=clock, **shared
-        )
+        return BCQ("MlpPolicy", data, n_target_actions=SAMPLES, policy_kwargs={"net_arch": arch}, **shared)
 
-    def bc(mode: str, arch: list[int], clock: Clock) -> BC:
-        return BC("MlpPolicy", data, mode=mode, learning_rate=clock, policy_kwargs={"net_arch": arch}, **shared)
+    def bc(mode: str, arch: list[int]) -> BC:
+        return BC("MlpPolicy", data, mode=mode, policy_kwargs={"net_arch": arch}, **shared)
 
-    def learner(make: Callable[[Clock], BC | BCQ], sparse: bool) -> Learn:
-        clock = Clock()
-        model = make(clock)
-        callbacks = [OneShotPruningCallback("all", SPARSITY, saliency="snip")] if sparse else []
+    class Ticks(BaseCallback):
+        """When each update was done."""
+
+        #: So the engine need not write the weights for it.
+        holds_layers = False
+
+        def _on_training_start(self) -> None:
+            self.ticks: list[float] = []
+
+        def _on_step(self) -> bool:
+            self.ticks.append(time.perf_counter())
+            return True
+
+    def learner(model: BC | BCQ, sparse: bool) -> Learn:
+        ticks = Ticks()
+        callbacks: list[BaseCallback] = [OneShotPruningCallback("all", SPARSITY, saliency="snip")] if sparse else []
         callbacks += [EngineCallback(strict=True)] if in_engine else []
         model.set_logger(Logger(folder=None, output_formats=[]))
 
         def learn(updates: int) -> float:
-            clock.ticks.clear()
-            model.learn(2 + updates, callback=callbacks, reset_num_timesteps=False)
-            begins = clock.ticks[:: 1 + len(model.policy.networks)]
-            assert len(begins) == 2 + updates
-            return (begins[-1] - begins[1]) / updates
+            model.learn(1 + updates, callback=[*callbacks, ticks], reset_num_timesteps=False)
+            return (ticks.ticks[-1] - ticks.ticks[0]) / updates
 
         return learn
 
-    makers = {"bcq": bcq, "bc_mlp": lambda clock: bc("mlp", CLONE, clock), "bc_vae": lambda clock: bc("vae", VAE, clock)}
+    makers = {"bcq": bcq, "bc_mlp": lambda: bc("mlp", CLONE), "bc_vae": lambda: bc("vae", VAE)}
     kinds = {"dense": False, f"sparse/{SPARSITY}": True}
-    return {f"{name}/{kind}": learner(make, sparse) for name, make in makers.items() for kind, sparse in kinds.items()}
+    return {f"{name}/{kind}": learner(make(), sparse) for name, make in makers.items() for kind, sparse in kinds.items()}
 
 
 def make_d3rlpy() -> dict[str, Learn]:
