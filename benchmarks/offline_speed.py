@@ -1,5 +1,5 @@
 """
-How fast BCQ and behaviour cloning learn, beside d3rlpy: updates per second over those of d3rlpy.
+How fast BCQ and behaviour cloning learn, beside d3rlpy: updates per CPU second over those of d3rlpy.
 
     python3.11 -m venv d3rlpy-venv && d3rlpy-venv/bin/pip install torch==2.13.0 d3rlpy==2.8.1
     python benchmarks/offline_speed.py --d3rlpy d3rlpy-venv/bin/python --json benchmarks/results/offline_speed.json
@@ -12,9 +12,10 @@ d3rlpy is timed in what its ``fit`` does per step, its own sampling and ``update
 ``compile_graph``, which is for GPUs. Its BCQ clones by the VAE alone before ``rl_start_step``.
 
 All live in processes of their own, on one and the same core with one thread each, and take turns in an order that is drawn
-anew in every round, so that a busy machine slows all alike; a ratio is the median over the rounds. ``sparse/0.95`` is ours,
-pruned by SNIP to 95 % before its first update, over dense d3rlpy. Numbers below 1e-38 are kept by torch and by d3rlpy, and
-slow both down, as dead units make them. Without ``--d3rlpy`` there are no ratios at all.
+anew in every round, so that a busy machine slows all alike. Time is the CPU time of the process; a ratio is the median over
+the rounds. ``sparse/0.95`` is ours, pruned by SNIP to 95 % before its first update, over dense d3rlpy. Numbers below 1e-38
+are kept by torch and by d3rlpy, and slow both down, as dead units make them. Without ``--d3rlpy`` there are no ratios at
+all.
 """
 
 import argparse

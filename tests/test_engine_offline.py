@@ -14,10 +14,10 @@ from sb3_sparse.engine.learner import engage, release
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import find_update
 from sb3_sparse.engine.updates import UPDATES
-from sb3_sparse.offline import ALGORITHMS
+from sb3_sparse.offline import ALGORITHMS, OfflineDataset
 from sb3_sparse.offline.spaces_env import make_spaces_env
 from tests.invariants import check, check_targets, masked
-from tests.offline import CASES, make_data
+from tests.offline import CASES, make_data, transitions
 from tests.test_engine import expect_equal, state
 from tests.test_offline import expect_same
 
@@ -131,6 +131,13 @@ def test_normalized_observations(name):
         models.append(build(name, dataset=data, env=env))
         train(models[-1], 1, engine=engine)
     expect_equal(*map(state, models))
+
+
+def test_a_dataset_in_files(tmp_path):
+    models = [build("bcq", dataset=OfflineDataset.from_arrays(**transitions(), memmap=folder)) for folder in (None, tmp_path)]
+    for model in models:
+        train(model, 3, engine=True)
+    expect_same(*models)
 
 
 def test_another_dataset():
