@@ -1,20 +1,21 @@
 """
-How fast BCQ and behaviour cloning learn, beside d3rlpy: updates per second over those of d3rlpy.
+How fast BCQ and behaviour cloning learn, beside d3rlpy: updates per CPU second over those of d3rlpy.
 
     python3.11 -m venv d3rlpy-venv && d3rlpy-venv/bin/pip install torch==2.13.0 d3rlpy==2.8.1
     python benchmarks/offline_speed.py --d3rlpy d3rlpy-venv/bin/python --json benchmarks/results/offline_speed.json
 
-Both sides have HalfCheetah's sizes (17 observations, 6 actions, 100,000 random transitions), batches of 100 and Adam at 1e-3;
-BCQ has actor and critics of 400-300, a VAE of 750-750 with 12 latent variables, and 10 actions per target (d3rlpy's default
-of 100 costs five times as much); cloning is by an MLP of 256-256. Ours is timed within ``learn``, with its callbacks and log,
-from the first update on. d3rlpy is timed in what its ``fit`` does per step, its own sampling and ``update``, without progress
-bar and log, and without ``compile_graph``, which is for GPUs.
+Both sides have HalfCheetah's sizes (17 observations, 6 actions, 100,000 random transitions), batches of 100 and Adam at
+1e-3; BCQ has actor and critics of 400-300, a VAE of 750-750 with 12 latent variables, and 10 actions per target (d3rlpy's
+default of 100 costs five times as much); cloning is by an MLP of 256-256, or by that VAE. Ours is timed within ``learn``,
+with its callbacks and log, from the first update on, in the engine (``bcq/dense``) and without it (``torch/bcq/dense``).
+d3rlpy is timed in what its ``fit`` does per step, its own sampling and ``update``, without progress bar and log, and without
+``compile_graph``, which is for GPUs. Its BCQ clones by the VAE alone before ``rl_start_step``.
 
-The two live in processes of their own, on one and the same core with one thread each, and take turns in an order that is drawn
-anew in every round, so that a busy machine slows both alike; a ratio is the median over the rounds. ``sparse/0.95`` is ours,
-pruned by SNIP to 95 % before its first update, over dense d3rlpy. d3rlpy does not clone by a VAE: of ``bc_vae`` there are only
-the updates per second. Numbers below 1e-38 are kept by both, and slow both down, as dead units make them. Without ``--d3rlpy``
-there are no ratios at all.
+All live in processes of their own, on one and the same core with one thread each, and take turns in an order that is drawn
+anew in every round, so that a busy machine slows all alike. Time is the CPU time of the process; a ratio is the median over
+the rounds. ``sparse/0.95`` is ours, pruned by SNIP to 95 % before its first update, over dense d3rlpy. Numbers below 1e-38
+are kept by torch and by d3rlpy, and slow both down, as dead units make them. Without ``--d3rlpy`` there are no ratios at
+all.
 """
 
 import argparse
@@ -44,7 +45,7 @@ class Worker:
     One side, in a process that is kept.
 
     :param python: The Python that it runs in.
-    :param side: "ours" or "d3rlpy".
+    :param side: "engine", "torch" or "d3rlpy".
     :raises RuntimeError: if it does not start
     """
 
@@ -100,7 +101,7 @@ def measure(workers: list[Worker], rounds: int, share: float) -> dict[str, np.nd
     :param workers: The sides.
     :param rounds: Number of rounds in which every learner has its turn; one more before them is not counted.
     :param share: Of the usual number of updates per turn.
-    :return: By side and learner ("ours/bcq/dense"), seconds per update in each round
+    :return: By side and learner ("engine/bcq/dense"), seconds per update in each round
     """
     rng = np.random.default_rng(0)
     turns = [(worker, name) for worker in workers for name in worker.learners]
@@ -117,15 +118,23 @@ def measure(workers: list[Worker], rounds: int, share: float) -> dict[str, np.nd
 def compare(times: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """
     :param times: Seconds per update in each round, see :func:`measure`.
-    :return: By our learner, its updates per second over those of d3rlpy's dense one in each round
+    :return: By our learner, see :func:`called`, its updates per second over those of d3rlpy's dense one in each round
     """
     ratios = {}
     for name, values in times.items():
         side, _, learner = name.partition("/")
         other = times.get(f"d3rlpy/{learner.split('/')[0]}")
-        if side == "ours" and other is not None:
-            ratios[learner] = other / values
+        if side != "d3rlpy" and other is not None:
+            ratios[called(name)] = other / values
     return ratios
+
+
+def called(name: str) -> str:
+    """
+    :param name: Side and learner, such as "engine/bcq/dense".
+    :return: The name of its ratio: the learner alone in the engine, with the side elsewhere
+    """
+    return name.removeprefix("engine/")
 
 
 def summarize(times: dict[str, np.ndarray]) -> dict[str, dict[str, object]]:
@@ -149,8 +158,8 @@ def show(result: dict[str, dict[str, object]]) -> None:
     table = Table("side", "learner", "updates per second", "over d3rlpy", "95 % interval")
     for name, speed in result["updates_per_second"].items():
         side, _, learner = name.partition("/")
-        ratio = result["ratios"].get(learner) if side == "ours" else None
-        cells = ("", "") if ratio is None else (f"{ratio:.3f}", "{:.3f} - {:.3f}".format(*result["intervals"][learner]))
+        ratio = result["ratios"].get(called(name))
+        cells = ("", "") if ratio is None else (f"{ratio:.3f}", "{:.3f} - {:.3f}".format(*result["intervals"][called(name)]))
         table.add_row(side, learner, f"{speed:,.1f}", *cells)
     Console().print(table)
 
@@ -166,7 +175,7 @@ def main() -> None:
     pin()
     rounds, share = (3, 0.25) if args.quick else (args.rounds, 1.0)
     with ExitStack() as stack:
-        sides = {"ours": sys.executable} | ({"d3rlpy": args.d3rlpy} if args.d3rlpy else {})
+        sides = {"engine": sys.executable, "torch": sys.executable} | ({"d3rlpy": args.d3rlpy} if args.d3rlpy else {})
         workers = []
         for side, python in sides.items():
             workers.append(Worker(python, side))

@@ -1,7 +1,7 @@
 """
-The two sides of ``offline_speed.py``, each in its own Python: d3rlpy and stable_baselines3 want different gymnasiums.
+The sides of ``offline_speed.py``, each in its own process: d3rlpy and stable_baselines3 want different gymnasiums.
 
-    python benchmarks/offline_workers.py ours | d3rlpy
+    python benchmarks/offline_workers.py engine | torch | d3rlpy
 
 A worker makes its learners, says on one line of JSON what it has, and then answers every line ``[name, updates]`` with the
 seconds that one of these updates took.
@@ -39,13 +39,13 @@ def make_data() -> dict[str, np.ndarray]:
     }
 
 
-def make_ours() -> dict[str, Learn]:
+def make_ours(in_engine: bool) -> dict[str, Learn]:
     """``learn`` as a user calls it, with callbacks, clock and log, from its first update on: it starts once in a run."""
     from gymnasium import spaces
     from stable_baselines3.common.callbacks import BaseCallback
     from stable_baselines3.common.logger import Logger
 
-    from sb3_sparse import OneShotPruningCallback
+    from sb3_sparse import EngineCallback, OneShotPruningCallback
     from sb3_sparse.offline import BC, BCQ, OfflineDataset
 
     arrays = make_data()
@@ -66,22 +66,26 @@ def make_ours() -> dict[str, Learn]:
         return BC("MlpPolicy", data, mode=mode, policy_kwargs={"net_arch": arch}, **shared)
 
     class Ticks(BaseCallback):
-        """When each update was done."""
+        """The CPU time at which each update was done."""
+
+        #: So the engine need not write the weights for it.
+        holds_layers = False
 
         def _on_training_start(self) -> None:
             self.ticks: list[float] = []
 
         def _on_step(self) -> bool:
-            self.ticks.append(time.perf_counter())
+            self.ticks.append(time.process_time())
             return True
 
     def learner(model: BC | BCQ, sparse: bool) -> Learn:
         ticks = Ticks()
-        pruning = [OneShotPruningCallback("all", SPARSITY, saliency="snip")] if sparse else []
+        callbacks: list[BaseCallback] = [OneShotPruningCallback("all", SPARSITY, saliency="snip")] if sparse else []
+        callbacks += [EngineCallback(strict=True)] if in_engine else []
         model.set_logger(Logger(folder=None, output_formats=[]))
 
         def learn(updates: int) -> float:
-            model.learn(1 + updates, callback=[*pruning, ticks], reset_num_timesteps=False)
+            model.learn(1 + updates, callback=[*callbacks, ticks], reset_num_timesteps=False)
             return (ticks.ticks[-1] - ticks.ticks[0]) / updates
 
         return learn
@@ -108,8 +112,11 @@ def make_d3rlpy() -> dict[str, Learn]:
     rates = {f"{network}_learning_rate": LEARNING_RATE for network in ("actor", "critic", "imitator")}
     sizes = {"actor": HEADS, "critic": HEADS, "imitator": VAE}
     encoders = {f"{network}_encoder_factory": VectorEncoderFactory(units) for network, units in sizes.items()}
+    bcq = {"batch_size": BATCH, "n_action_samples": SAMPLES, "compile_graph": False, **rates, **encoders}
     configs = {
-        "bcq": BCQConfig(batch_size=BATCH, n_action_samples=SAMPLES, compile_graph=False, **rates, **encoders),
+        "bcq": BCQConfig(**bcq),
+        # Before this step BCQ trains its VAE alone.
+        "bc_vae": BCQConfig(rl_start_step=10**9, **bcq),
         "bc_mlp": BCConfig(
             batch_size=BATCH,
             learning_rate=LEARNING_RATE,
@@ -124,10 +131,10 @@ def make_d3rlpy() -> dict[str, Learn]:
 
         def learn(updates: int) -> float:
             algorithm.update(data.sample_transition_batch(BATCH))
-            begin = time.perf_counter()
+            begin = time.process_time()
             for _ in range(updates):
                 algorithm.update(data.sample_transition_batch(BATCH))
-            return (time.perf_counter() - begin) / updates
+            return (time.process_time() - begin) / updates
 
         return learn
 
@@ -135,7 +142,11 @@ def make_d3rlpy() -> dict[str, Learn]:
 
 
 #: By name: what makes the learners, and the packages that it is about.
-SIDES = {"ours": (make_ours, ("torch",)), "d3rlpy": (make_d3rlpy, ("d3rlpy", "torch", "numpy", "gymnasium"))}
+SIDES: dict[str, tuple[Callable[[], dict[str, Learn]], tuple[str, ...]]] = {
+    "engine": (lambda: make_ours(in_engine=True), ("torch",)),
+    "torch": (lambda: make_ours(in_engine=False), ("torch",)),
+    "d3rlpy": (make_d3rlpy, ("d3rlpy", "torch", "numpy", "gymnasium")),
+}
 
 
 def main() -> None:

@@ -129,6 +129,18 @@ def test_sparsity_and_dataset_from_the_command_line(tmp_path):
     assert network.nonzero == round(0.5 * network.total)
 
 
+@pytest.mark.parametrize("algo", ["bc", "bcq"])
+def test_in_the_engine(algo, tmp_path):
+    """The same agent, up to rounding; a warning would say that the engine has not trained it."""
+    command = ["--algo", algo, "--env", "Hopper-v5", "--recipe", "snip", "-params", SMALL]
+    agents = []
+    for name, option in (("torch", []), ("engine", ["--engine"])):
+        train(*command, *option, folder=tmp_path / name)
+        agents.append(read_policy(tmp_path / name / algo / "Hopper-v5_1" / "Hopper-v5.zip"))
+    for name, value in agents[0].items():
+        assert float((agents[1][name] - value).norm()) <= 1e-3 * float(value.norm()), name
+
+
 def test_normalize_takes_its_statistics_from_the_dataset(tmp_path):
     normalize = "normalize:\"{'norm_obs': True, 'norm_reward': False}\""
     command = ["--algo", "bc", "--env", "Hopper-v5", "--recipe", "dense", "-params", SMALL, normalize]

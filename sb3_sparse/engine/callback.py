@@ -22,7 +22,7 @@ class EngineCallback(BaseCallback):
 
     The model stays SB3's: the same random numbers lead to the same batches, noise and actions, and the same equations to the
     same parameters up to the rounding of float32. Callbacks, the logger, evaluation and saving see the true weights at every
-    step. A run saved in the engine goes on without it, and the reverse.
+    step. A run saved in the engine goes on without it, and the reverse. Offline algorithms train in it the same way.
 
     A callback of your own may hold layers or tensors of the model, so the engine writes the weights to them before every call,
     which costs a tenth to a third of a sparse update. A class that only asks the model for what it needs
