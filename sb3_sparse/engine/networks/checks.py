@@ -22,7 +22,8 @@ def has_hooks(layer: nn.Linear) -> bool:
 def hooks_of_others(optimizer: Optimizer) -> Iterator[object]:
     """The hooks on the optimizer's steps that are not those of masks."""
     for hook in (*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()):
-        if not type(getattr(hook, "__self__", None)).__module__.startswith("sb3_sparse."):
+        owner = getattr(getattr(hook, "func", hook), "__self__", None)
+        if not type(owner).__module__.startswith("sb3_sparse."):
             yield hook
 
 
