@@ -30,8 +30,8 @@ def page() -> Page:
         title="Updates per second, offline",
         question=f"How fast do BCQ and behaviour cloning train, compared with d3rlpy {other}?",
         answer=(
-            f"With the engine and 95 % zeros {min(sparse):.0f} to {max(sparse):.0f} times as fast. Without the engine masks "
-            f"lengthen an update by at most {percent(max(0.0, *costs))}, because Adam is fused with or without them."
+            f"With the engine and 95 % zeros {min(sparse):.0f} to {max(sparse):.0f} times as fast. Without the engine sparse "
+            f"networks are no faster than dense ones: their masks lengthen an update by up to {percent(max(0.0, *costs))}."
         ),
         tables=[
             "## In the engine",
@@ -45,7 +45,8 @@ def page() -> Page:
             "pruned": "the same for our sparse networks, over dense d3rlpy",
         },
         limits=[
-            "One core and one thread for all, and the CPU time of the process; d3rlpy's `compile_graph`, which is for GPUs, is off.",
+            "One core and one thread for all; time is the CPU time of the process.",
+            "d3rlpy's `compile_graph`, which is for GPUs, is off.",
             (
                 "BCQ has 10 candidate actions per target on both sides, not d3rlpy's default of 100, which costs five times as"
                 " much."
