@@ -16,6 +16,7 @@ name says otherwise.
 """
 
 import argparse
+import json
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -227,7 +228,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="SAC alone, a few rounds: a check, not a result")
     parser.add_argument("--rounds", type=int, default=15, help="rounds of each comparison")
-    parser.add_argument("--only", help="comparisons whose name begins so, such as sac/ or width/")
+    parser.add_argument(
+        "--only", help="comparisons whose name begins so, such as sac/ or width/; the stored result keeps the others"
+    )
     parser.add_argument("--json", type=Path, help="where to store the result")
     parser.add_argument("--png", type=Path, help="where to draw the figure")
     args = parser.parse_args()
@@ -235,7 +238,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rng = np.random.default_rng(0)
     rounds = 5 if args.quick else args.rounds
-    result: dict = {"ratios": {}, "intervals": {}, "stock_steps_per_second": {}, "rounds": rounds}
+    result: dict = {"ratios": {}, "intervals": {}, "stock_steps_per_second": {}}
+    if args.only and args.json and args.json.is_file():
+        result |= {name: value for name, value in json.loads(args.json.read_text()).items() if name in result}
+    result["rounds"] = rounds
     for setting, variants in comparisons(args.quick):
         if args.only and not setting.name("").startswith(args.only):
             continue
