@@ -41,7 +41,7 @@ from sb3_sparse.runtime.backends.build import BuildError
 
 ENV = "HalfCheetah-v4"
 SPARSITY = 0.9
-STOCK, ENGINE = "dense, stock SB3", f"{SPARSITY:.0%} sparse, in the engine"
+STOCK, ENGINE = "dense, SB3", f"{SPARSITY:.0%} sparse, engine"
 
 
 @dataclass(frozen=True)
@@ -106,14 +106,14 @@ class Race:
     def table(self) -> Table:
         """How far each agent is."""
         table = Table(title=f"SAC on {ENV}, {self.seconds:.0f} seconds of one core each")
-        for column in ("agent", "", "environment steps", "steps per second", "return of the last 10 episodes"):
+        for column in ("agent", "", "steps", "steps per second", "return of the last 10 episodes"):
             table.add_column(column, justify="right")
         for name, reports in self.reports.items():
             last = reports[-1] if reports else Report(name, 0.0, 0, None)
-            done = int(30 * last.seconds / self.seconds)
+            done = int(20 * last.seconds / self.seconds)
             returns = "" if last.mean_return is None else f"{last.mean_return:,.0f}"
             rate = f"{last.steps / last.seconds:,.0f}" if last.seconds else ""
-            table.add_row(name, "━" * done + "·" * (30 - done), f"{last.steps:,}", rate, returns)
+            table.add_row(name, "━" * done + "·" * (20 - done), f"{last.steps:,}", rate, returns)
         return table
 
     def draw(self, png: Path) -> None:
