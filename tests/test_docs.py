@@ -72,7 +72,8 @@ def test_the_design_page_names_every_room():
     layout = (DOCS / "guide" / "design.md").read_text().split("\n\n")[1]
     rooms = []
     for indent, name in re.findall(r"^    ( +)(\w+)/ ", layout, flags=re.MULTILINE):
-        rooms.append(name if len(indent) == 2 else f"{rooms[-1].split('/')[0]}/{name}")
+        above = rooms[-1].split("/")[: len(indent) // 2 - 1] if rooms else []
+        rooms.append("/".join([*above, name]))
         assert (ROOT / "sb3_sparse" / rooms[-1] / "__init__.py").is_file(), rooms[-1]
     package = ROOT / "sb3_sparse"
     assert set(rooms) == {str(path.parent.relative_to(package)) for path in package.rglob("*/__init__.py")}

@@ -61,7 +61,7 @@ MODEL_SETTINGS = {
 }
 
 
-def build(name, *, sparsity=0.0, steps=150, env=None, **kwargs):
+def build(name, *, sparsity=0.0, steps=80, env=None, **kwargs):
     """A model that SB3 has trained for a while."""
     algorithm, default, settings = MODELS[name]
     policy_kwargs = {"net_arch": [40, 27], **kwargs.pop("policy_kwargs", {})}
@@ -147,7 +147,7 @@ def test_policies(setting):
 @pytest.mark.quick("several updates", "full memory", "several steps")
 @pytest.mark.parametrize("setting", MODEL_SETTINGS)
 def test_settings(setting):
-    expect_equal_updates([build("sac", steps=260, **MODEL_SETTINGS[setting]) for _ in range(2)])
+    expect_equal_updates([build("sac", steps=130, **MODEL_SETTINGS[setting]) for _ in range(2)])
 
 
 @pytest.mark.parametrize("normalized", [False, True])
@@ -156,7 +156,7 @@ def test_several_environments(normalized):
         env = make_vec_env("Pendulum-v1", 3, seed=0)
         return VecNormalize(env) if normalized else env
 
-    models = [build("sac", env=environments(), steps=120) for _ in range(2)]
+    models = [build("sac", env=environments(), steps=90) for _ in range(2)]
     expect_equal_updates(models)
 
 
