@@ -29,6 +29,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import torch as th
+from overhead import interval
 from report import store
 from rich.console import Console
 from rich.progress import track
@@ -167,16 +168,6 @@ def measure(setting: Setting, variants: list[Variant], rounds: int, rng: np.rand
         for name, seconds in took.items():
             ratios[name].append(1.0 / seconds if name == "stock" else took["stock"] / seconds)
     return {name: np.array(values) for name, values in ratios.items()}
-
-
-def interval(values: np.ndarray, rng: np.random.Generator) -> list[float]:
-    """
-    :param values: One ratio per round.
-    :param rng: Source of the bootstrap.
-    :return: 95 % percentile bootstrap interval of the median
-    """
-    medians = np.median(rng.choice(values, size=(2000, len(values))), axis=1)
-    return [round(float(q), 3) for q in np.quantile(medians, [0.025, 0.975])]
 
 
 def comparisons(quick: bool) -> list[tuple[Setting, list[Variant]]]:

@@ -112,8 +112,7 @@ class Session:
         if not (self.update.is_due() and self.take_over()):
             return False
         with self._at_work():
-            self.update.on_step()
-        return True
+            return self.update.on_step()
 
     def train(self, gradient_steps: int, batch_size: int) -> dict[str, float]:
         """:meth:`Update.gradient_steps`, once the engine has taken over."""

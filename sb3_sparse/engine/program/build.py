@@ -67,11 +67,6 @@ class Program:
         panels = self._memory.rows(value)
         return np.ascontiguousarray(panels.transpose(0, 2, 1).reshape(-1, value.features)[:count])
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the memory of values."""
-        return self._memory.nbytes + self._scratch.nbytes
-
     def _encode(self, instruction: Instruction) -> Encoded:
         encoded = Encoded(op=instruction.op, flags=instruction.flags, n=instruction.n, k=instruction.k)
         for name in ("dst", "a", "b", "c"):
@@ -150,10 +145,6 @@ class _Memory:
         self._whole = {root for root in lives if root in roots or len(runs[root]) > 1 or min(runs[root]) < 0}
         self._run_of = _runs(instructions)
         self._arena, self._places = self._allocate(lives)
-
-    @property
-    def nbytes(self) -> int:
-        return self._arena.nbytes
 
     def _allocate(self, lives: dict[Value, tuple[int, int]]) -> tuple[np.ndarray, dict[Value, int]]:
         """First fit in the order of first use."""

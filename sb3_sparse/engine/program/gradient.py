@@ -11,15 +11,12 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from sb3_sparse.engine.kernels.structs import Op
+from sb3_sparse.engine.kernels.structs import Flag, Op
 from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Instruction, Node, Value
 
 if TYPE_CHECKING:
     from sb3_sparse.engine.networks.parameters import Parameters
-
-#: The flag of LINEAR and LINEAR_INPUT_GRADIENT that includes a ReLU, and the flag of sums that adds to what is there.
-RELU, ADD = 1, 1
 
 Rule = Callable[[Trace, Instruction, Value, Value], list[tuple[Value, Value]]]
 
@@ -116,7 +113,7 @@ class _Backward:
 
     def _rows(self, value: Value, gradient: Value) -> None:
         vector = self.trace.vectors[value]
-        add = ADD if vector in self.trace.touched else 0
+        add = Flag.ADD if vector in self.trace.touched else 0
         self.trace.touched.add(vector)
         address = vector.gradient_address
         self.trace.instructions.append(Instruction(Op.SUM_BATCH, a=gradient, n=vector.size, flags=add, data=address))
@@ -124,10 +121,10 @@ class _Backward:
     def _linear(self, instruction: Instruction, result: Value, gradient: Value) -> None:
         trace, weights, x = self.trace, instruction.weights, instruction.a
         assert weights is not None and x is not None
-        if instruction.flags & RELU and result not in self.passed:
+        if instruction.flags & Flag.RELU_OUTPUT and result not in self.passed:
             gradient = trace.emit(Op.RELU_GRADIENT, gradient.features, a=gradient, c=result)
         if weights in self.parameters.weights:
-            add = ADD if weights in trace.touched else 0
+            add = Flag.ADD if weights in trace.touched else 0
             trace.touched.add(weights)
             # At once: later the gradient would have to be kept for the whole batch, beside those of all other layers.
             sums = Instruction(Op.LINEAR_WEIGHT_GRADIENT, a=gradient, b=x, flags=add, weights=weights)
@@ -150,10 +147,10 @@ class _Backward:
             return
         weights.needs_transposed = True
         own = below.instruction
-        fused = own is not None and own.op is Op.LINEAR and bool(own.flags & RELU) and self.readers[x] == 1
+        fused = own is not None and own.op is Op.LINEAR and bool(own.flags & Flag.RELU_OUTPUT) and self.readers[x] == 1
         if fused:
             self.passed.add(x)
-        flags, mask = (RELU, x) if fused else (0, None)
+        flags, mask = (Flag.MASK_BY_INPUT, x) if fused else (0, None)
         self._add(x, trace.emit(Op.LINEAR_INPUT_GRADIENT, features, a=gradient, c=mask, flags=flags, weights=weights))
 
 

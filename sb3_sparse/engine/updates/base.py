@@ -77,8 +77,9 @@ class Update(ABC):
         :param observations: Observations.
         :param deterministic: Whether to leave out the noise.
         :return: Actions, as the policy's network gives them
+        :raises TypeError: for an offline algorithm, which does not explore
         """
-        raise NotImplementedError(f"{type(self).__name__} has no policy to explore with")
+        raise TypeError(f"{type(self).__name__} is of an algorithm that does not explore")
 
     def _variant(self, step: int) -> Hashable:
         """
@@ -173,9 +174,13 @@ class Update(ABC):
         """Whether target networks follow after the present environment step; SB3 does everything else in ``_on_step()``."""
         return False
 
-    def on_step(self) -> None:
-        """What the algorithm's ``_on_step()`` does when target networks are due."""
-        raise NotImplementedError(f"{type(self).__name__} is never due")
+    def on_step(self) -> bool:
+        """
+        Do what the algorithm's ``_on_step()`` does when target networks are due.
+
+        :return: Whether that is done; if not, it is left to SB3
+        """
+        return False
 
     def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         """

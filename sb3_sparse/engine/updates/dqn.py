@@ -55,7 +55,7 @@ class DQNUpdate(Update):
         calls = self.model._n_calls + 1
         return bool(calls % max(self.model.target_update_interval // self.model.n_envs, 1) == 0)
 
-    def on_step(self) -> None:
+    def on_step(self) -> bool:
         model = self.model
         model._n_calls += 1
         if FOLLOW not in self._programs:
@@ -65,6 +65,7 @@ class DQNUpdate(Update):
         self._programs[FOLLOW].run()
         model.exploration_rate = model.exploration_schedule(model._current_progress_remaining)
         model.logger.record("rollout/exploration_rate", model.exploration_rate)
+        return True
 
     def _modules(self, policy: Any) -> tuple[nn.Module, nn.Module]:
         """The network and its target."""
