@@ -1,6 +1,7 @@
 """Training runs of rl-zoo3 that are kept: a second call trains only what is missing, or was made by other code."""
 
 import hashlib
+import os
 import shlex
 import shutil
 import subprocess
@@ -40,6 +41,7 @@ class Run:
     :param evaluations: Number of evaluations during training.
     :param hyperparams: Hyperparameters to overwrite, as rl-zoo3 takes them.
     :param save_freq: Steps between two checkpoints, or None for none.
+    :param engine: Whether it trains in the engine.
     """
 
     algo: str
@@ -55,6 +57,7 @@ class Run:
     evaluations: int = 20
     hyperparams: tuple[str, ...] = ()
     save_freq: int | None = None
+    engine: bool = False
 
     @property
     def folder(self) -> Path:
@@ -64,7 +67,9 @@ class Run:
     @property
     def logs(self) -> Path:
         """The log folder that rl-zoo3 is given, one for each run."""
-        return self.root / f"{self.algo}_{self.env}_{self.recipe}_{self.steps}" / f"sparsity{self.sparsity}_seed{self.seed}"
+        engine = "_engine" if self.engine else ""
+        kind = f"{self.algo}_{self.env}_{self.recipe}_{self.steps}"
+        return self.root / kind / f"sparsity{self.sparsity}{engine}_seed{self.seed}"
 
     @property
     def zip(self) -> Path:
@@ -75,6 +80,11 @@ class Run:
     def mark(self) -> Path:
         """Written when the run has finished; holds what it was made by, as that was when it began."""
         return self.logs / "finished.txt"
+
+    @property
+    def cpu_time(self) -> Path:
+        """Written when the run has finished; holds the CPU seconds that it took, with its start and its evaluations."""
+        return self.logs / "cpu_seconds.txt"
 
     def maker(self) -> str:
         """What a finished run depends on: the command, the code and the versions."""
@@ -92,13 +102,14 @@ class Run:
         kind = (
             self.recipe if self.sparsity is None else "dense" if self.sparsity == 0 else f"{self.recipe} {self.sparsity:.0%}"
         )
-        return f"{kind}, seed {self.seed}"
+        return f"{kind}{' in the engine' if self.engine else ''}, seed {self.seed}"
 
     def command(self) -> list[str]:
         """The command that trains it."""
         sparsity = () if self.sparsity is None else ("--sparsity", str(self.sparsity))
         flush = ("--flush-denormal",) if self.flush else ()
         dataset = () if self.dataset is None else ("--dataset", self.dataset)
+        engine = ("--engine",) if self.engine else ()
         return [
             *(
                 "sb3-sparse",
@@ -112,6 +123,7 @@ class Run:
                 *sparsity,
                 *flush,
                 *dataset,
+                *engine,
             ),
             *("--seed", str(self.seed), "-n", str(self.steps)),
             *(
@@ -174,10 +186,13 @@ def train(runs: list[Run], jobs: int) -> None:
             time.sleep(0.5)
             for run, (process, maker) in list(running.items()):
                 progress.update(bars[run], completed=run.steps_done())
-                if process.poll() is None:
+                pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+                if pid == 0:
                     continue
+                process.returncode = os.waitstatus_to_exitcode(status)
                 if process.returncode != 0:
                     raise RuntimeError(f"training failed: {run.name}\n{(run.logs / 'output.txt').read_text()[-3000:]}")
+                run.cpu_time.write_text(f"{usage.ru_utime + usage.ru_stime:.1f}\n")
                 run.mark.write_text(maker)
                 progress.update(bars[run], completed=run.steps)
                 del running[run]
