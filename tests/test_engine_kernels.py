@@ -83,7 +83,7 @@ class Panels:
 
     def operand(self, row=None, feature=LANES):
         base = self.array.ctypes.data + (row or 0) * LANES * 4
-        return Operand(base, self.array.shape[1] * LANES, feature)
+        return Operand(base, self.array.shape[1] * LANES, feature, -1)
 
 
 def instruction(op, *, flags=0, n=0, k=0, layer=None, data=None, x=(), **operands):
@@ -103,7 +103,7 @@ def run(isa, *instructions, panels=1):
 
 
 def vector(array):
-    operand = Operand(array.ctypes.data, 0, 0)
+    operand = Operand(array.ctypes.data, 0, 0, -1)
     operand.keep = array
     return operand
 
@@ -866,8 +866,9 @@ def test_structs_repeat_the_interface():
     names = [name.strip().removesuffix(" = 1") for name in body.split(",")]
     assert names == [*Op.__members__, "END"]
     assert [op.value for op in Op] == list(range(1, len(Op) + 1))
-    assert f"LANES = {LANES};" in text and f"INTERFACE = {structs.INTERFACE};" in text
-    assert PANEL == {op for op in Op if op.value < Op.LINEAR_WEIGHT_GRADIENT}
+    assert f"LANES = {LANES}," in text and f"INTERFACE = {structs.INTERFACE};" in text
+    assert f"BLOCK = {structs.BLOCK};" in text
+    assert PANEL == {op for op in Op if op.value <= Op.LINEAR_WEIGHT_GRADIENT}
 
 
 def test_setup_cfg_ships_the_sources():

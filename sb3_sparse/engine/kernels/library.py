@@ -5,7 +5,7 @@ import functools
 import os
 from pathlib import Path
 
-from sb3_sparse.engine.kernels.structs import INTERFACE, LANES, Instruction, Layer, Operand, Source
+from sb3_sparse.engine.kernels.structs import BLOCK, INTERFACE, LANES, Instruction, Layer, Operand, Source
 from sb3_sparse.runtime.backends.build import NATIVE, BuildError, build, macros
 
 _SOURCES = Path(__file__).parent / "c"
@@ -54,7 +54,7 @@ def _load(isa: str) -> ctypes.CDLL:
     library.engine_abi.argtypes = [ctypes.c_int]
     library.engine_abi.restype = ctypes.c_int64
     library.engine_isa.restype = ctypes.c_char_p
-    expected = [INTERFACE, *map(ctypes.sizeof, (Operand, Source, Layer, Instruction)), LANES, width]
+    expected = [INTERFACE, *map(ctypes.sizeof, (Operand, Source, Layer, Instruction)), LANES, BLOCK, width]
     if [library.engine_abi(which) for which in range(len(expected))] != expected:
         raise BuildError(f"the compiled kernels for {isa} have another interface than this package")
     return library

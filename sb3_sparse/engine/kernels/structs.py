@@ -9,10 +9,10 @@ import ctypes
 from ctypes import c_double, c_int32, c_int64, c_void_p
 from enum import IntEnum, IntFlag
 
-#: Samples of a panel.
-LANES = 32
+#: Samples of a panel, and panels of a block.
+LANES, BLOCK = 32, 4
 #: Version of the interface. The library has the same.
-INTERFACE = 2
+INTERFACE = 3
 
 
 class Kind(IntEnum):
@@ -42,8 +42,9 @@ class Flag(IntFlag):
 
 class Op(IntEnum):
     """
-    Instructions. Those on panels run for each panel, on ``n`` features where nothing else is said; those from
-    LINEAR_WEIGHT_GRADIENT on run once. In formulas ``dst``, ``a``, ``b`` and ``c`` are operands and ``x`` the constants.
+    Instructions. Those before LINEAR_WEIGHT_GRADIENT run for each panel, on ``n`` features where nothing else is said, it
+    itself for each block, and those behind it once. In formulas ``dst``, ``a``, ``b`` and ``c`` are operands and ``x`` the
+    constants.
     """
 
     #: Gathers ``n`` columns of the :class:`Source` in ``data``; lanes behind the last sample repeat it.
@@ -106,7 +107,7 @@ class Op(IntEnum):
     ROWS = 40
     ZERO = 41
     #: The layer's gradients from those of its output, ``a``, and its input, ``b``. ``data``: scratch of
-    #: ``ceil(inputs / 32) * 32 * panels * 32`` floats for a dense layer.
+    #: ``32 * BLOCK * 32`` floats for a dense layer.
     LINEAR_WEIGHT_GRADIENT = 42
     #: ``data[f] = sum of a[f]`` over the batch.
     SUM_BATCH = 43
@@ -143,14 +144,17 @@ class Op(IntEnum):
     OUTSIDE = 57
 
 
-#: Instructions that run once for each panel.
-PANEL = frozenset(op for op in Op if op < Op.LINEAR_WEIGHT_GRADIENT)
+#: Instructions that run for each panel, or for each block of panels.
+PANEL = frozenset(op for op in Op if op <= Op.LINEAR_WEIGHT_GRADIENT)
 
 
 class Operand(ctypes.Structure):
-    """Feature f of panel p begins at base + p * panel + f * feature, in floats. A feature of 0 is one row for all features."""
+    """
+    Feature f of panel p begins at ``base + (p & mask) * panel + f * feature``, in floats. A feature of 0 is one row for all
+    features. The mask is -1, or ``BLOCK - 1`` for the memory of one block.
+    """
 
-    _fields_ = [("base", c_void_p), ("panel", c_int64), ("feature", c_int64)]
+    _fields_ = [("base", c_void_p), ("panel", c_int64), ("feature", c_int64), ("mask", c_int64)]
 
 
 class Source(ctypes.Structure):

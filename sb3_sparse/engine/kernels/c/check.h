@@ -22,7 +22,7 @@ INLINE int uses(Op op) {
     case Op::TAKE: case Op::PUT: return DST | A | B | K;
     case Op::QUANTILE_HUBER: return DST | A | B | C | K;
     case Op::ZERO: return DST;
-    case Op::LINEAR_WEIGHT_GRADIENT: return BATCH | A | B | LAYER;
+    case Op::LINEAR_WEIGHT_GRADIENT: return A | B | LAYER;
     case Op::SUM_BATCH: return BATCH | A | DATA;
     case Op::ADAM: return BATCH | DST | A | B | C | DATA;
     case Op::POLYAK: case Op::MASK: return BATCH | DST | A;
@@ -53,7 +53,7 @@ INLINE bool aligned(const void *p) { return p && (uintptr_t)p % 64 == 0; }
 
 INLINE bool is_panels(const Operand &operand) {
     return aligned(operand.base) && operand.panel >= 0 && operand.panel % 16 == 0 &&
-           (operand.feature == 0 || operand.feature == LANES);
+           (operand.mask == -1 || operand.mask == BLOCK - 1) && (operand.feature == 0 || operand.feature == LANES);
 }
 
 /* Whether features lie behind each other, where a broadcast row cannot stand for them. */
@@ -111,6 +111,7 @@ INLINE bool is_valid(const Instruction &i) {
     if (use & LAYER) return is_layer(i.layer, op) && is_valid_layer_instruction(i, op);
     switch (op) {
     case Op::LOAD: return is_source((const Source *)i.data) && is_full(i.dst, i.n);
+    case Op::SUM_BATCH: return i.a.mask == -1;
     case Op::REDUCE_MAX: case Op::ARGMAX: return i.n >= 1;
     case Op::SORT: return i.n <= 1024 && is_full(i.dst, i.n);
     case Op::QUANTILE_HUBER: return i.n >= 1 && is_full(i.dst, i.n);
@@ -122,3 +123,4 @@ INLINE bool is_valid(const Instruction &i) {
 }
 
 INLINE bool is_batch(const Instruction &i) { return uses((Op)i.op) & BATCH; }
+INLINE bool is_block(const Instruction &i) { return (Op)i.op == Op::LINEAR_WEIGHT_GRADIENT; }

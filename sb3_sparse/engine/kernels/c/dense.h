@@ -9,8 +9,8 @@ constexpr int PACK = 8;
    weight, thirty-two hold eight times two. */
 constexpr int TILE_VECTORS = VL == 16 ? 2 : 4;
 constexpr int TILE_LANES = TILE_VECTORS * VL;
-/* Inputs, or panels of the weight gradient, that are walked at once. */
-constexpr int INPUT_BLOCK = 128, PANEL_BLOCK = 4;
+/* Inputs that are walked at once. */
+constexpr int INPUT_BLOCK = 128;
 
 /* sum[r][v] += the weight of row r at each step, times vector v of the step's lanes. */
 template <int rows>
@@ -90,9 +90,8 @@ KERNEL void dense_product(int64_t outputs, int64_t inputs, const float *weights,
 
 /* The lanes of a block of 32 features with the features last, [sample][32]. Features that do not exist are left as they are:
    nothing reads what becomes of them. */
-KERNEL void transpose_input(int64_t features, const Operand &x, int64_t panels, float *to) {
-    for (int64_t p = 0; p < panels; p++, to += LANES * LANES) {
-        const float *from = x.base + p * x.panel;
+KERNEL void transpose_input(int64_t features, const float *from, int64_t panel, int64_t panels, float *to) {
+    for (int64_t p = 0; p < panels; p++, from += panel, to += LANES * LANES)
         for (int64_t j = 0; j < features; j += 8)
             for (int s = 0; s < LANES; s += 8)
                 if (j + 8 <= features)
@@ -100,7 +99,6 @@ KERNEL void transpose_input(int64_t features, const Operand &x, int64_t panels, 
                 else
                     for (int64_t f = j; f < features; f++)
                         for (int i = s; i < s + 8; i++) to[i * LANES + f] = from[f * LANES + i];
-    }
 }
 
 template <int rows>
@@ -138,21 +136,18 @@ KERNEL void dense_weight_gradient(const Layer &layer, const Operand &dy, const O
     const int64_t inputs = layer.inputs, outputs = layer.outputs;
     for (int64_t j = 0; j < inputs; j += LANES) {
         const int64_t features = inputs - j < LANES ? inputs - j : LANES;
-        transpose_input(features, {x.base + j * LANES, x.panel, LANES}, panels, scratch);
-        for (int64_t p = 0; p < panels; p += PANEL_BLOCK) {
-            const int64_t some = panels - p < PANEL_BLOCK ? panels - p : PANEL_BLOCK;
-            for (int64_t o = 0; o < outputs; o += PACK)
-                for (int64_t lane = 0; lane < features; lane += TILE_LANES) {
-                    alignas(64) float sums[PACK * TILE_LANES];
-                    const float *y = dy.base + p * dy.panel + o * LANES, *columns = scratch + p * LANES * LANES + lane;
-                    for_tiles(outputs - o < PACK ? outputs - o : PACK, [&](int r, auto rows) __attribute__((always_inline)) {
-                        gradient_tile<decltype(rows)::value>(dy, y + r * LANES, columns, some, sums + r * TILE_LANES);
-                    });
-                    for (int64_t r = outputs - o; r < PACK; r++) memset(sums + r * TILE_LANES, 0, TILE_LANES * sizeof(float));
-                    const int64_t stored = features - lane < TILE_LANES ? features - lane : TILE_LANES;
-                    store_gradient(sums, stored, add || p > 0, layer.gradient + o * inputs + (j + lane) * PACK);
-                }
-        }
+        transpose_input(features, x.base + j * LANES, x.panel, panels, scratch);
+        for (int64_t o = 0; o < outputs; o += PACK)
+            for (int64_t lane = 0; lane < features; lane += TILE_LANES) {
+                alignas(64) float sums[PACK * TILE_LANES];
+                const float *y = dy.base + o * LANES, *columns = scratch + lane;
+                for_tiles(outputs - o < PACK ? outputs - o : PACK, [&](int r, auto rows) __attribute__((always_inline)) {
+                    gradient_tile<decltype(rows)::value>(dy, y + r * LANES, columns, panels, sums + r * TILE_LANES);
+                });
+                for (int64_t r = outputs - o; r < PACK; r++) memset(sums + r * TILE_LANES, 0, TILE_LANES * sizeof(float));
+                const int64_t stored = features - lane < TILE_LANES ? features - lane : TILE_LANES;
+                store_gradient(sums, stored, add, layer.gradient + o * inputs + (j + lane) * PACK);
+            }
     }
     bias_gradient(layer, dy, panels, add);
 }

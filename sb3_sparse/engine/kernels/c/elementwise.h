@@ -12,7 +12,14 @@ struct Rows {
     INLINE_MEMBER void put(int64_t f, int lane, Vector x) const { store(base + f * feature + lane, x); }
 };
 
-INLINE Rows at_panel(const Operand &operand, int64_t p) { return {operand.base + p * operand.panel, operand.feature}; }
+INLINE Rows at_panel(const Operand &operand, int64_t p) {
+    return {operand.base + (p & operand.mask) * operand.panel, operand.feature};
+}
+
+/* The panels from p on. */
+INLINE Operand from_panel(const Operand &operand, int64_t p) {
+    return {at_panel(operand, p).base, operand.panel, operand.feature, -1};
+}
 
 template <class Function> INLINE void map(int n, Rows dst, Rows a, Function function) {
     for (int f = 0; f < n; f++)

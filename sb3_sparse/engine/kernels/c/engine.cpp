@@ -1,5 +1,5 @@
-/* Runs a program: a run of instructions on panels is walked panel by panel, so that what one instruction writes is still in
-   the cache when the next one reads it; an instruction on the batch runs once. */
+/* Runs a program. A run of instructions that are not on the whole batch is walked block by block, and within a block panel by
+   panel, so that what one instruction writes is still in the cache when the next one reads it. */
 #include "across.h"
 #include "batch.h"
 #include "check.h"
@@ -33,15 +33,34 @@ static void run_on_panel(const Instruction &i, int64_t p) {
     }
 }
 
+static void run_on_block(const Instruction &i, int64_t first, int64_t panels) {
+    const Operand dy = from_panel(i.a, first), x = from_panel(i.b, first);
+    const bool add = (i.flags & ADD) || first > 0;
+    if (i.layer->kind == SPARSE)
+        sparse_weight_gradient(*i.layer, dy, x, panels, add);
+    else
+        dense_weight_gradient(*i.layer, dy, x, panels, add, (float *)i.data);
+}
+
+/* The instructions of a run, on the panels of a block. Each panel has memory of its own, so it may run ahead of the others as
+   far as the next instruction that needs them all. */
+static void run_block(const Instruction *run, int64_t count, int64_t first, int64_t panels) {
+    for (int64_t i = 0; i < count;) {
+        if (is_block(run[i])) {
+            run_on_block(run[i++], first, panels);
+            continue;
+        }
+        int64_t end = i;
+        while (end < count && !is_block(run[end])) end++;
+        for (int64_t p = first; p < first + panels; p++)
+            for (int64_t j = i; j < end; j++) run_on_panel(run[j], p);
+        i = end;
+    }
+}
+
 static void run_on_batch(const Instruction &i, int64_t panels) {
     const bool add = i.flags & ADD;
     switch ((Op)i.op) {
-    case Op::LINEAR_WEIGHT_GRADIENT:
-        if (i.layer->kind == SPARSE)
-            sparse_weight_gradient(*i.layer, i.a, i.b, panels, add);
-        else
-            dense_weight_gradient(*i.layer, i.a, i.b, panels, add, (float *)i.data);
-        break;
     case Op::SUM_BATCH: sum_batch(i.n, i.a, panels, (float *)i.data, add); break;
     case Op::ADAM: adam(i.n, i.dst.base, i.a.base, i.b.base, i.c.base, (double *)i.data); break;
     case Op::POLYAK: polyak(i.n, i.dst.base, i.a.base, i.x[0]); break;
@@ -75,17 +94,16 @@ int engine_run(const Instruction *program, int64_t count, int64_t panels) {
         }
         int64_t end = i;
         while (end < count && !is_batch(program[end])) end++;
-        for (int64_t p = 0; p < panels; p++)
-            for (int64_t j = i; j < end; j++) run_on_panel(program[j], p);
+        for (int64_t p = 0; p < panels; p += BLOCK) run_block(program + i, end - i, p, panels - p < BLOCK ? panels - p : BLOCK);
         i = end;
     }
     return 0;
 }
 
-/* The interface's version, the sizes of its structs, the lanes of a panel and of a vector, in this order. */
+/* The interface's version, the sizes of its structs, the lanes of a panel, the panels of a block and the lanes of a vector. */
 int64_t engine_abi(int which) {
-    const int64_t values[] = {INTERFACE, sizeof(Operand), sizeof(Source), sizeof(Layer), sizeof(Instruction), LANES, VL};
-    return which >= 0 && which < 7 ? values[which] : -1;
+    const int64_t values[] = {INTERFACE, sizeof(Operand), sizeof(Source), sizeof(Layer), sizeof(Instruction), LANES, BLOCK, VL};
+    return which >= 0 && which < 8 ? values[which] : -1;
 }
 
 const char *engine_isa(void) { return ENGINE_ISA; }

@@ -1,21 +1,22 @@
 /* What Python and the kernels agree on: structs.py repeats it, and engine_abi() lets it check that.
 
    A program is an array of instructions over panels. A batch is cut into panels of LANES samples; a buffer holds
-   [panel][feature][LANES] floats, so the lanes of a feature are contiguous and aligned to 64 bytes. The kernels allocate
-   nothing and keep nothing: every array belongs to the caller. A change here needs another INTERFACE. */
+   [panel][feature][LANES] floats, so the lanes of a feature are contiguous and aligned to 64 bytes. BLOCK panels are worked on
+   in their turn, so a buffer that no other block needs has room for one block. The kernels allocate nothing and keep nothing:
+   every array belongs to the caller. A change here needs another INTERFACE. */
 #pragma once
 #include <cstdint>
 
-constexpr int LANES = 32;
-constexpr int INTERFACE = 2;
+constexpr int LANES = 32, BLOCK = 4;
+constexpr int INTERFACE = 3;
 
 extern "C" {
 
-/* Feature f of panel p begins at base + p * panel + f * feature, in floats. feature is LANES, or 0 for one row that stands for
-   all features; panel is 0 for a buffer of one panel that every panel uses in its turn. */
+/* Feature f of panel p begins at base + (p & mask) * panel + f * feature, in floats. mask is -1, or BLOCK - 1 for a buffer of
+   one block. feature is LANES, or 0 for one row that stands for all features; panel is 0 for numbers that all panels share. */
 struct Operand {
     float *base;
-    int64_t panel, feature;
+    int64_t panel, feature, mask;
 };
 
 /* Samples in rows, as a replay buffer stores them. Sample s is row rows[s], or row s without rows; a row begins at
@@ -59,8 +60,8 @@ enum ElementType : int64_t { FLOAT32 = 0, FLOAT64 = 1, UINT8 = 2, INT64 = 3, INT
 /* Bits of the flags; each instruction has its own. */
 enum Flag : int32_t { RELU_OUTPUT = 1, MASK_BY_INPUT = 1, ADD_INPUT_GRADIENT = 2, ADD = 1 };
 
-/* Those from LINEAR_WEIGHT_GRADIENT on run once for the whole batch, the others for each panel. 0 is none, so that memory that
-   nobody filled is no program. */
+/* Those before LINEAR_WEIGHT_GRADIENT run for each panel, it runs for each block, and those behind it run once for the whole
+   batch. 0 is none, so that memory that nobody filled is no program. */
 enum class Op : int32_t {
     LOAD = 1,
     LINEAR,
