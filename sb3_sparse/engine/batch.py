@@ -114,7 +114,8 @@ class ReplayBatch(Batch):
             steps = (np.random.randint(1, length, size=self.size) + buffer.pos) % length
         else:
             steps = np.random.randint(0, length if buffer.full else buffer.pos, size=self.size)
-        environments = np.random.randint(0, high=buffer.n_envs, size=(self.size,))
+        # Of a single environment SB3 draws nothing: numpy takes no random number where there is no choice.
+        environments = np.random.randint(0, high=buffer.n_envs, size=(self.size,)) if buffer.n_envs > 1 else 0
         np.multiply(steps, buffer.n_envs, out=self._rows)
         self._rows += environments
         if buffer.optimize_memory_usage:

@@ -52,14 +52,12 @@ class Program:
             raise RuntimeError(f"the kernels refuse {self._instructions[code - 1]}")
         return dict(zip(self.names, self.statistics.tolist(), strict=False))
 
-    def rows(self, value: Value, count: int) -> np.ndarray:
+    def rows(self, value: Value) -> np.ndarray:
         """
         :param value: A value that was kept.
-        :param count: Number of samples.
-        :return: Its numbers, of shape ``[count, features]``
+        :return: Its numbers, a view of shape ``[panels, lanes, features]``
         """
-        panels = self._memory.rows(value)
-        return np.ascontiguousarray(panels.transpose(0, 2, 1).reshape(-1, value.features)[:count])
+        return self._memory.rows(value).transpose(0, 2, 1)
 
     def _encode(self, instruction: Instruction) -> Encoded:
         encoded = Encoded(op=instruction.op, flags=instruction.flags, n=instruction.n, k=instruction.k)

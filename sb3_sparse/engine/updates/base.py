@@ -209,13 +209,15 @@ class _Actor:
 
     def __init__(self, update: Update, count: int, deterministic: bool) -> None:
         trace = Trace(count)
-        self._observed = Array(int(np.prod(update.model.observation_space.shape or (1,))))
-        self._actions = update._action(trace, trace.load(self._observed), deterministic)
-        trace.keep(self._actions)
+        self._inputs = np.zeros((count, int(np.prod(update.model.observation_space.shape or (1,)))), dtype=np.float32)
+        self._array = Array(self._inputs.shape[1])
+        self._array.set(self._inputs)
+        actions = update._action(trace, trace.load(self._array), deterministic)
+        trace.keep(actions)
         self._program = Program(trace)
-        self._count = count
+        self._actions = self._program.rows(actions)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        self._observed.set(observations)
+        np.copyto(self._inputs, observations.reshape(self._inputs.shape), casting="unsafe")
         self._program.run()
-        return self._program.rows(self._actions, self._count)
+        return self._actions.reshape(-1, self._actions.shape[-1])[: len(self._inputs)].copy()
