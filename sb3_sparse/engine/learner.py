@@ -16,6 +16,7 @@ from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sparse.engine.engaged import Engaged, put_between, release
+from sb3_sparse.engine.observations import as_rows
 from sb3_sparse.engine.offline import OfflineLearner
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import look_through_references
@@ -118,14 +119,10 @@ class Learner(Engaged, OffPolicyAlgorithm):
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         session = self._session
-        if not (
-            isinstance(observation, np.ndarray)
-            and observation.shape[1:] == self.observation_space.shape
-            and 0 < len(observation) <= MOST_OBSERVATIONS
-            and session.take_over()
-        ):
+        rows = as_rows(observation, self.observation_space)
+        if rows is None or len(rows) > MOST_OBSERVATIONS or not session.take_over():
             return super().predict(observation, state, episode_start, deterministic)
-        actions = session.update.act(observation, deterministic=deterministic)
+        actions = session.update.act(rows, deterministic=deterministic)
         if isinstance(self.action_space, spaces.Box):
             shaped = actions.reshape(-1, *self.action_space.shape)
             actions = self.__dict__["policy"].unscale_action(shaped)

@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+from gymnasium import spaces
 from torch.optim import Optimizer
 
 from sb3_sparse.engine.batch import Batch, ReplayBatch
@@ -184,7 +185,7 @@ class Update(ABC):
 
     def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         """
-        :param observations: Observations of shape ``[n, ...]``.
+        :param observations: Observations of shape ``[n, features]``.
         :param deterministic: Whether to leave out the noise.
         :return: Actions as the policy's network gives them, of shape ``[n, features]``
         """
@@ -209,7 +210,7 @@ class _Actor:
 
     def __init__(self, update: Update, count: int, deterministic: bool) -> None:
         trace = Trace(count)
-        self._inputs = np.zeros((count, int(np.prod(update.model.observation_space.shape or (1,)))), dtype=np.float32)
+        self._inputs = np.zeros((count, spaces.flatdim(update.model.observation_space)), dtype=np.float32)
         self._array = Array(self._inputs.shape[1])
         self._array.set(self._inputs)
         actions = update._action(trace, trace.load(self._array), deterministic)
@@ -218,6 +219,6 @@ class _Actor:
         self._actions = self._program.rows(actions)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        np.copyto(self._inputs, observations.reshape(self._inputs.shape), casting="unsafe")
+        np.copyto(self._inputs, observations, casting="unsafe")
         self._program.run()
         return self._actions.reshape(-1, self._actions.shape[-1])[: len(self._inputs)].copy()
