@@ -29,6 +29,7 @@ from sb3_sparse.nn import quantized_bits
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.capabilities import require_known
 from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.state import saved_bits
 
 
 class Original(NamedTuple):
@@ -68,7 +69,9 @@ def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None) 
     network = fold(graph)
     require_known(network, PASSES)
     # A stock policy computes with float weights until `restore`, whatever it was saved with.
-    check_agreement(model, fold(trace(model, normalization, quantized_bits(model.policy))), normalization)
+    bits = quantized_bits(model.policy)
+    as_it_is = {**saved_bits(model), **bits} == bits
+    check_agreement(model, network if as_it_is else fold(trace(model, normalization, bits)), normalization)
     return Original(graph, network)
 
 
