@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from sb3_contrib import TRPO
-from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.envs import BitFlippingEnv, FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse import OneShotPruningCallback, QATCallback
@@ -366,3 +366,13 @@ NAMES = {"agent": "agent", "My agent-v1 (best)": "my_agent_v1_best", "007": "pol
 @pytest.mark.parametrize("stem", NAMES)
 def test_headers_are_named_after_their_agent(stem):
     assert c_name(stem) == NAMES[stem]
+
+
+def test_an_agent_of_her(tmp_path, capsys):
+    """Its replay buffer cannot be made without an environment, and nobody needs it here."""
+    env = BitFlippingEnv(4, continuous=True, max_steps=5)
+    settings = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"n_sampled_goal": 2}, "learning_starts": 20}
+    SAC("MultiInputPolicy", env, **settings, **CPU).learn(30).save(tmp_path / "agent.zip")
+    main(["summary", str(tmp_path / "agent.zip"), "--load"])
+    assert "connections" in capsys.readouterr().out
+    assert "this model has Dict observations" in fail(capsys, tmp_path / "agent.zip", "-o", tmp_path / "out")
