@@ -19,6 +19,12 @@ from sb3_sparse import zoo
 # Torch and SB3 are imported by the commands that need them: they take seconds, and --help should not.
 
 
+_TRUST = (
+    "unpickle whatever the files name, which may run any code: for policies of your own; by default only classes of SB3, "
+    "gymnasium, numpy and torch are unpickled"
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """
     :param arguments: Command line without the program's name; that of the process by default.
@@ -59,8 +65,7 @@ def _parser() -> argparse.ArgumentParser:
             "compress",
             allow_abbrev=False,
             help="export an SB3 zip as a small, fast policy, and compare the two",
-            epilog="An SB3 zip and a VecNormalize file hold pickles, and loading a pickle runs the code in it: only load "
-            "files that you trust. The files that this command writes hold no pickles.",
+            epilog="The files that this command writes hold no pickles.",
         )
     )
     return parser
@@ -127,9 +132,9 @@ def _add_summary(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--load",
         action="store_true",
-        help="load the whole agent, for the FLOPs of convolutions and of training and for the masks of callbacks; this runs "
-        "the pickles in the zip: only load files that you trust",
+        help="load the whole agent, for the FLOPs of convolutions and of training and for the masks of callbacks",
     )
+    parser.add_argument("--trust", action="store_true", help=_TRUST)
     parser.set_defaults(run=_summary)
 
 
@@ -138,8 +143,8 @@ def _summary(args: argparse.Namespace, _: list[str]) -> None:
     from sb3_sparse.agents.count import summarize_agent
 
     agent = find_agent(args.agent)
-    print(summarize_agent(agent, load=args.load))
-    if not args.load and not any(name.endswith(".mask") for name in read_policy(agent)):
+    print(summarize_agent(agent, load=args.load or args.trust, trust=args.trust))
+    if not (args.load or args.trust) and not any(name.endswith(".mask") for name in read_policy(agent)):
         print("without --load the connections are the nonzero weights: the masks of callbacks are not read")
 
 
@@ -161,6 +166,7 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
         "--calibration-steps", type=int, default=4096, help="observations to calibrate with; 0 for none (%(default)s)"
     )
     parser.add_argument("--no-latency", action="store_true", help="do not measure times")
+    parser.add_argument("--trust", action="store_true", help=_TRUST)
     parser.set_defaults(run=_compress)
 
 
@@ -184,6 +190,7 @@ def _compress(args: argparse.Namespace, _: list[str]) -> None:
         episodes=args.episodes,
         seed=args.seed,
         latency=not args.no_latency,
+        trust=args.trust,
     )
 
 

@@ -10,7 +10,6 @@ import torch as th
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sb3_contrib import ARS
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
@@ -504,7 +503,6 @@ def normalize_weight(actor):
 REFUSED = {
     "MaskablePPO": (lambda: CASES["maskable_ppo"].make(), "Discrete observations"),
     "RecurrentPPO": (lambda: CASES["recurrent_ppo"].make(), "the policy RecurrentActorCriticPolicy cannot be exported"),
-    "ARS": (lambda: ARS("MlpPolicy", "Pendulum-v1", device="cpu"), "the policy ARSPolicy cannot be exported"),
     "Dict": (
         lambda: SAC("MultiInputPolicy", Spaces(spaces.Dict({"a": VECTOR}), TORQUE), device="cpu"),
         "only Box observations can be exported, and this model has Dict observations",

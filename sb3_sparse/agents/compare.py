@@ -67,10 +67,11 @@ def compress_agent(
     episodes: int = 20,
     seed: int = 0,
     latency: bool = True,
+    trust: bool = False,
 ) -> None:
     """
     Write ``<agent>.sb3s``, ``<agent>.h``, ``<agent>.onnx``, ``densities.png`` and ``report.json``, and print the contents of
-    the report. Loading a zip unpickles it: only load files that you trust.
+    the report.
 
     :param path: An SB3 zip.
     :param out: Folder to write to; it is made if it does not exist.
@@ -83,6 +84,7 @@ def compress_agent(
     :param episodes: Number of episodes to compare returns over.
     :param seed: Seed of the first episode; the others have the next seeds, and the episodes for calibration those after them.
     :param latency: Whether to measure times.
+    :param trust: Whether to unpickle whatever the files name, which may run any code.
     :raises ValueError: if an argument is wrong, or something in the model cannot be exported; nothing is written then
     :raises OSError: if a file cannot be read or written
     """
@@ -91,7 +93,7 @@ def compress_agent(
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {number}")
     check_bits(bits)
     _check_writable(out)
-    agent = _load(path, env, env_kwargs, algorithm, vecnormalize)
+    agent = _load(path, env, env_kwargs, algorithm, vecnormalize, trust)
     try:
         observations = _observations(agent, calibration_steps, seed + episodes)
         compressed = compress_network(agent.original, bits, observations)
@@ -136,11 +138,16 @@ def _check_writable(out: Path) -> None:
 
 
 def _load(
-    path: Path, env: str | None, env_kwargs: dict[str, Any] | None, algorithm: str | None, vecnormalize: Path | None
+    path: Path,
+    env: str | None,
+    env_kwargs: dict[str, Any] | None,
+    algorithm: str | None,
+    vecnormalize: Path | None,
+    trust: bool,
 ) -> Agent:
-    model = load_agent(path, algorithm)
+    model = load_agent(path, algorithm, trust=trust)
     print(f"{path.name}: {type(model).__name__}")
-    found = load_normalization(path, env, vecnormalize)
+    found = load_normalization(path, env, vecnormalize, trust=trust)
     print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
     normalization = None if found is None else found[1]
     if vecnormalize is None:

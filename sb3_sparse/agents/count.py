@@ -8,11 +8,11 @@ from sb3_sparse.agents.load import load_agent
 from sb3_sparse.cost import Summary, read_training, summarize, summarize_parameters
 
 
-def summarize_agent(agent: Path, *, load: bool) -> Summary:
+def summarize_agent(agent: Path, *, load: bool, trust: bool = False) -> Summary:
     """
     :param agent: An SB3 zip.
     :param load: Whether to load the whole agent, for the FLOPs of convolutions and of training and for the masks of callbacks.
-        This unpickles the zip: only load files that you trust.
+    :param trust: Whether to unpickle whatever the zip names, which may run any code.
     :return: The counts; without ``load``, those of the weights in the file
     :raises ValueError: if the file is damaged, or the agent cannot be loaded
     :raises OSError: if it cannot be read
@@ -20,7 +20,7 @@ def summarize_agent(agent: Path, *, load: bool) -> Summary:
     state_dict, settings = read_policy(agent), read_settings(agent)
     if not load:
         return replace(summarize_parameters(state_dict), training=read_training(settings))
-    model = load_agent(agent)
+    model = load_agent(agent, trust=trust)
     # A zip of A2C loads as PPO: what its file does not hold is PPO's default, and must not count.
     own = {name: value for name, value in vars(model).items() if name in settings}
     return replace(summarize(model), training=read_training(own))

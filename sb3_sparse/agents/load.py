@@ -1,16 +1,17 @@
 """
-A trained agent from its SB3 zip, whatever its algorithm.
+A trained agent from its SB3 zip, whatever its algorithm and version.
 
-SB3's zips hold pickles, and unpickling runs what they say: load only files that you trust.
+SB3's zips hold pickles, and Python's unpickling runs what they say. Here only known classes are unpickled, unless the file is
+trusted.
 """
 
+import base64
 import json
-import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from sb3_contrib import QRDQN, TQC, TRPO, CrossQ
+from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
@@ -18,6 +19,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import json_to_data
 
 from sb3_sparse import offline
+from sb3_sparse.agents.archive import read_settings
+from sb3_sparse.agents.unpickle import loads
 from sb3_sparse.state import restore
 
 #: The algorithms by their names in rl-zoo3. Of those whose policies are of one class and act the same (TD3 and DDPG; PPO, A2C
@@ -33,6 +36,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "tqc": TQC,
     "crossq": CrossQ,
     "qrdqn": QRDQN,
+    "ars": ARS,
     **offline.ALGORITHMS,
 }
 #: Replacements for attributes that only training needs: a replay buffer, which takes memory, or an environment as that of HER
@@ -49,40 +53,66 @@ _UNUSED: dict[str, Any] = {
 BROKEN = (ImportError, AttributeError, KeyError, TypeError, RuntimeError, EOFError, UnpicklingError, json.JSONDecodeError)
 
 
-def load_agent(path: Path, algorithm: str | None = None) -> BaseAlgorithm:
+#: Attributes that a policy cannot be made without.
+_NEEDED = ("policy_class", "policy_kwargs", "observation_space", "action_space")
+
+
+def load_agent(path: Path, algorithm: str | None = None, *, trust: bool = False) -> BaseAlgorithm:
     """
     Load an SB3 zip on the CPU, with masks and quantizers as they were trained.
 
     :param path: The zip.
     :param algorithm: Name of its algorithm, such as "sac"; by default it is found by the class of the policy.
+    :param trust: Whether to unpickle whatever the zip names, which may run any code: a policy of your own needs it. Otherwise
+        only classes of SB3, gymnasium, numpy and torch are unpickled; what else only training needs is left out.
     :return: The model
-    :raises ValueError: if the file is damaged, or the algorithm is unknown or not the one in the zip
+    :raises ValueError: if the file is damaged, the algorithm is unknown or not the one in the zip, or it has to be trusted
     :raises OSError: if the file cannot be read
     """
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm '{algorithm}': use one of {', '.join(ALGORITHMS)}")
-    found = _find_algorithms(path)
+    attributes = {} if trust else _read_attributes(path)
+    found = _find_algorithms(path, attributes.get("policy_class"))
     if algorithm is None and not found:
         raise ValueError(f"{path} does not say its algorithm: give --algo, one of {', '.join(ALGORITHMS)}")
     if algorithm is not None and found and algorithm not in found:
         raise ValueError(f"{path} holds a policy of {' or '.join(found)}, not of {algorithm}: leave out --algo")
     cls = ALGORITHMS[algorithm or found[0]]
     try:
-        model = cls.load(path, device="cpu", custom_objects=dict(_UNUSED))
+        model = cls.load(path, device="cpu", custom_objects={**attributes, **_UNUSED})
     except BROKEN as error:
         raise ValueError(f"{path} cannot be loaded as {cls.__name__} ({type(error).__name__}: {error})") from error
     restore(model)
     return model
 
 
-def _find_algorithms(path: Path) -> list[str]:
+def _read_attributes(path: Path) -> dict[str, Any]:
+    """
+    The pickled attributes of a model, by name. Those that only training needs are None if they name more than known classes.
+    """
+    attributes = {}
+    for name, value in read_settings(path).items():
+        if isinstance(value, dict) and ":serialized:" in value:
+            try:
+                attributes[name] = loads(base64.b64decode(value[":serialized:"]))
+            except (ValueError, TypeError, UnpicklingError) as error:
+                if name in _NEEDED:
+                    raise ValueError(
+                        f"{path} cannot be loaded: {error} in the pickle of its {name}, and only classes of "
+                        "Stable-Baselines3, gymnasium, numpy and torch are unpickled; --trust unpickles everything, which may "
+                        "run any code"
+                    ) from error
+                attributes[name] = None
+    return attributes
+
+
+def _find_algorithms(path: Path, policy: object) -> list[str]:
     """Names of the algorithms that take the policy in a zip, the likeliest first; empty if the zip does not say."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            data = json.loads(archive.read("data"))
-        policy = json_to_data(json.dumps({"policy_class": data["policy_class"]}))["policy_class"]
-    except (zipfile.BadZipFile, *BROKEN):
-        return []
+    if policy is None:
+        try:
+            policy = json_to_data(json.dumps({"policy_class": read_settings(path)["policy_class"]}))["policy_class"]
+        except BROKEN:
+            return []
     if not isinstance(policy, type):
         return []
     if issubclass(policy, RecurrentActorCriticPolicy | MaskableActorCriticPolicy):

@@ -1,7 +1,6 @@
 """
-The statistics of an agent's observations, from a file of ``VecNormalize``.
-
-Such a file holds a pickle, and unpickling runs what it says: load only files that you trust.
+The statistics of an agent's observations, from a file of ``VecNormalize``: a pickle, of which only known classes are unpickled
+unless the file is trusted.
 """
 
 import re
@@ -15,6 +14,7 @@ from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents.load import BROKEN
+from sb3_sparse.agents.unpickle import loads
 
 #: What is given as a file to say that there is no normalization.
 NONE = Path("none")
@@ -22,7 +22,9 @@ NONE = Path("none")
 _NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
 
 
-def load_normalization(agent: Path, env: str | None = None, path: Path | None = None) -> tuple[Path, VecNormalize] | None:
+def load_normalization(
+    agent: Path, env: str | None = None, path: Path | None = None, *, trust: bool = False
+) -> tuple[Path, VecNormalize] | None:
     """
     Load the statistics of ``VecNormalize`` for an agent.
 
@@ -31,6 +33,7 @@ def load_normalization(agent: Path, env: str | None = None, path: Path | None = 
     :param path: The file, or "none" for no normalization; by default the file of the same checkpoint or with the zip's own
         name, ``vecnormalize.pkl`` or ``vec_normalize.pkl`` next to the zip or in the folder with the name of the environment
         or of the zip, as rl-zoo3 saves it, or the only other one next to the zip or a folder below.
+    :param trust: Whether to unpickle whatever the file names, which may run any code.
     :return: The file and its statistics; None if there is none
     :raises ValueError: if the file was not saved by ``VecNormalize``, or several may be meant
     :raises OSError: if it cannot be read
@@ -42,9 +45,11 @@ def load_normalization(agent: Path, env: str | None = None, path: Path | None = 
         return None
     try:
         with path.open("rb") as file:
-            normalization = load_from_pkl(file)
+            normalization = load_from_pkl(file) if trust else loads(file.read())
     except (*BROKEN, ValueError) as error:
-        raise ValueError(f"{path} was not saved by VecNormalize.save() ({error}): give another file") from error
+        raise ValueError(
+            f"{path} was not saved by VecNormalize.save() ({error}): give another file, or --trust for a class of your own"
+        ) from error
     if not isinstance(normalization, VecNormalize):
         raise ValueError(f"{path} was not saved by VecNormalize.save(): it holds a {type(normalization).__name__}")
     return path, normalization

@@ -9,6 +9,7 @@ the change would act differently without an error.
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from sb3_contrib.ars.policies import ARSPolicy
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
@@ -55,6 +56,7 @@ PATHS: dict[type[BasePolicy], Callable[[Any], ActionPath]] = {
     DQNPolicy: _values,
     QRDQNPolicy: _quantiles,
     ActorCriticPolicy: _actor_critic,
+    ARSPolicy: lambda policy: ActionPath(policy.features_extractor, (policy.action_net,)),
 }
 #: The ``forward`` of a features extractor -> its modules. Subclasses that keep the ``forward`` are found as well.
 EXTRACTORS: dict[Callable[..., Any], Callable[[Any], tuple[nn.Module, ...]]] = {

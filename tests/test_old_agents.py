@@ -1,0 +1,156 @@
+"""Agents of other versions of SB3 and Python load without the packages that they name, and no code in a file runs."""
+
+import base64
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from gymnasium import spaces
+from sb3_contrib import ARS
+from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_sparse import compress
+from sb3_sparse.agents import load_agent, load_normalization
+from sb3_sparse.agents.unpickle import loads
+
+CPU = {"device": "cpu", "seed": 0}
+SPACES = [
+    spaces.Box(-1, 1, (3,), np.float32),
+    spaces.Box(0, 255, (4, 8, 8), np.uint8),
+    spaces.Discrete(4),
+    spaces.MultiDiscrete([2, 3]),
+    spaces.MultiBinary(5),
+    spaces.Dict(a=spaces.Box(-1, 1, (2,)), b=spaces.Discrete(2)),
+]
+OUT = []
+
+
+class Canary:
+    """A pickle of it notes that it was unpickled."""
+
+    def __reduce__(self):
+        return OUT.append, ("sang",)
+
+
+class Mine(ActorCriticPolicy):
+    """A policy of a user's own."""
+
+
+def by_gym(instance):
+    """A pickle as the old package wrote it: of its own module, with a generator of random numbers and fewer attributes."""
+    instance.seed(0)
+    written = pickle.dumps(instance, protocol=2)
+    assert b"cgymnasium.spaces." in written
+    return written.replace(b"cgymnasium.spaces.", b"cgym.spaces.").replace(b"cgymnasium.utils.", b"cgym.utils.")
+
+
+def rewrite(agent, **pickles):
+    """Replace pickled attributes of a zip."""
+    with zipfile.ZipFile(agent) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    data = json.loads(parts["data"])
+    for name, written in pickles.items():
+        data[name] = {":type:": "what it was", ":serialized:": base64.b64encode(written).decode()}
+    parts["data"] = json.dumps(data).encode()
+    with zipfile.ZipFile(agent, "w") as archive:
+        for name, part in parts.items():
+            archive.writestr(name, part)
+
+
+@pytest.fixture(autouse=True)
+def _silent():
+    OUT.clear()
+    yield
+
+
+@pytest.mark.parametrize("space", SPACES, ids=str)
+def test_spaces_of_gym(space):
+    loaded = loads(by_gym(space))
+    assert type(loaded) is type(space) and loaded == space
+
+
+def test_discrete_spaces_that_know_no_start():
+    space = spaces.Discrete(3)
+    state = {name: value for name, value in vars(space).items() if name != "start"}
+    space.__class__ = type(
+        "Discrete", (spaces.Discrete,), {"__reduce_ex__": lambda self, _: (object.__new__, (spaces.Discrete,))}
+    )
+    written = pickle.dumps(_Old(state), protocol=2).replace(b"ctests.test_old_agents\n_Old", b"cgym.spaces.discrete\nDiscrete")
+    assert loads(written) == spaces.Discrete(3)
+
+
+class _Old:
+    def __init__(self, state):
+        self.__dict__.update(state)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, SAC, DQN, ARS])
+def test_a_zip_of_an_old_version(algorithm, tmp_path):
+    """Spaces of gym, schedules that are code of another Python: it loads, acts as before, and nothing runs."""
+    env = "CartPole-v1" if algorithm is DQN else "Pendulum-v1"
+    model, agent = algorithm("MlpPolicy", env, **CPU), tmp_path / "agent.zip"
+    model.save(agent)
+    old = {name: by_gym(getattr(model, name)) for name in ("observation_space", "action_space")}
+    code = dict.fromkeys(("lr_schedule", "clip_range", "exploration_schedule", "ep_info_buffer"), pickle.dumps(Canary()))
+    rewrite(agent, **old, **code)
+    loaded = load_agent(agent)
+    assert type(loaded) is algorithm and not OUT
+    for observation in (model.observation_space.sample() for _ in range(5)):
+        expected = model.predict(observation, deterministic=True)[0]
+        np.testing.assert_array_equal(loaded.predict(observation, deterministic=True)[0], expected)
+        np.testing.assert_allclose(compress(loaded, bits=32).predict(observation)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["observation_space", "policy_class", "policy_kwargs"])
+def test_what_a_policy_needs_is_not_replaced(name, tmp_path):
+    agent = tmp_path / "agent.zip"
+    PPO("MlpPolicy", "Pendulum-v1", **CPU).save(agent)
+    rewrite(agent, **{name: pickle.dumps(Canary())})
+    with pytest.raises(ValueError, match=rf"it names builtins.getattr in the pickle of its {name}.*--trust"):
+        load_agent(agent)
+    assert not OUT
+
+
+def test_policies_of_the_users_own_have_to_be_trusted(tmp_path):
+    agent = tmp_path / "agent.zip"
+    PPO(Mine, "Pendulum-v1", **CPU).save(agent)
+    with pytest.raises(ValueError, match=r"it names tests.test_old_agents.Mine in the pickle of its policy_class"):
+        load_agent(agent)
+    assert type(load_agent(agent, trust=True).policy) is Mine
+
+
+def test_statistics_of_an_old_version(tmp_path):
+    venv = VecNormalize(make_vec_env("Pendulum-v1", 2), clip_obs=5.0)
+    PPO("MlpPolicy", venv, n_steps=8, batch_size=8, **CPU).learn(16)
+    file = tmp_path / "vecnormalize.pkl"
+    file.write_bytes(pickle.dumps(venv, protocol=2).replace(b"cgymnasium.", b"cgym."))
+    _, loaded = load_normalization(tmp_path / "agent.zip")
+    obs = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.normalize_obs(obs), venv.normalize_obs(obs))
+    file.write_bytes(pickle.dumps(Canary()))
+    with pytest.raises(ValueError, match=r"was not saved by VecNormalize.save\(\) \(it names builtins.getattr\)"):
+        load_normalization(tmp_path / "agent.zip")
+    assert not OUT
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_damaged_pickles(count):
+    """An error of one kind, or something else that is harmless."""
+    rng = np.random.default_rng(count)
+    venv = VecNormalize(make_vec_env("Pendulum-v1"))
+    originals = [pickle.dumps(venv), pickle.dumps({"canary": Canary(), "space": SPACES[0]}), *map(by_gym, SPACES)]
+    failed = 0
+    for _ in range(count):
+        damaged = bytearray(originals[rng.integers(len(originals))])
+        for _ in range(rng.integers(1, 4)):
+            damaged[rng.integers(len(damaged))] = rng.integers(256)
+        try:
+            loads(bytes(damaged))
+        except pickle.UnpicklingError:
+            failed += 1
+    assert failed > count / 10 and not OUT
