@@ -19,14 +19,9 @@ all.
 """
 
 import argparse
-import json
-import os
-import subprocess
 import sys
-import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from overhead import interval
@@ -34,61 +29,11 @@ from report import describe_versions, store
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from workers import Worker, pin
 
-WORKERS = Path(__file__).with_name("offline_workers.py")
+SCRIPT = Path(__file__).with_name("offline_workers.py")
 #: Updates per turn, by the algorithm.
 UPDATES = {"bcq": 20, "bc_mlp": 200, "bc_vae": 50}
-
-
-class Worker:
-    """
-    One side, in a process that is kept.
-
-    :param python: The Python that it runs in.
-    :param side: "engine", "torch" or "d3rlpy".
-    :raises RuntimeError: if it does not start
-    """
-
-    def __init__(self, python: Path | str, side: str) -> None:
-        self.side = side
-        self._errors = tempfile.TemporaryFile("w+")
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-        command = [str(python), str(WORKERS), side]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._errors}
-        self._process = subprocess.Popen(command, text=True, env=environment, **pipes)
-        hello = self._read()
-        self.learners: list[str] = hello["learners"]
-        self.versions: dict[str, str] = hello["versions"]
-
-    def seconds(self, name: str, updates: int) -> float:
-        """
-        :param name: One of ``learners``.
-        :param updates: Number of updates.
-        :return: Seconds per update
-        """
-        self._process.stdin.write(json.dumps([name, updates]) + "\n")
-        self._process.stdin.flush()
-        return float(self._read())
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
-
-    def _read(self) -> Any:
-        line = self._process.stdout.readline()
-        if not line:
-            self._process.wait()
-            self._errors.seek(0)
-            raise RuntimeError(f"the worker of {self.side} has ended:\n{self._errors.read()[-3000:]}")
-        return json.loads(line)
-
-
-def pin() -> None:
-    """Everything on one core, workers included."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 
 def updates(name: str, share: float) -> int:
@@ -178,7 +123,7 @@ def main() -> None:
         sides = {"engine": sys.executable, "torch": sys.executable} | ({"d3rlpy": args.d3rlpy} if args.d3rlpy else {})
         workers = []
         for side, python in sides.items():
-            workers.append(Worker(python, side))
+            workers.append(Worker(python, SCRIPT, [side]))
             stack.callback(workers[-1].close)
         times = measure(workers, rounds, share)
     result = summarize(times)

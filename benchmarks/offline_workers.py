@@ -3,12 +3,9 @@ The sides of ``offline_speed.py``, each in its own process: d3rlpy and stable_ba
 
     python benchmarks/offline_workers.py engine | torch | d3rlpy
 
-A worker makes its learners, says on one line of JSON what it has, and then answers every line ``[name, updates]`` with the
-seconds that one of these updates took.
+A worker makes its learners, and then makes as many updates as it is told to, see ``workers.py``.
 """
 
-import json
-import os
 import platform
 import sys
 import time
@@ -17,9 +14,7 @@ from importlib.metadata import version
 
 import numpy as np
 import torch as th
-
-#: Makes a number of updates, and says how many seconds one of them took.
-Learn = Callable[[int], float]
+from workers import Learn, serve
 
 TRANSITIONS, EPISODE, OBSERVATION, ACTION = 100_000, 1000, 17, 6
 BATCH, LEARNING_RATE, SPARSITY = 100, 1e-3, 0.95
@@ -150,18 +145,11 @@ SIDES: dict[str, tuple[Callable[[], dict[str, Learn]], tuple[str, ...]]] = {
 
 
 def main() -> None:
-    """Serve until the other side closes the pipe."""
-    # What libraries print is no answer.
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)
+    """Serve the side that the command line names."""
     th.set_num_threads(1)
     make, packages = SIDES[sys.argv[1]]
-    learners = make()
     versions = {"python": platform.python_version(), **{package: version(package) for package in packages}}
-    print(json.dumps({"learners": list(learners), "versions": versions}), file=answers)
-    for line in sys.stdin:
-        name, updates = json.loads(line)
-        print(json.dumps(learners[name](updates)), file=answers)
+    serve(lambda: (make(), versions))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ NAMES = (
     "inference",
     "microcontroller",
     "throughput",
+    "rivals",
     "overhead",
     "training_speed",
 )
