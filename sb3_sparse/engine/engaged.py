@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from sb3_sparse.engine.session import Session
@@ -33,6 +34,9 @@ SHARED = (
     "ent_coef_optimizer",
 )
 
+#: The engine acts on so many observations at once; torch is as fast on more, and needs no memory for a program.
+MOST_OBSERVATIONS = 256
+
 SelfEngaged = TypeVar("SelfEngaged", bound="Engaged")
 
 
@@ -46,6 +50,15 @@ class Engaged(BaseAlgorithm):
     def holds_masks(self) -> bool:
         """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
         return self._session.reason is None
+
+    def _can_act(self, observations: object) -> bool:
+        """Whether the engine answers for these observations, and holds the true weights."""
+        return (
+            isinstance(observations, np.ndarray)
+            and observations.shape[1:] == self.observation_space.shape
+            and 0 < len(observations) <= MOST_OBSERVATIONS
+            and self._session.take_over()
+        )
 
     def learn(self: SelfEngaged, *args: Any, **kwargs: Any) -> SelfEngaged:
         # The callback that put the model here has not taken it back: training was interrupted.

@@ -3,12 +3,13 @@
 from sb3_sparse.engine.updates.base import Update
 from sb3_sparse.engine.updates.dqn import DQNUpdate
 from sb3_sparse.engine.updates.offline import OFFLINE
+from sb3_sparse.engine.updates.ppo import PPOUpdate
 from sb3_sparse.engine.updates.qrdqn import QRDQNUpdate
 from sb3_sparse.engine.updates.sac import SACUpdate
 from sb3_sparse.engine.updates.td3 import TD3Update
 from sb3_sparse.engine.updates.tqc import TQCUpdate
 
-_ALL: tuple[type[Update], ...] = (SACUpdate, TD3Update, TQCUpdate, DQNUpdate, QRDQNUpdate, *OFFLINE)
+_ALL: tuple[type[Update], ...] = (SACUpdate, TD3Update, TQCUpdate, DQNUpdate, QRDQNUpdate, PPOUpdate, *OFFLINE)
 
 #: By the algorithm's class, which has to be exactly this one: a subclass may train in another way.
 UPDATES: dict[type, type[Update]] = {algorithm: update for update in _ALL for algorithm in update.algorithms}
