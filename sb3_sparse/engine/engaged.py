@@ -12,7 +12,7 @@ import copyreg
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -51,7 +51,7 @@ class Engaged(BaseAlgorithm):
         """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
         return self._session.reason is None
 
-    def _can_act(self, observations: object) -> bool:
+    def _can_act(self, observations: object) -> TypeGuard[np.ndarray]:
         """Whether the engine answers for these observations, and holds the true weights."""
         return (
             isinstance(observations, np.ndarray)

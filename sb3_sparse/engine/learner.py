@@ -148,5 +148,7 @@ def engage(model: BaseAlgorithm, session: Session) -> None:
     :param model: The model.
     :param session: The engine's work on it.
     """
-    kinds: dict[type[BaseAlgorithm], type[Engaged]] = {OfflineAlgorithm: OfflineLearner, OnPolicyAlgorithm: OnPolicyLearner}
-    put_between(model, session, next((kinds[kind] for kind in kinds if isinstance(model, kind)), Learner))
+    if isinstance(model, OnPolicyAlgorithm):
+        put_between(model, session, OnPolicyLearner)
+    else:
+        put_between(model, session, OfflineLearner if isinstance(model, OfflineAlgorithm) else Learner)

@@ -52,9 +52,7 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
         with self._released_on_error():
             return self._collect(*args, **kwargs)
 
-    def _collect(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
-    ) -> bool:
+    def _collect(self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int) -> bool:
         # Who may hold layers of the model sees the true ones at every step, and may change them.
         session = self._session
         session.guests = look_through_references(callback)
@@ -83,8 +81,15 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
             for idx, done in enumerate(dones):
                 info = infos[idx]
                 if done and info.get("terminal_observation") is not None and info.get("TimeLimit.truncated", False):
-                    rewards[idx] += self.gamma * self._values(info["terminal_observation"][None])[0]
-            rollout_buffer.add(self._last_obs, actions, rewards, self._last_episode_starts, values, log_probs)  # type: ignore[arg-type]
+                    rewards[idx] += self.gamma * self._values(info["terminal_observation"][None]).numpy()[0, 0]
+            rollout_buffer.add(
+                self._last_obs,  # type: ignore[arg-type]
+                actions,
+                rewards,
+                self._last_episode_starts,  # type: ignore[arg-type]
+                values,
+                log_probs,
+            )
             self._last_obs = new_obs  # type: ignore[assignment]
             self._last_episode_starts = dones
         values = self._values(new_obs)
@@ -94,17 +99,17 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
             callback.on_rollout_end()
         return True
 
-    def _decide(self, obs_tensor: th.Tensor) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
+    def _decide(self, obs_tensor: th.Tensor | dict[str, th.Tensor]) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
         """Actions as the environment's space has them, values, and log probabilities."""
         if self._can_act(self._last_obs):
-            decided, values, log_probs = self._update.sample(self._last_obs)  # type: ignore[arg-type]
+            decided, values, log_probs = self._update.sample(self._last_obs)
             actions = decided.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
             return actions, th.from_numpy(values), th.from_numpy(log_probs)
         with th.no_grad():
             chosen, values_tensor, log_probs_tensor = self.__dict__["policy"](obs_tensor)
         return chosen.numpy(), values_tensor, log_probs_tensor
 
-    def _values(self, observations: np.ndarray) -> th.Tensor:
+    def _values(self, observations: Any) -> th.Tensor:
         if self._can_act(observations):
             return th.from_numpy(self._update.values(observations))
         with th.no_grad():
@@ -125,5 +130,5 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
         if not self._can_act(observation):
             return super().predict(observation, state, episode_start, deterministic)
-        actions = self._update.act(observation, deterministic=deterministic)  # type: ignore[arg-type]
+        actions = self._update.act(observation, deterministic=deterministic)
         return self._clip(actions.reshape(-1, *self.action_space.shape)), state  # type: ignore[misc]

@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 #: Samples of a panel, and panels of a block.
 LANES, BLOCK = 32, 4
 #: Version of the interface. The library has the same.
-INTERFACE = 3
+INTERFACE = 4
 
 
 class Kind(IntEnum):
@@ -142,6 +142,9 @@ class Op(IntEnum):
     FAKE_QUANTIZE = 56
     #: ``dst[0]`` += how many of the n floats ``a`` are not zero, without those that the k indices in ``data`` name.
     OUTSIDE = 57
+    #: torch's RMSprop, not centered, without momentum, on ``dst`` by the mean square ``a`` and the gradient ``b``; n floats, a
+    #: multiple of 16. ``data``: eight doubles, step, lr, alpha, none, eps, weight_decay, none, none; it counts the step.
+    RMSPROP = 58
 
 
 #: Instructions that run for each panel, or for each block of panels.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import nn
-from torch.optim import Adam, AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from sb3_sparse.nn import MaskedLayer
 
@@ -32,14 +32,16 @@ def unsupported(optimizer: Optimizer) -> str | None:
     :param optimizer: An optimizer.
     :return: Why the engine cannot take its steps, or None
     """
-    if type(optimizer) not in (Adam, AdamW):
-        return f"the optimizer {type(optimizer).__name__} is neither Adam nor AdamW"
+    if type(optimizer) not in (Adam, AdamW, RMSprop):
+        return f"the optimizer {type(optimizer).__name__} is none of Adam, AdamW, RMSprop"
     if len(optimizer.param_groups) != 1:
         return "the optimizer has several groups of parameters"
     group = optimizer.param_groups[0]
     if not all(parameter.requires_grad for parameter in group["params"]):
         return "frozen parameters (requires_grad=False)"
-    wrong = [name for name in ("amsgrad", "maximize", "capturable", "differentiable") if group.get(name)]
+    wrong = [
+        name for name in ("amsgrad", "centered", "momentum", "maximize", "capturable", "differentiable") if group.get(name)
+    ]
     if wrong:
         return f"the optimizer's setting {wrong[0]}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 
@@ -84,7 +85,7 @@ class ActorCriticUpdate(Update):
 
     def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         answer = super().act(observations, deterministic=deterministic)
-        return answer if deterministic else self._distribution.sample(answer)[0]
+        return answer.astype(self._distribution.dtype) if deterministic else self._distribution.sample(answer)[0]
 
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
@@ -127,6 +128,11 @@ class ActorCriticUpdate(Update):
             self._constants = constants
         self._parameters.read_learning_rate()
 
+    def _expect_finite(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            # SB3 finds it when it makes the next distribution.
+            raise ValueError(f"training has diverged: the loss is {loss}")
+
     def _find_programs(self, batch: RolloutBatch) -> tuple[Program, Program]:
         """The gradient of a minibatch of this size, and the optimizer's step."""
         if batch.size not in self._programs:
@@ -135,6 +141,7 @@ class ActorCriticUpdate(Update):
             outputs, values = _through(self._actor, observations), _through(self._critic, observations)
             log_prob, entropy = self._distribution.evaluate(trace, outputs, trace.load(batch.actions))
             loss = self._loss(trace, batch, values, log_prob, entropy)
+            trace.log("loss", loss)
             backward(trace, loss, self._parameters)
             self._programs[batch.size] = Program(trace)
             step = Trace(1, touched=trace.touched)
@@ -148,4 +155,3 @@ def _through(chains: Iterable[Chain], x: Value) -> Value:
     for chain in chains:
         x = chain(x)
     return x
-

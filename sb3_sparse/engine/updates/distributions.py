@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import numpy as np
 import torch as th
@@ -19,6 +20,9 @@ class Distribution(ABC):
 
     :param vectors: Parameters that are not the network's.
     """
+
+    #: Type of actions.
+    dtype: ClassVar[type[np.generic]] = np.float32
 
     def __init__(self, vectors: tuple[Vector, ...] = ()) -> None:
         self.vectors = vectors
@@ -89,6 +93,8 @@ class Gaussian(Distribution):
 
 class Categorical(Distribution):
     """A choice between actions, whose logits the network computes."""
+
+    dtype = np.int64
 
     def evaluate(self, trace: Trace, outputs: Value, actions: Value) -> tuple[Value, Value]:
         log_probs = _log_softmax(outputs)

@@ -58,6 +58,7 @@ class PPOUpdate(ActorCriticUpdate):
             if not goes_on:
                 break
         last = values["loss"][-1]
+        self._expect_finite(last)
         return {name: sum(column) / len(column) for name, column in values.items()} | {"loss": last} | settings
 
     def _read_clipping(self) -> dict[str, float]:
@@ -87,6 +88,4 @@ class PPOUpdate(ActorCriticUpdate):
         value_loss = (trace.load(batch.returns) - values).square()
         trace.log("value_loss", value_loss)
         trace.log("entropy_loss", -entropy)
-        loss = policy_loss - entropy * float(self.model.ent_coef) + value_loss * float(self.model.vf_coef)
-        trace.log("loss", loss)
-        return loss
+        return policy_loss - entropy * float(self.model.ent_coef) + value_loss * float(self.model.vf_coef)

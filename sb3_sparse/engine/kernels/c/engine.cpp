@@ -63,6 +63,7 @@ static void run_on_batch(const Instruction &i, int64_t panels) {
     switch ((Op)i.op) {
     case Op::SUM_BATCH: sum_batch(i.n, i.a, panels, (float *)i.data, add); break;
     case Op::ADAM: adam(i.n, i.dst.base, i.a.base, i.b.base, i.c.base, (double *)i.data); break;
+    case Op::RMSPROP: rmsprop(i.n, i.dst.base, i.a.base, i.b.base, (double *)i.data); break;
     case Op::POLYAK: polyak(i.n, i.dst.base, i.a.base, i.x[0]); break;
     case Op::POLYAK_INDEXED: polyak_indexed(i.n, i.dst.base, i.a.base, (const int32_t *)i.data, i.x[0]); break;
     case Op::KEEP_LARGEST: keep_largest(i.n, i.dst.base, i.k, i.a.base, (const int32_t *)i.data, i.b.base); break;

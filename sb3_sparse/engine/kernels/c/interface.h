@@ -8,7 +8,7 @@
 #include <cstdint>
 
 constexpr int LANES = 32, BLOCK = 4;
-constexpr int INTERFACE = 3;
+constexpr int INTERFACE = 4;
 
 extern "C" {
 
@@ -120,5 +120,6 @@ enum class Op : int32_t {
     KEEP_LARGEST,
     FAKE_QUANTIZE,
     OUTSIDE,
+    RMSPROP,
     END
 };
