@@ -214,7 +214,8 @@ class Parameters:
         """Copy the moments into the model."""
         if self.settings[STEP] == 0:
             return
-        for tensor in self._tensors:
+        # In the order in which the optimizer makes them.
+        for tensor in self.optimizer.param_groups[0]["params"]:
             state = self.optimizer.state[tensor]
             if not state:
                 state["step"] = th.tensor(0.0, dtype=th.float32)
