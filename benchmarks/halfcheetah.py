@@ -28,21 +28,26 @@ RIGL, DENSE, STOCK = "RigL 95 %, engine", "dense, engine", "dense, SB3"
 COLORS = {RIGL: "tab:green", DENSE: "tab:blue", STOCK: "tab:gray"}
 
 
-def make_runs(steps: int, dense_steps: int, seeds: range, dense_seeds: range, root: Path) -> dict[str, list[Run]]:
+def make_runs(
+    steps: int, dense_steps: int, seeds: range, dense_seeds: range, root: Path, evaluations: int
+) -> dict[str, list[Run]]:
     """
     :param steps: Environment steps of the sparse agents.
     :param dense_steps: Environment steps of the dense agents.
     :param seeds: Seeds of the sparse agents.
     :param dense_seeds: Seeds of the dense agents.
     :param root: Where the runs are kept.
+    :param evaluations: Evaluations during training, of five episodes each.
     :return: The runs of each contestant
     """
-    runs = {RIGL: [Run("sac", ENV, "rigl", 0.95, seed, steps, root, eval_episodes=5, engine=True) for seed in seeds]}
-    for name, engine in ((DENSE, True), (STOCK, False)):
-        runs[name] = [
-            Run("sac", ENV, "rigl", 0.0, seed, dense_steps, root, eval_episodes=5, engine=engine) for seed in dense_seeds
+    contestants = {RIGL: (0.95, steps, True), DENSE: (0.0, dense_steps, True), STOCK: (0.0, dense_steps, False)}
+    return {
+        name: [
+            Run("sac", ENV, "rigl", sparsity, seed, length, root, eval_episodes=5, evaluations=evaluations, engine=engine)
+            for seed in (seeds if name == RIGL else dense_seeds)
         ]
-    return runs
+        for name, (sparsity, length, engine) in contestants.items()
+    }
 
 
 def evaluate(runs: list[Run], episodes: int) -> dict:
@@ -62,7 +67,6 @@ def evaluate(runs: list[Run], episodes: int) -> dict:
         "timesteps": learning_curve(runs[0])[0].tolist(),
         "curves": [learning_curve(run)[1].round(1).tolist() for run in runs],
         "cpu_seconds": [float(run.cpu_time.read_text()) for run in runs],
-        "commands": [" ".join(run.command()) for run in runs],
     }
 
 
@@ -117,14 +121,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("logs/halfcheetah"), help="where the runs are kept")
     parser.add_argument("--json", type=Path, help="where to store the result")
     parser.add_argument("--png", type=Path, help="where to draw the curves")
-    parser.add_argument("--quick", action="store_true", help="10,300 steps, one seed: a check that it works, not a result")
+    parser.add_argument("--quick", action="store_true", help="1,000 steps, one seed: a check that it works, not a result")
     args = parser.parse_args()
     th.set_num_threads(1)
+    evaluations = 20
     if args.quick:
-        args.steps = args.dense_steps = 10_300
-        args.seeds, args.episodes = 1, 1
+        args.steps, args.dense_steps, args.seeds, args.episodes, evaluations = 1_000, 1_000, 1, 1, 1
     seeds, dense_seeds = range(1, args.seeds + 1), range(1, args.dense_seeds + 1)
-    runs = make_runs(args.steps, args.dense_steps, seeds, dense_seeds, args.folder)
+    runs = make_runs(args.steps, args.dense_steps, seeds, dense_seeds, args.folder, evaluations)
     train([run for contestant in runs.values() for run in contestant], args.jobs)
     found = {name: evaluate(contestant, args.episodes) for name, contestant in runs.items() if contestant}
     result = {**compare(found), "agents": found}

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch as th
 from sb3_contrib import QRDQN, TQC
-from stable_baselines3 import DDPG, DQN, SAC, TD3
+from stable_baselines3 import DDPG, DQN, SAC, TD3, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecNormalize
@@ -18,6 +19,7 @@ from sb3_sparse.engine.support import find_update
 from sb3_sparse.engine.updates import UPDATES
 from sb3_sparse.nn import find_optimizers
 
+HER = {"policy": "MultiInputPolicy", "replay_buffer_class": HerReplayBuffer}
 MODELS = {
     "sac": (SAC, "Pendulum-v1", {}),
     "sac_fixed": (SAC, "Pendulum-v1", {"ent_coef": 0.1, "target_update_interval": 2}),
@@ -26,6 +28,8 @@ MODELS = {
     "tqc": (TQC, "Pendulum-v1", {}),
     "dqn": (DQN, "CartPole-v1", {"target_update_interval": 50}),
     "qrdqn": (QRDQN, "CartPole-v1", {"target_update_interval": 50}),
+    "sac_her": (SAC, lambda: BitFlippingEnv(5, continuous=True, max_steps=7), HER),
+    "dqn_her": (DQN, lambda: BitFlippingEnv(5, max_steps=7), HER),
 }
 #: Settings of SAC, each of which changes what an update reads or computes.
 SETTINGS = {
@@ -65,10 +69,9 @@ def build(name, *, sparsity=0.0, steps=80, env=None, **kwargs):
     """A model that SB3 has trained for a while."""
     algorithm, default, settings = MODELS[name]
     policy_kwargs = {"net_arch": [40, 27], **kwargs.pop("policy_kwargs", {})}
-    settings = {"buffer_size": 1000, **settings, **kwargs}
-    model = algorithm(
-        "MlpPolicy", env or default, policy_kwargs=policy_kwargs, seed=0, learning_starts=50, device="cpu", **settings
-    )
+    settings = {"policy": "MlpPolicy", "buffer_size": 1000, **settings, **kwargs}
+    env = env or (default if isinstance(default, str) else default())
+    model = algorithm(env=env, policy_kwargs=policy_kwargs, seed=0, learning_starts=50, device="cpu", **settings)
     model.set_logger(configure(None, []))
     callback = [OneShotPruningCallback("all", sparsity, saliency="random", targets="mask")] if sparsity else []
     return model.learn(steps, callback=callback, log_interval=1000)
@@ -129,7 +132,7 @@ def test_every_update_is_tested():
     assert {algorithm for algorithm, *_ in MODELS.values()} <= set(UPDATES)
 
 
-@pytest.mark.quick("sac-0.0-64", "sac-0.8-100", "td3-0.8-64", "dqn-0.4-100", "tqc-0.8-100")
+@pytest.mark.quick("sac-0.0-64", "sac-0.8-100", "sac_her-0.8-64", "td3-0.8-64", "dqn-0.4-100", "tqc-0.8-100")
 @pytest.mark.parametrize("batch_size", [64, 100])
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.8])
 @pytest.mark.parametrize("name", MODELS)
@@ -202,7 +205,7 @@ def _vector(model):
     return th.cat([tensor.double().flatten() for tensor in model.policy.state_dict().values()])
 
 
-@pytest.mark.quick("sac", "td3", "dqn")
+@pytest.mark.quick("sac", "td3", "dqn", "sac_her")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_equals_sb3(name):
     stock, engine = build(name), build(name)
@@ -216,3 +219,17 @@ def test_a_run_equals_sb3(name):
     buffers = [model.replay_buffer for model in (stock, engine)]
     np.testing.assert_allclose(buffers[0].actions, buffers[1].actions, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(buffers[0].rewards, buffers[1].rewards, rtol=1e-2, atol=1e-2)
+
+
+def test_actions_for_observations_by_name():
+    """One observation, several, and what is no batch: as SB3's policy answers."""
+    model = build("sac_her", steps=60, sparsity=0.5)
+    several = {name: np.stack([part.sample() for _ in range(4)]) for name, part in model.observation_space.spaces.items()}
+    one = {name: part[0] for name, part in several.items()}
+    expected = [model.predict(observations, deterministic=True)[0] for observations in (several, one)]
+    engage(model, Session(model, find_update(model)))
+    for observations, actions in zip((several, one), expected, strict=True):
+        np.testing.assert_allclose(model.predict(observations, deterministic=True)[0], actions, rtol=1e-5, atol=1e-6)
+    assert set(model._session.update._actors) == {(4, True)}
+    with pytest.raises(ValueError, match="shape"):
+        model.predict({name: part[:, :2] for name, part in several.items()})

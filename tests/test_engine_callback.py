@@ -12,6 +12,7 @@ from sb3_contrib import CrossQ
 from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import SimpleMultiObsEnv
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.torch_layers import FlattenExtractor
 from torch import nn
@@ -258,6 +259,7 @@ REFUSED = {
     "Softplus": lambda: make(policy_kwargs={"activation_fn": nn.Softplus}),
     "features extractor": lambda: make(policy_kwargs={"features_extractor_class": Doubled}),
     "is none of SAC": lambda: _subclass(SAC),
+    "observations in Dict": lambda: SAC("MultiInputPolicy", SimpleMultiObsEnv(discrete_actions=False), device="cpu"),
 }
 
 

@@ -882,6 +882,24 @@ def test_kernels_under_sanitizers(isa, tmp_path):
     assert done.returncode == 0 and "clean" in done.stdout, done.stderr[-4000:]
 
 
+# On another processor
+
+
+@pytest.mark.slow
+def test_kernels_on_neon(tmp_path):
+    """Layers, functions and Adam on an emulated ARM processor, whose vectors the compiler finds by itself."""
+    compiler, emulator = "aarch64-linux-gnu-g++", "qemu-aarch64"
+    for tool in (compiler, emulator):
+        if not shutil.which(tool):
+            pytest.skip(f"{tool} is not installed")
+    program = tmp_path / "kernels"
+    source = Path(__file__).with_name("engine_kernels.cpp")
+    subprocess.run([compiler, "-O2", "-std=c++17", "-static", f"-I{C}", str(source), "-o", str(program)], check=True)
+    done = subprocess.run([emulator, str(program)], capture_output=True, text=True)
+    assert done.returncode == 0 and "portable" in done.stdout, done.stdout + done.stderr
+    assert "fmla" in subprocess.run(["aarch64-linux-gnu-objdump", "-d", str(program)], capture_output=True, text=True).stdout
+
+
 # The interface
 
 

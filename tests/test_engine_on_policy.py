@@ -12,7 +12,7 @@ from stable_baselines3 import A2C, PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.envs import FakeImageEnv, SimpleMultiObsEnv
+from stable_baselines3.common.envs import BitFlippingEnv, FakeImageEnv, SimpleMultiObsEnv
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
@@ -32,6 +32,7 @@ MODELS = {
     "ppo_discrete": (PPO, "CartPole-v1", SMALL),
     "a2c": (A2C, "Pendulum-v1", {"n_steps": 16}),
     "a2c_discrete": (A2C, "CartPole-v1", {"n_steps": 16}),
+    "ppo_dict": (PPO, lambda: BitFlippingEnv(5, continuous=True, max_steps=7), {**SMALL, "policy": "MultiInputPolicy"}),
 }
 #: Settings, each of which changes what an update reads or computes.
 SETTINGS = {
@@ -59,7 +60,8 @@ def make(name, *, n_envs=1, env=None, **kwargs):
     algorithm, default, settings = MODELS[name]
     env = env or make_vec_env(default, n_envs, seed=0)
     policy_kwargs = {"net_arch": [40, 27], **kwargs.pop("policy_kwargs", {})}
-    model = algorithm("MlpPolicy", env, seed=0, device="cpu", policy_kwargs=policy_kwargs, **{**settings, **kwargs})
+    settings = {"policy": "MlpPolicy", **settings, **kwargs}
+    model = algorithm(env=env, seed=0, device="cpu", policy_kwargs=policy_kwargs, **settings)
     model.set_logger(configure(None, []))
     return model
 
@@ -87,6 +89,12 @@ def train(model, *, engine):
     return {name: value for name, value in model.logger.name_to_value.items() if name.startswith("train/")}
 
 
+def columns(model, name):
+    """The arrays of a column of the rollout buffer."""
+    column = getattr(model.rollout_buffer, name)
+    return list(column.values()) if isinstance(column, dict) else [column]
+
+
 def expect_equal_updates(stock, engine):
     logs = train(stock, engine=False), train(engine, engine=True)
     assert logs[0].keys() == logs[1].keys()
@@ -95,7 +103,8 @@ def expect_equal_updates(stock, engine):
     expect_equal(state(stock), state(engine))
     assert stock._n_updates == engine._n_updates
     for name in ("observations", "actions", "returns"):
-        np.testing.assert_array_equal(*(getattr(model.rollout_buffer, name) for model in (stock, engine)))
+        for a, b in zip(*(columns(model, name) for model in (stock, engine)), strict=True):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.quick("ppo-0.8", "ppo_discrete-0.0", "ppo-0.4")
@@ -124,7 +133,7 @@ def test_early_stopping():
     assert 3 < passes < 30 and 2 * (passes - 3) <= steps < 2 * passes
 
 
-@pytest.mark.quick("ppo-0.8", "ppo_discrete-0.0", "a2c-0.0")
+@pytest.mark.quick("ppo-0.8", "ppo_discrete-0.0", "a2c-0.0", "ppo_dict-0.0")
 @pytest.mark.parametrize("sparsity", [0.0, 0.8])
 @pytest.mark.parametrize("name", MODELS)
 def test_a_run_equals_sb3(name, sparsity):
@@ -137,8 +146,8 @@ def test_a_run_equals_sb3(name, sparsity):
     assert type(engine) is type(stock)
     assert engine.num_timesteps == stock.num_timesteps and engine._n_updates == stock._n_updates
     for column in ("observations", "actions", "values", "log_probs", "advantages", "returns"):
-        values = [getattr(model.rollout_buffer, column) for model in (stock, engine)]
-        np.testing.assert_allclose(*values, rtol=1e-2, atol=1e-2, err_msg=column)
+        for a, b in zip(*(columns(model, column) for model in models), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-2, atol=1e-2, err_msg=column)
     np.testing.assert_array_equal(*(model.rollout_buffer.episode_starts for model in (stock, engine)))
     expect_equal(*map(state, (stock, engine)), bound=1e-3)
 
@@ -283,7 +292,7 @@ REFUSED = {
     "gSDE": lambda: make("ppo", use_sde=True),
     "actions in MultiDiscrete": lambda: make("ppo", env=OtherActions(spaces.MultiDiscrete([2, 3]))),
     "actions in MultiBinary": lambda: make("a2c", env=OtherActions(spaces.MultiBinary(2))),
-    "observations in Dict": lambda: A2C("MultiInputPolicy", SimpleMultiObsEnv(), device="cpu"),
+    "observations in Dict": lambda: A2C("MultiInputPolicy", SimpleMultiObsEnv(channel_last=False), device="cpu"),
     "observations in Box": lambda: A2C("CnnPolicy", FakeImageEnv(40, 40), device="cpu"),
     "the rollout buffer Mine": lambda: make("ppo", rollout_buffer_class=Mine),
     "RMSpropTFLike": lambda: make("a2c", policy_kwargs={"optimizer_class": RMSpropTFLike}),

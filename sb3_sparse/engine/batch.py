@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import ReplayBuffer
 
+from sb3_sparse.engine.observations import as_rows
 from sb3_sparse.engine.program.source import TYPES, Array
 from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Value
 
 if TYPE_CHECKING:
     from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+    from stable_baselines3.common.type_aliases import TensorDict
 
 
 class Batch(ABC):
@@ -73,8 +76,7 @@ class ReplayBatch(Batch):
     def __init__(self, model: OffPolicyAlgorithm, size: int) -> None:
         buffer = model.replay_buffer
         assert buffer is not None
-        features = int(np.prod(model.observation_space.shape or (1,)))
-        super().__init__(size, features=features, actions=buffer.action_dim)
+        super().__init__(size, features=spaces.flatdim(model.observation_space), actions=buffer.action_dim)
         self._model = model
         self.timeouts, self.discounts = Array(1), Array(1)
         self._rows, self._next_rows = (np.zeros(size, dtype=np.int64) for _ in range(2))
@@ -99,14 +101,22 @@ class ReplayBatch(Batch):
         assert model.replay_buffer is not None
         self._bound = []
         data = model.replay_buffer.sample(self.size, env=model._vec_normalize_env)
-        self.observations.set(data.observations.numpy())
-        self.next_observations.set(data.next_observations.numpy())
+        self.observations.set(self._rows_of(data.observations))
+        self.next_observations.set(self._rows_of(data.next_observations))
         self.actions.set(data.actions.numpy())
         self.rewards.set(data.rewards.numpy())
         self.dones.set(data.dones.numpy())
         self.timeouts.set(self._zeros)
         discounts = getattr(data, "discounts", None)
         self.discounts.set(np.full((self.size, 1), model.gamma, np.float32) if discounts is None else discounts.numpy())
+
+    def _rows_of(self, observations: th.Tensor | TensorDict) -> np.ndarray:
+        if isinstance(observations, th.Tensor):
+            rows = as_rows(observations.numpy(), self._model.observation_space)
+        else:
+            rows = as_rows({name: part.numpy() for name, part in observations.items()}, self._model.observation_space)
+        assert rows is not None
+        return rows
 
     def _draw_in_place(self, buffer: ReplayBuffer) -> None:
         length = buffer.buffer_size

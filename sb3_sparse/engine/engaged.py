@@ -12,11 +12,12 @@ import copyreg
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeGuard, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_sparse.engine.observations import as_rows
 from sb3_sparse.engine.session import Session
 
 #: Attributes that hold parameters, or optimizers, of any algorithm.
@@ -51,14 +52,13 @@ class Engaged(BaseAlgorithm):
         """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
         return self._session.reason is None
 
-    def _can_act(self, observations: object) -> TypeGuard[np.ndarray]:
-        """Whether the engine answers for these observations, and holds the true weights."""
-        return (
-            isinstance(observations, np.ndarray)
-            and observations.shape[1:] == self.observation_space.shape
-            and 0 < len(observations) <= MOST_OBSERVATIONS
-            and self._session.take_over()
-        )
+    def _take_over(self, observations: object) -> np.ndarray | None:
+        """
+        :param observations: Observations, as the environment or a user gives them.
+        :return: They as rows, if the engine answers for them; it has taken over then
+        """
+        rows = as_rows(observations, self.observation_space)
+        return rows if rows is not None and len(rows) <= MOST_OBSERVATIONS and self._session.take_over() else None
 
     def learn(self: SelfEngaged, *args: Any, **kwargs: Any) -> SelfEngaged:
         # The callback that put the model here has not taken it back: training was interrupted.

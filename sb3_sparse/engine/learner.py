@@ -116,10 +116,10 @@ class Learner(Engaged, OffPolicyAlgorithm):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        session = self._session
-        if not self._can_act(observation):
+        rows = self._take_over(observation)
+        if rows is None:
             return super().predict(observation, state, episode_start, deterministic)
-        actions = session.update.act(observation, deterministic=deterministic)
+        actions = self._session.update.act(rows, deterministic=deterministic)
         if isinstance(self.action_space, spaces.Box):
             shaped = actions.reshape(-1, *self.action_space.shape)
             actions = self.__dict__["policy"].unscale_action(shaped)

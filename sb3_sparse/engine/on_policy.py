@@ -81,7 +81,7 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
             for idx, done in enumerate(dones):
                 info = infos[idx]
                 if done and info.get("terminal_observation") is not None and info.get("TimeLimit.truncated", False):
-                    rewards[idx] += self.gamma * self._values(info["terminal_observation"][None]).numpy()[0, 0]
+                    rewards[idx] += self.gamma * self._values(_batch(info["terminal_observation"])).numpy()[0, 0]
             rollout_buffer.add(
                 self._last_obs,  # type: ignore[arg-type]
                 actions,
@@ -101,8 +101,9 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
 
     def _decide(self, obs_tensor: th.Tensor | dict[str, th.Tensor]) -> tuple[np.ndarray, th.Tensor, th.Tensor]:
         """Actions as the environment's space has them, values, and log probabilities."""
-        if self._can_act(self._last_obs):
-            decided, values, log_probs = self._update.sample(self._last_obs)
+        rows = self._take_over(self._last_obs)
+        if rows is not None:
+            decided, values, log_probs = self._update.sample(rows)
             actions = decided.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
             return actions, th.from_numpy(values), th.from_numpy(log_probs)
         with th.no_grad():
@@ -110,8 +111,9 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
         return chosen.numpy(), values_tensor, log_probs_tensor
 
     def _values(self, observations: Any) -> th.Tensor:
-        if self._can_act(observations):
-            return th.from_numpy(self._update.values(observations))
+        rows = self._take_over(observations)
+        if rows is not None:
+            return th.from_numpy(self._update.values(rows))
         with th.no_grad():
             values: th.Tensor = self.__dict__["policy"].predict_values(obs_as_tensor(observations, self.device))
         return values
@@ -128,7 +130,15 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        if not self._can_act(observation):
+        rows = self._take_over(observation)
+        if rows is None:
             return super().predict(observation, state, episode_start, deterministic)
-        actions = self._update.act(observation, deterministic=deterministic)
+        actions = self._update.act(rows, deterministic=deterministic)
         return self._clip(actions.reshape(-1, *self.action_space.shape)), state  # type: ignore[misc]
+
+
+def _batch(observation: np.ndarray | dict[str, np.ndarray]) -> np.ndarray | dict[str, np.ndarray]:
+    """One observation as a batch."""
+    if isinstance(observation, dict):
+        return {name: np.asarray(part)[None] for name, part in observation.items()}
+    return np.asarray(observation)[None]

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch as th
+from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
 
+from sb3_sparse.engine.observations import as_rows
 from sb3_sparse.engine.program.source import TYPES, Array
 
 if TYPE_CHECKING:
@@ -85,14 +87,14 @@ class Rollout:
         length = buffer.buffer_size * buffer.n_envs
         indices = np.random.permutation(length)
         if not buffer.generator_ready:
-            for name in COLUMNS:
-                setattr(buffer, name, buffer.swap_and_flatten(getattr(buffer, name)))
-            buffer.generator_ready = True
+            _flatten(buffer)
         size = length if size is None else size
         advantages = buffer.advantages[indices]
         if normalize:
             advantages = _normalized(th.as_tensor(advantages), size).numpy()
-        arrays = [getattr(buffer, name) for name in COLUMNS]
+        observations = as_rows(buffer.observations, buffer.observation_space)
+        assert observations is not None
+        arrays = [observations, *(getattr(buffer, name) for name in COLUMNS[1:])]
         for start in range(0, length, size):
             rows = indices[start : start + size]
             batch = self._find_batch(len(rows), buffer)
@@ -102,9 +104,20 @@ class Rollout:
 
     def _find_batch(self, size: int, buffer: RolloutBuffer) -> RolloutBatch:
         if size not in self._batches:
-            features = int(np.prod(buffer.observation_space.shape or (1,)))
+            features = spaces.flatdim(buffer.observation_space)
             self._batches[size] = RolloutBatch(size, features=features, actions=buffer.action_dim)
         return self._batches[size]
+
+
+def _flatten(buffer: RolloutBuffer) -> None:
+    """One row for each step of each environment, as ``get()`` leaves the buffer."""
+    for name in COLUMNS:
+        column = getattr(buffer, name)
+        if isinstance(column, dict):
+            column.update({key: buffer.swap_and_flatten(part) for key, part in column.items()})
+        else:
+            setattr(buffer, name, buffer.swap_and_flatten(column))
+    buffer.generator_ready = True
 
 
 def _normalized(advantages: th.Tensor, size: int) -> th.Tensor:

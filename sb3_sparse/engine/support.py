@@ -6,14 +6,13 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import torch as th
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ConvertCallback, EventCallback
-from stable_baselines3.common.preprocessing import is_image_space
-from stable_baselines3.common.torch_layers import FlattenExtractor
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor
 from torch import nn
 
 from sb3_sparse.engine.kernels.library import load
 from sb3_sparse.engine.networks.checks import unsupported
+from sb3_sparse.engine.observations import are_vectors
 from sb3_sparse.engine.updates import UPDATES, Update
 from sb3_sparse.engine.updates.chain import Unsupported
 from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, quantized_bits
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
 
 #: Packages whose policies compute as their modules say, and whose callbacks look at a model through its attributes.
 KNOWN = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_sparse")
+
+#: Where a policy has its features extractors.
+EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
 
 
 def find_update(model: BaseAlgorithm) -> Update:
@@ -60,12 +62,12 @@ def _check_policy(model: BaseAlgorithm) -> None:
         raise Unsupported(f"{type(policy).__name__} is not a policy of {', '.join(KNOWN)}, so it may compute anything")
     if getattr(model, "use_sde", False):
         raise Unsupported("gSDE (use_sde=True)")
-    if not isinstance(policy.observation_space, spaces.Box) or is_image_space(policy.observation_space):
+    if not are_vectors(policy.observation_space):
         raise Unsupported(f"observations in {policy.observation_space}: only vectors run in the engine")
     for module in policy.modules():
-        extractor = module._modules.get("features_extractor")
-        if extractor is not None and type(extractor) is not FlattenExtractor:
-            raise Unsupported(f"the features extractor {type(extractor).__name__}")
+        for extractor in map(module._modules.get, EXTRACTORS):
+            if extractor is not None and type(extractor) not in (FlattenExtractor, CombinedExtractor):
+                raise Unsupported(f"the features extractor {type(extractor).__name__}")
         if isinstance(module, nn.Linear) and "weight" not in module._parameters:
             raise Unsupported("a layer whose weight is computed (weight norm, spectral norm)")
     if any(p.dtype != th.float32 or not p.is_contiguous() for p in policy.parameters()):

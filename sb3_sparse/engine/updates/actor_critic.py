@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 
 import numpy as np
-from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.buffers import DictRolloutBuffer, RolloutBuffer
 from stable_baselines3.common.distributions import CategoricalDistribution, DiagGaussianDistribution
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.torch_layers import MlpExtractor
@@ -23,6 +23,8 @@ from sb3_sparse.engine.updates.base import Update
 from sb3_sparse.engine.updates.chain import Chain, Unsupported
 from sb3_sparse.engine.updates.distributions import Categorical, Distribution, Gaussian
 
+#: A subclass may draw other minibatches.
+BUFFERS = (RolloutBuffer, DictRolloutBuffer)
 #: The program of the optimizer's step.
 STEP = "step"
 
@@ -39,7 +41,7 @@ class ActorCriticUpdate(Update):
     def __init__(self, model: OnPolicyAlgorithm) -> None:
         super().__init__(model)
         policy = self.model.policy
-        if type(model.rollout_buffer) is not RolloutBuffer:
+        if type(model.rollout_buffer) not in BUFFERS:
             raise Unsupported(f"the rollout buffer {type(model.rollout_buffer).__name__}")
         if type(policy.mlp_extractor) is not MlpExtractor:
             raise Unsupported(f"the network {type(policy.mlp_extractor).__name__} in place of an MlpExtractor")
@@ -68,7 +70,7 @@ class ActorCriticUpdate(Update):
         model = self.model.__dict__
         if self._log_std is not None and model["policy"].log_std is not self._log_std.tensor:
             return "log_std has been replaced"
-        if type(model["rollout_buffer"]) is not RolloutBuffer:
+        if type(model["rollout_buffer"]) not in BUFFERS:
             return "the rollout buffer has been replaced"
         return super().trouble()
 
@@ -89,7 +91,7 @@ class ActorCriticUpdate(Update):
 
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """
-        :param observations: Observations of shape ``[n, ...]``.
+        :param observations: Observations of shape ``[n, features]``.
         :return: Actions of shape ``[n, components]``, values of shape ``[n, 1]``, and log probabilities of shape ``[n]``, as
             ``policy.forward()`` computes them
         """
@@ -102,7 +104,7 @@ class ActorCriticUpdate(Update):
 
     def values(self, observations: np.ndarray) -> np.ndarray:
         """
-        :param observations: Observations of shape ``[n, ...]``.
+        :param observations: Observations of shape ``[n, features]``.
         :return: Their values, of shape ``[n, 1]``
         """
         return self._answer("values", observations, lambda _, inputs: _through(self._critic, inputs))

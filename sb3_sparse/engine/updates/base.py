@@ -184,7 +184,7 @@ class Update:
 
     def act(self, observations: np.ndarray, *, deterministic: bool) -> np.ndarray:
         """
-        :param observations: Observations of shape ``[n, ...]``.
+        :param observations: Observations of shape ``[n, features]``.
         :param deterministic: Whether to leave out the noise.
         :return: Actions as the policy's network gives them, of shape ``[n, features]``
         """
@@ -193,7 +193,7 @@ class Update:
     def _answer(self, name: Hashable, observations: np.ndarray, write: Callable[[Trace, Value], Value]) -> np.ndarray:
         """
         :param name: Name of the question.
-        :param observations: Observations of shape ``[n, ...]``.
+        :param observations: Observations of shape ``[n, features]``.
         :param write: What writes the answer on a trace, from observations.
         :return: The answer, of shape ``[n, features]``
         """
@@ -202,8 +202,7 @@ class Update:
         if actor is None:
             if len(self._actors) >= MOST_ACTORS:
                 del self._actors[next(iter(self._actors))]
-            features = int(np.prod(self.model.observation_space.shape or (1,)))
-            actor = self._actors[key] = _Actor(len(observations), features, write)
+            actor = self._actors[key] = _Actor(len(observations), observations.shape[1], write)
             self._refresh()
         return actor(observations)
 
@@ -228,6 +227,6 @@ class _Actor:
         self._rows = self._program.rows(answer)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
-        np.copyto(self._inputs, observations.reshape(self._inputs.shape), casting="unsafe")
+        np.copyto(self._inputs, observations, casting="unsafe")
         self._program.run()
         return self._rows.reshape(-1, self._rows.shape[-1])[: len(self._inputs)].copy()
