@@ -308,9 +308,24 @@ def test_what_it_cannot_train_is_refused_by_name(reason):
         REFUSED[reason]().learn(1, callback=EngineCallback(strict=True))
 
 
-def test_what_has_been_replaced_is_for_sb3_to_train():
+def test_more_environments_than_the_engine_acts_in(monkeypatch):
+    """SB3 acts, with the weights that the engine has trained."""
+    monkeypatch.setattr("sb3_sparse.engine.engaged.MOST_OBSERVATIONS", 1)
+    models = [make("ppo", n_envs=2, n_steps=32) for _ in range(2)]
+    for model, last in zip(models, ([], [EngineCallback(strict=True)]), strict=True):
+        th.manual_seed(2)
+        np.random.seed(2)
+        model.learn(256, callback=last)
+    expect_equal(*map(state, models), bound=1e-3)
+
+
+def test_what_has_been_changed_is_for_sb3_to_train():
     model = make("ppo")
     session = Session(model, find_update(model))
+    handle = model.policy.log_std.register_hook(lambda gradient: gradient)
+    assert not session.take_over() and "hooks on gradients" in session.reason
+    handle.remove()
+    session.look()
     assert session.take_over()
     session.look()
     model.policy.log_std = nn.Parameter(th.zeros(1))

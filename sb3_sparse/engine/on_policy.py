@@ -107,7 +107,7 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
             actions = decided.reshape(-1, *self.action_space.shape)  # type: ignore[misc]
             return actions, th.from_numpy(values), th.from_numpy(log_probs)
         with th.no_grad():
-            chosen, values_tensor, log_probs_tensor = self.__dict__["policy"](obs_tensor)
+            chosen, values_tensor, log_probs_tensor = self.policy(obs_tensor)
         return chosen.numpy(), values_tensor, log_probs_tensor
 
     def _values(self, observations: Any) -> th.Tensor:
@@ -115,7 +115,7 @@ class OnPolicyLearner(Engaged, OnPolicyAlgorithm):
         if rows is not None:
             return th.from_numpy(self._update.values(rows))
         with th.no_grad():
-            values: th.Tensor = self.__dict__["policy"].predict_values(obs_as_tensor(observations, self.device))
+            values: th.Tensor = self.policy.predict_values(obs_as_tensor(observations, self.device))
         return values
 
     def _clip(self, actions: np.ndarray) -> np.ndarray:

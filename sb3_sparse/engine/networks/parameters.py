@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
 from sb3_sparse.engine.kernels.structs import Op
-from sb3_sparse.engine.networks.checks import has_hooks, hooks_of_others, unsupported
+from sb3_sparse.engine.networks.checks import count_hooks, has_hooks, hooks_of_others, unsupported
 from sb3_sparse.engine.networks.copies import Copies, Place
 from sb3_sparse.engine.networks.memory import zeros
 from sb3_sparse.engine.networks.structure import Dense, padded
@@ -155,7 +155,8 @@ class Parameters:
         tensors = [*self._tensors, *self._targets]
         if any(t.dtype != th.float32 or t.device.type != "cpu" or not t.is_contiguous() for t in tensors):
             return "parameters that are not float32 in rows on the CPU"
-        if any(has_hooks(w.layer) for w in self.weights) or any(hooks_of_others(self.optimizer)):
+        hooks = any(has_hooks(w.layer) for w in self.weights) or count_hooks(*(v.tensor for v in self.vectors))
+        if hooks or any(hooks_of_others(self.optimizer)):
             return "hooks on gradients, or on the optimizer's steps"
         return None if self._steps() else "the optimizer has updated some of its parameters more often than others"
 
