@@ -200,7 +200,10 @@ def check_layer(isa, layer, samples, rng):
     below = np.maximum(x[:, first:], 0)
     old = rng.normal(size=below.shape).astype(np.float32)
     inputs, gradients = Panels.of(x, fill=1.0), Panels.of(dy)
-    y, relu = Panels(samples, layer.outputs), Panels(samples, layer.outputs)
+    y, relu, one = (Panels(samples, layer.outputs) for _ in range(3))
+    # Each panel with one sample.
+    same = Panels.of(np.repeat(x[::LANES], LANES, axis=0)[:samples], fill=1.0)
+    same.array[...] = same.array[:, :, :1]
     dx, masked, added = Panels(*below.shape), Panels(*below.shape), Panels.of(old)
     scratch = aligned(-(-layer.inputs // 32) * 32 * inputs.count * 32, fill=np.nan)
     back = {"layer": layer.struct, "a": gradients}
@@ -209,6 +212,7 @@ def check_layer(isa, layer, samples, rng):
         instruction(Op.REFRESH, layer=layer.struct),
         instruction(Op.LINEAR, layer=layer.struct, dst=y, a=inputs),
         instruction(Op.LINEAR, layer=layer.struct, dst=relu, a=inputs, flags=Flag.RELU_OUTPUT),
+        instruction(Op.LINEAR, layer=layer.struct, dst=one, a=same, flags=Flag.RELU_OUTPUT | Flag.SAME_LANES),
         instruction(Op.LINEAR_INPUT_GRADIENT, dst=dx, **back),
         instruction(Op.LINEAR_INPUT_GRADIENT, dst=masked, c=Panels.of(below), flags=Flag.MASK_BY_INPUT, **back),
         instruction(Op.LINEAR_INPUT_GRADIENT, dst=added, flags=Flag.ADD_INPUT_GRADIENT, **back),
@@ -216,10 +220,13 @@ def check_layer(isa, layer, samples, rng):
         panels=inputs.count,
     )
     # What lies behind the last feature belongs to somebody else.
-    assert all(np.isnan(panels.array[:, panels.features :]).all() for panels in (y, relu, dx, masked, added))
+    assert all(np.isnan(panels.array[:, panels.features :]).all() for panels in (y, relu, one, dx, masked, added))
     expected, scale = x @ weight.T + bias, np.abs(x) @ np.abs(weight.T) + np.abs(bias)
     close(y.values(), expected, scale)
     close(relu.values(), np.maximum(expected, 0), scale)
+    for panel in range(inputs.count):
+        sample = LANES * panel
+        close(one.array[panel, : layer.outputs].T, np.maximum(expected[sample], 0), scale[sample])
     expected, scale = dy @ weight[:, first:], np.abs(dy) @ np.abs(weight[:, first:])
     close(dx.values(), expected, scale)
     close(masked.values(), np.where(below > 0, expected, 0), scale)

@@ -32,6 +32,8 @@ class Flag(IntFlag):
 
     #: LINEAR: the output's ReLU.
     RELU_OUTPUT = 1
+    #: LINEAR: all lanes of a panel hold the same sample.
+    SAME_LANES = 2
     #: LINEAR_INPUT_GRADIENT: zero where ``c`` is not positive.
     MASK_BY_INPUT = 1
     #: LINEAR_INPUT_GRADIENT: add to what ``dst`` holds.
@@ -49,7 +51,7 @@ class Op(IntEnum):
 
     #: Gathers ``n`` columns of the :class:`Source` in ``data``; lanes behind the last sample repeat it.
     LOAD = 1
-    #: ``dst = W a + bias``, with :attr:`Flag.RELU_OUTPUT`.
+    #: ``dst = W a + bias``, with the flags for it.
     LINEAR = 2
     #: ``dst[j] = sum_i W[i, first + j] a[i]`` by the layer's transposed values, with the flags for it.
     LINEAR_INPUT_GRADIENT = 3

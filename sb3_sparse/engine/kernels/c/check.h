@@ -43,7 +43,7 @@ INLINE int uses(Op op) {
 
 INLINE int known_flags(Op op) {
     switch (op) {
-    case Op::LINEAR: return RELU_OUTPUT;
+    case Op::LINEAR: return RELU_OUTPUT | SAME_LANES;
     case Op::LINEAR_INPUT_GRADIENT: return MASK_BY_INPUT | ADD_INPUT_GRADIENT;
     case Op::LINEAR_WEIGHT_GRADIENT: case Op::SUM_BATCH: case Op::SQUARE_SUM: return ADD;
     default: return 0;

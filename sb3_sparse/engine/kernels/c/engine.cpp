@@ -14,7 +14,10 @@ static void run_on_panel(const Instruction &i, int64_t p) {
     const Rows dst = at_panel(i.dst, p), a = at_panel(i.a, p), b = at_panel(i.b, p), c = at_panel(i.c, p);
     switch ((Op)i.op) {
     case Op::LINEAR:
-        (i.layer->kind == SPARSE ? sparse_linear : dense_linear)(*i.layer, a.base, dst.base, i.flags & RELU_OUTPUT);
+        if (i.layer->kind == SPARSE)
+            sparse_linear(*i.layer, a.base, dst.base, i.flags & RELU_OUTPUT);
+        else
+            dense_linear(*i.layer, a.base, dst.base, i.flags);
         break;
     case Op::LINEAR_INPUT_GRADIENT:
         (i.layer->kind == SPARSE ? sparse_input_gradient : dense_input_gradient)(*i.layer, a.base, dst.base, c.base, i.flags);
