@@ -8,9 +8,9 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from sb3_contrib import TRPO
-from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC
+from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
-from stable_baselines3.common.envs import FakeImageEnv
+from stable_baselines3.common.envs import BitFlippingEnv, FakeImageEnv
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse import OneShotPruningCallback, QATCallback
@@ -42,6 +42,12 @@ EXPORTED = {name: case for name, case in CASES.items() if name not in ("maskable
 def run(capsys, *arguments):
     main(["compress", *map(str, arguments)])
     return capsys.readouterr().out
+
+
+def fail(capsys, *arguments):
+    with pytest.raises(SystemExit):
+        run(capsys, *arguments)
+    return capsys.readouterr().err
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +158,59 @@ def test_normalized_observations_in_the_folder_of_rl_zoo3(tmp_path, capsys):
     assert load_normalization(checkpoint, "Pendulum-v1", statistics)[0] == statistics
     assert load_normalization(tmp_path / "Pendulum-v1.zip")[0] == statistics
     assert load_normalization(tmp_path / "Pendulum-v1" / "other.zip")[0] == statistics
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["HalfCheetah-v3/vecnormalize.pkl", "vec_normalize.pkl", "HalfCheetah-v3_vecnormalize.pkl", "best/my_vecnormalize_a.pkl"],
+)
+def test_places_of_statistics(place, tmp_path):
+    """Folders have the names of old environments, and files other names."""
+    venv = VecNormalize(make_vec_env("Pendulum-v1"))
+    file = tmp_path / place
+    file.parent.mkdir(exist_ok=True)
+    venv.save(str(file))
+    assert load_normalization(tmp_path / "HalfCheetah-v3.zip", "HalfCheetah-v4")[0] == file
+    (tmp_path / "other").mkdir()
+    venv.save(str(tmp_path / "other" / "vec_normalize.pkl"))
+    if "my" in place:
+        with pytest.raises(
+            ValueError, match=r"which statistics are those of .*my_vecnormalize_a.*vec_normalize.*--vecnormalize"
+        ):
+            load_normalization(tmp_path / "HalfCheetah-v3.zip", "HalfCheetah-v4")
+    else:
+        assert load_normalization(tmp_path / "HalfCheetah-v3.zip", "HalfCheetah-v4")[0] == file
+
+
+def test_missing_statistics_are_noticed(tmp_path, capsys):
+    """A policy without its statistics plays badly, in SB3 and exported, and the two agree."""
+    venv = VecNormalize(make_vec_env("Pendulum-v1"))
+    agent, settings = tmp_path / "agent.zip", {"n_steps": 32, "batch_size": 32, **CPU}
+    PPO("MlpPolicy", venv, **settings).learn(64).save(agent)
+    arguments = (agent, "-o", tmp_path / "out", "--no-latency")
+    assert "the observations in the zip say" in fail(capsys, *arguments)
+    assert "no statistics" in run(capsys, *arguments, "--vecnormalize", "none")
+    statistics = tmp_path / "vecnormalize.pkl"
+    venv.save(str(statistics))
+    assert f"as {statistics} says" in run(capsys, *arguments)
+    # And the reverse.
+    PPO("MlpPolicy", "Pendulum-v1", **settings).learn(64).save(agent)
+    assert "that were not normalized, and there is" in fail(capsys, *arguments)
+    assert f"as {statistics} says" in run(capsys, *arguments, "--vecnormalize", statistics)
+
+
+@pytest.mark.parametrize("says", ["- - - normalize\n    - true\n", "normalize: dict(norm_obs=True, norm_reward=False)\n"])
+def test_the_settings_of_rl_zoo3_say_that_statistics_are_missing(says, tmp_path, capsys):
+    agent = tmp_path / "agent.zip"
+    SAC("MlpPolicy", "Pendulum-v1", device="cpu").save(agent)
+    settings = tmp_path / "Pendulum-v1" / "config.yml"
+    settings.parent.mkdir()
+    settings.write_text("!!python/object/apply:collections.OrderedDict\n" + says + "  - - normalize_advantage\n    - false\n")
+    arguments = (agent, "-o", tmp_path / "out", "--no-latency")
+    assert f"{settings} says" in fail(capsys, *arguments)
+    for harmless in ("  - - normalize\n    - false\n", "normalize: dict(norm_obs=False, norm_reward=True)\n", "gamma: 1\n"):
+        settings.write_text(harmless)
+        run(capsys, *arguments)
 
 
 def test_quantizers_are_put_back(tmp_path, capsys):
@@ -307,3 +366,13 @@ NAMES = {"agent": "agent", "My agent-v1 (best)": "my_agent_v1_best", "007": "pol
 @pytest.mark.parametrize("stem", NAMES)
 def test_headers_are_named_after_their_agent(stem):
     assert c_name(stem) == NAMES[stem]
+
+
+def test_an_agent_of_her(tmp_path, capsys):
+    """Its replay buffer cannot be made without an environment, and nobody needs it here."""
+    env = BitFlippingEnv(4, continuous=True, max_steps=5)
+    settings = {"replay_buffer_class": HerReplayBuffer, "replay_buffer_kwargs": {"n_sampled_goal": 2}, "learning_starts": 20}
+    SAC("MultiInputPolicy", env, **settings, **CPU).learn(30).save(tmp_path / "agent.zip")
+    main(["summary", str(tmp_path / "agent.zip"), "--load"])
+    assert "connections" in capsys.readouterr().out
+    assert "this model has Dict observations" in fail(capsys, tmp_path / "agent.zip", "-o", tmp_path / "out")

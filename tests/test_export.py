@@ -320,8 +320,50 @@ def test_vec_normalize_of_images():
 
 def test_statistics_that_do_not_fit():
     env = VecFrameStack(VecNormalize(DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)])), 2)
-    with pytest.raises(ValueError, match=r"statistics of VecNormalize do not fit observations of shape \(10,\)"):
+    with pytest.raises(ValueError, match=r"shape \(5,\), .* shape \(10,\): VecFrameStack around VecNormalize cannot"):
         compress(SAC("MlpPolicy", env, device="cpu"))
+    other = VecNormalize(DummyVecEnv([lambda: Spaces(spaces.Box(-1, 1, (3,)), TORQUE)]))
+    with pytest.raises(ValueError, match=r"shape \(3,\), those of the model have shape \(5,\)$"):
+        compress(SAC("MlpPolicy", Spaces(VECTOR, TORQUE), device="cpu"), normalization=other)
+
+
+class LeavesOneAlone(VecNormalize):
+    """What a user's VecNormalize may do: one feature is passed on as it is."""
+
+    def _normalize_obs(self, obs, obs_rms):
+        normalized = super()._normalize_obs(obs, obs_rms)
+        normalized[..., 0] = obs[..., 0]
+        return normalized
+
+
+class Renamed(VecNormalize):
+    """A subclass that normalizes as its base does."""
+
+
+def test_subclasses_of_vec_normalize():
+    """They are exported as they normalize, or not at all."""
+    model = train(SAC, VECTOR, TORQUE, env=Renamed(DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)])), steps=60)
+    obs = np.random.default_rng(0).normal(size=(20, 5)).astype(np.float32)
+    expect_parity(model, obs, seen=model.get_vec_normalize_env().normalize_obs(obs))
+    model = SAC("MlpPolicy", LeavesOneAlone(DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)])), device="cpu")
+    with pytest.raises(ValueError, match=r"LeavesOneAlone normalizes observations by a _normalize_obs\(\) of its own"):
+        compress(model)
+    env = VecNormalize(DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)]))
+    env.normalize_obs = lambda obs: obs
+    with pytest.raises(ValueError, match=r"normalize_obs\(\) of its own"):
+        compress(SAC("MlpPolicy", env, device="cpu"))
+
+
+def test_algorithms_that_act_in_their_own_way():
+    """What no path describes is found by the comparison with ``predict``."""
+
+    class Halves(SAC):
+        def predict(self, *args, **kwargs):
+            actions, state = super().predict(*args, **kwargs)
+            return actions / 2, state
+
+    with pytest.raises(ValueError, match="Halves or its policy changes observations or actions"):
+        compress(Halves("MlpPolicy", Spaces(VECTOR, TORQUE), device="cpu"))
 
 
 # Quantization-aware training

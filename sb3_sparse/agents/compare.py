@@ -18,7 +18,7 @@ from sb3_sparse.agents.environment import make_environment
 from sb3_sparse.agents.files import write_files
 from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import load_agent
-from sb3_sparse.agents.normalization import load_normalization
+from sb3_sparse.agents.normalization import check_normalization, load_normalization
 from sb3_sparse.agents.returns import Act, Returns, model_act, play_observations, play_returns
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
 from sb3_sparse.runtime import BACKENDS, Policy, load
@@ -143,6 +143,8 @@ def _load(
     found = load_normalization(path, env, vecnormalize)
     print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
     normalization = None if found is None else found[1]
+    if vecnormalize is None:
+        check_normalization(path, model, found)
     # A model that cannot be exported is refused before any episode is played.
     original = read_model(model, normalization)
     venv = None if env is None else make_environment(env, model, env_kwargs)

@@ -8,6 +8,7 @@ import json
 import zipfile
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 from sb3_contrib import QRDQN, TQC, TRPO, CrossQ
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
@@ -34,9 +35,16 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "qrdqn": QRDQN,
     **offline.ALGORITHMS,
 }
-#: Replacements for attributes that only training needs: the replay buffer's memory, and functions that another version of
-#: Python has pickled.
-_UNUSED = {"buffer_size": 1, "learning_rate": 0.0, "lr_schedule": lambda _: 0.0, "clip_range": lambda _: 0.0}
+#: Replacements for attributes that only training needs: a replay buffer, which takes memory, or an environment as that of HER
+#: does, and functions that another version of Python has pickled.
+_UNUSED: dict[str, Any] = {
+    "buffer_size": 1,
+    "replay_buffer_class": None,
+    "replay_buffer_kwargs": {},
+    "learning_rate": 0.0,
+    "lr_schedule": lambda _: 0.0,
+    "clip_range": lambda _: 0.0,
+}
 #: Errors of a damaged pickle or zip.
 BROKEN = (ImportError, AttributeError, KeyError, TypeError, RuntimeError, EOFError, UnpicklingError, json.JSONDecodeError)
 

@@ -5,12 +5,21 @@ Such a file holds a pickle, and unpickling runs what it says: load only files th
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents.load import BROKEN
+
+#: What is given as a file to say that there is no normalization.
+NONE = Path("none")
+#: Names that rl-zoo3 and the hub's agents have for it.
+_NAMES = ("vecnormalize.pkl", "vec_normalize.pkl")
 
 
 def load_normalization(agent: Path, env: str | None = None, path: Path | None = None) -> tuple[Path, VecNormalize] | None:
@@ -19,22 +28,18 @@ def load_normalization(agent: Path, env: str | None = None, path: Path | None = 
 
     :param agent: Its zip.
     :param env: Name of its environment.
-    :param path: The file, or "none" for no normalization; by default the file of the same checkpoint, or
-        ``vecnormalize.pkl`` next to the zip or in the folder with the environment's name, as rl-zoo3 saves it.
+    :param path: The file, or "none" for no normalization; by default the file of the same checkpoint or with the zip's own
+        name, ``vecnormalize.pkl`` or ``vec_normalize.pkl`` next to the zip or in the folder with the name of the environment
+        or of the zip, as rl-zoo3 saves it, or the only other one next to the zip or a folder below.
     :return: The file and its statistics; None if there is none
-    :raises ValueError: if the file was not saved by ``VecNormalize``
+    :raises ValueError: if the file was not saved by ``VecNormalize``, or several may be meant
     :raises OSError: if it cannot be read
     """
-    if path == Path("none"):
+    if path == NONE:
         return None
+    path = path or _find(agent, env)
     if path is None:
-        folders = [agent.parent, agent.parent / (env or agent.stem).split(":")[-1].replace("/", "-")]
-        checkpoint = re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1.pkl", agent.stem)
-        candidates = [agent.parent / checkpoint] if checkpoint != agent.stem else []
-        candidates += [folder / "vecnormalize.pkl" for folder in folders]
-        path = next((candidate for candidate in candidates if candidate.is_file()), None)
-        if path is None:
-            return None
+        return None
     try:
         with path.open("rb") as file:
             normalization = load_from_pkl(file)
@@ -43,3 +48,74 @@ def load_normalization(agent: Path, env: str | None = None, path: Path | None = 
     if not isinstance(normalization, VecNormalize):
         raise ValueError(f"{path} was not saved by VecNormalize.save(): it holds a {type(normalization).__name__}")
     return path, normalization
+
+
+def check_normalization(agent: Path, model: BaseAlgorithm, found: tuple[Path, VecNormalize] | None) -> None:
+    """
+    Compare what was found with what the agent's files say of its training.
+
+    :param agent: The agent's zip.
+    :param model: Its model.
+    :param found: What :func:`load_normalization` has found by itself.
+    :raises ValueError: if statistics seem to be missing, or there are some that the agent was not trained with
+    """
+    was_normalized = _was_normalized(model)
+    if found is not None and found[1].norm_obs and was_normalized is False:
+        raise ValueError(
+            f"{agent} was trained on observations that were not normalized, and there is {found[0]}: give --vecnormalize none "
+            "or --vecnormalize with this file to say which is right"
+        )
+    settings = next(_settings_that_normalize(agent), None)
+    if found is None and (was_normalized or (settings and was_normalized is None)):
+        why = f"{settings} says" if settings and not was_normalized else "the observations in the zip say"
+        raise ValueError(
+            f"{agent} was trained on normalized observations, as {why}, and no statistics of VecNormalize are next to it: "
+            "give their file with --vecnormalize, or --vecnormalize none if the policy takes observations as they are"
+        )
+
+
+def _find(agent: Path, env: str | None) -> Path | None:
+    checkpoint = re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1.pkl", agent.stem)
+    candidates = [agent.parent / checkpoint] if checkpoint != agent.stem else []
+    candidates += [agent.parent / f"{agent.stem}_{name}" for name in _NAMES]
+    for name in ("", *([_folder_of(env)] if env else []), agent.stem):
+        candidates += [agent.parent / name / file for file in _NAMES]
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is not None:
+        return found
+    others = sorted(file for file in _around(agent, "*.pkl") if re.search("vec_?normalize", file.name.lower()))
+    if len(others) > 1:
+        raise ValueError(
+            f"which statistics are those of {agent}? Give one of {', '.join(map(str, others))} with --vecnormalize"
+        )
+    return others[0] if others else None
+
+
+def _folder_of(env: str) -> str:
+    """rl-zoo3's name of the folder of an environment."""
+    return env.split(":")[-1].replace("/", "-")
+
+
+def _around(agent: Path, pattern: str) -> Iterator[Path]:
+    """Files next to a zip and one level down."""
+    yield from agent.parent.glob(pattern)
+    yield from agent.parent.glob(f"*/{pattern}")
+
+
+def _settings_that_normalize(agent: Path) -> Iterator[Path]:
+    """rl-zoo3's files of hyperparameters that normalize observations. They hold tags of Python, so YAML does not read them."""
+    for file in _around(agent, "config.yml"):
+        value = re.search(r"^[\s-]*normalize(?::|\n\s*-) *(.+)$", file.read_text(errors="replace"), re.MULTILINE)
+        if value and value[1].strip("'\" ").lower() not in ("false", "null") and not re.search(r"norm_obs\W+False", value[1]):
+            yield file
+
+
+def _was_normalized(model: BaseAlgorithm) -> bool | None:
+    """
+    Whether the observations of a model's training were normalized: an on-policy algorithm keeps the last one as it was before
+    only then. None where a zip does not say.
+    """
+    last, original = model._last_obs, model._last_original_obs
+    if not isinstance(model, OnPolicyAlgorithm) or not isinstance(last, np.ndarray):
+        return None
+    return isinstance(original, np.ndarray) and not np.array_equal(last, original)

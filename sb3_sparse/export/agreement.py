@@ -1,9 +1,9 @@
 """
-The comparison of a traced policy with its model, for policies that state their own ``action_path()``.
+The comparison of a traced policy with its model.
 
-The modules of SB3's own policies are known, and tests compare them. What a user's policy does around its modules cannot be
-read from them: a path that forgets a tanh, for example, still has layers that fit each other. So both act on a few
-observations.
+Whatever changes an observation or an action between the environment and the network is modelled, or refused by name. What
+nobody thought of is found here: both act on a few observations, the model behind its own ``VecNormalize``. A path that forgets
+a tanh, for example, still has layers that fit each other.
 """
 
 import numpy as np
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
+from sb3_sparse.export.trace import has_own_path
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 
@@ -50,13 +51,19 @@ def check_agreement(model: BaseAlgorithm, network: Network, normalization: VecNo
         found = _compare_numbers(head, ours.astype(np.float32), theirs.astype(np.float32))
     else:
         found = _compare_choices(head, outputs, ours, theirs)
-    if found:
-        name = type(model.policy).__name__
+    if not found:
+        return
+    name = type(model.policy).__name__
+    if has_own_path(model.policy):
         raise ValueError(
             f"the path that action_path() of {name} states does not give the actions of model.predict(..., "
             f"deterministic=True): {found}, on {count} random observations. Check that `modules` lists every module that "
             "_predict() calls, in order, that `tanh` is True if a tanh follows them, and that _predict() changes nothing else"
         )
+    raise ValueError(
+        f"the layers of {name} do not give the actions of model.predict(..., deterministic=True): {found}, on {count} random "
+        f"observations. {type(model).__name__} or its policy changes observations or actions in a way that is not exported"
+    )
 
 
 def _observe(space: spaces.Space[NDArray[np.generic]], normalization: VecNormalize | None) -> NDArray[np.generic]:

@@ -3,7 +3,7 @@ The steps of an export, in order:
 
     trace       the model as a graph of layers, or an error that names the module that cannot be exported
     fold        batch norm and image scaling go into the layers
-    compare     a policy with an action_path() of its own acts as its model, or an error says by how much it does not
+    compare     the layers act as model.predict() does on normalized observations, or an error says by how much they do not
     shrink      dead neurons go
     round       weights become integers, and some of them zero
     shrink      the neurons that died of it go
@@ -24,11 +24,12 @@ from sb3_sparse.export.agreement import check_agreement
 from sb3_sparse.export.calibration import calibration_inputs
 from sb3_sparse.export.passes import PASSES, fold, order, round_biases, round_weights, shrink
 from sb3_sparse.export.report import Report, make_report
-from sb3_sparse.export.trace import Graph, has_own_path, trace
+from sb3_sparse.export.trace import Graph, trace
 from sb3_sparse.nn import quantized_bits
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.capabilities import require_known
 from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.state import saved_bits
 
 
 class Original(NamedTuple):
@@ -67,9 +68,10 @@ def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None) 
     graph = trace(model, normalization)
     network = fold(graph)
     require_known(network, PASSES)
-    if has_own_path(model.policy):
-        # A stock policy computes with float weights until `restore`, whatever it was saved with.
-        check_agreement(model, fold(trace(model, normalization, quantized_bits(model.policy))), normalization)
+    # A stock policy computes with float weights until `restore`, whatever it was saved with.
+    bits = quantized_bits(model.policy)
+    as_it_is = {**saved_bits(model), **bits} == bits
+    check_agreement(model, network if as_it_is else fold(trace(model, normalization, bits)), normalization)
     return Original(graph, network)
 
 

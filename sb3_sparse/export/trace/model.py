@@ -1,6 +1,7 @@
 """``trace``: a trained model as a short graph, from an observation to the action that ``predict`` gives."""
 
 from dataclasses import replace
+from types import MethodType
 
 import numpy as np
 from gymnasium import spaces
@@ -18,6 +19,8 @@ from sb3_sparse.runtime.network.capabilities import record_fields
 from sb3_sparse.runtime.network.records import IDENTITY, Activation, Head, Layer, Normalize, Shape
 from sb3_sparse.state import saved_bits
 
+#: The methods by which a ``VecNormalize`` normalizes an observation.
+_NORMALIZING = ("normalize_obs", "_normalize_obs")
 #: The fields of a layer that only multiplies and adds.
 _LINEAR = {"weight", "bias", "scale", "gain"}
 
@@ -92,9 +95,26 @@ def _squash(operations: list[Layer | Affine]) -> list[Layer | Affine]:
 def _normalize(normalization: VecNormalize | None, shape: Shape) -> Normalize | None:
     if normalization is None or not normalization.norm_obs:
         return None
+    own = [
+        name for name in _NORMALIZING if getattr(normalization, name) != MethodType(getattr(VecNormalize, name), normalization)
+    ]
+    if own:
+        raise ValueError(
+            f"{type(normalization).__name__} normalizes observations by a {own[0]}() of its own, which cannot be exported: "
+            "train with VecNormalize itself"
+        )
     statistics = normalization.obs_rms
-    if isinstance(statistics, dict) or statistics.mean.shape != shape:
-        raise ValueError(f"the statistics of VecNormalize do not fit observations of shape {shape}")
+    if isinstance(statistics, dict):
+        raise ValueError("the statistics of VecNormalize are of observations by name, and those of the model have none")
+    if statistics.mean.shape != shape:
+        frames = len(shape) == 1 and len(statistics.mean.shape) == 1 and shape[0] % statistics.mean.shape[0] == 0
+        order = (
+            ": VecFrameStack around VecNormalize cannot be exported, VecNormalize around VecFrameStack can" if frames else ""
+        )
+        raise ValueError(
+            f"the statistics of VecNormalize are of observations of shape {statistics.mean.shape}, those of the model have "
+            f"shape {shape}{order}"
+        )
     scale = 1 / np.sqrt(statistics.var + normalization.epsilon)
     return Normalize(statistics.mean.astype(np.float32), scale.astype(np.float32), float(normalization.clip_obs))
 
