@@ -12,7 +12,8 @@ stock SB3; its interval is a bootstrap of that median.
 
 ``sac/sparse/0.9`` has 90 % zeros in all networks, placed at random by ERK; ``sac/actor/0.9`` has a sparse actor and dense
 critics; ``sac/dense`` has all weights. Networks have two hidden layers of 256 units and batches have 256 samples unless the
-name says otherwise.
+name says otherwise. ``ppo/...`` is PPO as SB3 has it, with layers of 64 units and batches of 64, timed from the tenth step of
+one rollout to that of the next; ``wide/ppo/...`` has layers of 256.
 """
 
 import argparse
@@ -35,19 +36,22 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from sb3_contrib import TQC
-from stable_baselines3 import DQN, SAC, TD3
+from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import EvalCallback
 from stable_baselines3.common.logger import configure
 from stable_baselines3.common.monitor import Monitor
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_sparse import EngineCallback, OneShotPruningCallback
 
-ALGORITHMS = {"sac": SAC, "td3": TD3, "tqc": TQC, "dqn": DQN}
+ALGORITHMS = {"sac": SAC, "td3": TD3, "tqc": TQC, "dqn": DQN, "ppo": PPO}
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
 EVAL_FREQ, EVAL_EPISODES = 10_000, 5
 WARM = 10
 LEARNING_STARTS = 300
+OFF_POLICY = {"learning_starts": LEARNING_STARTS, "buffer_size": 100_000}
+KWARGS = {"dqn": OFF_POLICY | {"train_freq": 1, "gradient_steps": 1, "target_update_interval": 250}, "ppo": {}}
 
 
 @dataclass(frozen=True)
@@ -103,25 +107,24 @@ class Contestant:
     def __post_init__(self) -> None:
         setting = self.setting
         self.watch = Stopwatch(gym.make(setting.env))
-        kwargs = {"train_freq": 1, "gradient_steps": 1, "target_update_interval": 250} if setting.algorithm == "dqn" else {}
         self.model: BaseAlgorithm = ALGORITHMS[setting.algorithm](
             "MlpPolicy",
             Monitor(self.watch),
-            learning_starts=LEARNING_STARTS,
-            buffer_size=100_000,
             batch_size=setting.batch_size,
             policy_kwargs={"net_arch": [setting.width] * 2},
             device="cpu",
             seed=0,
-            **kwargs,
+            **KWARGS.get(setting.algorithm, OFF_POLICY),
         )
+        #: Steps between two updates.
+        self.period = self.model.n_steps if isinstance(self.model, OnPolicyAlgorithm) else 1
         self.model.set_logger(configure(None, []))
         self.eval_env = Monitor(gym.make(setting.env))
         self.learn(LEARNING_STARTS + 30)
-        # One episode at the 20th step: that step takes so much longer.
-        self.learn(30, eval_freq=20, episodes=1)
+        # One episode in the middle: that step takes so much longer.
+        self.learn(30, eval_freq=20 + self.period, episodes=1)
         took = np.diff(self.watch.times)
-        self.evaluation = float(took.max() - np.median(took)) * EVAL_EPISODES
+        self.evaluation = float(took[19 + self.period] - np.median(took)) * EVAL_EPISODES
 
     def learn(self, steps: int, *, eval_freq: int = EVAL_FREQ, episodes: int = EVAL_EPISODES) -> float:
         """
@@ -139,9 +142,11 @@ class Contestant:
         if self.variant.sparsity is not None:
             callbacks.append(EngineCallback(strict=True))
         self.watch.times.clear()
+        steps = max(steps, self.period + WARM + 1)
         self.model.learn(steps, callback=callbacks, reset_num_timesteps=False, log_interval=4)
         times = self.watch.times[WARM:]
-        return (times[-1] - times[0]) / (len(times) - 1)
+        count = (len(times) - 1) // self.period * self.period
+        return (times[count] - times[0]) / count
 
     def take_turn(self, steps: int) -> float:
         """CPU seconds of an environment step, with its share of an evaluation."""
@@ -182,6 +187,8 @@ def comparisons(quick: bool) -> list[tuple[Setting, list[Variant]]]:
     found = [(Setting(algorithm, cheetah), everything) for algorithm in ("sac", "td3", "tqc")]
     found.append((Setting("dqn", "LunarLander-v3"), [DENSE, *SPARSE]))
     found.append((Setting("sac", "Humanoid-v4", prefix="humanoid/"), everything))
+    found.append((Setting("ppo", cheetah, width=64, batch_size=64), [DENSE, *SPARSE]))
+    found.append((Setting("ppo", cheetah, batch_size=64, prefix="wide/"), [DENSE, *SPARSE]))
     few = [SPARSE[2], SPARSE[4]]
     found += [(Setting("sac", cheetah, width=width, prefix=f"width/{width}/"), few) for width in (64, 512, 1024, 2048)]
     found += [(Setting("sac", cheetah, batch_size=size, prefix=f"batch/{size}/"), few) for size in (100, 1024)]

@@ -8,7 +8,8 @@ import weakref
 import numpy as np
 import pytest
 import torch as th
-from stable_baselines3 import A2C, DQN, SAC, TD3
+from sb3_contrib import CrossQ
+from stable_baselines3 import DQN, SAC, TD3
 from stable_baselines3.common.callbacks import BaseCallback, CheckpointCallback, EvalCallback
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import SimpleMultiObsEnv
@@ -251,9 +252,9 @@ class Doubled(FlattenExtractor):
 
 
 REFUSED = {
-    "none of": lambda: A2C("MlpPolicy", "Pendulum-v1", device="cpu"),
+    "none of": lambda: CrossQ("MlpPolicy", "Pendulum-v1", device="cpu", learning_starts=4),
     "gSDE": lambda: make(use_sde=True),
-    "RMSprop": lambda: make(policy_kwargs={"optimizer_class": th.optim.RMSprop}),
+    "SGD": lambda: make(policy_kwargs={"optimizer_class": th.optim.SGD}),
     "amsgrad": lambda: make(policy_kwargs={"optimizer_kwargs": {"amsgrad": True}}),
     "Softplus": lambda: make(policy_kwargs={"activation_fn": nn.Softplus}),
     "features extractor": lambda: make(policy_kwargs={"features_extractor_class": Doubled}),

@@ -200,7 +200,10 @@ def check_layer(isa, layer, samples, rng):
     below = np.maximum(x[:, first:], 0)
     old = rng.normal(size=below.shape).astype(np.float32)
     inputs, gradients = Panels.of(x, fill=1.0), Panels.of(dy)
-    y, relu = Panels(samples, layer.outputs), Panels(samples, layer.outputs)
+    y, relu, one = (Panels(samples, layer.outputs) for _ in range(3))
+    # Each panel with one sample.
+    same = Panels.of(np.repeat(x[::LANES], LANES, axis=0)[:samples], fill=1.0)
+    same.array[...] = same.array[:, :, :1]
     dx, masked, added = Panels(*below.shape), Panels(*below.shape), Panels.of(old)
     scratch = aligned(-(-layer.inputs // 32) * 32 * inputs.count * 32, fill=np.nan)
     back = {"layer": layer.struct, "a": gradients}
@@ -209,6 +212,7 @@ def check_layer(isa, layer, samples, rng):
         instruction(Op.REFRESH, layer=layer.struct),
         instruction(Op.LINEAR, layer=layer.struct, dst=y, a=inputs),
         instruction(Op.LINEAR, layer=layer.struct, dst=relu, a=inputs, flags=Flag.RELU_OUTPUT),
+        instruction(Op.LINEAR, layer=layer.struct, dst=one, a=same, flags=Flag.RELU_OUTPUT | Flag.SAME_LANES),
         instruction(Op.LINEAR_INPUT_GRADIENT, dst=dx, **back),
         instruction(Op.LINEAR_INPUT_GRADIENT, dst=masked, c=Panels.of(below), flags=Flag.MASK_BY_INPUT, **back),
         instruction(Op.LINEAR_INPUT_GRADIENT, dst=added, flags=Flag.ADD_INPUT_GRADIENT, **back),
@@ -216,10 +220,13 @@ def check_layer(isa, layer, samples, rng):
         panels=inputs.count,
     )
     # What lies behind the last feature belongs to somebody else.
-    assert all(np.isnan(panels.array[:, panels.features :]).all() for panels in (y, relu, dx, masked, added))
+    assert all(np.isnan(panels.array[:, panels.features :]).all() for panels in (y, relu, one, dx, masked, added))
     expected, scale = x @ weight.T + bias, np.abs(x) @ np.abs(weight.T) + np.abs(bias)
     close(y.values(), expected, scale)
     close(relu.values(), np.maximum(expected, 0), scale)
+    for panel in range(inputs.count):
+        sample = LANES * panel
+        close(one.array[panel, : layer.outputs].T, np.maximum(expected[sample], 0), scale[sample])
     expected, scale = dy @ weight[:, first:], np.abs(dy) @ np.abs(weight[:, first:])
     close(dx.values(), expected, scale)
     close(masked.values(), np.where(below > 0, expected, 0), scale)
@@ -466,6 +473,28 @@ def test_adam(isa, decoupled, options):
     close(p[:1000], parameter.detach().numpy(), np.abs(start) + 0.05)
 
 
+@pytest.mark.parametrize("options", [{}, {"weight_decay": 0.1, "alpha": 0.9, "eps": 1e-5}])
+def test_rmsprop(isa, options):
+    rng = np.random.default_rng(15)
+    start = rng.normal(size=1000).astype(np.float32)
+    p, v, g = flat(start), flat(np.zeros(1000)), flat(np.zeros(1000))
+    parameter = th.nn.Parameter(th.tensor(start))
+    optimizer = th.optim.RMSprop([parameter], lr=1e-3, **options)
+    group = optimizer.param_groups[0]
+    state = np.array([0.0, group["lr"], group["alpha"], 0.0, group["eps"], group["weight_decay"], 0.0, 0.0])
+    step = instruction(Op.RMSPROP, n=len(p), dst=vector(p), a=vector(v), b=vector(g), data=state)
+    for _ in range(50):
+        gradient = rng.normal(size=1000).astype(np.float32) * rng.choice([1.0, 1e-3], 1000).astype(np.float32)
+        gradient[:10] = 0.0
+        g[:1000] = gradient
+        parameter.grad = th.tensor(gradient)
+        optimizer.step()
+        assert not run(isa, step)
+    assert state[0] == 50 and not any(array[1000:].any() for array in (p, v))
+    close(v[:1000], optimizer.state[parameter]["square_avg"].numpy(), v[:1000])
+    close(p[:1000], parameter.detach().numpy(), np.abs(start) + 0.05)
+
+
 def test_polyak(isa):
     rng = np.random.default_rng(9)
     target, source = flat(rng.normal(size=83), 1), flat(rng.normal(size=83), 1)
@@ -702,6 +731,7 @@ def valid():
     yield instruction(Op.ROWS, n=8, dst=dst, data=data)
     yield instruction(Op.SUM_BATCH, n=8, a=a, data=data)
     yield instruction(Op.ADAM, n=16, dst=vector(flat([1.0])), a=vector(flat([0.0])), b=vector(flat([0.0])), c=a, data=data)
+    yield instruction(Op.RMSPROP, n=16, dst=vector(flat([1.0])), a=vector(flat([0.0])), b=a, data=data)
     yield instruction(Op.POLYAK, n=16, dst=dst, a=a, x=(0.1,))
     yield instruction(Op.POLYAK_INDEXED, n=16, dst=dst, a=a, data=np.zeros(16, np.int32), x=(0.1,))
     yield instruction(Op.KEEP_LARGEST, n=16, k=8, dst=dst, a=a, b=vector(data), data=np.arange(16, dtype=np.int32))
@@ -772,6 +802,7 @@ RULES = {
     Op.ARGMAX: [{"n": 0}],
     Op.SORT: [{"n": 1025}],
     Op.ADAM: [{"n": 17}],
+    Op.RMSPROP: [{"n": 17}],
     Op.FAKE_QUANTIZE: [{"n": 17}, {"k": 0}],
 }
 
@@ -826,6 +857,7 @@ for op in kernels.UNARY:
     kernels.test_unary(None, op, False)
 kernels.test_polyak(None)
 kernels.test_adam(None, False, {})
+kernels.test_rmsprop(None, {})
 kernels.test_polyak_of_another_layout(None, 0.005)
 kernels.test_keep_largest(None, True)
 kernels.test_keep_largest_of_what_is_no_number(None)

@@ -29,7 +29,7 @@ class EngineCallback(BaseCallback):
     (``self.model.policy``, ``self.model.predict``, ``self.logger``) can say so by the attribute ``holds_layers = False``.
 
     What the engine cannot train, SB3 trains, with a warning that says why: other algorithms, image and dict observations,
-    gSDE, GPUs, optimizers other than Adam and AdamW, a machine without a C++ compiler.
+    gSDE, GPUs, optimizers other than Adam, AdamW and RMSprop, a machine without a C++ compiler.
 
     :param precision: Of the products: "float32".
     :param threads: Number of threads: 1.

@@ -14,8 +14,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from sb3_sparse.engine.observations import as_rows
 from sb3_sparse.engine.session import Session
 
 #: Attributes that hold parameters, or optimizers, of any algorithm.
@@ -33,6 +35,9 @@ SHARED = (
     "ent_coef_optimizer",
 )
 
+#: The engine acts on so many observations at once; torch is as fast on more, and needs no memory for a program.
+MOST_OBSERVATIONS = 256
+
 SelfEngaged = TypeVar("SelfEngaged", bound="Engaged")
 
 
@@ -46,6 +51,14 @@ class Engaged(BaseAlgorithm):
     def holds_masks(self) -> bool:
         """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
         return self._session.reason is None
+
+    def _take_over(self, observations: object) -> np.ndarray | None:
+        """
+        :param observations: Observations, as the environment or a user gives them.
+        :return: They as rows, if the engine answers for them; it has taken over then
+        """
+        rows = as_rows(observations, self.observation_space)
+        return rows if rows is not None and len(rows) <= MOST_OBSERVATIONS and self._session.take_over() else None
 
     def learn(self: SelfEngaged, *args: Any, **kwargs: Any) -> SelfEngaged:
         # The callback that put the model here has not taken it back: training was interrupted.

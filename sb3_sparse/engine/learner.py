@@ -11,13 +11,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.noise import ActionNoise
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.type_aliases import RolloutReturn, TrainFreq, TrainFrequencyUnit
 from stable_baselines3.common.utils import should_collect_more_steps
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sparse.engine.engaged import Engaged, put_between, release
-from sb3_sparse.engine.observations import as_rows
 from sb3_sparse.engine.offline import OfflineLearner
+from sb3_sparse.engine.on_policy import OnPolicyLearner
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import look_through_references
 from sb3_sparse.offline import OfflineAlgorithm
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from stable_baselines3.common.buffers import ReplayBuffer
 
 __all__ = ["engage", "release"]
-
-#: The engine acts on so many observations at once; torch is as fast on more, and needs no memory for a program.
-MOST_OBSERVATIONS = 256
 
 
 class Learner(Engaged, OffPolicyAlgorithm):
@@ -118,11 +116,10 @@ class Learner(Engaged, OffPolicyAlgorithm):
         episode_start: np.ndarray | None = None,
         deterministic: bool = False,
     ) -> tuple[np.ndarray, tuple[np.ndarray, ...] | None]:
-        session = self._session
-        rows = as_rows(observation, self.observation_space)
-        if rows is None or len(rows) > MOST_OBSERVATIONS or not session.take_over():
+        rows = self._take_over(observation)
+        if rows is None:
             return super().predict(observation, state, episode_start, deterministic)
-        actions = session.update.act(rows, deterministic=deterministic)
+        actions = self._session.update.act(rows, deterministic=deterministic)
         if isinstance(self.action_space, spaces.Box):
             shaped = actions.reshape(-1, *self.action_space.shape)
             actions = self.__dict__["policy"].unscale_action(shaped)
@@ -151,4 +148,7 @@ def engage(model: BaseAlgorithm, session: Session) -> None:
     :param model: The model.
     :param session: The engine's work on it.
     """
-    put_between(model, session, OfflineLearner if isinstance(model, OfflineAlgorithm) else Learner)
+    if isinstance(model, OnPolicyAlgorithm):
+        put_between(model, session, OnPolicyLearner)
+    else:
+        put_between(model, session, OfflineLearner if isinstance(model, OfflineAlgorithm) else Learner)

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 #: Packages whose policies compute as their modules say, and whose callbacks look at a model through its attributes.
 KNOWN = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_sparse")
 
+#: Where a policy has its features extractors.
+EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
+
 
 def find_update(model: BaseAlgorithm) -> Update:
     """
@@ -62,9 +65,9 @@ def _check_policy(model: BaseAlgorithm) -> None:
     if not are_vectors(policy.observation_space):
         raise Unsupported(f"observations in {policy.observation_space}: only vectors run in the engine")
     for module in policy.modules():
-        extractor = module._modules.get("features_extractor")
-        if extractor is not None and type(extractor) not in (FlattenExtractor, CombinedExtractor):
-            raise Unsupported(f"the features extractor {type(extractor).__name__}")
+        for extractor in map(module._modules.get, EXTRACTORS):
+            if extractor is not None and type(extractor) not in (FlattenExtractor, CombinedExtractor):
+                raise Unsupported(f"the features extractor {type(extractor).__name__}")
         if isinstance(module, nn.Linear) and "weight" not in module._parameters:
             raise Unsupported("a layer whose weight is computed (weight norm, spectral norm)")
     if any(p.dtype != th.float32 or not p.is_contiguous() for p in policy.parameters()):

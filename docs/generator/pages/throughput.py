@@ -23,9 +23,12 @@ def page() -> Page:
         "tqc": "TQC, HalfCheetah-v4",
         "dqn": "DQN, LunarLander-v3",
         "humanoid/sac": "SAC, Humanoid-v4",
+        "ppo": "PPO, HalfCheetah-v4, 64 units",
+        "wide/ppo": "PPO, HalfCheetah-v4",
     }
     columns = ("dense", "actor/0.9", *(f"sparse/{sparsity}" for sparsity in SPARSITIES))
-    rows = [(label, *(cell(f"{name}/{column}") for column in columns)) for name, label in algorithms.items()]
+    measured = {name: label for name, label in algorithms.items() if f"{name}/dense" in ratios}
+    rows = [(label, *(cell(f"{name}/{column}") for column in columns)) for name, label in measured.items()]
     sizes = [name for name in ratios if name.startswith(("width/", "batch/")) and name.endswith("/0.9")]
     growth = [
         (name.split("/sac/")[0].replace("/", " "), cell(name), cell(name.removesuffix("0.9") + "0.99")) for name in sizes

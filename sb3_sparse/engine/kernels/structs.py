@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 #: Samples of a panel, and panels of a block.
 LANES, BLOCK = 32, 4
 #: Version of the interface. The library has the same.
-INTERFACE = 3
+INTERFACE = 4
 
 
 class Kind(IntEnum):
@@ -32,6 +32,8 @@ class Flag(IntFlag):
 
     #: LINEAR: the output's ReLU.
     RELU_OUTPUT = 1
+    #: LINEAR: all lanes of a panel hold the same sample.
+    SAME_LANES = 2
     #: LINEAR_INPUT_GRADIENT: zero where ``c`` is not positive.
     MASK_BY_INPUT = 1
     #: LINEAR_INPUT_GRADIENT: add to what ``dst`` holds.
@@ -49,7 +51,7 @@ class Op(IntEnum):
 
     #: Gathers ``n`` columns of the :class:`Source` in ``data``; lanes behind the last sample repeat it.
     LOAD = 1
-    #: ``dst = W a + bias``, with :attr:`Flag.RELU_OUTPUT`.
+    #: ``dst = W a + bias``, with the flags for it.
     LINEAR = 2
     #: ``dst[j] = sum_i W[i, first + j] a[i]`` by the layer's transposed values, with the flags for it.
     LINEAR_INPUT_GRADIENT = 3
@@ -142,6 +144,9 @@ class Op(IntEnum):
     FAKE_QUANTIZE = 56
     #: ``dst[0]`` += how many of the n floats ``a`` are not zero, without those that the k indices in ``data`` name.
     OUTSIDE = 57
+    #: torch's RMSprop, not centered, without momentum, on ``dst`` by the mean square ``a`` and the gradient ``b``; n floats, a
+    #: multiple of 16. ``data``: eight doubles, step, lr, alpha, none, eps, weight_decay, none, none; it counts the step.
+    RMSPROP = 58
 
 
 #: Instructions that run for each panel, or for each block of panels.

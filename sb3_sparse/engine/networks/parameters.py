@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch as th
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Adam, AdamW, Optimizer, RMSprop
 
-from sb3_sparse.engine.networks.checks import has_hooks, hooks_of_others, unsupported
+from sb3_sparse.engine.kernels.structs import Op
+from sb3_sparse.engine.networks.checks import count_hooks, has_hooks, hooks_of_others, unsupported
 from sb3_sparse.engine.networks.copies import Copies, Place
 from sb3_sparse.engine.networks.memory import zeros
 from sb3_sparse.engine.networks.structure import Dense, padded
@@ -17,16 +18,17 @@ from sb3_sparse.engine.networks.vector import Vector
 from sb3_sparse.engine.networks.weights import Weights
 from sb3_sparse.nn import MaskedLayer
 
-#: The kernels' settings of Adam: step, lr, beta1, beta2, eps, weight_decay, decoupled.
+#: The kernels' settings of Adam: step, lr, beta1, beta2, eps, weight_decay, decoupled. RMSprop has alpha in place of beta1.
 SETTINGS = 8
 STEP, LR = 0, 1
 #: torch's names of the moments.
-MOMENTS = {"mean": "exp_avg", "square": "exp_avg_sq"}
+_ADAM = {"mean": "exp_avg", "square": "exp_avg_sq"}
+MOMENTS: dict[type[Optimizer], dict[str, str]] = {Adam: _ADAM, AdamW: _ADAM, RMSprop: {"square": "square_avg"}}
 
 
 class Parameters:
     """
-    All parameters of one Adam or AdamW: a flat vector each for values, both moments, the gradient, and the target network.
+    All parameters of one optimizer: a flat vector each for values, its moments, the gradient, and the target network.
 
     :param optimizer: The optimizer.
     :param weights: Its layers.
@@ -36,6 +38,8 @@ class Parameters:
 
     def __init__(self, optimizer: Optimizer, weights: Sequence[Weights], vectors: Sequence[Vector] = ()) -> None:
         self.optimizer = optimizer
+        #: The optimizer's moments: our names, and torch's.
+        self.moments = MOMENTS.get(type(optimizer), {})
         self.weights = list(weights)
         self.vectors = list(vectors)
         self.items: list[Weights | Vector] = [*self.weights, *self.vectors]
@@ -47,6 +51,11 @@ class Parameters:
         self._targets = [t for w in self.weights if w.target for t in (w.target.layer.weight, w.target.layer.bias)]
         if updated != {id(tensor) for tensor in self._tensors}:
             raise ValueError("the optimizer updates parameters that are not part of the network's linear layers")
+
+    @property
+    def rule(self) -> Op:
+        """The instruction of the optimizer's step."""
+        return Op.RMSPROP if isinstance(self.optimizer, RMSprop) else Op.ADAM
 
     @property
     def has_target(self) -> bool:
@@ -92,7 +101,7 @@ class Parameters:
         for vector in self.vectors:
             vector.start, end = end, end + padded(vector.size)
         self.size = end
-        self.arrays = {name: zeros(end) for name in ("value", "mean", "square", "gradient")}
+        self.arrays = {name: zeros(end) for name in ("value", *self.moments, "gradient")}
         self.arrays |= {"target": zeros(self.target_size)} if self.target_size else {}
         if any(w.bits is not None for w in self.weights):
             self.arrays["quantized"] = zeros(end)
@@ -146,7 +155,8 @@ class Parameters:
         tensors = [*self._tensors, *self._targets]
         if any(t.dtype != th.float32 or t.device.type != "cpu" or not t.is_contiguous() for t in tensors):
             return "parameters that are not float32 in rows on the CPU"
-        if any(has_hooks(w.layer) for w in self.weights) or any(hooks_of_others(self.optimizer)):
+        hooks = any(has_hooks(w.layer) for w in self.weights) or count_hooks(*(v.tensor for v in self.vectors))
+        if hooks or any(hooks_of_others(self.optimizer)):
             return "hooks on gradients, or on the optimizer's steps"
         return None if self._steps() else "the optimizer has updated some of its parameters more often than others"
 
@@ -162,6 +172,9 @@ class Parameters:
 
     def _read_settings(self) -> None:
         group = self.optimizer.param_groups[0]
+        if isinstance(self.optimizer, RMSprop):
+            self.settings[LR:7] = (group["lr"], group["alpha"], 0.0, group["eps"], group["weight_decay"], 0.0)
+            return
         decoupled = isinstance(self.optimizer, AdamW) or bool(group.get("decoupled_weight_decay", False))
         self.settings[LR:7] = (group["lr"], *group["betas"], group["eps"], group["weight_decay"], float(decoupled))
 
@@ -176,7 +189,8 @@ class Parameters:
                 w.layer.weight.detach().mul_(w.layer.multiplier)
         self._weights.read()
         if steps == {0.0}:
-            self.arrays["mean"][:] = self.arrays["square"][:] = 0.0
+            for name in self.moments:
+                self.arrays[name][:] = 0.0
         else:
             self._find_moments().read()
 
@@ -201,21 +215,22 @@ class Parameters:
         """Copy the moments into the model."""
         if self.settings[STEP] == 0:
             return
-        for tensor in self._tensors:
+        # In the order in which the optimizer makes them.
+        for tensor in self.optimizer.param_groups[0]["params"]:
             state = self.optimizer.state[tensor]
             if not state:
                 state["step"] = th.tensor(0.0, dtype=th.float32)
-                state["exp_avg"] = th.zeros_like(tensor, memory_format=th.preserve_format)
-                state["exp_avg_sq"] = th.zeros_like(tensor, memory_format=th.preserve_format)
+                for key in self.moments.values():
+                    state[key] = th.zeros_like(tensor, memory_format=th.preserve_format)
             state["step"].fill_(float(self.settings[STEP]))
         self._find_moments().write()
 
     def _find_moments(self) -> Copies:
         """The copies of the moments, which the optimizer makes at its first step, and anew when it loads a state."""
-        tensors = [self.optimizer.state[tensor][key] for tensor in self._tensors for key in MOMENTS.values()]
+        tensors = [self.optimizer.state[tensor][key] for tensor in self._tensors for key in self.moments.values()]
         if self._moments is None or self._moment_tensors != [id(tensor) for tensor in tensors]:
             self._moment_tensors = [id(tensor) for tensor in tensors]
-            self._moments = Copies([*self._places("mean"), *self._places("square")])
+            self._moments = Copies(place for name in self.moments for place in self._places(name))
         return self._moments
 
     def _places(self, name: str) -> Iterator[Place]:
@@ -234,7 +249,7 @@ class Parameters:
 
     def _tensor(self, parameter: Tensor, name: str) -> Tensor:
         """The parameter itself, or one of its moments."""
-        if name not in MOMENTS:
+        if name not in self.moments:
             return parameter.detach()
-        moment: Tensor = self.optimizer.state[parameter][MOMENTS[name]]
+        moment: Tensor = self.optimizer.state[parameter][self.moments[name]]
         return moment

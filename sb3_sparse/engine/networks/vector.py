@@ -23,6 +23,10 @@ class Vector:
     def __repr__(self) -> str:
         return f"Vector({self.size})"
 
+    @property
+    def values(self) -> np.ndarray:
+        return self.arrays["value"][self.start : self.start + self.size]
+
     def address(self) -> int:
         return int(self.arrays["value"].ctypes.data) + 4 * self.start
 

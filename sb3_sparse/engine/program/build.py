@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sb3_sparse.engine.kernels import library
-from sb3_sparse.engine.kernels.structs import BLOCK, LANES, Op, Operand
+from sb3_sparse.engine.kernels.structs import BLOCK, LANES, Flag, Op, Operand
 from sb3_sparse.engine.kernels.structs import Instruction as Encoded
 from sb3_sparse.engine.networks.memory import zeros
 from sb3_sparse.engine.networks.structure import Dense
@@ -30,6 +30,8 @@ class Program:
         self._library = library.load()
         self._noises = trace.noises
         self._panels = -(-batch_size // LANES)
+        #: Of a single sample all lanes hold the same.
+        self._flags = {Op.LINEAR: Flag.SAME_LANES} if batch_size == 1 else {}
         self._instructions = [i for i in _with_statistics(trace, self) if _is_needed(i)]
         self.statistics = zeros(max(len(trace.statistics), 1))
         self.names = list(trace.statistics)
@@ -60,7 +62,8 @@ class Program:
         return self._memory.rows(value).transpose(0, 2, 1)
 
     def _encode(self, instruction: Instruction) -> Encoded:
-        encoded = Encoded(op=instruction.op, flags=instruction.flags, n=instruction.n, k=instruction.k)
+        flags = instruction.flags | self._flags.get(instruction.op, 0)
+        encoded = Encoded(op=instruction.op, flags=flags, n=instruction.n, k=instruction.k)
         for name in ("dst", "a", "b", "c"):
             value = getattr(instruction, name)
             if value is not None:

@@ -151,7 +151,8 @@ class Trace(Recorder):
             norm = parameters.norm_address
             self._vectors(Op.SQUARE_SUM, parameters, ("", "gradient"), data=norm)
             self._vectors(Op.CLIP, parameters, ("gradient",), data=norm, x=(max_norm,))
-        self._vectors(Op.ADAM, parameters, ("value", "mean", "square", "gradient"), data=parameters.settings_address)
+        names = ("value", *parameters.moments, "gradient")
+        self._vectors(parameters.rule, parameters, names, data=parameters.settings_address)
         self.refresh([parameters])
         self.touched.difference_update(parameters.items)
 

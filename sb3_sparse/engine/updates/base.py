@@ -7,13 +7,11 @@ the engine may take over from SB3, and SB3 from the engine, between any two grad
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from gymnasium import spaces
 from torch.optim import Optimizer
 
 from sb3_sparse.engine.batch import Batch, ReplayBatch
@@ -28,10 +26,10 @@ if TYPE_CHECKING:
 
 
 #: Numbers of observations that programs are kept for.
-MOST_ACTORS = 4
+MOST_ACTORS = 6
 
 
-class Update(ABC):
+class Update:
     """
     The gradient step of an algorithm.
 
@@ -51,21 +49,22 @@ class Update(ABC):
         #: Which attributes it has depends on the algorithm.
         self.model: Any = model
         self._programs: dict[Hashable, Program] = {}
-        self._actors: dict[tuple[int, bool], _Actor] = {}
+        self._actors: dict[tuple[int, Hashable], _Actor] = {}
         self._batch: Batch | None = None
         self._constants: tuple[object, ...] = ()
         #: The modules of the policy that the networks were found in.
         self.modules = list(self.model.policy.modules())
 
-    @abstractmethod
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
         """
-        Write down one gradient step.
+        Write down one gradient step, of an algorithm that learns from transitions.
 
         :param trace: Where to write it.
         :param batch: The batch.
         :param variant: What :meth:`_variant` has returned for this step.
+        :raises TypeError: for an algorithm that learns from rollouts, which has gradient steps of its own
         """
+        raise TypeError(f"{type(self).__name__} is of an algorithm that learns from rollouts")
 
     def _make_batch(self, size: int) -> Batch:
         return ReplayBatch(self.model, size)
@@ -189,12 +188,21 @@ class Update(ABC):
         :param deterministic: Whether to leave out the noise.
         :return: Actions as the policy's network gives them, of shape ``[n, features]``
         """
-        key = len(observations), deterministic
+        return self._answer(deterministic, observations, lambda trace, inputs: self._action(trace, inputs, deterministic))
+
+    def _answer(self, name: Hashable, observations: np.ndarray, write: Callable[[Trace, Value], Value]) -> np.ndarray:
+        """
+        :param name: Name of the question.
+        :param observations: Observations of shape ``[n, features]``.
+        :param write: What writes the answer on a trace, from observations.
+        :return: The answer, of shape ``[n, features]``
+        """
+        key = len(observations), name
         actor = self._actors.get(key)
         if actor is None:
             if len(self._actors) >= MOST_ACTORS:
                 del self._actors[next(iter(self._actors))]
-            actor = self._actors[key] = _Actor(self, *key)
+            actor = self._actors[key] = _Actor(len(observations), observations.shape[1], write)
             self._refresh()
         return actor(observations)
 
@@ -203,22 +211,22 @@ class _Actor:
     """
     The policy for a number of observations.
 
-    :param update: The algorithm's update.
     :param count: Number of observations.
-    :param deterministic: Whether to leave out the noise.
+    :param features: Components of each.
+    :param write: What writes the answer on a trace, from observations.
     """
 
-    def __init__(self, update: Update, count: int, deterministic: bool) -> None:
+    def __init__(self, count: int, features: int, write: Callable[[Trace, Value], Value]) -> None:
         trace = Trace(count)
-        self._inputs = np.zeros((count, spaces.flatdim(update.model.observation_space)), dtype=np.float32)
-        self._array = Array(self._inputs.shape[1])
+        self._inputs = np.zeros((count, features), dtype=np.float32)
+        self._array = Array(features)
         self._array.set(self._inputs)
-        actions = update._action(trace, trace.load(self._array), deterministic)
-        trace.keep(actions)
+        answer = write(trace, trace.load(self._array))
+        trace.keep(answer)
         self._program = Program(trace)
-        self._actions = self._program.rows(actions)
+        self._rows = self._program.rows(answer)
 
     def __call__(self, observations: np.ndarray) -> np.ndarray:
         np.copyto(self._inputs, observations, casting="unsafe")
         self._program.run()
-        return self._actions.reshape(-1, self._actions.shape[-1])[: len(self._inputs)].copy()
+        return self._rows.reshape(-1, self._rows.shape[-1])[: len(self._inputs)].copy()

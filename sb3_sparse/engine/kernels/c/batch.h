@@ -50,6 +50,21 @@ KERNEL void adam(int n, float *__restrict p, float *__restrict m, float *__restr
     }
 }
 
+/* torch.optim.RMSprop, neither centered nor with momentum. */
+KERNEL void rmsprop(int n, float *__restrict p, float *__restrict v, const float *__restrict g, double *state) {
+    state[0] += 1.0;
+    const float size = (float)-state[1], alpha = (float)state[2], rest = (float)(1.0 - state[2]);
+    const float epsilon = (float)state[4], pull = (float)state[5];
+    for (int i = 0; i < n; i += VL) {
+        const Vector parameter = load(p + i), gradient = fused(splat(pull), parameter, load(g + i));
+        const Vector second = fused(rest * gradient, gradient, load(v + i) * alpha);
+        /* Neither 0 / 0 where there is no epsilon. */
+        const Vector divisor = maximum(splat(1e-38f), square_root(second) + epsilon);
+        store(p + i, parameter + size * gradient / divisor);
+        store(v + i, flushed(second));
+    }
+}
+
 INLINE float flushed(float x) { return fabsf(x) < 1e-38f ? 0.0f : x; }
 
 /* target = target * (1 - tau) + source * tau. Weights of the target that the source no longer has decay, and end at zero. */

@@ -25,6 +25,7 @@ INLINE int uses(Op op) {
     case Op::LINEAR_WEIGHT_GRADIENT: return A | B | LAYER;
     case Op::SUM_BATCH: return BATCH | A | DATA;
     case Op::ADAM: return BATCH | DST | A | B | C | DATA;
+    case Op::RMSPROP: return BATCH | DST | A | B | DATA;
     case Op::POLYAK: case Op::MASK: return BATCH | DST | A;
     case Op::GATHER: case Op::SCATTER: return BATCH | DST | A;
     case Op::DIFFER: return BATCH | DST | A | B;
@@ -42,7 +43,7 @@ INLINE int uses(Op op) {
 
 INLINE int known_flags(Op op) {
     switch (op) {
-    case Op::LINEAR: return RELU_OUTPUT;
+    case Op::LINEAR: return RELU_OUTPUT | SAME_LANES;
     case Op::LINEAR_INPUT_GRADIENT: return MASK_BY_INPUT | ADD_INPUT_GRADIENT;
     case Op::LINEAR_WEIGHT_GRADIENT: case Op::SUM_BATCH: case Op::SQUARE_SUM: return ADD;
     default: return 0;
@@ -97,7 +98,7 @@ INLINE bool is_valid(const Instruction &i) {
     const int use = uses(op);
     if (!use || (i.flags & ~known_flags(op)) || i.n < 0 || i.k < 0) return false;
     const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP || op == Op::MASK ||
-                      op == Op::POLYAK_INDEXED || op == Op::KEEP_LARGEST || op == Op::FAKE_QUANTIZE;
+                      op == Op::POLYAK_INDEXED || op == Op::KEEP_LARGEST || op == Op::FAKE_QUANTIZE || op == Op::RMSPROP;
     /* Tensors of the model, which lie anywhere. */
     const bool anywhere =
         op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER || op == Op::OUTSIDE;
@@ -117,7 +118,7 @@ INLINE bool is_valid(const Instruction &i) {
     case Op::QUANTILE_HUBER: return i.n >= 1 && is_full(i.dst, i.n);
     case Op::SUM: return is_full(i.dst, i.k);
     case Op::PUT: return is_full(i.dst, (int64_t)i.n * i.k);
-    case Op::ADAM: case Op::MASK: case Op::FAKE_QUANTIZE: return i.n % 16 == 0;
+    case Op::ADAM: case Op::RMSPROP: case Op::MASK: case Op::FAKE_QUANTIZE: return i.n % 16 == 0;
     default: return !(use & DST) || anywhere || flat || is_full(i.dst, i.n);
     }
 }

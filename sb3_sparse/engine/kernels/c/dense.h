@@ -168,7 +168,35 @@ KERNEL void dense_refresh(const Layer &layer) {
         }
 }
 
-INLINE void dense_linear(const Layer &layer, const float *a, float *dst, bool relu) {
+typedef float Pack __attribute__((vector_size(PACK * 4), aligned(4), may_alias));
+
+/* Some packs of outputs for one sample, from the first lane of x to all lanes of y. */
+template <int packs>
+INLINE void packs_of_one(const Layer &layer, int64_t o, const float *x, float *y, bool relu) {
+    const int64_t inputs = layer.inputs;
+    const float *weights = layer.values + o * inputs;
+    Pack sum[packs];
+    for (int p = 0; p < packs; p++) sum[p] = *(const Pack *)(layer.bias + o + p * PACK);
+    for (int64_t i = 0; i < inputs; i++)
+#pragma GCC unroll 8
+        for (int p = 0; p < packs; p++) sum[p] += *(const Pack *)(weights + (p * inputs + i) * PACK) * x[i * LANES];
+    for (int64_t r = 0; r < packs * PACK && o + r < layer.outputs; r++) {
+        const float output = sum[r / PACK][r % PACK];
+        const Vector lanes = relu ? maximum(Vector{}, splat(output)) : splat(output);
+        for (int v = 0; v < VECTORS; v++) store(y + (o + r) * LANES + v * VL, lanes);
+    }
+}
+
+/* The layer where all lanes hold the same sample. */
+KERNEL void dense_linear_of_one(const Layer &layer, const float *x, float *y, bool relu) {
+    int64_t o = 0;
+    for (; o + 7 * PACK < layer.outputs; o += 8 * PACK) packs_of_one<8>(layer, o, x, y, relu);
+    for (; o < layer.outputs; o += PACK) packs_of_one<1>(layer, o, x, y, relu);
+}
+
+INLINE void dense_linear(const Layer &layer, const float *a, float *dst, int flags) {
+    const bool relu = flags & RELU_OUTPUT;
+    if (flags & SAME_LANES) return dense_linear_of_one(layer, a, dst, relu);
     const auto product = relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>;
     product(layer.outputs, layer.inputs, layer.values, layer.bias, a, dst, dst);
 }

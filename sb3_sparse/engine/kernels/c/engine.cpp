@@ -14,7 +14,10 @@ static void run_on_panel(const Instruction &i, int64_t p) {
     const Rows dst = at_panel(i.dst, p), a = at_panel(i.a, p), b = at_panel(i.b, p), c = at_panel(i.c, p);
     switch ((Op)i.op) {
     case Op::LINEAR:
-        (i.layer->kind == SPARSE ? sparse_linear : dense_linear)(*i.layer, a.base, dst.base, i.flags & RELU_OUTPUT);
+        if (i.layer->kind == SPARSE)
+            sparse_linear(*i.layer, a.base, dst.base, i.flags & RELU_OUTPUT);
+        else
+            dense_linear(*i.layer, a.base, dst.base, i.flags);
         break;
     case Op::LINEAR_INPUT_GRADIENT:
         (i.layer->kind == SPARSE ? sparse_input_gradient : dense_input_gradient)(*i.layer, a.base, dst.base, c.base, i.flags);
@@ -63,6 +66,7 @@ static void run_on_batch(const Instruction &i, int64_t panels) {
     switch ((Op)i.op) {
     case Op::SUM_BATCH: sum_batch(i.n, i.a, panels, (float *)i.data, add); break;
     case Op::ADAM: adam(i.n, i.dst.base, i.a.base, i.b.base, i.c.base, (double *)i.data); break;
+    case Op::RMSPROP: rmsprop(i.n, i.dst.base, i.a.base, i.b.base, (double *)i.data); break;
     case Op::POLYAK: polyak(i.n, i.dst.base, i.a.base, i.x[0]); break;
     case Op::POLYAK_INDEXED: polyak_indexed(i.n, i.dst.base, i.a.base, (const int32_t *)i.data, i.x[0]); break;
     case Op::KEEP_LARGEST: keep_largest(i.n, i.dst.base, i.k, i.a.base, (const int32_t *)i.data, i.b.base); break;

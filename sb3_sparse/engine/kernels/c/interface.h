@@ -8,7 +8,7 @@
 #include <cstdint>
 
 constexpr int LANES = 32, BLOCK = 4;
-constexpr int INTERFACE = 3;
+constexpr int INTERFACE = 4;
 
 extern "C" {
 
@@ -58,7 +58,7 @@ enum LayerKind : int32_t { DENSE = 0, SPARSE = 1 };
 enum ElementType : int64_t { FLOAT32 = 0, FLOAT64 = 1, UINT8 = 2, INT64 = 3, INT32 = 4, INT8 = 5 };
 
 /* Bits of the flags; each instruction has its own. */
-enum Flag : int32_t { RELU_OUTPUT = 1, MASK_BY_INPUT = 1, ADD_INPUT_GRADIENT = 2, ADD = 1 };
+enum Flag : int32_t { RELU_OUTPUT = 1, SAME_LANES = 2, MASK_BY_INPUT = 1, ADD_INPUT_GRADIENT = 2, ADD = 1 };
 
 /* Those before LINEAR_WEIGHT_GRADIENT run for each panel, it runs for each block, and those behind it run once for the whole
    batch. 0 is none, so that memory that nobody filled is no program. */
@@ -120,5 +120,6 @@ enum class Op : int32_t {
     KEEP_LARGEST,
     FAKE_QUANTIZE,
     OUTSIDE,
+    RMSPROP,
     END
 };
