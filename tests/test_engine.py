@@ -230,6 +230,6 @@ def test_actions_for_observations_by_name():
     engage(model, Session(model, find_update(model)))
     for observations, actions in zip((several, one), expected, strict=True):
         np.testing.assert_allclose(model.predict(observations, deterministic=True)[0], actions, rtol=1e-5, atol=1e-6)
-    assert set(model._session.update._actors) == {(4, True)}
+    assert set(model._session.update._answers._programs) == {(4, True)}
     with pytest.raises(ValueError, match="shape"):
         model.predict({name: part[:, :2] for name, part in several.items()})

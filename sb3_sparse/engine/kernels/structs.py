@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 #: Samples of a panel, and panels of a block.
 LANES, BLOCK = 32, 4
 #: Version of the interface. The library has the same.
-INTERFACE = 4
+INTERFACE = 5
 
 
 class Kind(IntEnum):
@@ -36,8 +36,6 @@ class Flag(IntFlag):
     SAME_LANES = 2
     #: LINEAR_INPUT_GRADIENT: zero where ``c`` is not positive.
     MASK_BY_INPUT = 1
-    #: LINEAR_INPUT_GRADIENT: add to what ``dst`` holds.
-    ADD_INPUT_GRADIENT = 2
     #: LINEAR_WEIGHT_GRADIENT, SUM_BATCH, SQUARE_SUM: add to what the result holds.
     ADD = 1
 
@@ -56,97 +54,87 @@ class Op(IntEnum):
     #: ``dst[j] = sum_i W[i, first + j] a[i]`` by the layer's transposed values, with the flags for it.
     LINEAR_INPUT_GRADIENT = 3
     COPY = 4
-    NEG = 5
-    EXP = 6
-    LOG = 7
-    TANH = 8
-    RELU = 9
-    SQUARE = 10
-    SQRT = 11
-    ABS = 12
-    SIGN = 13
-    RECIPROCAL = 14
-    SIGMOID = 15
-    SOFTPLUS = 16
-    SIN = 17
-    ADD = 18
-    SUB = 19
-    MUL = 20
-    DIV = 21
-    MIN = 22
-    MAX = 23
+    EXP = 5
+    LOG = 6
+    TANH = 7
+    RELU = 8
+    SQUARE = 9
+    ABS = 10
+    SIGN = 11
+    SIGMOID = 12
+    ADD = 13
+    SUB = 14
+    MUL = 15
+    DIV = 16
+    MIN = 17
+    MAX = 18
     #: 1 or 0.
-    GREATER = 24
-    GREATER_EQUAL = 25
-    LESS = 26
+    GREATER_EQUAL = 19
+    LESS = 20
     #: ``a != 0 ? b : c``
-    SELECT = 27
+    SELECT = 21
     #: ``a * x[0] + x[1]``
-    AFFINE = 28
+    AFFINE = 22
     #: ``min(max(a, x[0]), x[1])``
-    CLAMP = 29
+    CLAMP = 23
     #: ``c > 0 ? a : 0``
-    RELU_GRADIENT = 30
+    RELU_GRADIENT = 24
     #: ``a * (1 - c * c)``
-    TANH_GRADIENT = 31
-    #: ``a * b + c``
-    MULTIPLY_ADD = 32
+    TANH_GRADIENT = 25
     #: ``dst[j] = sum_i a[i * k + j]``, i < n, j < k.
-    SUM = 33
+    SUM = 26
     #: ``dst[0] = max_i a[i]``
-    REDUCE_MAX = 34
+    REDUCE_MAX = 27
     #: ``dst[0]`` = index of the first maximum.
-    ARGMAX = 35
+    ARGMAX = 28
     #: ``dst[i] = a[i * k + b[0]]``; the index is cut to [0, k).
-    TAKE = 36
+    TAKE = 29
     #: ``dst[i * k + j] = j == b[0] ? a[i] : 0``
-    PUT = 37
+    PUT = 30
     #: Ascending, n up to 1024.
-    SORT = 38
+    SORT = 31
     #: Quantiles ``a[n]`` and targets ``b[k]``: the loss to ``c[0]``, its gradient to ``dst[n]``, sums over the pairs.
-    QUANTILE_HUBER = 39
+    QUANTILE_HUBER = 32
     #: ``dst[f] = data[f]`` in all lanes.
-    ROWS = 40
-    ZERO = 41
+    ROWS = 33
+    ZERO = 34
     #: The layer's gradients from those of its output, ``a``, and its input, ``b``. ``data``: scratch of
     #: ``32 * BLOCK * 32`` floats for a dense layer.
-    LINEAR_WEIGHT_GRADIENT = 42
+    LINEAR_WEIGHT_GRADIENT = 35
     #: ``data[f] = sum of a[f]`` over the batch.
-    SUM_BATCH = 43
+    SUM_BATCH = 36
     #: torch's Adam on ``dst`` by the moments ``a``, ``b`` and the gradient ``c``; n floats, a multiple of 16. ``data``: eight
     #: doubles, step, lr, beta1, beta2, eps, weight_decay, whether decoupled, none; it counts the step.
-    ADAM = 44
+    ADAM = 37
     #: ``dst = dst * (1 - x[0]) + a * x[0]``, n floats.
-    POLYAK = 45
+    POLYAK = 38
     #: The layer's transposed values from its values.
-    REFRESH = 46
+    REFRESH = 39
     #: ``data = sum of a^2``, n floats, a double.
-    SQUARE_SUM = 47
+    SQUARE_SUM = 40
     #: ``dst *= min(1, x[0] / (sqrt(data) + 1e-6))``, n floats, a double.
-    CLIP = 48
-    #: ``dst = x[0] * data + x[1]``, one float.
-    SCALAR = 49
+    CLIP = 41
     #: ``dst *= a``, n floats, a multiple of 16.
-    MASK = 50
+    MASK = 42
     #: ``dst[i] = index[i] < 0 ? 0 : a[index[i]]``, n floats; ``data`` is the index, or 0 for a plain copy.
-    GATHER = 51
+    GATHER = 43
     #: ``dst[index[i]] = a[i]`` where the index is not negative.
-    SCATTER = 52
+    SCATTER = 44
     #: ``dst[0]`` += how many of ``a[index[i]]`` are not ``b[i]``.
-    DIFFER = 53
+    DIFFER = 45
     #: ``dst[i] = dst[i] * (1 - x[0]) + (index[i] < 0 ? 0 : a[index[i]]) * x[0]``, n floats; ``data`` is the index.
-    POLYAK_INDEXED = 54
+    POLYAK_INDEXED = 46
     #: Zeroes the smallest of the n floats ``dst`` until as many are left as there are nonzero ones among the k floats ``a``;
     #: of equal ones that with the lower index stays. ``data`` has the indices, ``b`` 16 + 2 n floats of memory between two
     #: runs, zeros at first.
-    KEEP_LARGEST = 55
+    KEEP_LARGEST = 47
     #: ``dst = round(a / scale) * scale``, ``scale = max|a| / k``, n floats, a multiple of 16.
-    FAKE_QUANTIZE = 56
+    FAKE_QUANTIZE = 48
     #: ``dst[0]`` += how many of the n floats ``a`` are not zero, without those that the k indices in ``data`` name.
-    OUTSIDE = 57
+    OUTSIDE = 49
     #: torch's RMSprop, not centered, without momentum, on ``dst`` by the mean square ``a`` and the gradient ``b``; n floats, a
     #: multiple of 16. ``data``: eight doubles, step, lr, alpha, none, eps, weight_decay, none, none; it counts the step.
-    RMSPROP = 58
+    RMSPROP = 50
 
 
 #: Instructions that run for each panel, or for each block of panels.

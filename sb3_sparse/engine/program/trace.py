@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sb3_sparse.engine.networks.weights import Weights
 
 #: Operations that write exactly the rows of their result, so that the result may lie between the rows of another value.
-_EXACT = {op for op in Op if Op.COPY <= op <= Op.MULTIPLY_ADD} | {Op.LOAD}
+_EXACT = {op for op in Op if Op.COPY <= op <= Op.TANH_GRADIENT} | {Op.LOAD}
 
 
 @dataclass(eq=False)

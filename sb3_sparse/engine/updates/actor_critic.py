@@ -95,7 +95,7 @@ class ActorCriticUpdate(Update):
         :return: Actions of shape ``[n, components]``, values of shape ``[n, 1]``, and log probabilities of shape ``[n]``, as
             ``policy.forward()`` computes them
         """
-        answer = self._answer("rollout", observations, self._write_rollout)
+        answer = self._answers.ask("rollout", observations, self._write_rollout)
         actions, log_probs = self._distribution.sample(answer[:, :-1])
         return actions, answer[:, -1:], log_probs
 
@@ -107,7 +107,7 @@ class ActorCriticUpdate(Update):
         :param observations: Observations of shape ``[n, features]``.
         :return: Their values, of shape ``[n, 1]``
         """
-        return self._answer("values", observations, lambda _, inputs: _through(self._critic, inputs))
+        return self._answers.ask("values", observations, lambda _, inputs: _through(self._critic, inputs))
 
     # Learning
 

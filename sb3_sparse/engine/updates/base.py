@@ -8,7 +8,7 @@ the engine may take over from SB3, and SB3 from the engine, between any two grad
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -16,17 +16,13 @@ from torch.optim import Optimizer
 
 from sb3_sparse.engine.batch import Batch, ReplayBatch
 from sb3_sparse.engine.networks.parameters import Parameters
+from sb3_sparse.engine.program.answers import Answers
 from sb3_sparse.engine.program.build import Program
-from sb3_sparse.engine.program.source import Array
 from sb3_sparse.engine.program.trace import Trace
 from sb3_sparse.engine.program.value import Value
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
-
-
-#: Numbers of observations that programs are kept for.
-MOST_ACTORS = 6
 
 
 class Update:
@@ -49,7 +45,7 @@ class Update:
         #: Which attributes it has depends on the algorithm.
         self.model: Any = model
         self._programs: dict[Hashable, Program] = {}
-        self._actors: dict[tuple[int, Hashable], _Actor] = {}
+        self._answers = Answers(self._refresh)
         self._batch: Batch | None = None
         self._constants: tuple[object, ...] = ()
         #: The modules of the policy that the networks were found in.
@@ -107,7 +103,7 @@ class Update:
         for parameters in self.parameters:
             parameters.layout()
         self._programs.clear()
-        self._actors.clear()
+        self._answers.clear()
 
     def prune_targets(self) -> None:
         """Prune target networks in the model, as their hooks do whenever SB3 uses them."""
@@ -188,45 +184,4 @@ class Update:
         :param deterministic: Whether to leave out the noise.
         :return: Actions as the policy's network gives them, of shape ``[n, features]``
         """
-        return self._answer(deterministic, observations, lambda trace, inputs: self._action(trace, inputs, deterministic))
-
-    def _answer(self, name: Hashable, observations: np.ndarray, write: Callable[[Trace, Value], Value]) -> np.ndarray:
-        """
-        :param name: Name of the question.
-        :param observations: Observations of shape ``[n, features]``.
-        :param write: What writes the answer on a trace, from observations.
-        :return: The answer, of shape ``[n, features]``
-        """
-        key = len(observations), name
-        actor = self._actors.get(key)
-        if actor is None:
-            if len(self._actors) >= MOST_ACTORS:
-                del self._actors[next(iter(self._actors))]
-            actor = self._actors[key] = _Actor(len(observations), observations.shape[1], write)
-            self._refresh()
-        return actor(observations)
-
-
-class _Actor:
-    """
-    The policy for a number of observations.
-
-    :param count: Number of observations.
-    :param features: Components of each.
-    :param write: What writes the answer on a trace, from observations.
-    """
-
-    def __init__(self, count: int, features: int, write: Callable[[Trace, Value], Value]) -> None:
-        trace = Trace(count)
-        self._inputs = np.zeros((count, features), dtype=np.float32)
-        self._array = Array(features)
-        self._array.set(self._inputs)
-        answer = write(trace, trace.load(self._array))
-        trace.keep(answer)
-        self._program = Program(trace)
-        self._rows = self._program.rows(answer)
-
-    def __call__(self, observations: np.ndarray) -> np.ndarray:
-        np.copyto(self._inputs, observations, casting="unsafe")
-        self._program.run()
-        return self._rows.reshape(-1, self._rows.shape[-1])[: len(self._inputs)].copy()
+        return self._answers.ask(deterministic, observations, lambda trace, inputs: self._action(trace, inputs, deterministic))

@@ -11,12 +11,11 @@ INLINE int uses(Op op) {
     case Op::LOAD: case Op::ROWS: return DST | DATA;
     case Op::LINEAR: return DST | A | LAYER;
     case Op::LINEAR_INPUT_GRADIENT: return DST | A | LAYER;
-    case Op::COPY: case Op::NEG: case Op::EXP: case Op::LOG: case Op::TANH: case Op::RELU: case Op::SQUARE: case Op::SQRT:
-    case Op::ABS: case Op::SIGN: case Op::RECIPROCAL: case Op::SIGMOID: case Op::SOFTPLUS: case Op::SIN: case Op::AFFINE:
-    case Op::CLAMP: case Op::REDUCE_MAX: case Op::ARGMAX: case Op::SORT: return DST | A;
-    case Op::ADD: case Op::SUB: case Op::MUL: case Op::DIV: case Op::MIN: case Op::MAX: case Op::GREATER:
-    case Op::GREATER_EQUAL: case Op::LESS: return DST | A | B;
-    case Op::SELECT: case Op::MULTIPLY_ADD: return DST | A | B | C;
+    case Op::COPY: case Op::EXP: case Op::LOG: case Op::TANH: case Op::RELU: case Op::SQUARE: case Op::ABS: case Op::SIGN:
+    case Op::SIGMOID: case Op::AFFINE: case Op::CLAMP: case Op::REDUCE_MAX: case Op::ARGMAX: case Op::SORT: return DST | A;
+    case Op::ADD: case Op::SUB: case Op::MUL: case Op::DIV: case Op::MIN: case Op::MAX: case Op::GREATER_EQUAL:
+    case Op::LESS: return DST | A | B;
+    case Op::SELECT: return DST | A | B | C;
     case Op::RELU_GRADIENT: case Op::TANH_GRADIENT: return DST | A | C;
     case Op::SUM: return DST | A | K;
     case Op::TAKE: case Op::PUT: return DST | A | B | K;
@@ -36,7 +35,6 @@ INLINE int uses(Op op) {
     case Op::REFRESH: return BATCH | LAYER;
     case Op::SQUARE_SUM: return BATCH | A | DATA;
     case Op::CLIP: return BATCH | DST | DATA;
-    case Op::SCALAR: return BATCH | DST | DATA;
     default: return 0;
     }
 }
@@ -44,7 +42,7 @@ INLINE int uses(Op op) {
 INLINE int known_flags(Op op) {
     switch (op) {
     case Op::LINEAR: return RELU_OUTPUT | SAME_LANES;
-    case Op::LINEAR_INPUT_GRADIENT: return MASK_BY_INPUT | ADD_INPUT_GRADIENT;
+    case Op::LINEAR_INPUT_GRADIENT: return MASK_BY_INPUT;
     case Op::LINEAR_WEIGHT_GRADIENT: case Op::SUM_BATCH: case Op::SQUARE_SUM: return ADD;
     default: return 0;
     }
@@ -84,7 +82,6 @@ INLINE bool is_valid_layer_instruction(const Instruction &i, Op op) {
     case Op::LINEAR:
         return is_full(i.a, layer.inputs) && is_full(i.dst, layer.outputs) && i.dst.base != i.a.base;
     case Op::LINEAR_INPUT_GRADIENT:
-        if (i.flags == (MASK_BY_INPUT | ADD_INPUT_GRADIENT)) return false;
         if ((i.flags & MASK_BY_INPUT) && !(is_panels(i.c) && is_full(i.c, layer.inputs - layer.first))) return false;
         return is_full(i.a, layer.outputs) && is_full(i.dst, layer.inputs - layer.first) && i.dst.base != i.a.base;
     case Op::LINEAR_WEIGHT_GRADIENT:
@@ -101,7 +98,7 @@ INLINE bool is_valid(const Instruction &i) {
                       op == Op::POLYAK_INDEXED || op == Op::KEEP_LARGEST || op == Op::FAKE_QUANTIZE || op == Op::RMSPROP;
     /* Tensors of the model, which lie anywhere. */
     const bool anywhere =
-        op == Op::SCALAR || op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER || op == Op::OUTSIDE;
+        op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER || op == Op::OUTSIDE;
     const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
     for (int j = 0; j < 4; j++)
         if ((use & (DST << j)) &&

@@ -39,7 +39,7 @@ INLINE void dense_tile(int64_t steps, bool begins, bool ends, const float *weigh
 #pragma GCC unroll 8
         for (int v = 0; v < TILE_VECTORS; v++) {
             const float *at = y + r * LANES + v * VL;
-            if (how == ADDED || !begins)
+            if (!begins)
                 sum[r][v] = load(at);
             else
                 sum[r][v] = how == WITH_BIAS || how == WITH_BIAS_RELU ? splat(bias[r]) : Vector{};
@@ -50,7 +50,7 @@ INLINE void dense_tile(int64_t steps, bool begins, bool ends, const float *weigh
 #pragma GCC unroll 8
         for (int v = 0; v < TILE_VECTORS; v++) {
             const int64_t at = r * LANES + v * VL;
-            if (how == ADDED || !ends)
+            if (!ends)
                 store(y + at, sum[r][v]);
             else
                 store_sum<how>(y + at, h + at, sum[r][v]);
@@ -202,8 +202,6 @@ INLINE void dense_linear(const Layer &layer, const float *a, float *dst, int fla
 }
 
 INLINE void dense_input_gradient(const Layer &layer, const float *a, float *dst, const float *c, int flags) {
-    const auto product = flags & MASK_BY_INPUT        ? dense_product<MASKED>
-                         : flags & ADD_INPUT_GRADIENT ? dense_product<ADDED>
-                                                      : dense_product<PLAIN>;
+    const auto product = flags & MASK_BY_INPUT ? dense_product<MASKED> : dense_product<PLAIN>;
     product(layer.inputs - layer.first, layer.outputs, layer.transposed, nullptr, a, dst, c);
 }

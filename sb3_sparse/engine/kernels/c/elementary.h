@@ -53,12 +53,6 @@ INLINE Vector logarithm(Vector x) {
     return select(x < 0.0f, splat(NAN), y);
 }
 
-/* log(1 + x) for x in [0, 1]: the rounding of 1 + x is taken out again. */
-INLINE Vector logarithm_of_one_plus(Vector x) {
-    const Vector sum = 1.0f + x, rounded = sum - 1.0f;
-    return select(rounded == 0.0f, x, logarithm(sum) * (x / rounded));
-}
-
 INLINE Vector hyperbolic_tangent(Vector x) {
     const Vector magnitude = absolute(x), z = x * x;
     /* From 9.02 on it is 1 in float. */
@@ -73,21 +67,6 @@ INLINE Vector hyperbolic_tangent(Vector x) {
 }
 
 INLINE Vector sigmoid(Vector x) { return 1.0f / (1.0f + exponential(-x)); }
-
-INLINE Vector softplus(Vector x) { return maximum(Vector{}, x) + logarithm_of_one_plus(exponential(-absolute(x))); }
-
-/* By halves of the circle: accurate to 1e-6 up to 10,000 and worse beyond. */
-INLINE Vector sine(Vector x) {
-    const Vector shifted = x * 0.318309886183790672f + ROUNDER;
-    const Vector n = shifted - ROUNDER;
-    const Vector r = ((x - n * 3.140625f) - n * 9.67502593994140625e-4f) - n * 1.509957990978376432e-7f;
-    const Vector z = r * r;
-    Vector p = splat(2.6083159809786593541e-6f);
-    p = p * z + -1.981069071916863322e-4f;
-    p = p * z + 8.33307858556509018e-3f;
-    p = p * z + -1.66666597127914429e-1f;
-    return (Vector)((Bits)(p * z * r + r) ^ ((Bits)shifted << 31));
-}
 
 /* -1, 0 or 1; 0 for NaN, as in torch. */
 INLINE Vector sign(Vector x) {

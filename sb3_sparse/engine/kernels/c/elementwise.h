@@ -53,26 +53,20 @@ KERNEL bool elementwise(const Instruction &instruction, int64_t p) {
     typedef Vector V;
     switch ((Op)instruction.op) {
     case Op::COPY: map(n, dst, a, [](V x) { return x; }); return true;
-    case Op::NEG: map(n, dst, a, [](V x) { return -x; }); return true;
     case Op::EXP: map(n, dst, a, [](V x) { return exponential(x); }); return true;
     case Op::LOG: map(n, dst, a, [](V x) { return logarithm(x); }); return true;
     case Op::TANH: map(n, dst, a, [](V x) { return hyperbolic_tangent(x); }); return true;
     case Op::RELU: map(n, dst, a, [](V x) { return maximum(V{}, x); }); return true;
     case Op::SQUARE: map(n, dst, a, [](V x) { return x * x; }); return true;
-    case Op::SQRT: map(n, dst, a, [](V x) { return square_root(x); }); return true;
     case Op::ABS: map(n, dst, a, [](V x) { return absolute(x); }); return true;
     case Op::SIGN: map(n, dst, a, [](V x) { return sign(x); }); return true;
-    case Op::RECIPROCAL: map(n, dst, a, [](V x) { return 1.0f / x; }); return true;
     case Op::SIGMOID: map(n, dst, a, [](V x) { return sigmoid(x); }); return true;
-    case Op::SOFTPLUS: map(n, dst, a, [](V x) { return softplus(x); }); return true;
-    case Op::SIN: map(n, dst, a, [](V x) { return sine(x); }); return true;
     case Op::ADD: map(n, dst, a, b, [](V x, V y) { return x + y; }); return true;
     case Op::SUB: map(n, dst, a, b, [](V x, V y) { return x - y; }); return true;
     case Op::MUL: map(n, dst, a, b, [](V x, V y) { return x * y; }); return true;
     case Op::DIV: map(n, dst, a, b, [](V x, V y) { return x / y; }); return true;
     case Op::MIN: map(n, dst, a, b, [](V x, V y) { return smaller(x, y); }); return true;
     case Op::MAX: map(n, dst, a, b, [](V x, V y) { return larger(x, y); }); return true;
-    case Op::GREATER: map(n, dst, a, b, [](V x, V y) { return indicator(x > y); }); return true;
     case Op::GREATER_EQUAL: map(n, dst, a, b, [](V x, V y) { return indicator(x >= y); }); return true;
     case Op::LESS: map(n, dst, a, b, [](V x, V y) { return indicator(x < y); }); return true;
     case Op::SELECT: map(n, dst, a, b, c, [](V x, V y, V z) { return select(x != 0.0f, y, z); }); return true;
@@ -80,7 +74,6 @@ KERNEL bool elementwise(const Instruction &instruction, int64_t p) {
     case Op::CLAMP: map(n, dst, a, [=](V x) { return minimum(splat(x1), maximum(splat(x0), x)); }); return true;
     case Op::RELU_GRADIENT: map(n, dst, a, c, [](V x, V h) { return where_positive(h, x); }); return true;
     case Op::TANH_GRADIENT: map(n, dst, a, c, [](V x, V t) { return x * (1.0f - t * t); }); return true;
-    case Op::MULTIPLY_ADD: map(n, dst, a, b, c, [](V x, V y, V z) { return x * y + z; }); return true;
     default: return false;
     }
 }

@@ -75,7 +75,6 @@ static void run_on_batch(const Instruction &i, int64_t panels) {
     case Op::REFRESH: (i.layer->kind == SPARSE ? sparse_refresh : dense_refresh)(*i.layer); break;
     case Op::SQUARE_SUM: square_sum(i.n, i.a.base, (double *)i.data, add); break;
     case Op::CLIP: clip(i.n, i.dst.base, *(const double *)i.data, i.x[0]); break;
-    case Op::SCALAR: *i.dst.base = (float)(i.x[0] * (double)*(const float *)i.data + i.x[1]); break;
     case Op::MASK: mask_gradient(i.n, i.dst.base, i.a.base); break;
     case Op::GATHER: gather(i.n, i.dst.base, i.a.base, (const int32_t *)i.data); break;
     case Op::SCATTER: scatter(i.n, i.dst.base, i.a.base, (const int32_t *)i.data); break;

@@ -8,7 +8,7 @@
 #include <cstdint>
 
 constexpr int LANES = 32, BLOCK = 4;
-constexpr int INTERFACE = 4;
+constexpr int INTERFACE = 5;
 
 extern "C" {
 
@@ -58,7 +58,7 @@ enum LayerKind : int32_t { DENSE = 0, SPARSE = 1 };
 enum ElementType : int64_t { FLOAT32 = 0, FLOAT64 = 1, UINT8 = 2, INT64 = 3, INT32 = 4, INT8 = 5 };
 
 /* Bits of the flags; each instruction has its own. */
-enum Flag : int32_t { RELU_OUTPUT = 1, SAME_LANES = 2, MASK_BY_INPUT = 1, ADD_INPUT_GRADIENT = 2, ADD = 1 };
+enum Flag : int32_t { RELU_OUTPUT = 1, SAME_LANES = 2, MASK_BY_INPUT = 1, ADD = 1 };
 
 /* Those before LINEAR_WEIGHT_GRADIENT run for each panel, it runs for each block, and those behind it run once for the whole
    batch. 0 is none, so that memory that nobody filled is no program. */
@@ -67,26 +67,20 @@ enum class Op : int32_t {
     LINEAR,
     LINEAR_INPUT_GRADIENT,
     COPY,
-    NEG,
     EXP,
     LOG,
     TANH,
     RELU,
     SQUARE,
-    SQRT,
     ABS,
     SIGN,
-    RECIPROCAL,
     SIGMOID,
-    SOFTPLUS,
-    SIN,
     ADD,
     SUB,
     MUL,
     DIV,
     MIN,
     MAX,
-    GREATER,
     GREATER_EQUAL,
     LESS,
     SELECT,
@@ -94,7 +88,6 @@ enum class Op : int32_t {
     CLAMP,
     RELU_GRADIENT,
     TANH_GRADIENT,
-    MULTIPLY_ADD,
     SUM,
     REDUCE_MAX,
     ARGMAX,
@@ -111,7 +104,6 @@ enum class Op : int32_t {
     REFRESH,
     SQUARE_SUM,
     CLIP,
-    SCALAR,
     MASK,
     GATHER,
     SCATTER,

@@ -4,7 +4,7 @@
 #include "vector.h"
 
 /* What a row does with its sum. */
-enum Store { WITH_BIAS, WITH_BIAS_RELU, PLAIN, MASKED, ADDED };
+enum Store { WITH_BIAS, WITH_BIAS_RELU, PLAIN, MASKED };
 
 /* Sums of a row that do not wait for each other: eight hide the latency of a multiplication and addition on two pipes. Between
    short rows the processor finds enough that is independent, and adding the sums up would cost more than it saves. */
@@ -13,7 +13,6 @@ constexpr int CHAINS = VECTORS < 8 ? 8 / VECTORS : 1, SHORT_ROW = 8;
 template <Store how> INLINE void store_sum(float *y, const float *h, Vector sum) {
     if (how == WITH_BIAS_RELU) sum = maximum(Vector{}, sum);
     if (how == MASKED) sum = where_positive(load(h), sum);
-    if (how == ADDED) sum += load(y);
     store(y, sum);
 }
 
@@ -152,8 +151,6 @@ INLINE void sparse_linear(const Layer &layer, const float *a, float *dst, bool r
 }
 
 INLINE void sparse_input_gradient(const Layer &layer, const float *a, float *dst, const float *c, int flags) {
-    const auto product = flags & MASK_BY_INPUT        ? sparse_product<MASKED>
-                         : flags & ADD_INPUT_GRADIENT ? sparse_product<ADDED>
-                                                      : sparse_product<PLAIN>;
+    const auto product = flags & MASK_BY_INPUT ? sparse_product<MASKED> : sparse_product<PLAIN>;
     product(layer.inputs - layer.first, layer.t_start, layer.t_row, layer.t_offset, layer.transposed, nullptr, a, dst, c);
 }
