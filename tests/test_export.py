@@ -10,6 +10,7 @@ import torch as th
 from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sb3_contrib import ARS
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
@@ -730,3 +731,15 @@ def test_the_model_stays_what_it_is():
     compress(model, calibration=observe(model))
     assert all(th.equal(value, before[name]) for name, value in model.policy.state_dict().items())
     model.learn(5)
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1", "CartPole-v1"])
+@pytest.mark.parametrize("policy", ["MlpPolicy", "LinearPolicy"])
+def test_ars(policy, env):
+    """Its layers may have no bias, and linear policies have one layer."""
+    model = ARS(policy, env, seed=0, device="cpu", zero_policy=False)
+    with th.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.normal_()
+    obs = np.random.default_rng(0).normal(size=(50, model.observation_space.shape[0])).astype(np.float32)
+    expect_parity(model, obs)

@@ -28,8 +28,8 @@ class EngineCallback(BaseCallback):
     which costs a tenth to a third of a sparse update. A class that only asks the model for what it needs
     (``self.model.policy``, ``self.model.predict``, ``self.logger``) can say so by the attribute ``holds_layers = False``.
 
-    What the engine cannot train, SB3 trains, with a warning that says why: other algorithms, image and dict observations,
-    gSDE, GPUs, optimizers other than Adam, AdamW and RMSprop, a machine without a C++ compiler.
+    What the engine cannot train, SB3 trains, with a warning that says why: other algorithms, images, gSDE,
+    GPUs, optimizers other than Adam, AdamW and RMSprop, a machine without a C++ compiler.
 
     :param precision: Of the products: "float32".
     :param threads: Number of threads: 1.

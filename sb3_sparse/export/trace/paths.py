@@ -19,6 +19,7 @@ from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
+from torch.nn.utils.prune import BasePruningMethod
 
 from sb3_sparse.export.trace.modules import refuse
 from sb3_sparse.nn import ActionPath
@@ -129,6 +130,11 @@ def _check_hooks(policy: BasePolicy, path: ActionPath) -> None:
         # Only the modules of the path and those that hold one: the pruning of target networks uses hooks, for example.
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
         if hooked and not passed.isdisjoint(module.modules()):
+            if any(isinstance(hook, BasePruningMethod) for hook in module._forward_pre_hooks.values()):
+                raise ValueError(
+                    f"the module '{name}' is pruned by torch.nn.utils.prune, whose hook computes its weight in every pass, "
+                    "and cannot be exported: make the zeros permanent by torch.nn.utils.prune.remove(module, 'weight')"
+                )
             refuse(f"the module '{name}' ({type(module).__name__}) with a hook or a forward() of its own")
 
 
