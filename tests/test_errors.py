@@ -9,6 +9,8 @@ import torch as th
 from sb3_contrib import ARS
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import EveryNTimesteps
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import nn
 
 from sb3_sparse import (
     DelayedMultiStepCallback,
@@ -20,7 +22,7 @@ from sb3_sparse import (
 )
 from sb3_sparse.agents.archive import read_policy
 from sb3_sparse.cli import main
-from sb3_sparse.nn import select_networks
+from sb3_sparse.nn import MaskedConv1d, prunable_layers, select_networks
 from sb3_sparse.sparsity import erdos_renyi
 from sb3_sparse.zoo import find_recipe
 from tests.algorithms import CASES
@@ -175,7 +177,7 @@ def test_layers_that_cannot_be_pruned_are_named():
     model = CASES["sac"].make()
     model.actor.latent_pi[0].__class__ = Mine
     th.nn.utils.parametrizations.weight_norm(model.actor.mu)
-    with pytest.warns(UserWarning, match=r"not plain nn.Linear or nn.Conv2d: \['actor.latent_pi.0', 'actor.mu'\]"):
+    with pytest.warns(UserWarning, match=r"not plain nn.Linear, nn.Conv1d or nn.Conv2d: \['actor.latent_pi.0', 'actor.mu'\]"):
         model.learn(10, callback=OneShotPruningCallback("actor", 0.75))
     actor = summarize(model).networks["actor"]
     assert list(actor.layers) == ["actor.latent_pi.2", "actor.log_std"]
@@ -292,3 +294,33 @@ def test_recipes_by_the_names_of_their_files():
 def test_recipe_names_are_no_paths():
     with pytest.raises(ValueError, match="there is no recipe"):
         find_recipe("sac", "../gmp")
+
+
+class Sequences(BaseFeaturesExtractor):
+    """An extractor with a convolution in one dimension, and with layers that cannot be pruned."""
+
+    def __init__(self, space):
+        super().__init__(space, features_dim=8)
+        self.convolution, self.memory, self.scale = nn.Conv1d(1, 6, 2), nn.GRU(6, 8, batch_first=True), nn.LayerNorm(8)
+        self.table = nn.Embedding(5, 8)
+
+    def forward(self, observations):
+        seen = self.convolution(observations[:, None]).relu()
+        return self.scale(self.memory(seen.transpose(1, 2))[1][0]) + self.table.weight[0]
+
+
+@pytest.mark.parametrize("network", ["all", "actor", ["actor", "critic"]])
+def test_layers_that_stay_dense_are_named(network):
+    model = SAC(
+        "MlpPolicy", "Pendulum-v1", policy_kwargs={"features_extractor_class": Sequences, "net_arch": [16]}, device="cpu"
+    )
+    with pytest.warns(UserWarning, match=r"stay as they are .*'actor.features_extractor.memory'.*extractor.table'"):
+        model.learn(1, callback=OneShotPruningCallback(network, 0.9, saliency="random"))
+    convolution = model.actor.features_extractor.convolution
+    assert type(convolution) is MaskedConv1d and 0 < int(convolution.mask.sum()) < convolution.mask.numel()
+    pruned = [layer for layer in prunable_layers(model.actor).values() if layer.pruned]
+    kept, total = (sum(int(count(layer.mask)) for layer in pruned) for count in (th.sum, th.numel))
+    assert kept == round(0.1 * total)
+    model.predict(model.observation_space.sample())
+    # The summary counts what it can: the matrices that stay dense are not among it.
+    assert "actor.features_extractor.convolution" in str(summarize(model))

@@ -8,6 +8,7 @@ import torch as th
 from torch import nn
 
 from sb3_sparse.nn import (
+    MaskedConv1d,
     MaskedConv2d,
     MaskedLayer,
     MaskedLinear,
@@ -24,12 +25,13 @@ LAYERS = {
     "linear": (lambda: nn.Linear(6, 4), (5, 6)),
     "linear without bias": (lambda: nn.Linear(6, 4, bias=False), (5, 6)),
     "conv": (lambda: nn.Conv2d(3, 4, 3, stride=2, padding=1), (2, 3, 8, 8)),
+    "conv in one dimension": (lambda: nn.Conv1d(3, 4, 5, stride=2, padding=2), (2, 3, 17)),
     "grouped conv": (
         lambda: nn.Conv2d(4, 4, (3, 2), groups=2, dilation=2, padding_mode="reflect", padding=1, bias=False),
         (2, 4, 8, 8),
     ),
 }
-MASKED = {nn.Linear: MaskedLinear, nn.Conv2d: MaskedConv2d}
+MASKED = {nn.Linear: MaskedLinear, nn.Conv1d: MaskedConv1d, nn.Conv2d: MaskedConv2d}
 
 
 @pytest.fixture(params=LAYERS)

@@ -59,7 +59,9 @@ def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[s
     :raises ValueError: if there is no such layer, or a mask does not fit its layer
     """
     if names is None:
-        weights = {name: tensor for name, tensor in state_dict.items() if name.endswith(".weight") and tensor.dim() in (2, 4)}
+        weights = {
+            name: tensor for name, tensor in state_dict.items() if name.endswith(".weight") and tensor.dim() in (2, 3, 4)
+        }
         names = {name.removesuffix(".weight") for name in weights}
     masks = {name.removesuffix(".mask"): tensor for name, tensor in state_dict.items() if name.endswith(".mask")}
     return _count(state_dict, names, masks, lambda layer: 1 if state_dict[f"{layer}.weight"].dim() == 2 else None, None)

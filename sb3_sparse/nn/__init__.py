@@ -5,15 +5,15 @@ from sb3_sparse.nn.followers import Follower, find_follower
 from sb3_sparse.nn.gradients import DenseGradients
 from sb3_sparse.nn.layers import (
     Layer,
+    MaskedConv1d,
     MaskedConv2d,
     MaskedLayer,
     MaskedLinear,
     mask_layers,
-    overlooked_layers,
     prunable_layers,
     unmask_layers,
 )
-from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, select_networks
+from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, overlooked_layers, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks, second_moments
 from sb3_sparse.nn.path import ActionPath
 
@@ -22,6 +22,7 @@ __all__ = [
     "DenseGradients",
     "Follower",
     "Layer",
+    "MaskedConv1d",
     "MaskedConv2d",
     "MaskedLayer",
     "MaskedLinear",

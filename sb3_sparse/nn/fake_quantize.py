@@ -30,9 +30,9 @@ def check_bits(bits: int) -> int:
 
 def _scale(weight: Tensor, bits: int) -> Tensor:
     """The scale in a shape to divide by."""
-    dims = tuple(range(weight.dim() == 4, weight.dim()))
+    dims = tuple(range(weight.dim() > 2, weight.dim()))
     # Not abs().amax(): a second tensor of the weight's size costs more than a second pass.
-    largest = th.maximum(weight.amax(dims, keepdim=weight.dim() == 4), weight.amin(dims, keepdim=weight.dim() == 4).neg_())
+    largest = th.maximum(weight.amax(dims, keepdim=weight.dim() > 2), weight.amin(dims, keepdim=weight.dim() > 2).neg_())
     # The scale of a weight of zeros would be zero, and 0 / 0 is NaN.
     return largest.div_(2 ** (bits - 1) - 1).clamp_(min=th.finfo(weight.dtype).tiny)
 
@@ -47,7 +47,7 @@ def quantize(weight: Tensor, bits: int) -> tuple[Tensor, Tensor]:
     >>> round(scale.item(), 6), q.tolist()
     (0.01, [[-127, 50, 0]])
 
-    :param weight: Weight of a linear layer, ``[out, in]``, or of a convolution, ``[out, in / groups, height, width]``.
+    :param weight: Weight of a linear layer, ``[out, in]``, or of a convolution, ``[out, in / groups, ...]``.
     :param bits: Bits of an integer, from 2 to 8.
     :return: The scale, of shape ``[]`` (linear) or ``[out]`` (convolution) and positive, and the integers in
         [-(2**(bits - 1) - 1), 2**(bits - 1) - 1], an int8 tensor of the weight's shape

@@ -20,7 +20,7 @@ from torch.utils.hooks import RemovableHandle
 from sb3_sparse.nn.fake_quantize import QuantizableLayer
 
 #: A layer that can be pruned, masked or not.
-Layer = nn.Linear | nn.Conv2d
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d
 
 SelfMasked = TypeVar("SelfMasked", bound="MaskedLayer")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -153,23 +153,38 @@ class MaskedLinear(MaskedLayer, nn.Linear):
         return F.linear(input, self._forward_weight(), self.bias)
 
 
+def _convolve(layer: Any, input: Tensor) -> Tensor:
+    """
+    :param input: Of shape ``[n, in, ...]`` or ``[in, ...]``.
+    :return: Of shape ``[n, out, ...]`` or ``[out, ...]``
+    """
+    output: Tensor = layer._conv_forward(input, layer._forward_weight(), layer.bias)
+    return output
+
+
+class MaskedConv1d(MaskedLayer, nn.Conv1d):
+    """
+    ``nn.Conv1d`` with a mask on its weight, of shape ``[out, in / groups, width]``. It takes the arguments of ``nn.Conv1d``.
+    """
+
+    forward = _convolve
+
+
 class MaskedConv2d(MaskedLayer, nn.Conv2d):
     """
     ``nn.Conv2d`` with a mask on its weight, of shape ``[out, in / groups, height, width]``. It takes the arguments of
     ``nn.Conv2d``.
     """
 
-    def forward(self, input: Tensor) -> Tensor:
-        """
-        :param input: Of shape ``[n, in, height, width]`` or ``[in, height, width]``.
-        :return: Of shape ``[n, out, height, width]`` or ``[out, height, width]``
-        """
-        output: Tensor = self._conv_forward(input, self._forward_weight(), self.bias)
-        return output
+    forward = _convolve
 
 
 #: Plain type -> masked type. A layer that is not of exactly one of these types is not pruned.
-MASKED: dict[type[nn.Module], type[MaskedLayer]] = {nn.Linear: MaskedLinear, nn.Conv2d: MaskedConv2d}
+MASKED: dict[type[nn.Module], type[MaskedLayer]] = {
+    nn.Linear: MaskedLinear,
+    nn.Conv1d: MaskedConv1d,
+    nn.Conv2d: MaskedConv2d,
+}
 DENSE: dict[type[nn.Module], type[nn.Module]] = {masked: dense for dense, masked in MASKED.items()}
 
 
@@ -183,29 +198,20 @@ def prunable_layers(module: nn.Module, prefix: str = "") -> dict[str, Layer]:
     layers: dict[str, Layer] = {}
     weights: set[Tensor] = set()
     for name, layer in module.named_modules(prefix=prefix):
-        if isinstance(layer, Layer) and _is_plain(layer) and layer.weight not in weights:
+        if isinstance(layer, Layer) and is_plain(layer) and layer.weight not in weights:
             layers[name] = layer
             weights.add(layer.weight)
     return layers
 
 
-def overlooked_layers(module: nn.Module, prefix: str = "") -> list[str]:
-    """
-    :param module: Root of the search.
-    :param prefix: Name of the root, to begin the names with.
-    :return: Names of the linear and convolutional layers that cannot be pruned, because of their class or a computed weight
-    """
-    named = module.named_modules(prefix=prefix)
-    return [name for name, layer in named if isinstance(layer, Layer) and not _is_plain(layer)]
-
-
-def _is_plain(layer: Layer) -> bool:
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a module is of exactly one of these types, and its weight is a parameter."""
     return type(layer) in {*MASKED, *DENSE} and "weight" in layer._parameters
 
 
 def mask_layers(module: nn.Module, *, persistent: bool = True) -> None:
     """
-    Turn every ``nn.Linear`` and ``nn.Conv2d`` of a module into its masked twin, in place, with a mask of ones.
+    Turn every ``nn.Linear``, ``nn.Conv1d`` and ``nn.Conv2d`` of a module into its masked twin, in place, with a mask of ones.
 
     :param module: Root of the modules to convert; it may be such a layer itself.
     :param persistent: Whether state dicts hold the masks. If not, they are those of the plain layers.

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
-from sb3_sparse.nn.layers import Layer, prunable_layers
+from sb3_sparse.nn.layers import Layer, is_plain, prunable_layers
 
 _TARGET = "_target"
 
@@ -130,3 +130,19 @@ def find_twins(policy: nn.Module) -> dict[nn.Module, list[Layer]]:
         for path, twin in prunable_layers(target).items():
             twins.setdefault(online[path], []).append(twin)
     return twins
+
+
+def overlooked_layers(module: nn.Module, prefix: str = "") -> list[str]:
+    """
+    :param module: Root of the search.
+    :param prefix: Name of the root, to begin the names with.
+    :return: Names of the layers with a matrix of weights that cannot be pruned, because of their class or a computed weight
+    """
+    found: list[str] = []
+    for name, layer in module.named_modules(prefix=prefix):
+        matrices = [parameter for parameter in layer._parameters.values() if parameter is not None and parameter.dim() > 1]
+        # What computes a weight is a part of the layer that has it.
+        is_part = name.startswith(tuple(f"{other}." for other in found))
+        if (matrices or isinstance(layer, Layer)) and not is_plain(layer) and not is_part:
+            found.append(name)
+    return found
