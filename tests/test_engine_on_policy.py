@@ -200,7 +200,7 @@ def test_normalized_environments_and_evaluations(name):
     np.testing.assert_allclose(results[0][1], results[1][1], rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.quick("gmp", "rigl", "qat")
+@pytest.mark.quick("rigl")
 @pytest.mark.parametrize("method", ["static", "gmp", "set", "rigl", "qat"])
 def test_methods(method):
     """Callbacks that change layers in the middle of a run find and leave the same weights at every step as on SB3."""

@@ -101,6 +101,7 @@ def learn_both(name, make_callbacks, steps=60):
     return models, reasons.reasons
 
 
+@pytest.mark.quick("td3-*")
 @pytest.mark.parametrize("name, targets, sparsity", CASES)
 def test_a_run_with_rewirings_equals_sb3(name, targets, sparsity):
     """The same places at the end, and values to the rounding that training makes larger."""
@@ -121,6 +122,7 @@ def test_sb3_and_the_engine_take_turns():
     assert deviation < 1e-4, where
 
 
+@pytest.mark.quick("topk")
 @pytest.mark.parametrize("targets", ["topk", "polyak"])
 def test_a_hundred_updates_on_the_same_batches(targets):
     """Without an environment, whose states carry every rounding on."""
