@@ -138,6 +138,16 @@ def test_statistics_of_an_old_version(tmp_path):
     assert not OUT
 
 
+def test_a_zip_without_layers(tmp_path):
+    """The error is a sentence, not a page of names."""
+    agent, settings = tmp_path / "agent.zip", {"net_arch": [8] * 30}
+    SAC("MlpPolicy", "Pendulum-v1", policy_kwargs=settings, **CPU).save(agent)
+    rewrite(agent, policy_kwargs=pickle.dumps({"net_arch": [8] * 40}))
+    with pytest.raises(ValueError, match=r"Missing key\(s\) in state_dict: .* \.\.\.\)$") as caught:
+        load_agent(agent)
+    assert len(str(caught.value)) < 500 and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_damaged_pickles(count):
     """An error of one kind, or something else that is harmless."""

@@ -9,6 +9,7 @@ import base64
 import json
 from pathlib import Path
 from pickle import UnpicklingError
+from textwrap import shorten
 from typing import Any
 
 from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ
@@ -81,7 +82,9 @@ def load_agent(path: Path, algorithm: str | None = None, *, trust: bool = False)
     try:
         model = cls.load(path, device="cpu", custom_objects={**attributes, **_UNUSED})
     except BROKEN as error:
-        raise ValueError(f"{path} cannot be loaded as {cls.__name__} ({type(error).__name__}: {error})") from error
+        # torch names every layer that does not fit, line by line.
+        reason = shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise ValueError(f"{path} cannot be loaded as {cls.__name__} ({reason})") from error
     restore(model)
     return model
 
