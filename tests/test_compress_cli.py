@@ -376,3 +376,9 @@ def test_an_agent_of_her(tmp_path, capsys):
     main(["summary", str(tmp_path / "agent.zip"), "--load"])
     assert "connections" in capsys.readouterr().out
     assert "this model has Dict observations" in fail(capsys, tmp_path / "agent.zip", "-o", tmp_path / "out")
+
+
+@pytest.mark.parametrize("gone, instead", [("Pendulum-v0", "Pendulum-v1"), ("HalfCheetah-v3", "HalfCheetah-v4")])
+def test_environments_that_are_gone(gone, instead, capsys):
+    make_environment(gone, SAC("MlpPolicy", instead, device="cpu")).close()
+    assert f"{gone} is gone, so {instead} is used instead" in capsys.readouterr().out
