@@ -1,7 +1,7 @@
 """Training runs of rl-zoo3 that are kept: a second call trains only what is missing, or was made by other code."""
 
 import hashlib
-import os
+import resource
 import shlex
 import shutil
 import subprocess
@@ -186,16 +186,22 @@ def train(runs: list[Run], jobs: int) -> None:
             time.sleep(0.5)
             for run, (process, maker) in list(running.items()):
                 progress.update(bars[run], completed=run.steps_done())
-                pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-                if pid == 0:
+                # That of a process counts from when it is waited for.
+                before = _cpu_seconds()
+                if process.poll() is None:
                     continue
-                process.returncode = os.waitstatus_to_exitcode(status)
                 if process.returncode != 0:
                     raise RuntimeError(f"training failed: {run.name}\n{(run.logs / 'output.txt').read_text()[-3000:]}")
-                run.cpu_time.write_text(f"{usage.ru_utime + usage.ru_stime:.1f}\n")
+                run.cpu_time.write_text(f"{_cpu_seconds() - before:.1f}\n")
                 run.mark.write_text(maker)
                 progress.update(bars[run], completed=run.steps)
                 del running[run]
+
+
+def _cpu_seconds() -> float:
+    """CPU time of all processes that have been started and have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def load(run: Run) -> BaseAlgorithm:

@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
@@ -82,7 +83,7 @@ def actions(model: BaseAlgorithm) -> np.ndarray:
 
 def machine() -> str:
     """
-    :return: What the last bits of a float depend on: versions, processor, compiler
+    :return: What the last bits of a float depend on: versions, processor, compiler, and the cores that BLAS works on
     """
     cpuinfo = Path("/proc/cpuinfo")
     names = ("cpu family", "model", "model name", "stepping")
@@ -94,4 +95,5 @@ def machine() -> str:
     gcc = shutil.which("gcc")
     compiler = subprocess.run([gcc, "-dumpfullversion"], capture_output=True, text=True).stdout.strip() if gcc else "missing"
     torch = f"torch {th.__version__} {th.backends.cpu.get_cpu_capability()}"
-    return f"{processor}, {torch}, numpy {np.__version__}, gcc {compiler}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{processor}, {torch}, numpy {np.__version__}, gcc {compiler}, {cores} cores"
