@@ -11,6 +11,7 @@ NAMES = (
     "inference",
     "microcontroller",
     "throughput",
+    "engine_learning",
     "rivals",
     "overhead",
     "training_speed",
