@@ -12,6 +12,7 @@ from sb3_contrib import ARS
 from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse import compress
@@ -136,6 +137,29 @@ def test_statistics_of_an_old_version(tmp_path):
     with pytest.raises(ValueError, match=r"was not saved by VecNormalize.save\(\) \(it names builtins.getattr\)"):
         load_normalization(tmp_path / "agent.zip")
     assert not OUT
+
+
+@pytest.mark.parametrize("algorithm", [None, "ppo"])
+def test_no_other_unpickler_reads_a_zip(algorithm, tmp_path, monkeypatch):
+    """Not either where ours has found nothing: a pickle may be harmless to one and not to the other."""
+    agent = tmp_path / "agent.zip"
+    PPO("MlpPolicy", "Pendulum-v1", **CPU).save(agent)
+    rewrite(agent, policy_class=pickle.dumps(None))
+    monkeypatch.setattr("stable_baselines3.common.save_util.cloudpickle.loads", OUT.append)
+    with pytest.raises(ValueError, match="does not say its algorithm" if algorithm is None else "cannot be loaded"):
+        load_agent(agent, algorithm)
+    assert not OUT
+
+
+def test_a_pickle_does_not_change_classes():
+    """The state of an object is its own; that of a class would be everybody's."""
+    state = b"N}\x8c\x04evilK\x01s\x86"
+    written = b"\x80\x04cstable_baselines3.common.running_mean_std\nRunningMeanStd\n" + state + b"b."
+    assert pickle.loads(written).evil == 1
+    del RunningMeanStd.evil
+    with pytest.raises(pickle.UnpicklingError, match="it changes RunningMeanStd"):
+        loads(written)
+    assert not hasattr(RunningMeanStd, "evil")
 
 
 def test_a_zip_without_layers(tmp_path):

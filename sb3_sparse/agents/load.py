@@ -73,7 +73,7 @@ def load_agent(path: Path, algorithm: str | None = None, *, trust: bool = False)
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise ValueError(f"unknown algorithm '{algorithm}': use one of {', '.join(ALGORITHMS)}")
     attributes = {} if trust else _read_attributes(path)
-    found = _find_algorithms(path, attributes.get("policy_class"))
+    found = _find_algorithms(path, _trusted_policy(path) if trust else attributes.get("policy_class"))
     if algorithm is None and not found:
         raise ValueError(f"{path} does not say its algorithm: give --algo, one of {', '.join(ALGORITHMS)}")
     if algorithm is not None and found and algorithm not in found:
@@ -109,13 +109,16 @@ def _read_attributes(path: Path) -> dict[str, Any]:
     return attributes
 
 
+def _trusted_policy(path: Path) -> object:
+    """The class of the policy in a zip, unpickled whatever it names; None if the zip does not say."""
+    try:
+        return json_to_data(json.dumps({"policy_class": read_settings(path)["policy_class"]}))["policy_class"]
+    except BROKEN:
+        return None
+
+
 def _find_algorithms(path: Path, policy: object) -> list[str]:
     """Names of the algorithms that take the policy in a zip, the likeliest first; empty if the zip does not say."""
-    if policy is None:
-        try:
-            policy = json_to_data(json.dumps({"policy_class": read_settings(path)["policy_class"]}))["policy_class"]
-        except BROKEN:
-            return []
     if not isinstance(policy, type):
         return []
     if issubclass(policy, RecurrentActorCriticPolicy | MaskableActorCriticPolicy):

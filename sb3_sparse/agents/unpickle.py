@@ -13,6 +13,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable
 from enum import Enum
 from importlib import import_module
+from types import BuiltinFunctionType, FunctionType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -114,6 +115,8 @@ class _Unpickler(_Python):  # type: ignore[misc]
     def load_build(self) -> None:
         """Give an object its state."""
         instance, state = self.stack[-2:]
+        if isinstance(instance, (type, FunctionType, BuiltinFunctionType)):
+            raise pickle.UnpicklingError(f"it changes {instance.__name__}, which belongs to everybody")
         if isinstance(instance, np.dtype):
             self.stack.pop()
             if state[1] == ">":
