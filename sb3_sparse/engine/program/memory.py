@@ -60,11 +60,6 @@ class Memory:
         self._first = whole_size
         self._arena = zeros(whole_size + self._stride * min(BLOCK, panels))
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all values."""
-        return self._arena.nbytes
-
     def operand(self, value: Value, *, broadcast: bool) -> Operand:
         """What the kernels need to know to find a value."""
         root, first = value.place()

@@ -122,14 +122,6 @@ class ActorCriticUpdate(Update):
         :return: The loss of each sample
         """
 
-    def _prepare(self) -> None:
-        """Before gradient steps: read what may have changed since the last ones."""
-        constants = tuple(getattr(self.model, name) for name in self.constants)
-        if constants != self._constants:
-            self._programs.clear()
-            self._constants = constants
-        self._parameters.read_learning_rate()
-
     def _expect_finite(self, loss: float) -> None:
         if not math.isfinite(loss):
             # SB3 finds it when it makes the next distribution.

@@ -146,12 +146,7 @@ class Update:
         if self._batch is None or self._batch.size != batch_size:
             self._batch = self._make_batch(batch_size)
             self._programs.clear()
-        constants = tuple(getattr(self.model, name) for name in self.constants)
-        if constants != self._constants:
-            self._programs.clear()
-            self._constants = constants
-        for parameters in self.parameters:
-            parameters.read_learning_rate()
+        self._prepare()
         values: dict[str, list[float]] = defaultdict(list)
         for step in range(count):
             variant = self._variant(step)
@@ -165,6 +160,15 @@ class Update:
             for name, value in program.run().items():
                 values[name].append(value)
         return {name: sum(column) / len(column) for name, column in values.items()}
+
+    def _prepare(self) -> None:
+        """Before gradient steps: read what may have changed since the last ones."""
+        constants = tuple(getattr(self.model, name) for name in self.constants)
+        if constants != self._constants:
+            self._programs.clear()
+            self._constants = constants
+        for parameters in self.parameters:
+            parameters.read_learning_rate()
 
     def is_due(self) -> bool:
         """Whether target networks follow after the present environment step; SB3 does everything else in ``_on_step()``."""
