@@ -1,5 +1,6 @@
 """The parts of an SB3 zip that can be read without unpickling anything but tensors."""
 
+import io
 import json
 import zipfile
 from pathlib import Path
@@ -7,6 +8,7 @@ from pickle import UnpicklingError
 
 import torch as th
 
+from sb3_sparse.nn import plain_name
 from sb3_sparse.runtime.format.artifact import MAGIC
 
 
@@ -29,10 +31,38 @@ def find_agent(path: Path) -> Path:
 def read_policy(agent: Path) -> dict[str, th.Tensor]:
     """
     :param agent: An SB3 zip.
-    :return: The state dict of its policy; only tensors are unpickled, and nothing else of the file is read
+    :return: The state dict of its policy, with its names before any compilation; only tensors are unpickled, and nothing else
+        of the file is read
     :raises ValueError: if the file is damaged, or SB3 did not write it
     :raises OSError: if it cannot be read
     """
+    return {plain_name(name): tensor for name, tensor in _read_tensors(agent).items()}
+
+
+def without_compilation(agent: Path) -> Path | io.BytesIO:
+    """
+    SB3 cannot load the zip of a model whose networks were compiled (``th.compile(model.policy.actor)``), because the names of
+    their tensors are others.
+
+    :param agent: An SB3 zip.
+    :return: The same zip, or one in memory with the names before the compilation
+    :raises ValueError: if the file is damaged, or SB3 did not write it
+    :raises OSError: if it cannot be read
+    """
+    tensors = _read_tensors(agent)
+    plain = {plain_name(name): tensor for name, tensor in tensors.items()}
+    if plain.keys() == tensors.keys():
+        return agent
+    policy, copy = io.BytesIO(), io.BytesIO()
+    th.save(plain, policy)
+    with zipfile.ZipFile(agent) as source, zipfile.ZipFile(copy, "w") as target:
+        for name in source.namelist():
+            target.writestr(name, policy.getvalue() if name == "policy.pth" else source.read(name))
+    copy.seek(0)
+    return copy
+
+
+def _read_tensors(agent: Path) -> dict[str, th.Tensor]:
     try:
         with zipfile.ZipFile(agent) as archive:
             if (damaged := archive.testzip()) is not None:

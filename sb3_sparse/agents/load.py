@@ -20,7 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import json_to_data
 
 from sb3_sparse import offline
-from sb3_sparse.agents.archive import read_settings
+from sb3_sparse.agents.archive import read_settings, without_compilation
 from sb3_sparse.agents.unpickle import loads
 from sb3_sparse.state import restore
 
@@ -79,8 +79,9 @@ def load_agent(path: Path, algorithm: str | None = None, *, trust: bool = False)
     if algorithm is not None and found and algorithm not in found:
         raise ValueError(f"{path} holds a policy of {' or '.join(found)}, not of {algorithm}: leave out --algo")
     cls = ALGORITHMS[algorithm or found[0]]
+    file = without_compilation(path)
     try:
-        model = cls.load(path, device="cpu", custom_objects={**attributes, **_UNUSED})
+        model = cls.load(file, device="cpu", custom_objects={**attributes, **_UNUSED})
     except BROKEN as error:
         # torch names every layer that does not fit, line by line.
         reason = shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")

@@ -11,7 +11,7 @@ from sb3_sparse.cost.algorithms import Training, read_training
 from sb3_sparse.cost.counts import LayerSummary, NetworkSummary, sum_counts
 from sb3_sparse.cost.geometry import count_positions
 from sb3_sparse.cost.summary import Summary
-from sb3_sparse.nn import MaskedLayer, find_networks
+from sb3_sparse.nn import MaskedLayer, find_networks, plain_name
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -42,7 +42,8 @@ def summarize(model: "BaseAlgorithm") -> Summary:
     layers = {path: layer for network in find_networks(model.policy).values() for path, layer in network.items()}
     masks = {path: layer.mask for path, layer in layers.items() if isinstance(layer, MaskedLayer)}
     positions = count_positions(model.policy, layers)
-    return _count(model.policy.state_dict(), layers, masks, positions.get, read_training(vars(model), type(model)))
+    state_dict = {plain_name(name): tensor for name, tensor in model.policy.state_dict().items()}
+    return _count(state_dict, layers, masks, positions.get, read_training(vars(model), type(model)))
 
 
 def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[str] | None = None) -> Summary:

@@ -15,7 +15,7 @@ from sb3_sparse.engine.networks.checks import unsupported
 from sb3_sparse.engine.observations import are_vectors
 from sb3_sparse.engine.updates import UPDATES, Update
 from sb3_sparse.engine.updates.chain import Unsupported
-from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, quantized_bits
+from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, original, quantized_bits
 from sb3_sparse.runtime.backends.build import BuildError
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def find_update(model: BaseAlgorithm) -> Update:
 
 def _check_policy(model: BaseAlgorithm) -> None:
     """Refuse what stands between the observation and the first layer, or is not float32 on the CPU."""
-    policy = model.policy
+    policy = original(model.policy)
     if model.device.type != "cpu":
         raise Unsupported(f"the model is on {model.device}, and the engine runs on the CPU")
     if not _is_known(policy):

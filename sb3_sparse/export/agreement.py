@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.trace import has_own_path
+from sb3_sparse.nn import original
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 
@@ -53,8 +54,9 @@ def check_agreement(model: BaseAlgorithm, network: Network, normalization: VecNo
         found = _compare_choices(head, outputs, ours, theirs)
     if not found:
         return
-    name = type(model.policy).__name__
-    if has_own_path(model.policy):
+    policy = original(model.policy)
+    name = type(policy).__name__
+    if has_own_path(policy):
         raise ValueError(
             f"the path that action_path() of {name} states does not give the actions of model.predict(..., "
             f"deterministic=True): {found}, on {count} random observations. Check that `modules` lists every module that "

@@ -1,5 +1,6 @@
 """Masked and quantized layers, the networks that hold them and the optimizers that train them. Imports torch alone."""
 
+from sb3_sparse.nn.compiled import named_children, named_modules, original, plain_name
 from sb3_sparse.nn.fake_quantize import check_bits, fake_quantize, quantize, quantized_bits
 from sb3_sparse.nn.followers import Follower, find_follower
 from sb3_sparse.nn.gradients import DenseGradients
@@ -39,7 +40,11 @@ __all__ = [
     "fuse_adam",
     "hold_masks",
     "mask_layers",
+    "named_children",
+    "named_modules",
+    "original",
     "overlooked_layers",
+    "plain_name",
     "prunable_layers",
     "quantize",
     "quantized_bits",

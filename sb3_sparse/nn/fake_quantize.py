@@ -13,6 +13,8 @@ from typing import Any
 import torch as th
 from torch import Tensor, nn
 
+from sb3_sparse.nn.compiled import named_modules
+
 #: Fewest and most bits of a weight: with two it is -1, 0 or 1 times the scale; more than eight do not fit into a byte.
 BITS = range(2, 9)
 
@@ -128,5 +130,5 @@ def quantized_bits(module: nn.Module, prefix: str = "") -> dict[str, int]:
     :param prefix: Name of the root, to begin the names with.
     :return: By full name: bits of the layers that compute with quantized weights at present
     """
-    layers = module.named_modules(prefix=prefix)
+    layers = named_modules(module, prefix)
     return {name: layer.bits for name, layer in layers if isinstance(layer, QuantizableLayer) and layer.bits is not None}

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
+from sb3_sparse.nn.compiled import named_modules
 from sb3_sparse.nn.fake_quantize import QuantizableLayer
 
 #: A layer that can be pruned, masked or not.
@@ -197,7 +198,7 @@ def prunable_layers(module: nn.Module, prefix: str = "") -> dict[str, Layer]:
     """
     layers: dict[str, Layer] = {}
     weights: set[Tensor] = set()
-    for name, layer in module.named_modules(prefix=prefix):
+    for name, layer in named_modules(module, prefix):
         if isinstance(layer, Layer) and is_plain(layer) and layer.weight not in weights:
             layers[name] = layer
             weights.add(layer.weight)

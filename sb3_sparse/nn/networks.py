@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 
 from torch import Tensor, nn
 
+from sb3_sparse.nn.compiled import named_children, named_modules, original
 from sb3_sparse.nn.layers import Layer, is_plain, prunable_layers
 
 _TARGET = "_target"
@@ -23,7 +24,7 @@ def find_networks(policy: nn.Module) -> dict[str, dict[str, Layer]]:
     """
     networks: dict[str, dict[str, Layer]] = {}
     owned: set[Tensor] = set()
-    for name, child in policy.named_children():
+    for name, child in named_children(policy):
         layers = {path: layer for path, layer in prunable_layers(child, prefix=name).items() if layer.weight not in owned}
         if layers and not name.endswith(_TARGET):
             networks[name] = layers
@@ -59,14 +60,14 @@ def select_networks(
     exclude, chosen = check_names("exclude", exclude), check_names("network", network)
     known = f"it has: {', '.join(networks) or 'none'}"
     if not chosen:
-        raise ValueError(f"network={network!r} names no network of {type(policy).__name__}; {known}")
+        raise ValueError(f"network={network!r} names no network of {type(original(policy)).__name__}; {known}")
     everything = "all" in chosen
     unknown = [name for name in chosen if name not in networks and name != "all"]
     names = list(networks) if everything else chosen
     if unknown or not names:
         raise ValueError(
-            f"{type(policy).__name__} has no network {', '.join(map(repr, unknown or chosen))} with linear or convolutional "
-            f"layers; {known}"
+            f"{type(original(policy)).__name__} has no network {', '.join(map(repr, unknown or chosen))} with linear or "
+            f"convolutional layers; {known}"
         )
     selected = {}
     unused = set(exclude)
@@ -100,11 +101,11 @@ def find_parts(policy: nn.Module, network: str, layers: Iterable[str]) -> list[l
     :return: The layers by part, in the order of the parts; layers outside all parts come last. One list if there are no parts
     :raises ValueError: if the network has no child of the name of a part
     """
-    module = policy.get_submodule(network)
+    module = dict(named_children(policy))[network]
     parts = getattr(type(module), "parts", ())
     # A user's own class may have an attribute of this name that means something else.
     parts = parts if isinstance(parts, tuple) else ()
-    unknown = [part for part in parts if part not in dict(module.named_children())]
+    unknown = [part for part in parts if part not in dict(named_children(module))]
     if unknown:
         raise ValueError(
             f"{type(module).__name__}.parts names {', '.join(unknown)}, and network '{network}' has no such child"
@@ -121,12 +122,12 @@ def find_twins(policy: nn.Module) -> dict[nn.Module, list[Layer]]:
     :param policy: The policy of an SB3 model.
     :return: By layer, the layers of target networks that follow it; layers without one are left out
     """
-    children = dict(policy.named_children())
+    children = dict(named_children(policy))
     twins: dict[nn.Module, list[Layer]] = {}
     for name, target in children.items():
         if not name.endswith(_TARGET) or name.removesuffix(_TARGET) not in children:
             continue
-        online = dict(children[name.removesuffix(_TARGET)].named_modules(remove_duplicate=False))
+        online = dict(named_modules(children[name.removesuffix(_TARGET)], remove_duplicate=False))
         for path, twin in prunable_layers(target).items():
             twins.setdefault(online[path], []).append(twin)
     return twins
@@ -139,7 +140,7 @@ def overlooked_layers(module: nn.Module, prefix: str = "") -> list[str]:
     :return: Names of the layers with a matrix of weights that cannot be pruned, because of their class or a computed weight
     """
     found: list[str] = []
-    for name, layer in module.named_modules(prefix=prefix):
+    for name, layer in named_modules(module, prefix):
         matrices = [parameter for parameter in layer._parameters.values() if parameter is not None and parameter.dim() > 1]
         # What computes a weight is a part of the layer that has it.
         is_part = name.startswith(tuple(f"{other}." for other in found))

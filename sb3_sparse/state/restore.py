@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch as th
 
-from sb3_sparse.nn import Layer, MaskedLayer, find_networks, hold_masks, mask_layers
+from sb3_sparse.nn import Layer, MaskedLayer, find_networks, hold_masks, mask_layers, original
 from sb3_sparse.state.sparsity_state import SparsityState, has_state
 
 if TYPE_CHECKING:
@@ -32,10 +32,14 @@ class SavedLayers:
         self._state = state
         self.masks: dict[Layer, th.Tensor] = {}
         self.bits: dict[Layer, int] = {}
+        #: Layers with a saved mask or saved bits that the policy does not have.
+        self.missing: list[str] = []
         #: Networks with weights that are not zero where the saved masks are: these masks are out of date. With layer names.
         self.regrown: dict[str, list[str]] = {}
         bits = state.load_bits()
-        for network, layers in find_networks(self._policy).items():
+        networks = find_networks(self._policy)
+        self.missing = sorted((state.masked | set(bits)).difference(*networks.values()))
+        for network, layers in networks.items():
             masks = {}
             for name, layer in layers.items():
                 mask = None if isinstance(layer, MaskedLayer) else state.load_mask(name, layer.weight.shape)
@@ -48,8 +52,17 @@ class SavedLayers:
             else:
                 self.masks.update(masks)
 
-    def drop_regrown(self) -> None:
-        """Delete masks that are out of date, rather than zero new weights with them, and warn."""
+    def check(self) -> None:
+        """
+        Warn of missing layers, and of masks that are out of date: they are deleted, rather than that new weights become zero.
+        """
+        if self.missing:
+            warnings.warn(
+                f"{type(original(self._policy)).__name__} does not have all layers with saved masks or quantizers as plain "
+                f"nn.Linear, nn.Conv1d or nn.Conv2d, and nothing is restored in {', '.join(self.missing)}: load the model "
+                "with the policy that it was saved with",
+                stacklevel=2,
+            )
         for network, layers in self.regrown.items():
             for layer in layers:
                 self._state.drop_mask(layer)
@@ -88,5 +101,5 @@ def restore(model: "BaseAlgorithm") -> None:
         raise ValueError(f"restore takes a model, such as SAC.load(...), and was given a {type(model).__name__}")
     if has_state(model):
         saved = SavedLayers(model, SparsityState(model))
-        saved.drop_regrown()
+        saved.check()
         saved.put_back()

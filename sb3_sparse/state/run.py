@@ -31,7 +31,7 @@ class Run:
         self.state = SparsityState(model)
         self.clock = Clock(model, self.state, identity)
         self._saved = SavedLayers(model, self.state)
-        self._saved.drop_regrown()
+        self._saved.check()
         names = {name for layers in selected.values() for name in layers}
         if with_masks and not names <= self.state.masked:
             self.clock.saved.clear()

@@ -14,7 +14,7 @@ from sb3_sparse.export.trace.chain import chain
 from sb3_sparse.export.trace.graph import Affine, Graph
 from sb3_sparse.export.trace.modules import Bits, refuse
 from sb3_sparse.export.trace.paths import find_path, flatten
-from sb3_sparse.nn import quantized_bits
+from sb3_sparse.nn import original, quantized_bits
 from sb3_sparse.runtime.network.capabilities import record_fields
 from sb3_sparse.runtime.network.records import IDENTITY, Activation, Head, Layer, Normalize, Shape
 from sb3_sparse.state import saved_bits
@@ -35,7 +35,7 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits:
     :return: The graph of its deterministic policy
     :raises ValueError: if something in it cannot be exported; the sentence names it
     """
-    policy, space = model.policy, model.observation_space
+    policy, space = original(model.policy), model.observation_space
     if not isinstance(space, spaces.Box):
         raise ValueError(f"only Box observations can be exported, and this model has {type(space).__name__} observations")
     path = find_path(policy)

@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from sb3_sparse.export.trace.modules import refuse
-from sb3_sparse.nn import ActionPath
+from sb3_sparse.nn import ActionPath, named_children, named_modules, original
 
 
 def _actor_critic(policy: ActorCriticPolicy) -> ActionPath:
@@ -126,7 +126,7 @@ def _check_path(policy: BasePolicy, path: object) -> ActionPath:
 
 def _check_hooks(policy: BasePolicy, path: ActionPath) -> None:
     passed = _within(path.features_extractor, *path.modules)
-    for name, module in policy.named_modules():
+    for name, module in named_modules(policy):
         # Only the modules of the path and those that hold one: the pruning of target networks uses hooks, for example.
         hooked = module._forward_hooks or module._forward_pre_hooks or "forward" in vars(module)
         if hooked and not passed.isdisjoint(module.modules()):
@@ -158,7 +158,7 @@ def _check_methods(policy: BasePolicy, path: ActionPath, owner: type[BasePolicy]
 def _networks(policy: BasePolicy, path: ActionPath) -> Iterator[tuple[str, nn.Module]]:
     """The networks of the policy that hold a module of the path, such as the actor."""
     passed = _within(*path.modules)
-    for name, child in policy.named_children():
+    for name, child in named_children(policy):
         if child not in passed and not passed.isdisjoint(child.modules()):
             yield name, child
 
@@ -176,10 +176,10 @@ def flatten(policy: BasePolicy, path: ActionPath) -> tuple[Named, Named]:
         containers
     :raises ValueError: if the features extractor is unknown, or the policy does not hold one of the modules
     """
-    extractor = path.features_extractor
+    extractor = original(path.features_extractor)
     if type(extractor).forward not in EXTRACTORS:
         refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
-    names = {module: name for name, module in policy.named_modules()}
+    names = {module: name for name, module in named_modules(policy)}
     parts = EXTRACTORS[type(extractor).forward](extractor), path.modules
     features, rest = ([leaf for module in part for leaf in _leaves(module)] for part in parts)
     for module in (*features, *rest):
@@ -192,6 +192,7 @@ def flatten(policy: BasePolicy, path: ActionPath) -> tuple[Named, Named]:
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+    module = original(module)
     if type(module) is nn.Sequential:
         for child in module:
             yield from _leaves(child)
