@@ -11,8 +11,9 @@ so the start of ``learn()`` does not count, and there is no evaluation in it. Th
 stock SB3; its interval is a bootstrap of that median.
 
 ``sac/sparse/0.9`` has 90 % zeros in all networks, placed at random by ERK; ``sac/actor/0.9`` has a sparse actor and dense
-critics; ``sac/dense`` has all weights. Networks have two hidden layers of 256 units and batches have 256 samples unless the
-name says otherwise. ``ppo/...`` is PPO as SB3 has it, with layers of 64 units and batches of 64, timed from the tenth step of
+critics; ``sac/dense`` has all weights. ``bf16`` has products of bfloat16, on processors that have them. Networks have two
+hidden layers of 256 units and batches have 256 samples unless the name says otherwise.
+``ppo/...`` is PPO as SB3 has it, with layers of 64 units and batches of 64, timed from the tenth step of
 one rollout to that of the next; ``wide/ppo/...`` has layers of 256.
 """
 
@@ -44,6 +45,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_sparse import EngineCallback, OneShotPruningCallback
+from sb3_sparse.engine.kernels.library import has_bfloat16
 
 ALGORITHMS = {"sac": SAC, "td3": TD3, "tqc": TQC, "dqn": DQN, "ppo": PPO}
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -76,12 +78,14 @@ class Variant:
     name: str
     sparsity: float | None
     network: str = "all"
+    precision: str = "float32"
 
 
 STOCK = Variant("stock", None)
 DENSE = Variant("dense", 0.0)
 SPARSE = [Variant(f"sparse/{sparsity}", sparsity) for sparsity in SPARSITIES]
 ACTOR = Variant("actor/0.9", 0.9, "actor")
+HALF = [Variant("dense/bf16", 0.0, precision="bf16"), Variant("actor/0.9/bf16", 0.9, "actor", precision="bf16")]
 
 
 class Stopwatch(gym.Wrapper):
@@ -140,7 +144,7 @@ class Contestant:
             )
             callbacks.insert(0, prune)
         if self.variant.sparsity is not None:
-            callbacks.append(EngineCallback(strict=True))
+            callbacks.append(EngineCallback(self.variant.precision, strict=True))
         self.watch.times.clear()
         steps = max(steps, self.period + WARM + 1)
         self.model.learn(steps, callback=callbacks, reset_num_timesteps=False, log_interval=4)
@@ -183,7 +187,8 @@ def comparisons(quick: bool) -> list[tuple[Setting, list[Variant]]]:
     cheetah = "HalfCheetah-v4"
     if quick:
         return [(Setting("sac", cheetah), [DENSE, ACTOR, SPARSE[2], SPARSE[4]])]
-    everything = [DENSE, ACTOR, *SPARSE]
+    half = HALF if has_bfloat16() else []
+    everything = [DENSE, ACTOR, *SPARSE, *half]
     found = [(Setting(algorithm, cheetah), everything) for algorithm in ("sac", "td3", "tqc")]
     found.append((Setting("dqn", "LunarLander-v3"), [DENSE, *SPARSE]))
     found.append((Setting("sac", "Humanoid-v4", prefix="humanoid/"), everything))

@@ -117,19 +117,27 @@ def close(actual, expected, scale, bound=2e-6):
 # Layers
 
 
+def bfloat16(values):
+    """Rounded to the nearest."""
+    return th.tensor(values).bfloat16().float().numpy()
+
+
 class Linear:
     """A layer in the kernels' storage, from a matrix and a mask of the weights that exist (None: dense)."""
 
-    def __init__(self, weight, bias, mask=None, first=0):
+    def __init__(self, weight, bias, mask=None, first=0, half=False):
         self.weight, self.bias, self.first = np.asarray(weight, np.float32), np.asarray(bias, np.float32), first
-        self.mask = mask
+        self.mask, self.half = mask, half
         self.outputs, self.inputs = self.weight.shape
         self.arrays = {}
         getattr(self, "_dense" if mask is None else "_sparse")()
         self.arrays["bias"] = flat(self.bias, 8 if mask is None else 16)
         self.arrays["bias_gradient"] = aligned(len(self.arrays["bias"]))
         self.arrays["gradient"] = aligned(len(self.arrays["values"]))
-        self.struct = Layer(Kind.DENSE if mask is None else Kind.SPARSE, self.outputs, self.inputs, first)
+        if half:
+            self.arrays["pairs"] = aligned(-(-self.outputs // 8) * -(-self.inputs // 2) * 8, np.uint32, fill=2**32 - 1)
+        kind = Kind.HALF if half else Kind.DENSE if mask is None else Kind.SPARSE
+        self.struct = Layer(kind, self.outputs, self.inputs, first)
         for name, array in self.arrays.items():
             setattr(self.struct, name, array.ctypes.data)
 
@@ -190,7 +198,8 @@ def layers(draw):
         mask[rng.random(outputs) < 0.1] = False
         mask[:, rng.random(inputs) < 0.1] = False
     first = draw(st.sampled_from([0, inputs // 2, inputs - 1]))
-    return Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first), samples, rng
+    half = mask is None and draw(st.booleans())
+    return Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first, half), samples, rng
 
 
 def check_layer(isa, layer, samples, rng):
@@ -219,12 +228,16 @@ def check_layer(isa, layer, samples, rng):
     )
     # What lies behind the last feature belongs to somebody else.
     assert all(np.isnan(panels.array[:, panels.features :]).all() for panels in (y, relu, one, dx, masked))
+    for panel in range(inputs.count):
+        sample = x[LANES * panel]
+        expected, scale = weight @ sample + bias, np.abs(weight) @ np.abs(sample) + np.abs(bias)
+        close(one.array[panel, : layer.outputs].T, np.maximum(expected, 0), scale)
+    bias_gradients = [np.float64(dy).sum(0), np.abs(np.float64(dy)).sum(0)]
+    if layer.half:
+        weight, x, dy = np.float64(bfloat16(layer.weight)), bfloat16(x), bfloat16(dy)
     expected, scale = x @ weight.T + bias, np.abs(x) @ np.abs(weight.T) + np.abs(bias)
     close(y.values(), expected, scale)
     close(relu.values(), np.maximum(expected, 0), scale)
-    for panel in range(inputs.count):
-        sample = LANES * panel
-        close(one.array[panel, : layer.outputs].T, np.maximum(expected[sample], 0), scale[sample])
     expected, scale = dy @ weight[:, first:], np.abs(dy) @ np.abs(weight[:, first:])
     close(dx.values(), expected, scale)
     close(masked.values(), np.where(below > 0, expected, 0), scale)
@@ -233,7 +246,7 @@ def check_layer(isa, layer, samples, rng):
     for times in (1, 2):
         close(layer.gradient(), times * exists * (dy.T @ x), exists * (np.abs(dy).T @ np.abs(x)) * times)
         bias_gradient = layer.arrays["bias_gradient"]
-        close(bias_gradient[: layer.outputs], times * dy.sum(0), times * np.abs(dy).sum(0))
+        close(bias_gradient[: layer.outputs], *(times * sums for sums in bias_gradients))
         assert not bias_gradient[layer.outputs :].any()
         again = instruction(Op.LINEAR_WEIGHT_GRADIENT, b=inputs, data=scratch, flags=Flag.ADD, **back)
         assert not run(isa, again, panels=inputs.count)
@@ -245,11 +258,23 @@ def test_layers(isa, drawn):
     check_layer(isa, *drawn)
 
 
-@pytest.mark.parametrize("density", [None, 0.01, 0.1, 1.0])
+@pytest.mark.parametrize("density", [None, "half", 0.01, 0.1, 1.0])
 def test_wide_layers(isa, density):
     rng = np.random.default_rng(0)
-    mask = None if density is None else rng.random((256, 256)) < density
-    check_layer(isa, Linear(rng.normal(size=(256, 256)), rng.normal(size=256), mask), 256, rng)
+    half = density == "half"
+    mask = None if half or density is None else rng.random((256, 256)) < density
+    check_layer(isa, Linear(rng.normal(size=(256, 256)), rng.normal(size=256), mask, half=half), 256, rng)
+
+
+def test_rounding_to_bfloat16(isa):
+    """Ties to even, infinity, and NaN with all bits set."""
+    values = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F800000, 0x7F7FFFFF, 0x7FFFFFFF], np.uint32)
+    values = np.append(values, values | np.uint32(2**31)).view(np.float32)
+    layer = Linear(values[:, None], np.zeros(len(values)), half=True)
+    y = Panels(1, len(values))
+    given = {"layer": layer.struct, "dst": y, "a": Panels.of([[1.0]], fill=1.0)}
+    assert not run(isa, instruction(Op.REFRESH, layer=layer.struct), instruction(Op.LINEAR, **given))
+    np.testing.assert_array_equal(y.values()[0], bfloat16(values))
 
 
 # Functions of lanes
@@ -693,12 +718,13 @@ def valid():
     rng = np.random.default_rng(13)
     dense = Linear(rng.normal(size=(8, 8)), rng.normal(size=8))
     sparse = Linear(rng.normal(size=(8, 8)), rng.normal(size=8), rng.random((8, 8)) < 0.5)
+    half = Linear(rng.normal(size=(8, 8)), rng.normal(size=8), half=True)
     a, b, dst = (Panels.of(rng.normal(size=(32, 8))) for _ in range(3))
     data, rows = flat(np.zeros(2048)), np.zeros((32, 8), np.float32)
     source = Source(rows.ctypes.data, None, 32, 32, ElementType.FLOAT32)
-    KEEP.extend((dense, sparse, rows))
+    KEEP.extend((dense, sparse, half, rows))
     yield instruction(Op.LOAD, n=8, dst=dst, data=source)
-    for layer in (dense, sparse):
+    for layer in (dense, sparse, half):
         given = {"layer": layer.struct, "a": a}
         yield instruction(Op.LINEAR, dst=dst, **given)
         yield instruction(Op.LINEAR_INPUT_GRADIENT, dst=dst, c=b, flags=Flag.MASK_BY_INPUT, **given)
@@ -755,13 +781,19 @@ def broken(one):
         if getattr(one, name).base:
             yield from broken_operand(one, name, getattr(one, name))
     if one.layer:
-        yield "no layer", changed(one, layer=None)
-        for member, value in (("kind", 2), ("kind", -1), ("outputs", 0), ("inputs", 0), ("first", -1), ("first", 9)):
-            yield f"layer's {member}", changed_data(one, "layer", Layer, **{member: value})
+        yield from broken_layer(one)
     if one.op == Op.LOAD:
         for member, value in (("type", 6), ("type", -1), ("count", 0), ("data", None)):
             yield f"source's {member}", changed_data(one, "data", Source, **{member: value})
     yield from ((members, changed(one, **members)) for members in RULES.get(Op(one.op), ()))
+
+
+def broken_layer(one):
+    yield "no layer", changed(one, layer=None)
+    for member, value in (("kind", 3), ("kind", -1), ("outputs", 0), ("inputs", 0), ("first", -1), ("first", 9)):
+        yield f"layer's {member}", changed_data(one, "layer", Layer, **{member: value})
+    if Layer.from_address(one.layer).kind == Kind.HALF and one.op in (Op.LINEAR, Op.REFRESH):
+        yield "layer's pairs", changed_data(one, "layer", Layer, pairs=None)
 
 
 def broken_operand(one, name, operand):
@@ -826,7 +858,7 @@ for seed in range(40):
     outputs, inputs, samples = (int(rng.integers(1, most)) for most in (50, 50, 200))
     mask = rng.random((outputs, inputs)) < rng.choice([0.0, 0.1, 0.5, 1.0]) if seed % 2 else None
     first = int(rng.integers(0, inputs))
-    layer = kernels.Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first)
+    layer = kernels.Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first, seed % 4 == 0)
     kernels.check_layer(None, layer, samples, rng)
 for n in range(1, 30, 3):
     for kind in kernels.ElementType:

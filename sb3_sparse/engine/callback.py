@@ -6,10 +6,13 @@ import warnings
 
 from stable_baselines3.common.callbacks import BaseCallback, EventCallback
 
+from sb3_sparse.engine.kernels.library import has_bfloat16
 from sb3_sparse.engine.learner import engage, release
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import find_update
 from sb3_sparse.engine.updates.chain import Unsupported
+
+PRECISIONS = ("float32", "bf16")
 
 
 class EngineCallback(BaseCallback):
@@ -31,18 +34,20 @@ class EngineCallback(BaseCallback):
     What the engine cannot train, SB3 trains, with a warning that says why: other algorithms, images, gSDE,
     GPUs, optimizers other than Adam, AdamW and RMSprop, a machine without a C++ compiler.
 
-    :param precision: Of the products: "float32".
+    :param precision: Of the products in dense layers: "float32", or "bf16" for bfloat16, which is nearly twice as fast.
+        Weights, moments, sums, sparse layers and the answers to single observations are float32 in any case. A processor
+        without AVX512_BF16 computes in float32, with a warning.
     :param threads: Number of threads: 1.
     :param strict: Raise an error instead of training on SB3.
     :param verbose: Verbosity level: 0 for no output, 1 for a line at the start.
     :raises ValueError: on another precision or number of threads; at the start of training, if strict, on a model that the
-        engine cannot train
+        engine cannot train, or a processor without bfloat16
     """
 
     def __init__(self, precision: str = "float32", threads: int = 1, strict: bool = False, verbose: int = 0) -> None:
         super().__init__(verbose)
-        if precision != "float32":
-            raise ValueError(f"precision={precision!r}: the engine computes in 'float32'")
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision={precision!r} is none of {', '.join(map(repr, PRECISIONS))}")
         if threads != 1 or isinstance(threads, bool):
             raise ValueError(f"threads={threads!r}: the engine runs on 1 thread")
         self.precision = precision
@@ -58,7 +63,8 @@ class EngineCallback(BaseCallback):
     def _on_training_start(self) -> None:
         release(self.model)
         try:
-            session = Session(self.model, find_update(self.model))
+            update = find_update(self.model)
+            update.half = self.precision == "bf16" and self._has_bfloat16()
         except Unsupported as error:
             self.reason = str(error)
             if self.strict:
@@ -66,9 +72,18 @@ class EngineCallback(BaseCallback):
             warnings.warn(f"SB3 trains this model, because the engine cannot: {error}", stacklevel=2)
             return
         self.reason = None
-        engage(self.model, session)
+        engage(self.model, Session(self.model, update))
         if self.verbose > 0:
             print("EngineCallback: training in the engine")
+
+    def _has_bfloat16(self) -> bool:
+        if has_bfloat16():
+            return True
+        message = "precision='bf16': this processor has no products of bfloat16 (AVX512_BF16)"
+        if self.strict:
+            raise ValueError(message)
+        warnings.warn(f"{message}, so the engine computes in float32", stacklevel=3)
+        return False
 
     def _on_step(self) -> bool:
         return True

@@ -27,8 +27,14 @@ def page() -> Page:
         "wide/ppo": "PPO, HalfCheetah-v4",
     }
     columns = ("dense", "actor/0.9", *(f"sparse/{sparsity}" for sparsity in SPARSITIES))
+    labels = ("dense", "actor 90 %", *(f"{100 * float(s):.0f} %" for s in SPARSITIES))
     measured = {name: label for name, label in algorithms.items() if f"{name}/dense" in ratios}
     rows = [(label, *(cell(f"{name}/{column}") for column in columns)) for name, label in measured.items()]
+    half = [
+        (label, cell(f"{name}/dense/bf16"), cell(f"{name}/actor/0.9/bf16"))
+        for name, label in measured.items()
+        if f"{name}/dense/bf16" in ratios
+    ]
     sizes = [name for name in ratios if name.startswith(("width/", "batch/")) and name.endswith("/0.9")]
     growth = [
         (name.split("/sac/")[0].replace("/", " "), cell(name), cell(name.removesuffix("0.9") + "0.99")) for name in sizes
@@ -44,7 +50,8 @@ def page() -> Page:
         ),
         tables=[
             "## Algorithms and sparsity",
-            table(("", "dense", "actor 90 %", *(f"{100 * float(s):.0f} %" for s in SPARSITIES)), rows),
+            table(("", *labels), rows),
+            *(["## Products of bfloat16", table(("", "dense", "actor 90 %"), half)] if half else []),
             *(["## Width and batch size, SAC on HalfCheetah-v4", table(("", "90 %", "99 %"), growth)] if growth else []),
         ],
         columns={

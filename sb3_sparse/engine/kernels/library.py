@@ -26,6 +26,18 @@ def available() -> tuple[str, ...]:
     return tuple(name for name, (_, needs, _) in _SETS.items() if needs <= has)
 
 
+def has_bfloat16() -> bool:
+    """
+    :return: Whether the kernels that :func:`load` chooses compute products of bfloat16 faster than those of float32
+    :raises BuildError: if there is no C++ compiler
+    """
+    return _chosen() == "avx512" and "__AVX512BF16__" in macros(".cpp")
+
+
+def _chosen() -> str:
+    return os.environ.get("SB3_SPARSE_ENGINE_ISA") or available()[-1]
+
+
 def load(isa: str | None = None) -> ctypes.CDLL:
     """
     Builds the kernels on first use and loads them. ``engine_run(program, count, panels)`` returns 0, or the place of the first
@@ -35,7 +47,7 @@ def load(isa: str | None = None) -> ctypes.CDLL:
     :return: The library
     :raises BuildError: if it cannot be compiled, or the processor does not have the instruction set
     """
-    return _load(isa or os.environ.get("SB3_SPARSE_ENGINE_ISA") or available()[-1])
+    return _load(isa or _chosen())
 
 
 @functools.cache

@@ -12,13 +12,13 @@ from enum import IntEnum, IntFlag
 #: Samples of a panel, and panels of a block.
 LANES, BLOCK = 32, 4
 #: Version of the interface. The library has the same.
-INTERFACE = 5
+INTERFACE = 6
 
 
 class Kind(IntEnum):
-    """How a layer stores its weights."""
+    """How a layer stores its weights. HALF is dense, with products of bfloat16."""
 
-    DENSE, SPARSE = range(2)
+    DENSE, SPARSE, HALF = range(3)
 
 
 class ElementType(IntEnum):
@@ -162,7 +162,7 @@ class Layer(ctypes.Structure):
     _fields_ = [
         *((name, c_int32) for name in ("kind", "outputs", "inputs", "first")),
         *((name, c_void_p) for name in ("start", "row", "offset", "t_start", "t_row", "t_offset", "t_index")),
-        *((name, c_void_p) for name in ("values", "bias", "gradient", "bias_gradient", "transposed")),
+        *((name, c_void_p) for name in ("values", "bias", "gradient", "bias_gradient", "transposed", "pairs")),
     ]
 
 

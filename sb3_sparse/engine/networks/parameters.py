@@ -90,14 +90,19 @@ class Parameters:
         indices = sum(
             value.nbytes for w in self.weights for value in vars(w.structure).values() if isinstance(value, np.ndarray)
         )
-        return indices + sum(array.nbytes for array in self.arrays.values()) + self.transposed.nbytes
+        pairs = sum(4 * each.structure.pairs_size for w in self.weights for each in (w, w.target) if each is not None)
+        return indices + sum(array.nbytes for array in self.arrays.values()) + self.transposed.nbytes + pairs
 
-    def layout(self) -> None:
-        """Lay out the vectors anew, by the present masks. They hold nothing before :meth:`read`."""
+    def layout(self, *, half: bool = False) -> None:
+        """
+        Lay out the vectors anew, by the present masks. They hold nothing before :meth:`read`.
+
+        :param half: Whether dense products are of bfloat16.
+        """
         end = 0
         for weights in self.weights:
-            end = weights.set_structure(weights.structure_now(), end)
-        self._lay_out_target()
+            end = weights.set_structure(weights.structure_now(half=half), end)
+        self._lay_out_target(half)
         for vector in self.vectors:
             vector.start, end = end, end + padded(vector.size)
         self.size = end
@@ -130,11 +135,11 @@ class Parameters:
         self._moments: Copies | None = None
         self._moment_tensors: list[int] = []
 
-    def _lay_out_target(self) -> None:
+    def _lay_out_target(self, half: bool) -> None:
         targets = [w.target for w in self.weights if w.target is not None]
         self.target_size = 0
         for target in targets:
-            self.target_size = target.set_structure(target.structure_now(), self.target_size)
+            self.target_size = target.set_structure(target.structure_now(half=half), self.target_size)
         apart = any(target.is_apart for target in targets)
         #: If they are apart: of each float of the target network the index among the values that it follows, or -1.
         self.sources = np.concatenate([target.sources() for target in targets] if apart else [np.zeros(0, dtype=np.int32)])

@@ -12,6 +12,8 @@ ALIGNMENT = 16
 ROWS = 8
 #: A layer runs as a sparse one if at most this share of its weights exists.
 SPARSE_DENSITY = 0.5
+#: The same where dense products are of bfloat16, of which a processor computes twice as many.
+HALF_DENSITY = 0.25
 #: A layer with fewer outputs would waste most of the packed rows, so it runs as a sparse one in any case.
 FEW_OUTPUTS = 4
 
@@ -23,16 +25,17 @@ def padded(size: int) -> int:
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def choose(mask: Array | None, shape: tuple[int, int], first: int) -> Structure:
+def choose(mask: Array | None, shape: tuple[int, int], first: int, *, half: bool = False) -> Structure:
     """
     :param mask: Boolean matrix of the weights that exist, of shape ``[outputs, inputs]``; None if all do.
     :param shape: Its shape.
     :param first: Number of leading inputs whose gradient nobody needs.
+    :param half: Whether dense products are of bfloat16.
     :return: The faster layout
     """
-    dense = mask is None or int(mask.sum()) > SPARSE_DENSITY * mask.size
+    dense = mask is None or int(mask.sum()) > (HALF_DENSITY if half else SPARSE_DENSITY) * mask.size
     if dense and shape[0] >= FEW_OUTPUTS:
-        return Dense(mask, shape, first)
+        return (Half if half else Dense)(mask, shape, first)
     return Sparse(np.ones(shape, dtype=bool) if mask is None else mask, shape, first)
 
 
@@ -51,6 +54,8 @@ class Structure:
     index: Array
     #: Number of floats that hold the weights in the order of the input gradient.
     transposed_size: int
+    #: Number of pairs of weights.
+    pairs_size = 0
 
     def __init__(self, shape: tuple[int, int], first: int) -> None:
         self.shape = shape
@@ -122,6 +127,17 @@ class Dense(Structure):
         rows = np.arange(blocks * ROWS, dtype=np.int32).reshape(blocks, 1, ROWS)
         index = np.where(rows < outputs, rows * np.int32(inputs) + np.arange(inputs, dtype=np.int32)[:, None], -1)
         self.index = _padded_copy(index.reshape(-1), fill=-1)
+
+
+class Half(Dense):
+    """The same with products of bfloat16, in float32 all the same: the kernels read copies of its weights, in pairs."""
+
+    kind = Kind.HALF
+
+    def __init__(self, mask: Array | None, shape: tuple[int, int], first: int) -> None:
+        super().__init__(mask, shape, first)
+        outputs, inputs = shape
+        self.pairs_size = -(-outputs // ROWS) * -(-inputs // 2) * ROWS
 
 
 def _by_rows(mask: Array) -> tuple[Array, Array, Array, Array]:

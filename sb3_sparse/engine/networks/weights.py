@@ -39,10 +39,13 @@ class Weights:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.inputs}, {self.outputs})"
 
-    def structure_now(self) -> Structure:
-        """The structure that fits the layer's mask."""
+    def structure_now(self, *, half: bool) -> Structure:
+        """
+        :param half: Whether dense products are of bfloat16.
+        :return: The structure that fits the layer's mask
+        """
         mask = _mask(self.layer)
-        return choose(None if mask is None else mask.numpy(), (self.outputs, self.inputs), self.first)
+        return choose(None if mask is None else mask.numpy(), (self.outputs, self.inputs), self.first, half=half)
 
     def set_structure(self, structure: Structure, start: int) -> int:
         """
@@ -55,8 +58,15 @@ class Weights:
         self.bias_start = start + structure.size
         self.bits = _bits(self.layer)
         structure.describe(self.description)
+        self._pairs = zeros(structure.pairs_size, np.uint32)
+        self.description.pairs = self._pairs.ctypes.data if structure.pairs_size else None
         self._seen = self._look()
         return self.bias_start + padded(self.outputs)
+
+    @property
+    def needs_refresh(self) -> bool:
+        """Whether the kernels read copies of the weights, which have to be made anew when these change."""
+        return self.needs_transposed or self.structure.pairs_size > 0
 
     @property
     def changed(self) -> bool:
@@ -108,13 +118,13 @@ class Target(Weights):
         super().__init__(layer, first=online.first)
         self.online = online
 
-    def structure_now(self) -> Structure:
+    def structure_now(self, *, half: bool) -> Structure:
         """The structure that fits the weights of this layer and of the one that it follows, which has its own already."""
         weight, shared = self.layer.weight.detach().numpy(), self.online.structure
         mask = _mask(self.online.layer)
         if mask is None or shared.holds(weight):
             return shared
-        return choose((weight != 0) | mask.numpy(), (self.outputs, self.inputs), self.first)
+        return choose((weight != 0) | mask.numpy(), (self.outputs, self.inputs), self.first, half=half)
 
     def set_structure(self, structure: Structure, start: int) -> int:
         end = super().set_structure(structure, start)

@@ -153,14 +153,20 @@ class Trace(Recorder):
             self._vectors(Op.CLIP, parameters, ("gradient",), data=norm, x=(max_norm,))
         names = ("value", *parameters.moments, "gradient")
         self._vectors(parameters.rule, parameters, names, data=parameters.settings_address)
-        self.refresh([parameters])
+        for weights in parameters.weights:
+            self._refresh(weights)
         self.touched.difference_update(parameters.items)
 
     def refresh(self, parameters: Sequence[Parameters]) -> None:
-        """Append what is computed from the parameters whenever they change."""
+        """Append what is computed from the parameters and their target networks whenever they change."""
         for weights in (weights for each in parameters for weights in each.weights):
-            self.instructions.append(Instruction(Op.FAKE_QUANTIZE, weights=weights, flat=weights.quantization))
-            self.instructions.append(Instruction(Op.REFRESH, weights=weights))
+            self._refresh(weights)
+            if weights.target is not None:
+                self._refresh(weights.target)
+
+    def _refresh(self, weights: Weights) -> None:
+        self.instructions.append(Instruction(Op.FAKE_QUANTIZE, weights=weights, flat=weights.quantization))
+        self.instructions.append(Instruction(Op.REFRESH, weights=weights))
 
     def keep(self, value: Value) -> None:
         """Keep a value of the whole batch until the program has ended."""
@@ -173,6 +179,7 @@ class Trace(Recorder):
         for target in (weights.target for weights in parameters.weights):
             if target is not None:
                 self.instructions.append(Instruction(Op.KEEP_LARGEST, weights=target, flat=target.pruning))
+                self._refresh(target)
 
     def _vectors(
         self,

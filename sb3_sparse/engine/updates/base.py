@@ -40,6 +40,8 @@ class Update:
     #: Attributes of the model that the equations hold as constants. They are written anew if one has changed.
     constants: ClassVar[tuple[str, ...]] = ()
     parameters: list[Parameters]
+    #: Whether dense products are of bfloat16.
+    half = False
 
     def __init__(self, model: BaseAlgorithm) -> None:
         #: Which attributes it has depends on the algorithm.
@@ -101,7 +103,7 @@ class Update:
     def layout(self) -> None:
         """Lay out all parameters anew, by the present masks."""
         for parameters in self.parameters:
-            parameters.layout()
+            parameters.layout(half=self.half)
         self._programs.clear()
         self._answers.clear()
 

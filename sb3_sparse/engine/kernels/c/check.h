@@ -60,15 +60,17 @@ INLINE bool is_full(const Operand &operand, int64_t features) { return operand.f
 
 INLINE bool is_layer(const Layer *layer, Op op) {
     if (!layer || layer->outputs < 1 || layer->inputs < 1 || layer->first < 0 || layer->first > layer->inputs) return false;
-    if (layer->kind != DENSE && layer->kind != SPARSE) return false;
-    const bool sparse = layer->kind == SPARSE;
+    if (layer->kind != DENSE && layer->kind != SPARSE && layer->kind != HALF) return false;
+    const bool sparse = layer->kind == SPARSE, half = layer->kind == HALF;
     const bool rows = !sparse || (layer->start && layer->row && layer->offset);
     const bool columns = !sparse || (layer->t_start && layer->t_row && layer->t_offset);
     switch (op) {
-    case Op::LINEAR: return rows && layer->values && layer->bias;
+    case Op::LINEAR: return rows && layer->values && layer->bias && (!half || layer->pairs);
     case Op::LINEAR_INPUT_GRADIENT: return columns && layer->transposed;
     case Op::LINEAR_WEIGHT_GRADIENT: return rows && layer->gradient && layer->bias_gradient;
-    default: return columns && layer->values && layer->transposed && (!sparse || layer->t_index);
+    default:
+        if (half) return layer->values && layer->pairs;
+        return columns && layer->values && layer->transposed && (!sparse || layer->t_index);
     }
 }
 

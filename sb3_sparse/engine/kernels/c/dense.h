@@ -1,6 +1,7 @@
 /* Dense layers. A tile of outputs times lanes stays in registers while the inputs are walked; a pack of eight outputs is one
    tile or three. Blocks of inputs are so small that their lanes stay in the first cache while all outputs pass. */
 #pragma once
+#include "half.h"
 #include "sparse.h"
 #include "vector.h"
 
@@ -12,17 +13,21 @@ constexpr int TILE_LANES = TILE_VECTORS * VL;
 /* Inputs that are walked at once. */
 constexpr int INPUT_BLOCK = 128;
 
+/* What is summed over: single numbers, or pairs of bfloat16. */
+INLINE int64_t steps_of(int64_t count, const float *) { return count; }
+INLINE int64_t steps_of(int64_t count, const uint32_t *) { return (count + 1) / 2; }
+
 /* sum[r][v] += the weight of row r at each step, times vector v of the step's lanes. */
-template <int rows>
-INLINE void accumulate(Vector (&sum)[rows][TILE_VECTORS], int64_t steps, const float *weights, int64_t next_row,
-                       int64_t next_step, const float *lanes) {
+template <int rows, class Number>
+INLINE void accumulate(Vector (&sum)[rows][TILE_VECTORS], int64_t steps, const Number *weights, int64_t next_row,
+                       int64_t next_step, const Number *lanes) {
     for (int64_t i = 0; i < steps; i++, weights += next_step, lanes += LANES) {
-        Vector weight[rows];
+        decltype(splat(*weights)) weight[rows];
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) weight[r] = in_register(splat(weights[r * next_row]));
 #pragma GCC unroll 8
         for (int v = 0; v < TILE_VECTORS; v++) {
-            const Vector in = in_register(load(lanes + v * VL));
+            const auto in = in_register(load(lanes + v * VL));
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++) sum[r][v] = fused(weight[r], in, sum[r][v]);
         }
@@ -30,8 +35,8 @@ INLINE void accumulate(Vector (&sum)[rows][TILE_VECTORS], int64_t steps, const f
 }
 
 /* Some outputs of a pack over a block of inputs. Between the blocks y holds the sums. */
-template <Store how, int rows>
-INLINE void dense_tile(int64_t steps, bool begins, bool ends, const float *weights, const float *bias, const float *lanes,
+template <Store how, int rows, class Number>
+INLINE void dense_tile(int64_t steps, bool begins, bool ends, const Number *weights, const float *bias, const Number *lanes,
                        float *y, const float *h) {
     Vector sum[rows][TILE_VECTORS];
 #pragma GCC unroll 8
@@ -71,85 +76,35 @@ template <class Function> INLINE void for_tiles(int64_t rows, Function function)
     if (rows - r == 1) function(r, Count<1>());
 }
 
+/* The lanes of a block of inputs, as they are or in pairs. */
+INLINE const float *as_numbers(int64_t, const float *x, float *) { return x; }
+INLINE const uint32_t *as_numbers(int64_t inputs, const float *x, uint32_t *pairs) {
+    alignas(64) static const float none[LANES] = {};
+    for (int64_t i = 0; i < inputs; i += 2)
+        pairs_of(LANES, x + i * LANES, i + 1 < inputs ? x + (i + 1) * LANES : none, pairs + i / 2 * LANES);
+    return pairs;
+}
+
 /* y = the packed weights times x. */
-template <Store how>
-KERNEL void dense_product(int64_t outputs, int64_t inputs, const float *weights, const float *bias, const float *x, float *y,
+template <Store how, class Number>
+KERNEL void dense_product(int64_t outputs, int64_t inputs, const Number *weights, const float *bias, const float *x, float *y,
                           const float *h) {
+    alignas(64) Number block[INPUT_BLOCK / 2 * LANES];
+    const int64_t length = steps_of(inputs, weights);
     for (int64_t i = 0; i < inputs; i += INPUT_BLOCK) {
-        const int64_t steps = inputs - i < INPUT_BLOCK ? inputs - i : INPUT_BLOCK;
-        const bool begins = i == 0, ends = i + steps == inputs;
+        const int64_t count = inputs - i < INPUT_BLOCK ? inputs - i : INPUT_BLOCK;
+        const int64_t steps = steps_of(count, weights);
+        const bool begins = i == 0, ends = i + count == inputs;
+        const Number *numbers = as_numbers(count, x + i * LANES, block);
         for (int64_t o = 0; o < outputs; o += PACK)
             for (int lane = 0; lane < LANES; lane += TILE_LANES)
                 for_tiles(outputs - o < PACK ? outputs - o : PACK, [&](int r, auto rows) __attribute__((always_inline)) {
                     const int64_t at = (o + r) * LANES + lane;
-                    const float *pack = weights + o * inputs + i * PACK + r, *lanes = x + i * LANES + lane;
-                    dense_tile<how, decltype(rows)::value>(steps, begins, ends, pack, bias + o + r, lanes, y + at, h + at);
+                    const Number *pack = weights + o * length + steps_of(i, weights) * PACK + r;
+                    dense_tile<how, decltype(rows)::value>(steps, begins, ends, pack, bias + o + r, numbers + lane, y + at,
+                                                           h + at);
                 });
     }
-}
-
-/* The lanes of a block of 32 features with the features last, [sample][32]. Features that do not exist are left as they are:
-   nothing reads what becomes of them. */
-KERNEL void transpose_input(int64_t features, const float *from, int64_t panel, int64_t panels, float *to) {
-    for (int64_t p = 0; p < panels; p++, from += panel, to += LANES * LANES)
-        for (int64_t j = 0; j < features; j += 8)
-            for (int s = 0; s < LANES; s += 8)
-                if (j + 8 <= features)
-                    transpose(from + j * LANES + s, LANES, to + s * LANES + j, LANES);
-                else
-                    for (int64_t f = j; f < features; f++)
-                        for (int i = s; i < s + 8; i++) to[i * LANES + f] = from[f * LANES + i];
-}
-
-template <int rows>
-INLINE void gradient_tile(const Operand &dy, const float *y, const float *columns, int64_t panels, float *sums) {
-    Vector sum[rows][TILE_VECTORS] = {};
-    for (int64_t p = 0; p < panels; p++, y += dy.panel, columns += LANES * LANES)
-        accumulate<rows>(sum, LANES, y, LANES, 1, columns);
-#pragma GCC unroll 8
-    for (int r = 0; r < rows; r++)
-#pragma GCC unroll 8
-        for (int v = 0; v < TILE_VECTORS; v++) store(sums + r * TILE_LANES + v * VL, sum[r][v]);
-}
-
-/* The gradients of `features` weights of a pack of outputs, from sums [8][TILE_LANES]. */
-INLINE void store_gradient(const float *sums, int64_t features, bool add, float *gradient) {
-    alignas(64) float packed[TILE_LANES * PACK];
-    for (int j = 0; j < TILE_LANES; j += 8) transpose(sums + j, TILE_LANES, packed + j * PACK, PACK);
-    for (int64_t i = 0; i < features * PACK; i++) gradient[i] = add ? gradient[i] + packed[i] : packed[i];
-}
-
-KERNEL void bias_gradient(const Layer &layer, const Operand &dy, int64_t panels, bool add) {
-    for (int64_t o = 0; o < layer.outputs; o++) {
-        Vector sum[VECTORS] = {};
-        for (int64_t p = 0; p < panels; p++)
-#pragma GCC unroll 8
-            for (int v = 0; v < VECTORS; v++) sum[v] += load(dy.base + p * dy.panel + o * LANES + v * VL);
-        for (int v = 1; v < VECTORS; v++) sum[0] += sum[v];
-        layer.bias_gradient[o] = add ? layer.bias_gradient[o] + sum_of(sum[0]) : sum_of(sum[0]);
-    }
-}
-
-/* An outer product: the output's gradient is the weight, a vector holds features of one sample. */
-KERNEL void dense_weight_gradient(const Layer &layer, const Operand &dy, const Operand &x, int64_t panels, bool add,
-                                  float *scratch) {
-    const int64_t inputs = layer.inputs, outputs = layer.outputs;
-    for (int64_t j = 0; j < inputs; j += LANES) {
-        const int64_t features = inputs - j < LANES ? inputs - j : LANES;
-        transpose_input(features, x.base + j * LANES, x.panel, panels, scratch);
-        for (int64_t o = 0; o < outputs; o += PACK)
-            for (int64_t lane = 0; lane < features; lane += TILE_LANES) {
-                alignas(64) float sums[PACK * TILE_LANES];
-                const float *y = dy.base + o * LANES, *columns = scratch + lane;
-                for_tiles(outputs - o < PACK ? outputs - o : PACK, [&](int r, auto rows) __attribute__((always_inline)) {
-                    gradient_tile<decltype(rows)::value>(dy, y + r * LANES, columns, panels, sums + r * TILE_LANES);
-                });
-                for (int64_t r = outputs - o; r < PACK; r++) memset(sums + r * TILE_LANES, 0, TILE_LANES * sizeof(float));
-                const int64_t stored = features - lane < TILE_LANES ? features - lane : TILE_LANES;
-                store_gradient(sums, stored, add, layer.gradient + o * inputs + (j + lane) * PACK);
-            }
-    }
-    bias_gradient(layer, dy, panels, add);
 }
 
 /* [ceil(outputs / 8)][inputs][8] to [ceil((inputs - first) / 8)][outputs][8], with zeros for inputs that do not exist. */
@@ -165,6 +120,25 @@ KERNEL void dense_refresh(const Layer &layer) {
             }
             for (int64_t r = 0; r < PACK && o + r < outputs; r++)
                 for (int64_t i = 0; i < PACK; i++) to[r * PACK + i] = j + i < rows ? from[i * PACK + r] : 0.0f;
+        }
+}
+
+/* The same in pairs: of inputs for the products, and of outputs for their gradient. */
+KERNEL void half_refresh(const Layer &layer) {
+    const int64_t inputs = layer.inputs, outputs = layer.outputs, rows = inputs - layer.first;
+    const int64_t length = steps_of(inputs, layer.pairs) * PACK;
+    for (int64_t o = 0; o < outputs; o += PACK)
+        pairs_of_packs(inputs, layer.values + o * inputs, layer.pairs + o / PACK * length);
+    if (!layer.transposed) return;
+    uint32_t *transposed = (uint32_t *)layer.transposed;
+    for (int64_t j = 0; j < rows; j += PACK)
+        for (int64_t o = 0; o < outputs; o += PACK) {
+            const int64_t features = rows - j < PACK ? rows - j : PACK;
+            float block[PACK * PACK] = {}, turned[PACK * PACK];
+            memcpy(block, layer.values + o * inputs + (layer.first + j) * PACK, features * PACK * sizeof(float));
+            transpose(block, PACK, turned, PACK);
+            uint32_t *pair = transposed + j * steps_of(outputs, transposed) + o / 2 * PACK;
+            pairs_of_packs(outputs - o < PACK ? outputs - o : PACK, turned, pair);
         }
 }
 
@@ -194,14 +168,28 @@ KERNEL void dense_linear_of_one(const Layer &layer, const float *x, float *y, bo
     for (; o < layer.outputs; o += PACK) packs_of_one<1>(layer, o, x, y, relu);
 }
 
+template <class Number>
+INLINE void linear_by(const Layer &layer, const Number *weights, const float *a, float *dst, bool relu) {
+    const auto product = relu ? dense_product<WITH_BIAS_RELU, Number> : dense_product<WITH_BIAS, Number>;
+    product(layer.outputs, layer.inputs, weights, layer.bias, a, dst, dst);
+}
+
 INLINE void dense_linear(const Layer &layer, const float *a, float *dst, int flags) {
     const bool relu = flags & RELU_OUTPUT;
     if (flags & SAME_LANES) return dense_linear_of_one(layer, a, dst, relu);
-    const auto product = relu ? dense_product<WITH_BIAS_RELU> : dense_product<WITH_BIAS>;
-    product(layer.outputs, layer.inputs, layer.values, layer.bias, a, dst, dst);
+    if (layer.kind == HALF) return linear_by(layer, layer.pairs, a, dst, relu);
+    linear_by(layer, layer.values, a, dst, relu);
+}
+
+template <class Number>
+INLINE void input_gradient_by(const Layer &layer, const Number *weights, const float *a, float *dst, const float *c,
+                              bool masked) {
+    const auto product = masked ? dense_product<MASKED, Number> : dense_product<PLAIN, Number>;
+    product(layer.inputs - layer.first, layer.outputs, weights, nullptr, a, dst, c);
 }
 
 INLINE void dense_input_gradient(const Layer &layer, const float *a, float *dst, const float *c, int flags) {
-    const auto product = flags & MASK_BY_INPUT ? dense_product<MASKED> : dense_product<PLAIN>;
-    product(layer.inputs - layer.first, layer.outputs, layer.transposed, nullptr, a, dst, c);
+    const bool masked = flags & MASK_BY_INPUT;
+    if (layer.kind == HALF) return input_gradient_by(layer, (const uint32_t *)layer.transposed, a, dst, c, masked);
+    input_gradient_by(layer, layer.transposed, a, dst, c, masked);
 }

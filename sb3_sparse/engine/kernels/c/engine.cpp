@@ -4,6 +4,7 @@
 #include "batch.h"
 #include "check.h"
 #include "dense.h"
+#include "dense_gradient.h"
 #include "elementwise.h"
 #include "gather.h"
 #include "interface.h"
@@ -39,10 +40,20 @@ static void run_on_panel(const Instruction &i, int64_t p) {
 static void run_on_block(const Instruction &i, int64_t first, int64_t panels) {
     const Operand dy = from_panel(i.a, first), x = from_panel(i.b, first);
     const bool add = (i.flags & ADD) || first > 0;
-    if (i.layer->kind == SPARSE)
-        sparse_weight_gradient(*i.layer, dy, x, panels, add);
-    else
-        dense_weight_gradient(*i.layer, dy, x, panels, add, (float *)i.data);
+    float *scratch = (float *)i.data;
+    switch (i.layer->kind) {
+    case SPARSE: sparse_weight_gradient(*i.layer, dy, x, panels, add); break;
+    case HALF: dense_weight_gradient<uint32_t>(*i.layer, dy, x, panels, add, scratch); break;
+    default: dense_weight_gradient<float>(*i.layer, dy, x, panels, add, scratch);
+    }
+}
+
+static void refresh(const Layer &layer) {
+    switch (layer.kind) {
+    case SPARSE: return sparse_refresh(layer);
+    case HALF: return half_refresh(layer);
+    default: dense_refresh(layer);
+    }
 }
 
 /* The instructions of a run, on the panels of a block. Each panel has memory of its own, so it may run ahead of the others as
@@ -72,7 +83,7 @@ static void run_on_batch(const Instruction &i, int64_t panels) {
     case Op::KEEP_LARGEST: keep_largest(i.n, i.dst.base, i.k, i.a.base, (const int32_t *)i.data, i.b.base); break;
     case Op::FAKE_QUANTIZE: fake_quantize(i.n, i.dst.base, i.a.base, i.k); break;
     case Op::OUTSIDE: count_outside(i.n, i.dst.base, i.a.base, i.k, (const int32_t *)i.data); break;
-    case Op::REFRESH: (i.layer->kind == SPARSE ? sparse_refresh : dense_refresh)(*i.layer); break;
+    case Op::REFRESH: refresh(*i.layer); break;
     case Op::SQUARE_SUM: square_sum(i.n, i.a.base, (double *)i.data, add); break;
     case Op::CLIP: clip(i.n, i.dst.base, *(const double *)i.data, i.x[0]); break;
     case Op::MASK: mask_gradient(i.n, i.dst.base, i.a.base); break;

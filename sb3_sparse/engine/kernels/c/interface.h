@@ -8,7 +8,7 @@
 #include <cstdint>
 
 constexpr int LANES = 32, BLOCK = 4;
-constexpr int INTERFACE = 5;
+constexpr int INTERFACE = 6;
 
 extern "C" {
 
@@ -31,13 +31,16 @@ struct Source {
    output. Sparse weights are rows in the order of their counts: storage row r is output row[r] and has the values start[r] to
    start[r + 1], each with the offset in bytes of its input's lanes. The transposed view, t_, has the input features from first
    on as rows, and the positions of its elements in values. REFRESH writes the values of the transposed view to transposed,
-   dense ones as [ceil((inputs - first) / 8)][outputs][8]. */
+   dense ones as [ceil((inputs - first) / 8)][outputs][8]. The products of a HALF layer are of bfloat16: it is dense, REFRESH
+   writes its values to pairs too, two inputs in a number, [ceil(outputs / 8)][ceil(inputs / 2)][8], and what it writes to
+   transposed is pairs of outputs, [ceil((inputs - first) / 8)][ceil(outputs / 2)][8]. */
 struct Layer {
     int32_t kind, outputs, inputs, first;
     const int32_t *start, *row, *offset;
     const int32_t *t_start, *t_row, *t_offset, *t_index;
     float *values, *bias, *gradient, *bias_gradient;
     float *transposed;
+    uint32_t *pairs;
 };
 
 struct Instruction {
@@ -53,7 +56,7 @@ int64_t engine_abi(int which);
 const char *engine_isa(void);
 }
 
-enum LayerKind : int32_t { DENSE = 0, SPARSE = 1 };
+enum LayerKind : int32_t { DENSE = 0, SPARSE = 1, HALF = 2 };
 
 enum ElementType : int64_t { FLOAT32 = 0, FLOAT64 = 1, UINT8 = 2, INT64 = 3, INT32 = 4, INT8 = 5 };
 

@@ -48,6 +48,14 @@ INLINE Vector in_register(Vector x) {
 #endif
     return x;
 }
+INLINE Bits load(const uint32_t *p) { return *(const Bits *)p; }
+INLINE Bits splat(uint32_t x) { return x + Bits{}; }
+INLINE Bits in_register(Bits x) {
+#if ENGINE_VL > 4
+    asm("" : "+v"(x));
+#endif
+    return x;
+}
 INLINE Vector select(Mask mask, Vector a, Vector b) { return mask ? a : b; }
 
 /* The second argument where either of them is NaN, or NaN: put the one that may be NaN there. */
