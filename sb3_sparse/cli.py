@@ -8,11 +8,9 @@ The command ``sb3-sparse``:
 """
 
 import argparse
-import ast
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sb3_sparse import zoo
 
@@ -152,7 +150,24 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("agent", type=Path, help="zip of an agent")
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--env", help="environment for calibration and returns; without it, neither is done")
-    parser.add_argument("--env-kwargs", nargs="+", default=[], help="arguments of the environment, as name:value")
+    parser.add_argument(
+        "--env-kwargs",
+        nargs="+",
+        default=[],
+        help="arguments of the environment, as name:value; they come before the settings'",
+    )
+    parser.add_argument(
+        "--env-wrapper",
+        nargs="+",
+        help="wrappers of the environment, as rl-zoo3 writes them: package.Name, {package.Name: {argument: value}}, or none; "
+        "by default those of the settings",
+    )
+    parser.add_argument(
+        "--frame-stack", type=int, help="observations that VecFrameStack puts together; by default the settings'"
+    )
+    parser.add_argument(
+        "--config", type=Path, help="rl-zoo3's settings of the training, or none; by default the config.yml next to the zip"
+    )
     parser.add_argument("--algo", help="algorithm, such as sac; by default the zip says")
     parser.add_argument("--episodes", type=int, default=20, help="episodes to compare the returns over (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (%(default)s)")
@@ -165,6 +180,13 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration-steps", type=int, default=4096, help="observations to calibrate with; 0 for none (%(default)s)"
     )
+    parser.add_argument(
+        "--time-limit",
+        type=float,
+        default=600,
+        metavar="SECONDS",
+        help="for calibration and episodes together, inf for no limit; what there is by then is used (%(default)s)",
+    )
     parser.add_argument("--no-latency", action="store_true", help="do not measure times")
     parser.add_argument("--trust", action="store_true", help=_TRUST)
     parser.set_defaults(run=_compress)
@@ -173,8 +195,10 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
 def _compress(args: argparse.Namespace, _: list[str]) -> None:
     from sb3_sparse.agents.archive import find_agent, read_policy
     from sb3_sparse.agents.compare import compress_agent
+    from sb3_sparse.zoo.notation import read_arguments
+    from sb3_sparse.zoo.wrappers import read_notation
 
-    env_kwargs = dict(_env_argument(text) for text in args.env_kwargs)
+    env_kwargs = read_arguments(args.env_kwargs)
     agent = find_agent(args.agent)
     # For a clear message about a damaged file.
     read_policy(agent)
@@ -183,23 +207,16 @@ def _compress(args: argparse.Namespace, _: list[str]) -> None:
         args.out,
         env=args.env,
         env_kwargs=env_kwargs,
+        env_wrapper=None if args.env_wrapper is None else read_notation(args.env_wrapper),
+        frame_stack=args.frame_stack,
+        config=args.config,
         algorithm=args.algo,
         vecnormalize=args.vecnormalize,
         bits=args.bits,
         calibration_steps=args.calibration_steps,
         episodes=args.episodes,
         seed=args.seed,
+        time_limit=args.time_limit,
         latency=not args.no_latency,
         trust=args.trust,
     )
-
-
-def _env_argument(text: str) -> tuple[str, Any]:
-    name, separator, value = text.partition(":")
-    if not separator or not name.isidentifier():
-        raise ValueError(f"--env-kwargs takes name:value, got '{text}'")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        # A word without quotes is a string.
-        return name, value

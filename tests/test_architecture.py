@@ -22,7 +22,7 @@ ALLOWED = {
     "runtime": set(),
     "engine": {"nn", "offline", "runtime"},
     "export": {"nn", "policies", "runtime", "state", "table", "version"},
-    "agents": {"cost", "export", "nn", "offline", "pixels", "runtime", "state", "table"},
+    "agents": {"cost", "export", "nn", "offline", "pixels", "runtime", "state", "table", "zoo"},
     "zoo": {"offline", "pixels", "sparsity"},
     "cli": {"agents", "zoo"},
     "table": set(),

@@ -195,7 +195,7 @@ def test_missing_statistics_are_noticed(tmp_path, capsys):
     assert f"as {statistics} says" in run(capsys, *arguments)
     # And the reverse.
     PPO("MlpPolicy", "Pendulum-v1", **settings).learn(64).save(agent)
-    assert "that were not normalized, and there is" in fail(capsys, *arguments)
+    assert "that were not normalized, as the observations in the zip say, and there is" in fail(capsys, *arguments)
     assert f"as {statistics} says" in run(capsys, *arguments, "--vecnormalize", statistics)
 
 
@@ -205,12 +205,19 @@ def test_the_settings_of_rl_zoo3_say_that_statistics_are_missing(says, tmp_path,
     SAC("MlpPolicy", "Pendulum-v1", device="cpu").save(agent)
     settings = tmp_path / "Pendulum-v1" / "config.yml"
     settings.parent.mkdir()
-    settings.write_text("!!python/object/apply:collections.OrderedDict\n" + says + "  - - normalize_advantage\n    - false\n")
+    tag = "!!python/object/apply:collections.OrderedDict\n" if says.startswith("-") else ""
+    settings.write_text(tag + says)
     arguments = (agent, "-o", tmp_path / "out", "--no-latency")
     assert f"{settings} says" in fail(capsys, *arguments)
-    for harmless in ("  - - normalize\n    - false\n", "normalize: dict(norm_obs=False, norm_reward=True)\n", "gamma: 1\n"):
+    run(capsys, *arguments, "--config", "none")
+    for harmless in ("normalize: false\n", "normalize: dict(norm_obs=False, norm_reward=True)\n", "gamma: 1\n"):
         settings.write_text(harmless)
         run(capsys, *arguments)
+    # And the reverse.
+    VecNormalize(make_vec_env("Pendulum-v1")).save(str(settings.with_name("vecnormalize.pkl")))
+    run(capsys, *arguments)
+    settings.write_text("n_timesteps: 100.0\n")
+    assert "that were not normalized" in fail(capsys, *arguments)
 
 
 def test_quantizers_are_put_back(tmp_path, capsys):
@@ -262,6 +269,8 @@ def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
         (["--env", "Pendulum-v1", "--env-kwargs", "gravity:9.81"], "the environment 'Pendulum-v1' cannot be made"),
         (["--env", "Pendulum-v1", "--env-kwargs", "g=9.81"], "--env-kwargs takes name:value, got 'g=9.81'"),
         (["--env", "Pendulum-v1", "--episodes", "0"], "episodes must be at least 1, got 0"),
+        (["--time-limit", "0"], "the time limit must be more than 0 seconds, got 0.0"),
+        (["--time-limit", "nan"], "the time limit must be more than 0 seconds, got nan"),
         (["--calibration-steps", "-1"], "calibration steps must be at least 0, got -1"),
         (["--algo", "alphazero"], "unknown algorithm 'alphazero': use one of sac, td3"),
         (["--algo", "ppo"], "holds a policy of sac, not of ppo"),

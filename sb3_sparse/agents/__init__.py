@@ -8,13 +8,16 @@ from sb3_sparse.agents.environment import make_environment
 from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import ALGORITHMS, load_agent
 from sb3_sparse.agents.normalization import load_normalization
-from sb3_sparse.agents.returns import Act, Returns, model_act, play, play_observations, play_returns
+from sb3_sparse.agents.progress import Progress
+from sb3_sparse.agents.returns import Act, Returns, compare_returns, model_act, play, play_observations, play_returns
 
 __all__ = [
     "ALGORITHMS",
     "Act",
     "Latency",
+    "Progress",
     "Returns",
+    "compare_returns",
     "compress_agent",
     "load_agent",
     "load_normalization",

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -19,9 +19,13 @@ from sb3_sparse.agents.files import write_files
 from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import check_normalization, load_normalization
-from sb3_sparse.agents.returns import Act, Returns, model_act, play_observations, play_returns
+from sb3_sparse.agents.progress import Progress
+from sb3_sparse.agents.returns import Act, Returns, compare_returns, model_act, play_observations
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
 from sb3_sparse.runtime import BACKENDS, Policy, load
+from sb3_sparse.zoo.notation import brief
+from sb3_sparse.zoo.settings import Settings, find_settings
+from sb3_sparse.zoo.wrappers import Wrappers, read_wrappers
 
 #: Names in tables and in report.json.
 SB3_ZIP, SB3_PREDICT = "SB3 zip", "SB3 predict"
@@ -59,13 +63,17 @@ def compress_agent(
     out: Path,
     *,
     env: str | None = None,
-    env_kwargs: dict[str, Any] | None = None,
+    env_kwargs: Mapping[str, object] | None = None,
+    env_wrapper: object = None,
+    frame_stack: int | None = None,
+    config: Path | None = None,
     algorithm: str | None = None,
     vecnormalize: Path | None = None,
     bits: int = 8,
     calibration_steps: int = 4096,
     episodes: int = 20,
     seed: int = 0,
+    time_limit: float = 600,
     latency: bool = True,
     trust: bool = False,
 ) -> None:
@@ -76,36 +84,53 @@ def compress_agent(
     :param path: An SB3 zip.
     :param out: Folder to write to; it is made if it does not exist.
     :param env: Name of the environment; without it there is neither a calibration nor a comparison of returns.
-    :param env_kwargs: Arguments of the environment.
+    :param env_kwargs: Arguments of the environment, which count before those in its settings.
+    :param env_wrapper: Its wrappers in rl-zoo3's notation, an empty list for none; by default those in the settings.
+    :param frame_stack: How many observations ``VecFrameStack`` puts together; by default as the settings say.
+    :param config: rl-zoo3's settings of the training, or "none"; by default the ``config.yml`` next to the zip or below.
     :param algorithm: Name of the algorithm, if the zip does not say it.
     :param vecnormalize: Statistics of ``VecNormalize``; by default found where SB3 and rl-zoo3 save them.
     :param bits: Bits per weight, 2 to 8, or 32.
     :param calibration_steps: Number of observations to calibrate with, from the model's own episodes.
     :param episodes: Number of episodes to compare returns over.
     :param seed: Seed of the first episode; the others have the next seeds, and the episodes for calibration those after them.
+    :param time_limit: Seconds that calibration and episodes may take together; infinite for no limit. What there is by then is
+        used, and the report says how much that was.
     :param latency: Whether to measure times.
-    :param trust: Whether to unpickle whatever the files name, which may run any code.
+    :param trust: Whether to unpickle and import whatever the files name, which may run any code.
     :raises ValueError: if an argument is wrong, or something in the model cannot be exported; nothing is written then
     :raises OSError: if a file cannot be read or written
     """
     for name, number, least in (("episodes", episodes, 1), ("calibration_steps", calibration_steps, 0), ("seed", seed, 0)):
         if number < least:
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {number}")
+    if not time_limit > 0:
+        raise ValueError(f"the time limit must be more than 0 seconds, got {time_limit}")
     check_bits(bits)
     _check_writable(out)
-    agent = _load(path, env, env_kwargs, algorithm, vecnormalize, trust)
+    settings = _settle(find_settings(path, env, config), env_kwargs, env_wrapper, frame_stack)
+    wrappers = None
+    if env is not None and settings.env_wrapper is not None:
+        wrappers = read_wrappers(settings.env_wrapper, trust=trust or env_wrapper is not None)
+    agent = _load(path, env, settings, wrappers, algorithm, vecnormalize, trust)
+    calibration = Progress("observations for calibration", calibration_steps, time_limit / 4)
     try:
-        observations = _observations(agent, calibration_steps, seed + episodes)
+        observations = _observations(agent, seed + episodes, calibration)
         compressed = compress_network(agent.original, bits, observations)
         out.mkdir(parents=True, exist_ok=True)
         compact = out / f"{path.stem}.sb3s"
         compact.write_bytes(compressed.data)
-        report = replace(compressed.report, nbytes={SB3_ZIP: path.stat().st_size, **compressed.report.nbytes})
+        found = compressed.report
+        nbytes = {SB3_ZIP: path.stat().st_size, **found.nbytes}
+        report = replace(found, nbytes=nbytes, notes=(*found.notes, *settings.notes))
         print(f"\n{report}\n")
         written = [compact.name, *write_files(path.stem, agent.original, compressed, out), "report.json"]
         # Loaded from the file, as its user does.
         exported = load(compact)
-        returns = None if agent.venv is None else _compare(agent, agent.venv, exported, range(seed, seed + episodes))
+        comparison = Progress("episodes", 2 * episodes, time_limit - calibration.seconds)
+        returns = (
+            None if agent.venv is None else _compare(agent, agent.venv, exported, range(seed, seed + episodes), comparison)
+        )
         times = _time(agent, exported, compact, observations) if latency else None
     finally:
         if agent.venv is not None:
@@ -114,12 +139,15 @@ def compress_agent(
         "agent": path.name,
         "algorithm": type(agent.model).__name__,
         "env": env,
-        "env_kwargs": env_kwargs or {},
+        "env_kwargs": dict(settings.env_kwargs),
+        "env_wrapper": str(wrappers) if wrappers and wrappers.classes else None,
+        "frame_stack": settings.frame_stack,
         "bits": bits,
         "calibration_steps": 0 if observations is None else len(observations),
         "vecnormalize": agent.normalization is not None,
         **report.to_dict(),
         "returns": None if returns is None else returns.to_dict(),
+        "stopped": [progress.stopped for progress in (calibration, comparison) if progress.stopped],
         "latency_us": None if times is None else times.to_dict(),
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
         "machine": {"processor": platform.processor() or platform.machine(), "system": platform.platform()},
@@ -137,10 +165,28 @@ def _check_writable(out: Path) -> None:
         raise ValueError(f"{out} cannot be the output folder: {existing} cannot be written to")
 
 
+def _settle(
+    found: Settings | None, env_kwargs: Mapping[str, object] | None, env_wrapper: object, frame_stack: int | None
+) -> Settings:
+    """What the caller says of the environment counts, and otherwise what the files say."""
+    settings = found or Settings()
+    settings = replace(
+        settings,
+        env_kwargs={**settings.env_kwargs, **(env_kwargs or {})},
+        env_wrapper=settings.env_wrapper if env_wrapper is None else env_wrapper,
+        frame_stack=settings.frame_stack if frame_stack is None else frame_stack,
+    )
+    if found is not None and (settings.env_kwargs or settings.notes):
+        kwargs = f", with {brief(settings.env_kwargs)}" if settings.env_kwargs else ""
+        print(f"the environment is made as {found.file} says{kwargs}")
+    return settings
+
+
 def _load(
     path: Path,
     env: str | None,
-    env_kwargs: dict[str, Any] | None,
+    settings: Settings,
+    wrappers: Wrappers | None,
     algorithm: str | None,
     vecnormalize: Path | None,
     trust: bool,
@@ -151,28 +197,31 @@ def _load(
     print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
     normalization = None if found is None else found[1]
     if vecnormalize is None:
-        check_normalization(path, model, found)
+        check_normalization(path, model, found, settings)
     # A model that cannot be exported is refused before any episode is played.
     original = read_model(model, normalization)
-    venv = None if env is None else make_environment(env, model, env_kwargs)
+    venv = None
+    if env is not None:
+        venv = make_environment(env, model, settings.env_kwargs, wrapper=wrappers, frame_stack=settings.frame_stack)
     return Agent(path, model, original, normalization, env, venv)
 
 
-def _observations(agent: Agent, count: int, seed: int) -> NDArray[Any] | None:
+def _observations(agent: Agent, seed: int, progress: Progress) -> NDArray[Any] | None:
     if agent.venv is None:
         print("without --env: no calibration and no comparison of returns")
-    if agent.venv is None or count == 0:
+    if agent.venv is None or progress.total == 0:
         return None
-    print(f"{count} observations for calibration ...", flush=True)
-    return play_observations(agent.venv, agent.act, count, seed)
+    print(f"{progress.total} observations for calibration ...", flush=True)
+    return play_observations(agent.venv, agent.act, progress.total, seed, progress)
 
 
-def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range) -> Returns:
+def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progress: Progress) -> Returns | None:
     print(f"{len(seeds)} episodes of {agent.env} each ...", flush=True)
-    before = play_returns(venv, agent.act, seeds)
-    after = play_returns(venv, lambda observation: exported.predict(observation)[0], seeds)
-    returns = Returns(tuple(seeds), tuple(before), tuple(after))
-    print(f"{returns}\n", flush=True)
+    returns = compare_returns(venv, agent.act, lambda observation: exported.predict(observation)[0], seeds, progress)
+    if returns is None:
+        print("not one episode of each has ended, so there is no comparison of returns")
+    else:
+        print(f"{returns}\n", flush=True)
     return returns
 
 

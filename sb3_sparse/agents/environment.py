@@ -1,44 +1,61 @@
 """The environment that an agent plays in, wrapped as SB3 wraps it for training."""
 
+import math
 import re
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
-from stable_baselines3.common.atari_wrappers import AtariWrapper
+from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import is_wrapped, make_vec_env
 from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
 from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTransposeImage
 
 from sb3_sparse.pixels.atari import is_atari
 
 
-def make_environment(env: str, model: BaseAlgorithm, env_kwargs: dict[str, Any] | None = None) -> VecEnv:
+def make_environment(
+    env: str,
+    model: BaseAlgorithm,
+    env_kwargs: Mapping[str, object] | None = None,
+    *,
+    wrapper: Callable[[gym.Env], gym.Env] | None = None,
+    frame_stack: int | None = None,
+) -> VecEnv:
     """
-    One environment in a ``VecEnv``, with SB3's wrappers and stacked frames for an Atari game that is played from images. Its
-    observations are not normalized.
+    One environment in a ``VecEnv``. Its observations are not normalized. Without wrappers and a stack, an Atari game that is
+    played from images gets SB3's wrapper, and as many stacked frames as the model was trained on.
 
     :param env: Name of the environment. Of one that is gone, the next version that exists is made, and a line says so.
     :param model: The model that will play in it.
     :param env_kwargs: Arguments of the environment.
+    :param wrapper: What wraps the environment, such as :class:`~sb3_sparse.zoo.wrappers.Wrappers`.
+    :param frame_stack: How many observations ``VecFrameStack`` puts together.
     :return: The environment
     :raises ValueError: if it cannot be made, or the model does not fit it
     """
     # Registers MinAtar's games.
     import_module("sb3_sparse.pixels.minatar")
-    atari = is_image_space(model.observation_space) and is_atari(env)
-    kwargs = env_kwargs or {}
+    if env.split(":")[-1] not in gym.registry:
+        with suppress(ImportError):
+            # Registers the environments without velocities, and those of the packages that rl-zoo3 knows.
+            import_module("rl_zoo3.import_envs")
+    kwargs: dict[str, Any] = dict(env_kwargs or {})
+    atari = wrapper is None and frame_stack is None and is_image_space(model.observation_space) and is_atari(env)
+    if atari:
+        wrapper, frame_stack = AtariWrapper, min(model.observation_space.shape or (1,))
     try:
         found = _find_version(env, kwargs)
-        venv = make_vec_env(lambda: gym.make(found, **kwargs), n_envs=1, wrapper_class=AtariWrapper if atari else None)
+        venv = make_vec_env(lambda: gym.make(found, **kwargs), n_envs=1, wrapper_class=lambda inner: _wrap(inner, wrapper))
     except (gym.error.Error, ImportError, TypeError) as error:
         raise ValueError(f"the environment '{env}' cannot be made: {error}") from error
-    if atari:
-        venv = VecFrameStack(venv, n_stack=min(model.observation_space.shape or (1,)))
     try:
+        if frame_stack is not None:
+            venv = _stack(found, venv, model, frame_stack)
         _check_spaces(found, venv, model)
     except ValueError:
         venv.close()
@@ -48,7 +65,35 @@ def make_environment(env: str, model: BaseAlgorithm, env_kwargs: dict[str, Any] 
     return venv
 
 
-def _find_version(env: str, kwargs: dict[str, Any]) -> str:
+class _Ends(gym.Wrapper[Any, Any, Any, Any]):
+    """The return of an episode that a wrapper ends before its environment does; SB3's ``Monitor`` is inside of the wrapper."""
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """
+        :param action: An action.
+        :return: What the environment answers
+        """
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        if (terminated or truncated) and "episode" not in info:
+            info["episode"] = {"r": sum(self.get_wrapper_attr("rewards"))}
+        return observation, reward, terminated, truncated, info
+
+
+def _wrap(env: gym.Env, wrapper: Callable[[gym.Env], gym.Env] | None) -> gym.Env:
+    wrapped = env if wrapper is None else wrapper(env)
+    # A game of Atari goes on after a life is lost.
+    return wrapped if wrapper is None or is_wrapped(wrapped, EpisodicLifeEnv) else _Ends(wrapped)
+
+
+def _stack(env: str, venv: VecEnv, model: BaseAlgorithm, frames: int) -> VecEnv:
+    """Before any memory is taken, for the number may come from anybody's file."""
+    space, shape = venv.observation_space, model.observation_space.shape
+    if not isinstance(space, spaces.Box) or shape is None or math.prod(space.shape) * frames != math.prod(shape):
+        raise ValueError(f"{frames} stacked observations of {env}, {space}, are not {model.observation_space} of the model")
+    return VecFrameStack(venv, n_stack=frames)
+
+
+def _find_version(env: str, kwargs: Mapping[str, Any]) -> str:
     """
     The version of an environment that can be made: the one that is asked for, or the next one that exists.
 
@@ -74,6 +119,9 @@ def _check_spaces(env: str, venv: VecEnv, model: BaseAlgorithm) -> None:
             observations = VecTransposeImage.transpose_space(observations)
     # Bounds of observations change between versions of an environment and mean nothing to a policy; bounds of actions matter.
     if observations.shape != model.observation_space.shape or type(observations) is not type(model.observation_space):
-        raise ValueError(f"{env} has observations {observations}, the model was trained on {model.observation_space}")
+        raise ValueError(
+            f"{env} has observations {observations}, the model was trained on {model.observation_space}: make the "
+            "environment as it was in training with --env-kwargs, --env-wrapper or --frame-stack"
+        )
     if actions != model.action_space:
         raise ValueError(f"{env} has actions {actions}, the model was trained on {model.action_space}")

@@ -4,7 +4,6 @@ unless the file is trusted.
 """
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents.load import BROKEN
 from sb3_sparse.agents.unpickle import loads
+from sb3_sparse.zoo.settings import Settings, folder_of
 
 #: What is given as a file to say that there is no normalization.
 NONE = Path("none")
@@ -55,24 +55,27 @@ def load_normalization(
     return path, normalization
 
 
-def check_normalization(agent: Path, model: BaseAlgorithm, found: tuple[Path, VecNormalize] | None) -> None:
+def check_normalization(
+    agent: Path, model: BaseAlgorithm, found: tuple[Path, VecNormalize] | None, settings: Settings | None
+) -> None:
     """
     Compare what was found with what the agent's files say of its training.
 
     :param agent: The agent's zip.
     :param model: Its model.
     :param found: What :func:`load_normalization` has found by itself.
+    :param settings: What rl-zoo3 has kept of its training.
     :raises ValueError: if statistics seem to be missing, or there are some that the agent was not trained with
     """
-    was_normalized = _was_normalized(model)
+    was_normalized, why = _was_normalized(model), "the observations in the zip say"
+    if was_normalized is None and settings is not None:
+        was_normalized, why = settings.normalizes, f"{settings.file} says"
     if found is not None and found[1].norm_obs and was_normalized is False:
         raise ValueError(
-            f"{agent} was trained on observations that were not normalized, and there is {found[0]}: give --vecnormalize none "
-            "or --vecnormalize with this file to say which is right"
+            f"{agent} was trained on observations that were not normalized, as {why}, and there is {found[0]}: give "
+            "--vecnormalize none or --vecnormalize with this file to say which is right"
         )
-    settings = next(_settings_that_normalize(agent), None)
-    if found is None and (was_normalized or (settings and was_normalized is None)):
-        why = f"{settings} says" if settings and not was_normalized else "the observations in the zip say"
+    if found is None and was_normalized:
         raise ValueError(
             f"{agent} was trained on normalized observations, as {why}, and no statistics of VecNormalize are next to it: "
             "give their file with --vecnormalize, or --vecnormalize none if the policy takes observations as they are"
@@ -83,36 +86,18 @@ def _find(agent: Path, env: str | None) -> Path | None:
     checkpoint = re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1.pkl", agent.stem)
     candidates = [agent.parent / checkpoint] if checkpoint != agent.stem else []
     candidates += [agent.parent / f"{agent.stem}_{name}" for name in _NAMES]
-    for name in ("", *([_folder_of(env)] if env else []), agent.stem):
+    for name in ("", *([folder_of(env)] if env else []), agent.stem):
         candidates += [agent.parent / name / file for file in _NAMES]
     found = next((candidate for candidate in candidates if candidate.is_file()), None)
     if found is not None:
         return found
-    others = sorted(file for file in _around(agent, "*.pkl") if re.search("vec_?normalize", file.name.lower()))
+    around = (*agent.parent.glob("*.pkl"), *agent.parent.glob("*/*.pkl"))
+    others = sorted(file for file in around if re.search("vec_?normalize", file.name.lower()))
     if len(others) > 1:
         raise ValueError(
             f"which statistics are those of {agent}? Give one of {', '.join(map(str, others))} with --vecnormalize"
         )
     return others[0] if others else None
-
-
-def _folder_of(env: str) -> str:
-    """rl-zoo3's name of the folder of an environment."""
-    return env.split(":")[-1].replace("/", "-")
-
-
-def _around(agent: Path, pattern: str) -> Iterator[Path]:
-    """Files next to a zip and one level down."""
-    yield from agent.parent.glob(pattern)
-    yield from agent.parent.glob(f"*/{pattern}")
-
-
-def _settings_that_normalize(agent: Path) -> Iterator[Path]:
-    """rl-zoo3's files of hyperparameters that normalize observations. They hold tags of Python, so YAML does not read them."""
-    for file in _around(agent, "config.yml"):
-        value = re.search(r"^[\s-]*normalize(?::|\n\s*-) *(.+)$", file.read_text(errors="replace"), re.MULTILINE)
-        if value and value[1].strip("'\" ").lower() not in ("false", "null") and not re.search(r"norm_obs\W+False", value[1]):
-            yield file
 
 
 def _was_normalized(model: BaseAlgorithm) -> bool | None:

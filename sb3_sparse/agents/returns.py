@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.env_util import unwrap_wrapper
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_sparse.agents.progress import Progress
 from sb3_sparse.table import format_table
 
 #: A policy: from one observation, as the environment gives it, to one action.
@@ -37,6 +40,7 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], floa
     :param seed: Seed of the episode.
     :return: The observations that the policy acts on; the last one with the return of the episode, the others with None
     """
+    _end_game(venv)
     venv.seed(seed)
     observations = venv.reset()
     total: float | None = None
@@ -60,22 +64,32 @@ def play_returns(venv: VecEnv, act: Act, seeds: Sequence[int]) -> list[float]:
     return [total for seed in seeds for _, total in play(venv, act, seed) if total is not None]
 
 
-def play_observations(venv: VecEnv, act: Act, count: int, seed: int) -> NDArray[Any]:
+def play_observations(venv: VecEnv, act: Act, count: int, seed: int, progress: Progress | None = None) -> NDArray[Any]:
     """
     :param venv: One environment.
     :param act: The policy.
     :param count: How many observations to collect.
     :param seed: Seed of the first episode; the next episodes have the next seeds.
-    :return: The observations, ``[count, ...]``
+    :param progress: Counts the observations; when its time is up, those that there are have to do.
+    :return: The observations, ``[count, ...]`` or fewer
     """
     observations: list[NDArray[Any]] = []
     while len(observations) < count:
-        # An episode is played to its end even if there are enough, so that the next call begins a new one.
         for observation, _ in play(venv, act, seed):
-            if len(observations) < count:
-                observations.append(observation)
+            observations.append(observation)
+            in_time = progress is None or progress.advance(len(observations))
+            if len(observations) == count or not in_time:
+                return np.stack(observations)
         seed += 1
     return np.stack(observations)
+
+
+def _end_game(venv: VecEnv) -> None:
+    """An Atari game that was left in the middle would go on with the next life."""
+    for env in getattr(venv.unwrapped, "envs", ()):
+        lives = unwrap_wrapper(env, EpisodicLifeEnv)
+        if isinstance(lives, EpisodicLifeEnv):
+            lives.was_real_done = True
 
 
 @dataclass(frozen=True)
@@ -127,3 +141,30 @@ class Returns:
         mean, error = self.difference
         difference = f"difference {mean:,.2f}, standard error {error:,.2f}, {len(self.seeds)} episodes, same seeds"
         return f"{format_table(rows)}\n{difference}"
+
+
+def compare_returns(
+    venv: VecEnv, model: Act, exported: Act, seeds: Sequence[int], progress: Progress | None = None
+) -> Returns | None:
+    """
+    :param venv: One environment.
+    :param model: The model.
+    :param exported: Its exported policy.
+    :param seeds: One seed per episode, which both play one after the other.
+    :param progress: Counts the episodes of both; when its time is up, an episode that only one has played does not count.
+    :return: The returns; None if there was not the time for one episode of each
+    """
+    totals: list[float] = []
+    for seed in seeds:
+        for act in (model, exported):
+            for _, total in play(venv, act, seed):
+                if total is not None:
+                    totals.append(total)
+                if progress is not None and not progress.advance(len(totals)):
+                    return _paired(seeds, totals)
+    return _paired(seeds, totals)
+
+
+def _paired(seeds: Sequence[int], totals: Sequence[float]) -> Returns | None:
+    count = len(totals) // 2
+    return Returns(tuple(seeds[:count]), tuple(totals[: 2 * count : 2]), tuple(totals[1 : 2 * count : 2])) if count else None
