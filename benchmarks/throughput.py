@@ -14,14 +14,16 @@ stock SB3; its interval is a bootstrap of that median.
 critics; ``sac/dense`` has all weights. ``bf16`` has products of bfloat16, on processors that have them. Networks have two
 hidden layers of 256 units and batches have 256 samples unless the name says otherwise.
 ``ppo/...`` is PPO as SB3 has it, with layers of 64 units and batches of 64, timed from the tenth step of
-one rollout to that of the next; ``wide/ppo/...`` has layers of 256.
+one rollout to that of the next; ``wide/ppo/...`` has layers of 256. ``wall/...`` is the ratio of wall-clock times, on a
+machine that must have nothing else to do, and ``threads/2`` has a second thread.
 """
 
 import argparse
 import json
 import time
 import warnings
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import gymnasium as gym
@@ -65,6 +67,7 @@ class Setting:
     width: int = 256
     batch_size: int = 256
     prefix: str = ""
+    clock: Callable[[], float] = time.process_time
 
     def name(self, variant: str) -> str:
         """Name of a ratio."""
@@ -79,6 +82,7 @@ class Variant:
     sparsity: float | None
     network: str = "all"
     precision: str = "float32"
+    threads: int = 1
 
 
 STOCK = Variant("stock", None)
@@ -89,14 +93,15 @@ HALF = [Variant("dense/bf16", 0.0, precision="bf16"), Variant("actor/0.9/bf16", 
 
 
 class Stopwatch(gym.Wrapper):
-    """Notes the CPU time of every environment step."""
+    """Notes the time of every environment step."""
 
-    def __init__(self, env: gym.Env) -> None:
+    def __init__(self, env: gym.Env, clock: Callable[[], float]) -> None:
         super().__init__(env)
+        self.clock = clock
         self.times: list[float] = []
 
     def step(self, action):
-        self.times.append(time.process_time())
+        self.times.append(self.clock())
         return self.env.step(action)
 
 
@@ -110,7 +115,7 @@ class Contestant:
 
     def __post_init__(self) -> None:
         setting = self.setting
-        self.watch = Stopwatch(gym.make(setting.env))
+        self.watch = Stopwatch(gym.make(setting.env), setting.clock)
         self.model: BaseAlgorithm = ALGORITHMS[setting.algorithm](
             "MlpPolicy",
             Monitor(self.watch),
@@ -135,7 +140,7 @@ class Contestant:
         :param steps: Number of environment steps.
         :param eval_freq: Steps between two evaluations.
         :param episodes: Episodes of each.
-        :return: CPU seconds of one step, without the first ones
+        :return: Seconds of one step, without the first ones
         """
         callbacks = [EvalCallback(self.eval_env, n_eval_episodes=episodes, eval_freq=eval_freq, verbose=0)]
         if self.variant.sparsity:
@@ -144,7 +149,7 @@ class Contestant:
             )
             callbacks.insert(0, prune)
         if self.variant.sparsity is not None:
-            callbacks.append(EngineCallback(self.variant.precision, strict=True))
+            callbacks.append(EngineCallback(self.variant.precision, self.variant.threads, strict=True))
         self.watch.times.clear()
         steps = max(steps, self.period + WARM + 1)
         self.model.learn(steps, callback=callbacks, reset_num_timesteps=False, log_interval=4)
@@ -153,7 +158,7 @@ class Contestant:
         return (times[count] - times[0]) / count
 
     def take_turn(self, steps: int) -> float:
-        """CPU seconds of an environment step, with its share of an evaluation."""
+        """Seconds of an environment step, with its share of an evaluation."""
         self.seconds.append(self.learn(steps) + self.evaluation / EVAL_FREQ)
         return self.seconds[-1]
 
@@ -196,6 +201,8 @@ def comparisons(quick: bool) -> list[tuple[Setting, list[Variant]]]:
     found.append((Setting("ppo", cheetah, batch_size=64, prefix="wide/"), [DENSE, *SPARSE]))
     few = [SPARSE[2], SPARSE[4]]
     found += [(Setting("sac", cheetah, width=width, prefix=f"width/{width}/"), few) for width in (64, 512, 1024, 2048)]
+    two = [replace(variant, name=f"{variant.name}/threads/2", threads=2) for variant in (DENSE, *few)]
+    found.append((Setting("sac", cheetah, prefix="wall/", clock=time.perf_counter), [DENSE, *few, *two]))
     found += [(Setting("sac", cheetah, batch_size=size, prefix=f"batch/{size}/"), few) for size in (100, 1024)]
     return found
 

@@ -97,9 +97,12 @@ def instruction(op, *, flags=0, n=0, k=0, layer=None, data=None, x=(), **operand
     return made
 
 
-def run(isa, *instructions, panels=1):
+def run(isa, *instructions, panels=1, team=None):
     program = (Instruction * len(instructions))(*instructions)
-    return library.load(isa).engine_run(program, len(instructions), panels)
+    kernels = library.load(isa)
+    if team is None:
+        return kernels.engine_run(program, len(instructions), panels)
+    return kernels.engine_run_by_two(program, len(instructions), panels, team)
 
 
 def vector(array):
@@ -132,12 +135,16 @@ class Linear:
         self.arrays = {}
         getattr(self, "_dense" if mask is None else "_sparse")()
         self.arrays["bias"] = flat(self.bias, 8 if mask is None else 16)
-        self.arrays["bias_gradient"] = aligned(len(self.arrays["bias"]))
-        self.arrays["gradient"] = aligned(len(self.arrays["values"]))
+        # Room for that of a second thread, with junk in it.
+        self.second = len(self.arrays["values"]) + len(self.arrays["bias"])
+        both = aligned(2 * self.second)
+        both[self.second :] = np.nan
+        self.arrays["gradient"], self.arrays["bias_gradient"] = both, both[len(self.arrays["values"]) :]
         if half:
             self.arrays["pairs"] = aligned(-(-self.outputs // 8) * -(-self.inputs // 2) * 8, np.uint32, fill=2**32 - 1)
         kind = Kind.HALF if half else Kind.DENSE if mask is None else Kind.SPARSE
         self.struct = Layer(kind, self.outputs, self.inputs, first)
+        self.struct.second = self.second
         for name, array in self.arrays.items():
             setattr(self.struct, name, array.ctypes.data)
 
@@ -202,7 +209,7 @@ def layers(draw):
     return Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first, half), samples, rng
 
 
-def check_layer(isa, layer, samples, rng):
+def check_layer(isa, layer, samples, rng, team=None):
     weight, bias, first = layer.effective(), np.float64(layer.bias), layer.first
     x = rng.normal(size=(samples, layer.inputs)).astype(np.float32)
     dy = rng.normal(size=(samples, layer.outputs)).astype(np.float32)
@@ -213,7 +220,7 @@ def check_layer(isa, layer, samples, rng):
     same = Panels.of(np.repeat(x[::LANES], LANES, axis=0)[:samples], fill=1.0)
     same.array[...] = same.array[:, :, :1]
     dx, masked = Panels(*below.shape), Panels(*below.shape)
-    scratch = aligned(-(-layer.inputs // 32) * 32 * inputs.count * 32, fill=np.nan)
+    scratch = aligned(2 * structs.BLOCK * LANES * LANES, fill=np.nan)
     back = {"layer": layer.struct, "a": gradients}
     assert not run(
         isa,
@@ -225,6 +232,7 @@ def check_layer(isa, layer, samples, rng):
         instruction(Op.LINEAR_INPUT_GRADIENT, dst=masked, c=Panels.of(below), flags=Flag.MASK_BY_INPUT, **back),
         instruction(Op.LINEAR_WEIGHT_GRADIENT, b=inputs, data=scratch, **back),
         panels=inputs.count,
+        team=team,
     )
     # What lies behind the last feature belongs to somebody else.
     assert all(np.isnan(panels.array[:, panels.features :]).all() for panels in (y, relu, one, dx, masked))
@@ -247,15 +255,59 @@ def check_layer(isa, layer, samples, rng):
         close(layer.gradient(), times * exists * (dy.T @ x), exists * (np.abs(dy).T @ np.abs(x)) * times)
         bias_gradient = layer.arrays["bias_gradient"]
         close(bias_gradient[: layer.outputs], *(times * sums for sums in bias_gradients))
-        assert not bias_gradient[layer.outputs :].any()
+        assert not bias_gradient[layer.outputs : len(layer.arrays["bias"])].any()
         again = instruction(Op.LINEAR_WEIGHT_GRADIENT, b=inputs, data=scratch, flags=Flag.ADD, **back)
-        assert not run(isa, again, panels=inputs.count)
+        assert not run(isa, again, panels=inputs.count, team=team)
 
 
 @settings(max_examples=100, deadline=None)
 @given(drawn=layers())
 def test_layers(isa, drawn):
     check_layer(isa, *drawn)
+
+
+@pytest.fixture(scope="module")
+def team(isa):
+    kernels = library.load(isa)
+    address = kernels.engine_team()
+    yield address
+    kernels.engine_disband(address)
+
+
+@settings(max_examples=50, deadline=None)
+@given(drawn=layers())
+def test_layers_on_two_threads(isa, team, drawn):
+    check_layer(isa, *drawn, team)
+
+
+def test_a_layer_twice_in_a_run(isa, team):
+    """Its gradient is the sum of both, whoever computes it, and what was there before if it is to be added to that."""
+    rng = np.random.default_rng(3)
+    found = []
+    layers = [Linear(np.ones((8, 11)), np.zeros(8), None if dense else np.ones((8, 11), bool)) for dense in (True, False)]
+    x, dy = (Panels.of(rng.normal(size=(700, n))) for n in (11, 8))
+    for layer in layers:
+        for each in (None, team):
+            layer.arrays["gradient"][: layer.second] = 1.0
+            scratch = aligned(2 * structs.BLOCK * LANES * LANES)
+            add = instruction(Op.LINEAR_WEIGHT_GRADIENT, layer=layer.struct, a=dy, b=x, data=scratch, flags=Flag.ADD)
+            assert not run(isa, add, add, panels=x.count, team=each)
+            found.append(layer.gradient().copy())
+    for gradient in found:
+        np.testing.assert_allclose(gradient, 1.0 + 2.0 * np.float64(dy.values()).T @ x.values(), atol=1e-3)
+
+
+def test_what_two_threads_would_both_write_is_refused(isa, team):
+    layer = Linear(np.eye(8), np.zeros(8))
+    a, data = Panels.of(np.zeros((32, 8))), aligned(2 * structs.BLOCK * LANES * LANES)
+    gradient = instruction(Op.LINEAR_WEIGHT_GRADIENT, layer=layer.struct, a=a, b=a, data=data)
+    local = a.operand()
+    local.mask = structs.BLOCK - 1
+    assert run(isa, gradient, team=team) == 0
+    assert run(isa, instruction(Op.EXP, n=8, dst=local, a=a), team=team) == 1
+    layer.struct.second = 0
+    assert run(isa, gradient, team=team) == 1
+    assert run(isa, gradient) == 0
 
 
 @pytest.mark.parametrize("density", [None, "half", 0.01, 0.1, 1.0])

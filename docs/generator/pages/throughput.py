@@ -39,6 +39,11 @@ def page() -> Page:
     growth = [
         (name.split("/sac/")[0].replace("/", " "), cell(name), cell(name.removesuffix("0.9") + "0.99")) for name in sizes
     ]
+    wall = [
+        (label, cell(f"wall/sac/{name}"), cell(f"wall/sac/{name}/threads/2"))
+        for name, label in (("dense", "dense"), ("sparse/0.9", "90 %"), ("sparse/0.99", "99 %"))
+        if f"wall/sac/{name}" in ratios
+    ]
     require(min(ratios.values()) > 1.0, "the engine is faster everywhere")
     return Page(
         title="Training in the engine",
@@ -52,6 +57,7 @@ def page() -> Page:
             "## Algorithms and sparsity",
             table(("", *labels), rows),
             *(["## Products of bfloat16", table(("", "dense", "actor 90 %"), half)] if half else []),
+            *(["## Wall-clock time, SAC on HalfCheetah-v4", table(("", "one thread", "two threads"), wall)] if wall else []),
             *(["## Width and batch size, SAC on HalfCheetah-v4", table(("", "90 %", "99 %"), growth)] if growth else []),
         ],
         columns={

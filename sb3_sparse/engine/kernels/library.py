@@ -3,6 +3,7 @@
 import ctypes
 import functools
 import os
+import weakref
 from pathlib import Path
 
 from sb3_sparse.engine.kernels.structs import BLOCK, INTERFACE, LANES, Instruction, Layer, Operand, Source
@@ -34,6 +35,21 @@ def has_bfloat16() -> bool:
     return _chosen() == "avx512" and "__AVX512BF16__" in macros(".cpp")
 
 
+class Team:
+    """
+    A second thread for the kernels, until nobody needs it any more.
+
+    :raises RuntimeError: if the system gives none
+    """
+
+    def __init__(self) -> None:
+        library = load()
+        self.address = library.engine_team()
+        if not self.address:
+            raise RuntimeError("the system gives the engine no second thread")
+        weakref.finalize(self, library.engine_disband, self.address)
+
+
 def _chosen() -> str:
     return os.environ.get("SB3_SPARSE_ENGINE_ISA") or available()[-1]
 
@@ -63,6 +79,11 @@ def _load(isa: str) -> ctypes.CDLL:
         raise BuildError(f"the compiled kernels cannot be loaded: {error}") from error
     library.engine_run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
     library.engine_run.restype = ctypes.c_int
+    library.engine_run_by_two.argtypes = [*library.engine_run.argtypes, ctypes.c_void_p]
+    library.engine_run_by_two.restype = ctypes.c_int
+    library.engine_team.restype = ctypes.c_void_p
+    library.engine_disband.argtypes = [ctypes.c_void_p]
+    library.engine_disband.restype = None
     library.engine_abi.argtypes = [ctypes.c_int]
     library.engine_abi.restype = ctypes.c_int64
     library.engine_isa.restype = ctypes.c_char_p

@@ -12,7 +12,7 @@ from enum import IntEnum, IntFlag
 #: Samples of a panel, and panels of a block.
 LANES, BLOCK = 32, 4
 #: Version of the interface. The library has the same.
-INTERFACE = 6
+INTERFACE = 7
 
 
 class Kind(IntEnum):
@@ -144,7 +144,7 @@ PANEL = frozenset(op for op in Op if op <= Op.LINEAR_WEIGHT_GRADIENT)
 class Operand(ctypes.Structure):
     """
     Feature f of panel p begins at ``base + (p & mask) * panel + f * feature``, in floats. A feature of 0 is one row for all
-    features. The mask is -1, or ``BLOCK - 1`` for the memory of one block.
+    features. The mask is -1, or ``BLOCK - 1`` for the memory of one block, ``2 * BLOCK - 1`` for that of two threads.
     """
 
     _fields_ = [("base", c_void_p), ("panel", c_int64), ("feature", c_int64), ("mask", c_int64)]
@@ -163,6 +163,7 @@ class Layer(ctypes.Structure):
         *((name, c_int32) for name in ("kind", "outputs", "inputs", "first")),
         *((name, c_void_p) for name in ("start", "row", "offset", "t_start", "t_row", "t_offset", "t_index")),
         *((name, c_void_p) for name in ("values", "bias", "gradient", "bias_gradient", "transposed", "pairs")),
+        ("second", c_int64),
     ]
 
 

@@ -93,11 +93,12 @@ class Parameters:
         pairs = sum(4 * each.structure.pairs_size for w in self.weights for each in (w, w.target) if each is not None)
         return indices + sum(array.nbytes for array in self.arrays.values()) + self.transposed.nbytes + pairs
 
-    def layout(self, *, half: bool = False) -> None:
+    def layout(self, *, half: bool = False, threads: int = 1) -> None:
         """
         Lay out the vectors anew, by the present masks. They hold nothing before :meth:`read`.
 
         :param half: Whether dense products are of bfloat16.
+        :param threads: Number of threads; each sums a gradient of its own.
         """
         end = 0
         for weights in self.weights:
@@ -106,7 +107,7 @@ class Parameters:
         for vector in self.vectors:
             vector.start, end = end, end + padded(vector.size)
         self.size = end
-        self.arrays = {name: zeros(end) for name in ("value", *self.moments, "gradient")}
+        self.arrays = {name: zeros(end) for name in ("value", *self.moments)} | {"gradient": zeros(threads * end)}
         self.arrays |= {"target": zeros(self.target_size)} if self.target_size else {}
         if any(w.bits is not None for w in self.weights):
             self.arrays["quantized"] = zeros(end)
@@ -126,6 +127,7 @@ class Parameters:
             stop = start + w.structure.transposed_size
             transposed = self.transposed[start:stop]
             w.point(self.arrays["value"], self.arrays["gradient"], transposed, self.arrays.get("quantized"))
+            w.description.second = end if threads == 2 else 0
             if w.target is not None:
                 w.target.point(self.arrays["target"])
             start = stop

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,14 @@ class Program:
     Executable instructions. Build it again after the layout of parameters has changed.
 
     :param trace: The instructions.
+    :param team: A second thread that takes every other block.
     """
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, team: library.Team | None = None) -> None:
         batch_size = trace.batch_size
-        self._library = library.load()
+        kernels = library.load()
+        self._run = kernels.engine_run if team is None else partial(_run_by_two, kernels, team)
+        threads = 1 if team is None else 2
         self._noises = trace.noises
         self._panels = -(-batch_size // LANES)
         #: Of a single sample all lanes hold the same.
@@ -35,10 +39,10 @@ class Program:
         self._instructions = [i for i in _with_statistics(trace, self) if _is_needed(i)]
         self.statistics = zeros(max(len(trace.statistics), 1))
         self.names = list(trace.statistics)
-        self._memory = Memory(self._instructions, trace.kept, self._panels)
+        self._memory = Memory(self._instructions, trace.kept, self._panels, threads)
         sample = np.arange(self._panels * LANES).reshape(self._panels, 1, LANES)
         self._memory.rows(trace.share)[...] = (sample < batch_size) / batch_size
-        self._scratch = zeros(LANES * BLOCK * LANES if any(map(_needs_scratch, self._instructions)) else 0)
+        self._scratch = zeros(threads * LANES * BLOCK * LANES if any(map(_needs_scratch, self._instructions)) else 0)
         self._encoded = (Encoded * len(self._instructions))(*map(self._encode, self._instructions))
 
     def run(self) -> dict[str, float]:
@@ -49,7 +53,7 @@ class Program:
         """
         for noise in self._noises:
             noise.draw()
-        code = self._library.engine_run(self._encoded, len(self._encoded), self._panels)
+        code = self._run(self._encoded, len(self._encoded), self._panels)
         if code:
             raise RuntimeError(f"the kernels refuse {self._instructions[code - 1]}")
         return dict(zip(self.names, self.statistics.tolist(), strict=False))
@@ -81,6 +85,10 @@ class Program:
             encoded.data = self._scratch.ctypes.data
         encoded.x[: len(instruction.x)] = instruction.x
         return encoded
+
+
+def _run_by_two(kernels: ctypes.CDLL, team: library.Team, *program: Any) -> int:
+    return int(kernels.engine_run_by_two(*program, team.address))
 
 
 def _with_statistics(trace: Trace, program: Program) -> list[Instruction]:

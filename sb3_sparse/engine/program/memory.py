@@ -31,10 +31,13 @@ class Memory:
     :param instructions: The instructions in order.
     :param kept: Values that keep their memory, of the whole batch, from the first instruction to the last.
     :param panels: Number of panels.
+    :param threads: Number of threads: each has a block in work.
     """
 
-    def __init__(self, instructions: list[Instruction], kept: list[Value], panels: int) -> None:
+    def __init__(self, instructions: list[Instruction], kept: list[Value], panels: int, threads: int = 1) -> None:
         self._panels = panels
+        #: Panels that the memory of a value that only lives in its block has room for.
+        self._room = BLOCK * threads
         roots = {value.place()[0] for value in kept}
         #: Of each value with memory of its own.
         lives: dict[Value, Life] = {root: (0, len(instructions)) for root in roots}
@@ -58,13 +61,13 @@ class Memory:
         #: Floats between two panels of the values of one block.
         self._stride = panel_size + (CACHE_WAY + CACHE_WAY // 4 + LANES - panel_size % CACHE_WAY)
         self._first = whole_size
-        self._arena = zeros(whole_size + self._stride * min(BLOCK, panels))
+        self._arena = zeros(whole_size + self._stride * min(self._room, panels))
 
     def operand(self, value: Value, *, broadcast: bool) -> Operand:
         """What the kernels need to know to find a value."""
         root, first = value.place()
         if root in self._local:
-            place, panel, mask = self._first + self._local[root], self._stride, BLOCK - 1
+            place, panel, mask = self._first + self._local[root], self._stride, self._room - 1
         else:
             place, panel, mask = self._whole[root], 0 if root.single else _rows(root), -1
         address = self._arena.ctypes.data + 4 * (place + first * LANES)

@@ -137,7 +137,7 @@ class ActorCriticUpdate(Update):
             loss = self._loss(trace, batch, values, log_prob, entropy)
             trace.log("loss", loss)
             backward(trace, loss, self._parameters)
-            self._programs[batch.size] = Program(trace)
+            self._programs[batch.size] = Program(trace, self.team)
             step = Trace(1, touched=trace.touched)
             step.step(self._parameters, max_norm=self.model.max_grad_norm)
             self._programs[STEP] = Program(step)

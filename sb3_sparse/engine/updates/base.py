@@ -15,6 +15,7 @@ import numpy as np
 from torch.optim import Optimizer
 
 from sb3_sparse.engine.batch import Batch, ReplayBatch
+from sb3_sparse.engine.kernels.library import Team
 from sb3_sparse.engine.networks.parameters import Parameters
 from sb3_sparse.engine.program.answers import Answers
 from sb3_sparse.engine.program.build import Program
@@ -42,6 +43,8 @@ class Update:
     parameters: list[Parameters]
     #: Whether dense products are of bfloat16.
     half = False
+    #: A second thread.
+    team: Team | None = None
 
     def __init__(self, model: BaseAlgorithm) -> None:
         #: Which attributes it has depends on the algorithm.
@@ -103,7 +106,7 @@ class Update:
     def layout(self) -> None:
         """Lay out all parameters anew, by the present masks."""
         for parameters in self.parameters:
-            parameters.layout(half=self.half)
+            parameters.layout(half=self.half, threads=1 if self.team is None else 2)
         self._programs.clear()
         self._answers.clear()
 
@@ -156,7 +159,7 @@ class Update:
             if program is None:
                 trace = Trace(batch_size, self._batch.generator)
                 self._equations(trace, self._batch, variant)
-                program = self._programs[variant] = Program(trace)
+                program = self._programs[variant] = Program(trace, self.team)
                 self._refresh()
             self._batch.draw(step)
             for name, value in program.run().items():

@@ -52,7 +52,7 @@ INLINE bool aligned(const void *p) { return p && (uintptr_t)p % 64 == 0; }
 
 INLINE bool is_panels(const Operand &operand) {
     return aligned(operand.base) && operand.panel >= 0 && operand.panel % 16 == 0 &&
-           (operand.mask == -1 || operand.mask == BLOCK - 1) && (operand.feature == 0 || operand.feature == LANES);
+           (operand.mask == -1 || operand.mask == BLOCK - 1 || operand.mask == 2 * BLOCK - 1) && (operand.feature == 0 || operand.feature == LANES);
 }
 
 /* Whether features lie behind each other, where a broadcast row cannot stand for them. */
@@ -92,6 +92,15 @@ INLINE bool is_valid_layer_instruction(const Instruction &i, Op op) {
     }
 }
 
+/* Whether two threads do not disturb each other. */
+INLINE bool is_for_two(const Instruction &i) {
+    const Operand *operands[] = {&i.dst, &i.a, &i.b, &i.c};
+    const int use = uses((Op)i.op);
+    for (int j = 0; j < 4; j++)
+        if ((use & (DST << j)) && operands[j]->mask == BLOCK - 1) return false;
+    return (Op)i.op != Op::LINEAR_WEIGHT_GRADIENT || i.layer->second > 0;
+}
+
 INLINE bool is_valid(const Instruction &i) {
     const Op op = (Op)i.op;
     const int use = uses(op);
@@ -121,6 +130,8 @@ INLINE bool is_valid(const Instruction &i) {
     default: return !(use & DST) || anywhere || flat || is_full(i.dst, i.n);
     }
 }
+
+INLINE bool is_valid(const Instruction &i, const void *team) { return is_valid(i) && (!team || is_for_two(i)); }
 
 INLINE bool is_batch(const Instruction &i) { return uses((Op)i.op) & BATCH; }
 INLINE bool is_block(const Instruction &i) { return (Op)i.op == Op::LINEAR_WEIGHT_GRADIENT; }

@@ -8,12 +8,12 @@
 #include <cstdint>
 
 constexpr int LANES = 32, BLOCK = 4;
-constexpr int INTERFACE = 6;
+constexpr int INTERFACE = 7;
 
 extern "C" {
 
 /* Feature f of panel p begins at base + (p & mask) * panel + f * feature, in floats. mask is -1, or BLOCK - 1 for a buffer of
-   one block. feature is LANES, or 0 for one row that stands for all features; panel is 0 for numbers that all panels share. */
+   one block, or 2 * BLOCK - 1 for one of a block for each of two threads. feature is LANES, or 0 for one row that stands for all features; panel is 0 for numbers that all panels share. */
 struct Operand {
     float *base;
     int64_t panel, feature, mask;
@@ -33,7 +33,8 @@ struct Source {
    on as rows, and the positions of its elements in values. REFRESH writes the values of the transposed view to transposed,
    dense ones as [ceil((inputs - first) / 8)][outputs][8]. The products of a HALF layer are of bfloat16: it is dense, REFRESH
    writes its values to pairs too, two inputs in a number, [ceil(outputs / 8)][ceil(inputs / 2)][8], and what it writes to
-   transposed is pairs of outputs, [ceil((inputs - first) / 8)][ceil(outputs / 2)][8]. */
+   transposed is pairs of outputs, [ceil((inputs - first) / 8)][ceil(outputs / 2)][8]. The gradients that a second thread sums
+   lie `second` floats behind the others; without one it is 0. */
 struct Layer {
     int32_t kind, outputs, inputs, first;
     const int32_t *start, *row, *offset;
@@ -41,6 +42,7 @@ struct Layer {
     float *values, *bias, *gradient, *bias_gradient;
     float *transposed;
     uint32_t *pairs;
+    int64_t second;
 };
 
 struct Instruction {
@@ -51,7 +53,13 @@ struct Instruction {
     double x[4];
 };
 
+/* 0, or the place of the first malformed instruction, counted from 1. */
 int engine_run(const Instruction *program, int64_t count, int64_t panels);
+/* A second thread, or null where there can be none; its end; and a program on two threads. A team runs one program at a time.
+   In the child of a fork it has no thread, and the same sums are computed by one. */
+void *engine_team(void);
+void engine_disband(void *team);
+int engine_run_by_two(const Instruction *program, int64_t count, int64_t panels, void *team);
 int64_t engine_abi(int which);
 const char *engine_isa(void);
 }
