@@ -170,6 +170,44 @@ def draw_residual_network(rng, *, quantized=None, head=None, density=None):
     return Network(shape, True, None, tuple(layers), head)
 
 
+def draw_recurrent_network(rng, *, quantized=None, head=None, density=None):
+    """
+    One or two LSTM layers among others, behind a convolution if the observation is an image.
+
+    :param rng: Where the numbers come from.
+    :param quantized: Whether the layers are int8; by default each as it comes.
+    :param head: Kind of the head.
+    :param density: Share of weights that exist.
+    :return: A network of two to five layers
+    """
+    shape, head = tuple(map(int, rng.integers(1, 8, rng.choice([1, 2, 3])))), draw_head(rng, head)
+    layers, current = [], shape
+
+    def draw(outputs, *, kind, activation=None):
+        own = outputs if kind == "lstm" else 0
+        layer = draw_layer(
+            rng,
+            (int(np.prod(current)) + own,) if own else current,
+            4 * own or outputs,
+            activation or (Activation() if own else ACTIVATIONS[rng.integers(len(ACTIVATIONS))]),
+            convolution=kind == "convolution",
+            quantized=bool(rng.random() < 0.5) if quantized is None else quantized,
+            density=rng.choice([0.05, 0.3, 1.0]) if density is None else density,
+            first=not layers,
+        )
+        layers.append(replace(layer, lstm=bool(own)))
+        return layers[-1].output_shape(current)
+
+    kinds = ["convolution"] * (len(shape) == 3) + ["linear"] * bool(rng.random() < 0.3) + ["lstm"] * int(rng.integers(1, 3))
+    for kind in [*kinds, *["linear"] * int(rng.integers(0, 2))]:
+        current = draw(int(rng.integers(1, 24)), kind=kind)
+    draw(head.inputs, kind="linear", activation=Activation())
+    normalize = None
+    if rng.random() < 0.5:
+        normalize = Normalize(*(rng.random((2, *shape)).astype(np.float32) + np.float32(0.5)), 1.5)
+    return Network(shape, len(shape) == 3, normalize, tuple(layers), head)
+
+
 def draw_observations(rng, network, count):
     return rng.normal(size=(count, *network.shape)).astype(np.float32)
 
@@ -292,7 +330,9 @@ def mutate(rng, data):
 def tampered(seed, count):
     """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
     rng = np.random.default_rng(seed)
-    originals = [encode(draw(rng)) for draw in (draw_network, draw_residual_network) for _ in range(12)]
+    originals = [
+        encode(draw(rng)) for draw in (draw_network, draw_residual_network, draw_recurrent_network) for _ in range(12)
+    ]
     for index in range(count):
         original = originals[rng.integers(len(originals))]
         if index % 4 == 0:

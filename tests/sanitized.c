@@ -30,14 +30,17 @@ int main(int argc, char **argv) {
     while (fread(sizes, sizeof(int32_t), 5, in) == 5) {
         char *plan = allocate(sizes[0]), *scratch = allocate(sizes[1]), *action = allocate(sizes[3]);
         const size_t inputs = (require(fread(plan, 1, (size_t)sizes[0], in) == (size_t)sizes[0]), (size_t)((sb3s_plan *)plan)->inputs);
+        float *state = (float *)allocate(8 * ((sb3s_plan *)plan)->memory);
         uint8_t *pixels = sizes[4] == 1 ? (uint8_t *)allocate((int32_t)inputs) : NULL;
         for (row = 0; row < sizes[2]; row++) {
             require(fread(pixels ? (char *)pixels : scratch, (size_t)sizes[4], inputs, in) == inputs);
-            sb3s_act((const sb3s_plan *)plan, pixels, (float *)scratch, action);
+            memset(state, 0, 8 * (size_t)((sb3s_plan *)plan)->memory);
+            sb3s_act((const sb3s_plan *)plan, pixels, (float *)scratch, action, state);
             require(fwrite(action, 1, (size_t)sizes[3], out) == (size_t)sizes[3]);
         }
         free(plan);
         free(pixels);
+        free(state);
         free(scratch);
         free(action);
     }

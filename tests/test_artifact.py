@@ -36,6 +36,7 @@ from tests.networks import (
     HEADER,
     draw_network,
     draw_observations,
+    draw_recurrent_network,
     draw_residual_network,
     pack,
     seal,
@@ -83,7 +84,7 @@ def same(a, b):
 
 
 @settings(max_examples=200, deadline=None)
-@given(SEEDS, st.sampled_from([draw_network, draw_residual_network]))
+@given(SEEDS, st.sampled_from([draw_network, draw_residual_network, draw_recurrent_network]))
 def test_round_trip(seed, draw):
     network = draw(np.random.default_rng(seed))
     network = replace(network, layers=tuple(replace(layer, activation=rounded(layer.activation)) for layer in network.layers))
@@ -92,7 +93,7 @@ def test_round_trip(seed, draw):
     assert encode(decode(data)) == data
     assert same(decode(pack(unpack(data), deflate=data[5] == 0, version=data[4])), network), "compressed or not"
     odd = any(layer.rectify or layer.residual or layer.pool for layer in network.layers)
-    assert data[4] == 1 + odd, "no newer than it needs"
+    assert data[4] == (3 if network.lstms else 1 + odd), "no newer than it needs"
 
 
 def rounded(activation):
@@ -186,8 +187,8 @@ def number(at, value):
         (b"SB3", "does not begin with 'SB3S'"),
         (b"SB3S", "unpack_from requires"),
         (b"PK\3\4" + TINY_BYTES[4:], "does not begin with 'SB3S'"),
-        (seal(b"SB3S\3" + TINY_BYTES[5:]), "format version 3, not 1 to 2: update sb3_sparse"),
-        (seal(b"SB3S\0" + TINY_BYTES[5:]), "format version 0, not 1 to 2"),
+        (seal(b"SB3S\4" + TINY_BYTES[5:]), "format version 4, not 1 to 3: update sb3_sparse"),
+        (seal(b"SB3S\0" + TINY_BYTES[5:]), "format version 0, not 1 to 3"),
         (TINY_BYTES[:15], "unpack_from requires"),
         (TINY_BYTES[:-1], "checksum"),
         (TINY_BYTES + b"\0", "checksum"),
@@ -209,7 +210,9 @@ def number(at, value):
         (change(1, 0, 0, 0, 2), "a shape is"),
         (change(5, 8), "unknown flags"),
         (change(6, 0), "it has no layer"),
-        (change(LAYER, 128), "unknown kind"),
+        (change(LAYER, 1 + 128), "that only a linear layer has"),
+        (change(LAYER, 1 + 4), "that only a linear layer has"),
+        (change(LAYER, 2 + 128), "an LSTM layer has an activation"),
         (change(LAYER, 2 + 16), "that only a convolution has"),
         (change(LAYER, 2 + 32), "that only a convolution has"),
         (change(LAYER, 2 + 64), "that only a convolution has"),

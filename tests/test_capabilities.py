@@ -104,6 +104,14 @@ def residual():
     return Network((2, 4, 5), False, None, (first, second, Layer(draw(2, 4, 40), draw(6, 4))), head())
 
 
+def recurrent(*, wide=True):
+    """Two LSTM layers, the first one wider or narrower than the second; of integers with a gain, and of floats."""
+    first, second = (5, 3) if wide else (3, 5)
+    lstm = quantized(3 * draw(0, 4 * first, 6 + first), gain=minifloats(6 + first, 2.0), lstm=True)
+    layers = (lstm, Layer(3 * draw(1, 4 * second, first + second), draw(2, 4 * second), lstm=True))
+    return Network((2, 3), False, None, (*layers, quantized(draw(3, 4, second))), head())
+
+
 def calibrated(network):
     """The network with the ranges of its inputs."""
     gains = [1.0 if layer.gain is None else layer.gain.values for layer in network.layers]
@@ -126,9 +134,14 @@ EXAMPLES = [
     calibrated(convolution(image=False)),
     calibrated(convolution(image=True)),
     residual(),
+    recurrent(),
+    recurrent(wide=False),
     *(calibrated(perceptron(Activation(name, *NUMBERS.get(name, ())))) for name in ACTIVATIONS),
     *(calibrated(perceptron(kind=kind)) for kind in HEADS),
 ]
+
+
+IN_BYTES = [network for network in EXAMPLES if not network.lstms]
 
 
 @every_reader
@@ -333,14 +346,14 @@ def assert_close(actions, network, tolerance=1e-5):
 
 @pytest.mark.parametrize("backend", AVAILABLE)
 def test_python_backends_compute_it(backend):
-    for network in EXAMPLES:
+    for network in EXAMPLES if backend != "vbmi" else IN_BYTES:
         policy, x = Policy(network, backend), observe(network, 8)
         for actions in (policy.predict(x)[0], np.stack([policy.predict(row)[0] for row in x])):
             assert_close(actions, network, 0.03 if backend == "vbmi" else 1e-5)
 
 
 def test_vbmi_computes_it_in_numpy():
-    for network in EXAMPLES:
+    for network in IN_BYTES:
         assert_close(network.head(vbmi.simulate_vbmi(network, observe(network, 8))), network, 0.03)
 
 
@@ -353,19 +366,23 @@ def test_the_file_holds_it():
 def test_onnx_computes_it(form):
     for network in EXAMPLES:
         session = onnxruntime.InferenceSession(to_onnx(network, form=form), providers=["CPUExecutionProvider"])
-        assert_close(session.run(["action"], {"observation": observe(network, 8)})[0], network)
+        _, lstms, units = network.state_shape
+        states = dict.fromkeys("hc" if lstms else "", np.zeros((lstms, 8, units), np.float32))
+        assert_close(session.run(["action"], {"observation": observe(network, 8), **states})[0], network)
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler (gcc)")
 @pytest.mark.parametrize("code", [FLOAT, INTEGER], ids=["float", "integer"])
 def test_c_computes_it(code, tmp_path):
     networks = {f"n{i}": network for i, network in enumerate(EXAMPLES) if code is FLOAT or without_integers(network) is None}
-    assert code is FLOAT or len(networks) == len(EXAMPLES) - 1
+    assert code is FLOAT or len(networks) == len(EXAMPLES) - 3
     lines = []
     for name, network in networks.items():
         (tmp_path / f"{name}.h").write_text(to_c(network, name=name))
         lines += [f"#define {name.upper()}_INTEGER"] * (code is INTEGER) + [f'#include "{name}.h"']
-        lines.append(f"void run_{name}(const {name}_observation *x, {name}_action *y) {{ {name}_act(x, y); }}")
+        state = f"{name}_state state; {name}_reset(&state);" if network.lstms else ""
+        call = f"{name}_act({'&state, ' if network.lstms else ''}x, y);"
+        lines.append(f"void run_{name}(const {name}_observation *x, {name}_action *y) {{ {state} {call} }}")
     source, library = tmp_path / "all.c", tmp_path / "all.so"
     source.write_text("\n".join(lines))
     subprocess.run(["gcc", "-std=c99", "-O1", "-fPIC", "-shared", str(source), "-o", str(library)], check=True)

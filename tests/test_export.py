@@ -31,6 +31,7 @@ from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES, OFF_POLICY, Q_LEARNING
 from tests.networks import ACTIVATIONS, AVAILABLE, EXACT, draw_network, draw_observations, expect_close, rounding, vbmi_actions
 
+#: Recurrent policies have tests of their own.
 EXPORTED = [name for name in CASES if name not in ("maskable_ppo", "recurrent_ppo")]
 SEEDS = st.integers(0, 2**32)
 ON_POLICY = CASES["ppo"].kwargs
@@ -503,7 +504,6 @@ def normalize_weight(actor):
 #: How to make a model, and what is said of it.
 REFUSED = {
     "MaskablePPO": (lambda: CASES["maskable_ppo"].make(), "Discrete observations"),
-    "RecurrentPPO": (lambda: CASES["recurrent_ppo"].make(), "the policy RecurrentActorCriticPolicy cannot be exported"),
     "Dict": (
         lambda: SAC("MultiInputPolicy", Spaces(spaces.Dict({"a": VECTOR}), TORQUE), device="cpu"),
         "only Box observations can be exported, and this model has Dict observations",

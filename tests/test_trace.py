@@ -46,6 +46,7 @@ EXAMPLES = {
     nn.Tanh: nn.Tanh,
     nn.Sigmoid: nn.Sigmoid,
     nn.Hardtanh: lambda: nn.Hardtanh(-0.4, 0.6),
+    nn.LSTM: lambda: nn.LSTM(4, 6, num_layers=2),
     nn.Flatten: nn.Flatten,
     nn.Identity: nn.Identity,
     nn.Dropout: nn.Dropout,
@@ -63,17 +64,24 @@ def randomize(module):
     return module.eval()
 
 
+def run(modules, x):
+    """The outputs of one step; an LSTM takes the time first, and gives its state as well."""
+    for module in modules:
+        x = module(x[None])[0][0] if isinstance(module, nn.LSTM) else module(x)
+    return x
+
+
 @pytest.mark.parametrize("kind", MODULES, ids=lambda kind: kind.__name__)
 def test_every_module_in_the_table(kind):
     th.manual_seed(0)
     shape, before = ((2, 9, 8), nn.Conv2d(2, 4, 3)) if kind in IMAGES else ((5,), nn.Linear(5, 4))
     x = th.randn(7, *shape)
     front = nn.Sequential(before, EXAMPLES[kind](), nn.Flatten())
-    model = randomize(nn.Sequential(*front, nn.Linear(randomize(front)(x).shape[1], 3)))
+    model = randomize(nn.Sequential(*front, nn.Linear(run(randomize(front), x).shape[1], 3)))
     operations, names = chain(((str(index), module) for index, module in enumerate(model)), {})
     bound = np.full(3, np.inf, np.float32)
     graph = Graph(shape, False, None, tuple(operations), tuple(names), Head("clip", (3,), -bound, bound))
-    expected = model(x).detach().numpy()
+    expected = run(model, x).detach().numpy()
     np.testing.assert_allclose(layer_inputs(fold(graph), x.numpy())[-1], expected, rtol=1e-4, atol=1e-5)
     assert names[0] == "0" and names[-1] == "3"
 

@@ -6,6 +6,8 @@ nobody thought of is found here: both act on a few observations, the model behin
 a tanh, for example, still has layers that fit each other.
 """
 
+from typing import NoReturn
+
 import numpy as np
 import torch as th
 from gymnasium import spaces
@@ -18,6 +20,8 @@ from sb3_sparse.nn import original
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 
+#: How many steps of a recurrent policy are compared.
+_STEPS = 4
 #: How many observations both act on.
 _OBSERVATIONS = 16
 #: Observations from near the center to far outside, so that a squashing function shows, and not all actions are saturated.
@@ -39,21 +43,32 @@ def check_agreement(model: BaseAlgorithm, network: Network, normalization: VecNo
     :raises ValueError: if the actions differ by more than rounding; the sentence gives the largest difference
     """
     observations = _observe(model.observation_space, normalization)
-    normalized = observations if normalization is None else normalization.normalize_obs(observations)
-    with th.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-        actions, _ = model.predict(normalized, deterministic=True)
-    outputs = layer_inputs(network, observations.astype(np.float32))[-1]
     head, count = network.head, len(observations)
-    ours = head(outputs).reshape(count, -1)
-    theirs = np.asarray(actions).reshape(count, -1)
+    state = None
+    rows = np.zeros((count, *network.state_shape), np.float32)
+    # What a recurrent policy remembers shows in the next steps: each environment sees several of the observations.
+    for _ in range(_STEPS if network.lstms else 1):
+        normalized = observations if normalization is None else normalization.normalize_obs(observations)
+        with th.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+            actions, state = model.predict(normalized, state, deterministic=True)
+        outputs = layer_inputs(network, observations.astype(np.float32), rows)[-1]
+        found = _compare(head, outputs, np.asarray(actions).reshape(count, -1))
+        if found:
+            _complain(model, found, count)
+        observations = np.roll(observations, 1, axis=0)
+
+
+def _compare(head: Head, outputs: Floats, theirs: NDArray[np.generic]) -> str:
+    """How the model's actions differ from those of the outputs by more than rounding, or nothing."""
+    ours = head(outputs).reshape(len(outputs), -1)
     if theirs.shape != ours.shape:
-        found = f"{theirs.shape[1]} numbers per action instead of {ours.shape[1]}"
-    elif head.kind in ("unscale", "clip"):
-        found = _compare_numbers(head, ours.astype(np.float32), theirs.astype(np.float32))
-    else:
-        found = _compare_choices(head, outputs, ours, theirs)
-    if not found:
-        return
+        return f"{theirs.shape[1]} numbers per action instead of {ours.shape[1]}"
+    if head.kind in ("unscale", "clip"):
+        return _compare_numbers(head, ours.astype(np.float32), theirs.astype(np.float32))
+    return _compare_choices(head, outputs, ours, theirs)
+
+
+def _complain(model: BaseAlgorithm, found: str, count: int) -> NoReturn:
     policy = original(model.policy)
     name = type(policy).__name__
     if has_own_path(policy):

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from sb3_sparse.runtime.network.records import Floats, Network
 
-#: Most observations that calibration looks at, evenly spread; fewer of images, whose convolutions unfold.
+#: Most observations that calibration looks at, evenly spread, or the first ones if the network remembers; fewer of images,
+#: whose convolutions unfold.
 _OBSERVATIONS, _IMAGES = 4096, 256
 
 
@@ -27,7 +28,8 @@ def calibration_inputs(network: Network, calibration: NDArray[Any]) -> Floats:
             f"type {array.dtype}"
         )
     most = _IMAGES if any(layer.convolution for layer in network.layers) else _OBSERVATIONS
-    chosen = np.linspace(0, len(array) - 1, min(most, len(array))).round().astype(int)
+    most = min(most, len(array))
+    chosen = np.arange(most) if network.lstms else np.linspace(0, len(array) - 1, most).round().astype(int)
     observations: Floats = array[chosen].astype(np.float32)
     if not np.isfinite(observations).all():
         raise ValueError("some calibration observations are not finite: leave them out")

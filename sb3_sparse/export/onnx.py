@@ -4,7 +4,8 @@ ONNX: the whole policy as one graph, from an observation as the environment give
 Input ``observation``: ``[n, *shape]`` with any n. It is uint8 for a network of images (channels first, values from 0 to 255)
 and float32 for all others, whatever the type of the environment's array. Output ``action``: ``[n, *action_shape]``, int64 of
 ``Discrete`` and ``MultiDiscrete``, else float32. VecNormalize, image scaling, unscaling, clipping and argmax are part of the
-graph. The three forms compute the same to float rounding and differ in how weights lie on disk:
+graph. A recurrent policy has the inputs ``h`` and ``c``, ``[LSTM layers, n, units]``, zeros where an episode begins, and the
+outputs ``next_h`` and ``next_c``. The three forms compute the same to float rounding and differ in how weights lie on disk:
 
 - ``float``: float32, scales and gains multiplied in. Every tool reads it.
 - ``qdq``: quantized layers keep their int8 weights, with a ``DequantizeLinear`` of one scale per row (axis 0; zero point 0,
@@ -23,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.export.onnx_graph import ONNX_FLOAT, OnnxGraph, serialize
+from sb3_sparse.export.onnx_states import OnnxStates
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
 
@@ -42,7 +44,7 @@ ONNX = Capabilities(
     records={
         Network: "shape image normalize layers head ranges",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
         Pool: "kernel stride padding",
         Minifloats: "codes unit",
@@ -77,13 +79,17 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
         x = graph.add("Cast", x, to=ONNX_FLOAT)
     if network.normalize is not None:
         x = _normalize(graph, network.normalize, x)
-    before = x
+    before, states = x, OnnxStates(graph, network)
     for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=False)):
         if not layer.convolution and len(shape) != 1:
             x = graph.add("Flatten", x, axis=1)
+        if layer.lstm:
+            x = graph.add("Concat", x, states.last_outputs(), axis=1)
         before, x = x, _layer(graph, layer, f"layers.{index}", x, before, form)
-    _head(graph, network.head, x)
-    return serialize(graph, network, sparse=form == "sparse")
+        if layer.lstm:
+            x = states.remember(x)
+    states.finish()
+    return serialize(graph, network, _head(graph, network.head, x), sparse=form == "sparse")
 
 
 def _normalize(graph: OnnxGraph, normalize: Normalize, x: str) -> str:
@@ -122,7 +128,7 @@ def _layer(graph: OnnxGraph, layer: Layer, name: str, x: str, before: str, form:
 
 def _keeps_integers(layer: Layer, form: str) -> bool:
     """An int8 saves three bytes of each weight and costs four for each scale and gain: a few weights are smaller as floats."""
-    numbers = layer.outputs + (0 if layer.gain is None else len(layer.gain.codes))
+    numbers = layer.rows + (0 if layer.gain is None else len(layer.gain.codes))
     saves = form == "qdq" or 3 * np.count_nonzero(layer.weight) > 4 * numbers
     return form != "float" and layer.quantized and bool(saves)
 
@@ -135,10 +141,10 @@ def _activation(graph: OnnxGraph, activation: Activation, name: str, x: str) -> 
     if activation.name == "silu":
         return graph.add("Mul", x, graph.add("Sigmoid", x))
     operator, attributes = _OPERATORS[activation.name]
-    return graph.add(operator, x, **dict.fromkeys(attributes, activation.low))
+    return graph.add(operator, x, name="", **dict.fromkeys(attributes, activation.low))
 
 
-def _head(graph: OnnxGraph, head: Head, x: str) -> None:
+def _head(graph: OnnxGraph, head: Head, x: str) -> str:
     size = head.inputs
     if head.kind == "argmax":
         x, size = _argmax(graph, head.groups, x), len(head.groups)
@@ -149,7 +155,8 @@ def _head(graph: OnnxGraph, head: Head, x: str) -> None:
         x = (_unscale if head.kind == "unscale" else _clip)(graph, head.low, head.high, x)
     if head.shape != (size,):
         # 0 keeps the size of the batch; -1 would fail for an empty one.
-        graph.add("Reshape", x, graph.tensor("head.shape", (0, *head.shape), np.int64))
+        x = graph.add("Reshape", x, graph.tensor("head.shape", (0, *head.shape), np.int64))
+    return x
 
 
 def _argmax(graph: OnnxGraph, groups: tuple[int, ...], x: str) -> str:

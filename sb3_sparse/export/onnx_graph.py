@@ -24,17 +24,23 @@ _ACTIONS = {
     "positive": "1 for what is on, 0 for what is off.",
 }
 
+_STATES = {
+    "h": "Outputs of the LSTM layers one step ago, zeros where an episode begins.",
+    "c": "Their cells, likewise.",
+}
+_NEXT = {"next_h": "h of the next step.", "next_c": "c of the next step."}
+
 
 class OnnxGraph:
-    """Nodes and their tensors in order; the output of the last node is the action."""
+    """Nodes and their tensors in order."""
 
     def __init__(self) -> None:
         self.nodes: list[tuple[str, list[str], str, dict[str, Any]]] = []
         self.tensors: dict[str, NDArray[Any]] = {}
 
-    def add(self, operator: str, *inputs: str, **attributes: Any) -> str:
-        """Append a node; the name of its output."""
-        output = f"{operator}_{len(self.nodes)}"
+    def add(self, operator: str, *inputs: str, name: str = "", **attributes: Any) -> str:
+        """Append a node; the name of its output, which may be given."""
+        output = name or f"{operator}_{len(self.nodes)}"
         self.nodes.append((operator, list(inputs), output, attributes))
         return output
 
@@ -44,17 +50,21 @@ class OnnxGraph:
         return name
 
 
-def serialize(graph: OnnxGraph, network: Network, *, sparse: bool) -> bytes:
+def serialize(graph: OnnxGraph, network: Network, action: str, *, sparse: bool) -> bytes:
     """
     :param graph: The nodes from the observation to the action.
     :param network: The network that they compute.
+    :param action: Name of the output that is the action.
     :param sparse: Whether weights become sparse initializers where that saves bytes.
     :return: The bytes of an ``.onnx`` file
     """
     from onnx import TensorProto, helper, numpy_helper
 
-    # The last node gives the action.
-    *nodes, (operator, inputs, _, attributes) = graph.nodes
+    names = {action: "action"}
+    nodes = [
+        helper.make_node(operator, [names.get(name, name) for name in inputs], [names.get(output, output)], **attributes)
+        for operator, inputs, output, attributes in graph.nodes
+    ]
     initializers: list[TensorProto] = []
     sparse_initializers: list[SparseTensorProto] = []
     for name, values in graph.tensors.items():
@@ -64,15 +74,27 @@ def serialize(graph: OnnxGraph, network: Network, *, sparse: bool) -> bytes:
             sparse_initializers.append(thin)
         else:
             initializers.append(tensor)
-    action = TensorProto.INT64 if network.head.kind == "argmax" else TensorProto.FLOAT
+    kind = TensorProto.INT64 if network.head.kind == "argmax" else TensorProto.FLOAT
     observation = TensorProto.UINT8 if network.image else TensorProto.FLOAT
     units = _OBSERVATION + (_IMAGE if network.image else "")
+    _, lstms, size = network.state_shape
+    given, returned = (
+        [
+            helper.make_tensor_value_info(name, TensorProto.FLOAT, [lstms, "n", size], text)
+            for name, text in states.items()
+            if lstms
+        ]
+        for states in (_STATES, _NEXT)
+    )
     model = helper.make_model(
         helper.make_graph(
-            [helper.make_node(*node[:2], [node[2]], **node[3]) for node in (*nodes, (operator, inputs, "action", attributes))],
+            nodes,
             "policy",
-            [helper.make_tensor_value_info("observation", observation, ["n", *network.shape], units)],
-            [helper.make_tensor_value_info("action", action, ["n", *network.head.shape], _ACTIONS[network.head.kind])],
+            [helper.make_tensor_value_info("observation", observation, ["n", *network.shape], units), *given],
+            [
+                helper.make_tensor_value_info("action", kind, ["n", *network.head.shape], _ACTIONS[network.head.kind]),
+                *returned,
+            ],
             initializers,
             sparse_initializer=sparse_initializers,
         ),

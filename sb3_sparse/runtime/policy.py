@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.backends import native, numpy_backend
 from sb3_sparse.runtime.backends.build import BuildError
 from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.memory import State, read_state, write_state
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.runtime.observations import read_observation
 
@@ -55,6 +57,21 @@ class Policy:
                     raise
 
     def _attach(self, name: str) -> None:
+        if self.network.lstms:
+            self._attach_recurrent(name)
+        else:
+            self._attach_plain(name)
+        self.backend = name
+
+    def _attach_recurrent(self, name: str) -> None:
+        small = self._step = numpy_backend.recurrent_step(self.network)
+        if name == "ctypes":
+            small = native.library_step(self.network)
+        elif name != "numpy":
+            small = native.kernel_step(self.network, native.kernel(self.network, vector=name == "vbmi", fallback=self.predict))
+        self._small_step = small
+
+    def _attach_plain(self, name: str) -> None:
         if name == "ctypes":
             self._single, self._small = native.library(self.network)
         elif name != "numpy":
@@ -66,29 +83,39 @@ class Policy:
         single, self._large = numpy_backend.functions(self.network)
         if name == "numpy":
             self._single, self._small = single, self._large
-        self.backend = name
 
     def predict(
         self,
         observation: NDArray[Any],
-        state: tuple[NDArray[Any], ...] | None = None,
+        state: State | None = None,
         episode_start: NDArray[Any] | None = None,
         deterministic: bool = True,
-    ) -> tuple[NDArray[Any], None]:
+    ) -> tuple[NDArray[Any], State | None]:
         """
         Same as ``model.predict(observation, deterministic=True)`` of the model that was exported.
 
         :param observation: One observation as the environment gives it, or a batch of them, ``[n, ...]``.
-        :param state: Not used; it is there because SB3's models have it.
-        :param episode_start: Not used either.
+        :param state: What a recurrent policy remembers: the state that the last call returned, or None. Others do not use it.
+        :param episode_start: For each observation of a recurrent policy whether it begins an episode, ``[n]``. Others do not
+            use it.
         :param deterministic: Must be true: an exported policy has only its deterministic action.
-        :return: The action, or the batch of actions, and None
-        :raises ValueError: if the observation has the wrong shape, or ``deterministic`` is false
+        :return: The action, or the batch of actions; and the next state, a tuple of two arrays ``[LSTM layers, n, units]``, or
+            None if the policy is not recurrent. It has fewer units than the model's where dead units were removed
+        :raises ValueError: if the observation or the state has the wrong shape, or ``deterministic`` is false
         """
         if not deterministic:
             raise ValueError("an exported policy has only its deterministic action: call predict(..., deterministic=True)")
         x, batch = read_observation(observation, self.network)
+        if self.network.lstms:
+            return self._remember(x if batch else np.ascontiguousarray(x[None], np.float32), state, episode_start, batch=batch)
         return (self._batch(x) if batch else self._single(x)), None
+
+    def _remember(
+        self, x: NDArray[Any], state: State | None, episode_start: NDArray[Any] | None, *, batch: bool
+    ) -> tuple[NDArray[Any], State]:
+        rows = read_state(self.network, len(x), state, episode_start)
+        actions = (self._small_step if 0 < len(x) < _BATCH else self._step)(x, rows)
+        return (actions if batch else actions.reshape(self.network.head.shape)), write_state(rows)
 
     def _batch(self, x: NDArray[Any]) -> NDArray[Any]:
         # No other backend gives the actions of vbmi, which rounds activations.

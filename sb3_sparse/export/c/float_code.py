@@ -8,6 +8,7 @@ import numpy as np
 from sb3_sparse.export.c import text
 from sb3_sparse.export.c.ends import head_code, input_code
 from sb3_sparse.export.c.layers import count_bytes, cut_runs, offsets
+from sb3_sparse.export.c.recurrence import recall, remember
 from sb3_sparse.export.c.tables import Tables, activation, literal
 from sb3_sparse.export.c.windows import Buffers, padded, pooled
 from sb3_sparse.runtime.network.capabilities import Capabilities
@@ -19,7 +20,7 @@ FLOAT = Capabilities(
     records={
         Network: "shape image normalize layers head ranges",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
         Pool: "kernel stride padding",
         Minifloats: "codes unit",
@@ -46,8 +47,9 @@ def float_code(network: Network, name: str) -> str:
         # z is the input of the layer before, which a residual layer adds; the next one may add x.
         busy = [z] * layer.residual + [x] * any(after.residual for after in network.layers[index + 1 : index + 2])
         copy, bare, inner, source = padded(tables, buffers, layer, shape, x, *busy)
-        y = buffers.take(layer.sum_shape(shape), source, *busy)
-        code += [*copy, _call(tables, index, bare, inner, source, y)]
+        y = buffers.take((layer.rows,) if layer.lstm else layer.sum_shape(shape), source, *busy)
+        code += [*copy, *recall(tables, buffers, network, index, x), _call(tables, index, bare, inner, source, y)]
+        code += remember(network, index, y)
         if layer.activation.name != "identity" or layer.residual:
             added = f" + {z}[i]" if layer.residual else ""
             code += [f"for (i = 0; i < {prod(layer.sum_shape(shape))}; i++) {{", f"    const float v = {y}[i]{added};"]
@@ -56,13 +58,13 @@ def float_code(network: Network, name: str) -> str:
         code += pool
         x, z = y, x
     code += head_code(network.head, tables, [f"float v = {x}[@I@];"])
-    return tables.act([buffers.declaration(f"{name.upper()}_STORAGE")], code)
+    return tables.act([buffers.declaration(f"{name.upper()}_STORAGE")], code, remembers=bool(network.lstms))
 
 
 def _call(tables: Tables, index: int, layer: Layer, before: Shape, x: str, y: str) -> str:
     """The call that computes a layer from buffer x to buffer y, without its activation."""
     counts, columns, values, shape = offsets(layer, before)
-    columns_kind = _unsigned(int(np.prod(before)) - 1)
+    columns_kind = _unsigned(int(np.prod(before)) + (layer.outputs if layer.lstm else 0) - 1)
     counts_kind = _unsigned(int(counts.max(initial=0)))
     weight = "int8_t" if layer.quantized else "float"
     packed = isinstance(layer.scale, Minifloats) and isinstance(layer.bias, Fixed)

@@ -17,6 +17,7 @@ from sb3_sparse.export.c import text
 from sb3_sparse.export.c.float_code import FLOAT, float_code
 from sb3_sparse.export.c.integer import without_integers
 from sb3_sparse.export.c.integer_code import integer_code
+from sb3_sparse.export.c.recurrence import state_parts
 from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vbmi_code import vbmi_code
 from sb3_sparse.export.c.vectors import COUNT, vectors
@@ -46,6 +47,7 @@ def to_c(network: Network, *, name: str = "policy") -> str:
     body = "\n".join(
         [
             once("SB3S_ACTIVATIONS", (KERNELS / "activations.h").read_text()),
+            *[(KERNELS / "lstm.h").read_text()] * bool(network.lstms),
             f"#if defined({upper}_VBMI)\n",
             vbmi_code(network, name) if vbmi else f'#error "{no_vbmi}"',
             f"\n#elif defined({upper}_INTEGER)\n",
@@ -76,4 +78,5 @@ def _parts(network: Network, name: str, *, quantized: bool, integers: bool, vbmi
         "OBSERVATION": "uint8_t" if network.image else "float",
         "ACTION": "int32_t" if network.head.kind == "argmax" else "float",
         "COUNT": COUNT,
+        **state_parts(network, name),
     }

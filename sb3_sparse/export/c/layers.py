@@ -14,9 +14,9 @@ def offsets(layer: Layer, before: Shape) -> tuple[NDArray[np.int64], NDArray[np.
     :return: Entries per row, their places in the input (of a convolution: from the corner of a window), their weights, and the
         arguments of a convolution
     """
-    weights = layer.weight.reshape(layer.outputs, -1)
+    weights = layer.weight.reshape(layer.rows, -1)
     rows, columns = np.nonzero(weights)
-    counts = np.bincount(rows, minlength=layer.outputs)
+    counts = np.bincount(rows, minlength=layer.rows)
     arguments = ""
     if layer.convolution:
         _, height, width = before

@@ -69,8 +69,10 @@ class Tables:
         """The function that unpacks a minifloat."""
         return self.function("minifloat", text.MINIFLOAT, {})
 
-    def act(self, variables: Iterable[str], code: Iterable[str]) -> str:
+    def act(self, variables: Iterable[str], code: Iterable[str], *, remembers: bool = False) -> str:
         """The function ``<name>_act`` with these lines in it, and before it the functions and tables that it uses."""
-        signature = f"static void {self.name}_act(const {self.name}_observation *observation, {self.name}_action *action) {{"
+        parameters = [f"{self.name}_state *state"] * remembers
+        parameters += [f"const {self.name}_observation *observation", f"{self.name}_action *action"]
+        signature = f"static void {self.name}_act({', '.join(parameters)}) {{"
         lines = [f"    {line}" for line in [*variables, "int i;", *code]]
         return "\n".join([*self.functions.values(), "", *self.lines, "", signature, *lines, "}"])

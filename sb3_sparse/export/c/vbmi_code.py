@@ -27,7 +27,7 @@ def vbmi_code(network: Network, name: str) -> str:
         *([f"int64_t whole[{actions}];"] if discrete else []),
         *([] if network.image and not discrete else ["int i;"]),
         *([] if network.image else [f"for (i = 0; i < {prod(network.shape)}; i++) x[i] = observation[i];"]),
-        f"sb3s_act((const sb3s_plan *){name}_plan, {'observation' if network.image else 'NULL'}, x, {to});",
+        f"sb3s_act((const sb3s_plan *){name}_plan, {'observation' if network.image else 'NULL'}, x, {to}, NULL);",
         *([f"for (i = 0; i < {actions}; i++) action[i] = (int32_t)whole[i];"] if discrete else []),
     ]
     return "\n".join(

@@ -44,7 +44,11 @@ def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
 
 
 def _outputs(network: Network, observations: Floats) -> Floats:
-    return layer_inputs(network, observations)[-1]
+    if not network.lstms:
+        return layer_inputs(network, observations)[-1]
+    # One episode.
+    state = np.zeros((1, *network.state_shape), np.float32)
+    return np.concatenate([layer_inputs(network, observation[None], state)[-1] for observation in observations])
 
 
 def _discrete(head: Head) -> bool:
@@ -56,6 +60,11 @@ def _observations(network: Network) -> Floats:
     drawn = _draw(network, COUNT * _DRAWN if _discrete(network.head) else COUNT)
     if not _discrete(network.head):
         return drawn
+    if network.lstms:
+        episodes = drawn.reshape(_DRAWN, COUNT, *network.shape)
+        clearest = [float(_margins(network.head, _outputs(network, episode)).min()) for episode in episodes]
+        best: Floats = episodes[int(np.argmax(clearest))]
+        return best
     margins = _margins(network.head, _outputs(network, drawn))
     return drawn[np.sort(np.argsort(-margins, kind="stable")[:COUNT])]
 
@@ -68,7 +77,7 @@ def _draw(network: Network, count: int) -> Floats:
     gain = network.layers[0].gain
     if gain is not None:
         live = network.layers[0].weight.any(axis=0)
-        x = x * np.where(live, 1 / gain.values, 1).reshape(network.shape)
+        x = x * np.where(live, 1 / gain.values, 1)[: x[0].size].reshape(network.shape)
     if network.normalize is not None:
         x = x / network.normalize.scale + network.normalize.mean
     return x.astype(np.float32)

@@ -25,6 +25,10 @@ class Buffers:
         self.sizes[name] = max(self.sizes.get(name, 1), prod(shape))
         return name
 
+    def widen(self, name: str, size: int) -> None:
+        """Make room for so many elements in a buffer that has been taken."""
+        self.sizes[name] = max(self.sizes[name], size)
+
     def declaration(self, storage: str) -> str:
         """The line that declares them."""
         return f"{storage} {self.kind} {', '.join(f'{name}[{size}]' for name, size in self.sizes.items())};"

@@ -21,7 +21,7 @@ PASSES = Capabilities(
     records={
         Network: "shape image normalize layers head ranges",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
         Pool: "kernel stride padding",
         Minifloats: "codes unit",

@@ -8,11 +8,13 @@ column i.
 """
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from sb3_sparse.export.passes.storage import to_minifloats
 from sb3_sparse.runtime.network.records import Floats, Layer, Normalize
+from sb3_sparse.runtime.network.reference import columns
 
 #: How many inputs are drawn where there are no observations.
 _DRAWN = 16384
@@ -23,11 +25,11 @@ _WIDEST = 1 << 15
 def guess_inputs(layer: Layer) -> Floats | None:
     """
     :param layer: The first layer of a network.
-    :return: Inputs, ``[n, in]``, guessed from its weights; None for a convolution
+    :return: Inputs, ``[n, in]``, guessed from its weights, without the last outputs of an LSTM; None for a convolution
     """
     if layer.convolution:
         return None
-    largest = np.abs(layer.dense()).max(axis=0)
+    largest = np.abs(layer.dense()).max(axis=0)[: layer.inputs]
     deviation = np.divide(1, largest, out=np.zeros_like(largest), where=largest > 0)
     inputs: Floats = (np.random.default_rng(0).standard_normal((_DRAWN, len(largest))) * deviation).astype(np.float32)
     return inputs
@@ -43,7 +45,7 @@ def equalize(layer: Layer, normalize: Normalize | None, x: Floats) -> tuple[Laye
     :return: The layer, still float, the normalization before it, and its inputs
     """
     largest = np.abs(layer.weight).max(axis=0).astype(np.float64)
-    deviation = x.reshape(len(x), -1).std(axis=0, dtype=np.float64)
+    deviation = columns(layer, x).std(axis=0, dtype=np.float64)
     # A deviation too small for an ordinary float counts as 0.
     known = (deviation > np.finfo(np.float32).tiny) & (largest > 0)
     if not known.any():
@@ -55,7 +57,10 @@ def equalize(layer: Layer, normalize: Normalize | None, x: Floats) -> tuple[Laye
     gain = np.where(known | (largest == 0), gain, largest / level)
     if normalize is None and gain.max() > _WIDEST * gain[gain > 0].min():
         gain = np.where(gain > 0, gain, 1).astype(np.float32)
-        normalize = Normalize(np.zeros(x.shape[1:], np.float32), gain.reshape(x.shape[1:]), float("inf"))
+        # The last outputs of an LSTM, which it reads behind the observation, pass no normalization.
+        gain[prod(x.shape[1:]) :] = 1
+        scale = gain[: prod(x.shape[1:])].reshape(x.shape[1:])
+        normalize = Normalize(np.zeros(x.shape[1:], np.float32), scale, float("inf"))
         return replace(layer, weight=(layer.weight / gain).astype(np.float32)), normalize, normalize(x)
     codes = to_minifloats(gain.astype(np.float32), up=False)
     return replace(layer, weight=(layer.weight / codes.values).astype(np.float32), gain=codes), normalize, x

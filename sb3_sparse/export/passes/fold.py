@@ -47,7 +47,7 @@ def fold(graph: Graph) -> Network:
 
 def _ends_in_sums(layer: Layer) -> bool:
     """Whether the output of a layer is its weighted sums, with nothing behind them."""
-    return layer.activation == IDENTITY and not layer.residual and layer.pool is None
+    return layer.activation == IDENTITY and not layer.residual and layer.pool is None and not layer.lstm
 
 
 def _passes_on(layer: Layer, affine: Affine) -> bool:
@@ -70,12 +70,14 @@ def _before(layer: Layer, affine: Affine) -> Layer:
     if layer.rectify:
         raise ValueError("a batch norm before a residual block cannot be exported, unless it follows a convolution")
     # Channels of a convolution before a linear layer have several columns each.
-    inputs = layer.weight.shape[1]
-    shape = (1, inputs, *[1] * (layer.weight.ndim - 2))
-    scale, shift = (np.repeat(part, inputs // len(part)).reshape(shape) for part in (affine.scale, affine.shift))
-    shifts = (layer.dense().astype(np.float64) * shift).reshape(layer.outputs, -1).sum(axis=1)
+    inputs, own = layer.inputs, layer.weight.shape[1] - layer.inputs
+    shape = (1, inputs + own, *[1] * (layer.weight.ndim - 2))
+    scale, shift = (np.repeat(part, inputs // len(part)) for part in (affine.scale, affine.shift))
+    # What an LSTM reads of its own outputs stays as it is.
+    scale, shift = np.append(scale, np.ones(own, np.float32)).reshape(shape), np.append(shift, np.zeros(own)).reshape(shape)
+    shifts = (layer.dense().astype(np.float64) * shift).reshape(layer.rows, -1).sum(axis=1)
     bias = (layer.biases + shifts).astype(np.float32)
-    if layer.quantized and len(affine.scale) == 1 and affine.scale[0] > 0:
+    if layer.quantized and not layer.lstm and len(affine.scale) == 1 and affine.scale[0] > 0:
         return replace(layer, scale=_times(layer.scale, float(affine.scale[0])), bias=bias)
     return replace(layer, weight=layer.dense() * scale, scale=None, bias=bias)
 

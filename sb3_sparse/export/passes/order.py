@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from sb3_sparse.export.passes.streams import find_streams, take_columns, take_rows
+from sb3_sparse.export.passes.streams import by_output, find_streams, take_columns, take_rows
 from sb3_sparse.runtime.network.records import Network
 
 
@@ -19,7 +19,7 @@ def order(network: Network) -> Network:
     layers = list(network.layers)
     for stream in find_streams(layers):
         count = layers[stream[0]].outputs
-        counts = np.sum([np.count_nonzero(layers[index].weight.reshape(count, -1), axis=1) for index in stream], axis=0)
+        counts = np.sum([np.count_nonzero(by_output(layers[index]), axis=1) for index in stream], axis=0)
         permutation = np.argsort(-counts, kind="stable")
         for index in stream:
             layers[index] = take_rows(layers[index], permutation)

@@ -29,7 +29,7 @@ from sb3_sparse.export.passes.feedback import can_feed_back, round_with_feedback
 from sb3_sparse.export.passes.storage import to_minifloats
 from sb3_sparse.runtime.network.elements import one_scale
 from sb3_sparse.runtime.network.records import Floats, Layer, Network
-from sb3_sparse.runtime.network.reference import apply_layer, columns
+from sb3_sparse.runtime.network.reference import apply_layer, columns, run_lstm
 
 #: Most numbers in the windows of a convolution that are looked at together: 128 MiB as floats.
 _MAX_NUMBERS = 1 << 25
@@ -42,7 +42,8 @@ def round_weights(network: Network, bits: int, observations: Floats | None = Non
 
     :param network: A network; layers that are quantized already stay as they are.
     :param bits: Bits per weight, 2 to 8.
-    :param observations: Observations as the environment gives them, ``[n, *shape]``; None guesses inputs as said above.
+    :param observations: Observations as the environment gives them, ``[n, *shape]``, in the order of time if the network
+        remembers; None guesses inputs as said above.
     :return: The quantized network, with ``ranges`` if there are observations
     """
     top = 2 ** (bits - 1) - 1
@@ -64,7 +65,8 @@ def round_weights(network: Network, bits: int, observations: Floats | None = Non
             mean = np.zeros(1) if inputs is None or observations is None else inputs.mean(axis=0, dtype=np.float64)
             layer = _round(layer, top, inputs, mean)
         if x is not None:
-            gained = x.reshape(len(x), -1) * layer.gain.values if layer.gain is not None else x
+            gained = columns(layer, x) if layer.lstm or layer.gain is not None else x
+            gained = gained if layer.gain is None else gained * layer.gain.values
             ranges.append(max(float(np.abs(gained).max()), 1e-6))
             before, x = x, _apply(layer, x, before)
         layers.append(layer)
@@ -76,8 +78,8 @@ def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float
     """The layer with integers; ``inputs`` are those of its matrix, ``[n, in]``, before the gain, and ``mean`` is theirs."""
     if np.array_equal(layer.weight, np.eye(*layer.weight.shape[:2])):
         # A unit layer only carries an activation: its weights stay 1.
-        return replace(layer, weight=layer.weight.astype(np.int8), scale=one_scale(layer.outputs, 1.0))
-    matrix = layer.weight.reshape(layer.outputs, -1).astype(np.float64)
+        return replace(layer, weight=layer.weight.astype(np.int8), scale=one_scale(layer.rows, 1.0))
+    matrix = layer.weight.reshape(layer.rows, -1).astype(np.float64)
     scale = to_minifloats((np.abs(matrix).max(axis=1) / top).astype(np.float32), up=True)
     steps = scale.values.astype(np.float64)[:, None]
     gain = 1.0 if layer.gain is None else layer.gain.values
@@ -98,6 +100,8 @@ def _enough(layer: Layer, x: Floats) -> Floats:
 
 def _apply(layer: Layer, x: Floats, before: Floats | None) -> Floats:
     """The outputs of a layer, for as many inputs at a time as :func:`_enough` takes."""
+    if layer.lstm:
+        return run_lstm(layer, x)[1]
     size = len(_enough(layer, x))
     parts = [slice(start, start + size) for start in range(0, len(x), size)]
     return np.concatenate([apply_layer(layer, x[part], None if before is None else before[part]) for part in parts])

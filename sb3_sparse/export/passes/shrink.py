@@ -4,12 +4,11 @@ changes.
 """
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.export.passes.streams import find_streams, take_columns, take_rows
+from sb3_sparse.export.passes.streams import by_input, by_output, find_streams, take_columns, take_rows
 from sb3_sparse.runtime.network.records import Floats, Layer, Network
 
 
@@ -19,7 +18,8 @@ def shrink(network: Network) -> Network:
 
     A neuron without a live input is the constant ``activation(bias)``, which is added to the biases of the layers that read
     it; a neuron without a live output is dropped. A layer that would lose all its neurons keeps one, without weights. The
-    channels of a stream, which residual layers add to, are removed only if they are dead all along it.
+    channels of a stream, which residual layers add to, are removed only if they are dead all along it. The units of an LSTM
+    are not constant even without an input, and die only if nothing but dead units reads them.
 
     :param network: A network, float or quantized; its biases are float.
     :return: The smaller network
@@ -35,16 +35,18 @@ def _shrink_stream(layers: list[Layer], stream: list[int]) -> bool:
     count = layers[stream[0]].outputs
     fed, read = np.zeros(count, bool), np.zeros(count, bool)
     for index in stream:
-        fed |= layers[index].weight.reshape(count, -1).any(axis=1)
+        fed |= by_output(layers[index]).any(axis=1) | layers[index].lstm
     foldable = ~fed
     constants = _constants(layers, stream)
     for index, constant in constants.items():
-        reads = _by_input(layers[index].weight, count).any(axis=(0, 2))
+        reads = by_input(layers[index], layers[index].weight, count).any(axis=(0, 2))
         # With zero padding the input is not constant at the border, so the channel stays.
         foldable &= ~reads | (constant == 0) | (not any(layers[index].padding))
         read |= reads
+    if layers[stream[0]].lstm:
+        read = _read_on(layers[stream[0]], read)
     keep = ~foldable & read
-    if keep.all() or (count == 1 and not fed.any() and not read.any()):
+    if keep.all() or (count == 1 and not read.any() and not any(layers[index].weight.any() for index in stream)):
         return False
     kept = np.flatnonzero(keep) if keep.any() else np.zeros(1, np.int64)
     for index in stream:
@@ -52,10 +54,10 @@ def _shrink_stream(layers: list[Layer], stream: list[int]) -> bool:
         layers[index] = take_rows(layer if keep.any() else replace(layer, weight=np.zeros_like(layer.weight)), kept)
     for index, constant in constants.items():
         after = layers[index]
-        sums = _by_input(after.dense().astype(np.float64), count).sum(axis=2)
+        sums = by_input(after, after.dense().astype(np.float64), count).sum(axis=2)
         bias = (after.biases + sums[:, foldable] @ constant[foldable]).astype(np.float32)
-        weight = after.weight if keep.any() else np.zeros_like(after.weight)
-        layers[index] = take_columns(replace(after, weight=weight, bias=bias), kept, count)
+        layers[index] = take_columns(after if keep.any() else _deaf(after), kept, count)
+        layers[index] = replace(layers[index], bias=bias)
     return True
 
 
@@ -65,11 +67,24 @@ def _constants(layers: list[Layer], stream: list[int]) -> dict[int, Floats]:
     value = np.zeros(1, np.float32)
     for index in stream:
         layer = layers[index]
+        if layer.lstm:
+            return {index + 1: np.zeros(layer.outputs, np.float32)}  # It has none.
         value = layer.activation(value + layer.biases if layer.residual else layer.biases)
         constants[index + 1] = np.maximum(value, np.float32(0)) if layers[index + 1].rectify else value
     return constants
 
 
-def _by_input(weight: NDArray[Any], count: int) -> NDArray[Any]:
-    """``[out, count, weights of each]``: those of a linear layer behind a convolution have several for each channel."""
-    return weight.reshape(len(weight), count, -1)
+def _deaf(layer: Layer) -> Layer:
+    """The layer without weights for its inputs."""
+    weight = layer.weight.copy()
+    weight[:, : layer.inputs] = 0
+    return replace(layer, weight=weight)
+
+
+def _read_on(layer: Layer, read: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The units of an LSTM that are read, or are read by units that are, and so on."""
+    reads: NDArray[np.bool_] = np.any(by_output(layer).reshape(layer.outputs, 4, -1)[:, :, layer.inputs :], axis=1)
+    before = 0
+    while before != (before := int(read.sum())):
+        read = read | np.any(reads[read], axis=0)
+    return read

@@ -3,6 +3,7 @@ Which layers share their channels, and layers with other rows or columns: what t
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +37,15 @@ def take_rows(layer: Layer, rows: Indices) -> Layer:
     :param rows: Indices of the outputs to keep, in their new order.
     :return: The layer with these outputs
     """
-    scale = layer.scale
+    scale, gain, weight = layer.scale, layer.gain, layer.weight
+    if layer.lstm:
+        # Four gates of each unit, and the columns that read the units.
+        columns = np.concatenate([np.arange(layer.inputs), layer.inputs + rows])
+        rows = np.concatenate([gate * layer.outputs + rows for gate in range(4)])
+        weight, gain = weight[:, columns], gain and gain._replace(codes=gain.codes[columns])
     if scale is not None:
         scale = scale[rows] if isinstance(scale, np.ndarray) else scale._replace(codes=scale.codes[rows])
-    return replace(layer, weight=layer.weight[rows], bias=layer.biases[rows], scale=scale)
+    return replace(layer, weight=weight[rows], bias=layer.biases[rows], scale=scale, gain=gain)
 
 
 def take_columns(layer: Layer, inputs: Indices, before: int) -> Layer:
@@ -49,10 +55,31 @@ def take_columns(layer: Layer, inputs: Indices, before: int) -> Layer:
     :param before: How many there were.
     :return: The layer with these inputs
     """
-    shape = layer.weight.shape
-    weight = layer.weight.reshape(shape[0], before, -1)[:, inputs]
-    weight = weight.reshape(shape[0], -1) if len(shape) == 2 else weight.reshape(shape[0], len(inputs), *shape[2:])
-    gain = layer.gain
+    shape, gain = layer.weight.shape, layer.gain
+    columns = np.arange(layer.inputs).reshape(before, -1)[inputs].reshape(-1)
+    # Those of an LSTM that read its own units stay.
+    columns = np.concatenate([columns, np.arange(layer.inputs, shape[1])])
     if gain is not None:
-        gain = gain._replace(codes=gain.codes.reshape(before, -1)[inputs].reshape(-1))
-    return replace(layer, weight=weight, gain=gain)
+        gain = gain._replace(codes=gain.codes[columns])
+    return replace(layer, weight=layer.weight[:, columns], gain=gain)
+
+
+def by_output(layer: Layer) -> NDArray[Any]:
+    """
+    :param layer: A layer.
+    :return: The weights that lead to each unit or channel, ``[out, weights of each]``: of an LSTM, those of four gates
+    """
+    if not layer.lstm:
+        return layer.weight.reshape(layer.outputs, -1)
+    return layer.weight.reshape(4, layer.outputs, -1).swapaxes(0, 1).reshape(layer.outputs, -1)
+
+
+def by_input(layer: Layer, weight: NDArray[Any], count: int) -> NDArray[Any]:
+    """
+    :param layer: A layer.
+    :param weight: An array of the shape of its weight.
+    :param count: Number of units or channels before it.
+    :return: The same, ``[rows, count, weights of each]``, without the columns of an LSTM that read its own units: a linear
+        layer behind a convolution has several weights for each channel
+    """
+    return weight[:, : layer.inputs].reshape(layer.rows, count, -1)

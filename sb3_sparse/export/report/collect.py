@@ -65,5 +65,7 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
         yield f"Without calibration observations the network was {how}: give some if the return suffers."
     if original.residual:
         yield "There is no integer-only C code for residual layers."
+    elif original.lstms:
+        yield "There is no integer-only C code for LSTM layers."
     elif not calibrated:
         yield "Without calibration observations the range of the activations is unknown: no integer-only C code."

@@ -48,7 +48,7 @@ def save_densities(path: Path, report: Report, original: Network, network: Netwo
             axis = axes[row, column]
             picture = axis.imshow(
                 density(layer.weight), vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest",
-                extent=(0, layer.weight[0].size, layer.outputs, 0),
+                extent=(0, layer.weight[0].size, layer.rows, 0),
             )  # fmt: skip
             share = np.count_nonzero(layer.weight) / layer.weight.size
             shape = "x".join(map(str, layer.weight.shape))

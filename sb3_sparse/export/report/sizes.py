@@ -56,7 +56,7 @@ def entropy_bound(layer: Layer, bits: int = 8) -> float:
     values = integers[integers != 0]
     mask = _entropy(np.array([len(values), integers.size - len(values)]))
     content = _entropy(np.unique(values, return_counts=True)[1])
-    return (integers.size * mask + len(values) * content) / 8 + 4 * layer.outputs
+    return (integers.size * mask + len(values) * content) / 8 + 4 * layer.rows
 
 
 def _round_rows(weight: Floats, bits: int) -> NDArray[np.int8]:

@@ -26,7 +26,7 @@ def chain(modules: Iterable[tuple[str, nn.Module]], bits: Bits) -> tuple[list[La
         for part, record in records(module, name, bits):
             last = operations[-1] if operations else None
             if isinstance(record, Activation):
-                if not isinstance(last, Layer) or last.activation != IDENTITY or (last.pool and record.name not in _RISING):
+                if not isinstance(last, Layer) or last.lstm or last.activation != IDENTITY or _falls(last, record):
                     refuse(f"the activation '{name}' ({module}), which does not follow a layer,")
                 operations[-1] = replace(last, activation=record)
             elif isinstance(record, Pool):
@@ -37,3 +37,8 @@ def chain(modules: Iterable[tuple[str, nn.Module]], bits: Bits) -> tuple[list[La
                 operations.append(record)
                 found += [part] * isinstance(record, Layer)
     return operations, found
+
+
+def _falls(layer: Layer, activation: Activation) -> bool:
+    """Whether an activation cannot change places with the max pool of the layer before it."""
+    return layer.pool is not None and activation.name not in _RISING

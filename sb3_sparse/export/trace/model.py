@@ -85,7 +85,7 @@ def _squash(operations: list[Layer | Affine]) -> list[Layer | Affine]:
     last = operations[-1]
     assert isinstance(last, Layer)
     tanh = Activation("tanh")
-    if last.activation == IDENTITY:
+    if last.activation == IDENTITY and not last.lstm:
         return [*operations[:-1], replace(last, activation=tanh)]
     # With gSDE the mean is clipped first: a unit layer carries the tanh.
     size = last.outputs

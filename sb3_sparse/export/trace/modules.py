@@ -79,6 +79,26 @@ def _layer(module: nn.Linear | nn.Conv2d, name: str, bits: Bits) -> Layer:
     return Layer(weight, bias, scale=scale)
 
 
+def _lstm(module: nn.LSTM, name: str, bits: Bits) -> list[Record]:
+    if module.bidirectional or module.proj_size or module.batch_first:
+        refuse(f"the layer '{name}' ({module}), with two directions, projections or the batch first,")
+    return [(f"{name}.l{number}", _lstm_layer(module, name, number, bits)) for number in range(module.num_layers)]
+
+
+def _lstm_layer(module: nn.LSTM, name: str, number: int, bits: Bits) -> Layer:
+    names = [f"{part}_l{number}" for part in ("ih", "hh")]
+    if not all(f"weight_{part}" in module._parameters for part in names):
+        # A weight is computed from other parameters.
+        refuse(f"the layer '{name}' ({module})")
+    inputs, own = (module._parameters[f"weight_{part}"] for part in names)
+    assert inputs is not None and own is not None
+    bias = np.zeros(len(own), np.float32)
+    for part in names if module.bias else ():
+        bias = bias + _array(getattr(module, f"bias_{part}"))
+    weight = _array(th.cat([inputs, own], dim=1))
+    return Layer(weight, bias, lstm=True)
+
+
 def _residual_block(block: ResidualBlock, name: str, bits: Bits) -> list[Record]:
     parts = {f"{name}.{part}": module for part, module in (("conv1", block.conv1), ("conv2", block.conv2))}
     found = [record for part, module in parts.items() for record in records(module, part, bits)]
@@ -143,6 +163,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, str, Bits], list[Record]]] = {
     MaskedLinear: _linear,
     nn.Conv2d: _convolution,
     MaskedConv2d: _convolution,
+    nn.LSTM: _lstm,
     ResidualBlock: _residual_block,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from sb3_contrib.ars.policies import ARSPolicy
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
@@ -28,6 +29,11 @@ from sb3_sparse.nn import ActionPath, named_children, named_modules, original
 def _actor_critic(policy: ActorCriticPolicy) -> ActionPath:
     extractor = policy.features_extractor if policy.share_features_extractor else policy.pi_features_extractor
     return ActionPath(extractor, (policy.mlp_extractor.policy_net, policy.action_net), tanh=policy.squash_output)
+
+
+def _recurrent(policy: RecurrentActorCriticPolicy) -> ActionPath:
+    extractor, modules = policy.pi_features_extractor, (policy.mlp_extractor.policy_net, policy.action_net)
+    return ActionPath(extractor, (policy.lstm_actor, *modules), tanh=policy.squash_output, calls=("_process_sequence",))
 
 
 def _squashed_gaussian(policy: Any) -> ActionPath:
@@ -57,6 +63,7 @@ PATHS: dict[type[BasePolicy], Callable[[Any], ActionPath]] = {
     DQNPolicy: _values,
     QRDQNPolicy: _quantiles,
     ActorCriticPolicy: _actor_critic,
+    RecurrentActorCriticPolicy: _recurrent,
     ARSPolicy: lambda policy: ActionPath(policy.features_extractor, (policy.action_net,)),
 }
 #: The ``forward`` of a features extractor -> its modules. Subclasses that keep the ``forward`` are found as well.
@@ -139,8 +146,9 @@ def _check_hooks(policy: BasePolicy, path: ActionPath) -> None:
 
 
 def _check_methods(policy: BasePolicy, path: ActionPath, owner: type[BasePolicy]) -> None:
+    around = next((cls for cls in type(policy).__mro__ if cls in PATHS), BasePolicy)
     for method in (*_METHODS, *path.calls):
-        expected = BasePolicy if method in _AROUND else owner
+        expected = around if method in _AROUND else owner
         if getattr(type(policy), method, None) is not getattr(expected, method, None):
             refuse(f"the policy {type(policy).__name__} with a {method}() of its own")
     homes = {"stable_baselines3", "sb3_contrib", owner.__module__.split(".")[0]}

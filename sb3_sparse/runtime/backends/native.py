@@ -18,6 +18,8 @@ from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Network
 
 Function = Callable[[NDArray[Any]], NDArray[Any]]
+#: See :data:`~sb3_sparse.runtime.backends.numpy_backend.Step`.
+Step = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
 
 
 @functools.cache
@@ -35,7 +37,7 @@ def _module() -> ModuleType:
 def _library() -> ctypes.PyDLL:
     # PyDLL keeps the interpreter's lock: a call is shorter than releasing it.
     library = ctypes.PyDLL(str(build("library.c")))
-    library.sb3s_predict.argtypes = [ctypes.c_void_p] * 4
+    library.sb3s_predict.argtypes = [ctypes.c_void_p] * 5
     library.sb3s_predict.restype = None
     return library
 
@@ -72,6 +74,21 @@ def functions(network: Network, compiled: Any) -> tuple[Function, Function]:
     return lambda x: batch(np.ascontiguousarray(x[None], np.float32)).reshape(network.head.shape), batch
 
 
+def kernel_step(network: Network, compiled: Any) -> Step:
+    """
+    :param network: The recurrent network of the kernel.
+    :param compiled: A kernel.
+    :return: The function of one step
+    """
+
+    def step(x: NDArray[Any], state: NDArray[np.float32]) -> NDArray[Any]:
+        actions = _empty_actions(network, len(x))
+        compiled.run(x, actions, state)
+        return actions
+
+    return step
+
+
 def library(network: Network) -> tuple[Function, Function]:
     """
     :param network: A network.
@@ -79,6 +96,23 @@ def library(network: Network) -> tuple[Function, Function]:
     :raises BuildError: if it cannot be compiled
     :raises ValueError: if the kernels do not compute the network
     """
+    act = _act(network)
+    return act, lambda x: np.stack([act(row) for row in x])
+
+
+def library_step(network: Network) -> Step:
+    """
+    :param network: A recurrent network.
+    :return: The function of one step, through ctypes
+    :raises BuildError: if it cannot be compiled
+    :raises ValueError: if the kernels do not compute the network
+    """
+    act = _act(network)
+    return lambda x, state: np.stack([act(row, memory.ctypes.data) for row, memory in zip(x, state, strict=True)])
+
+
+def _act(network: Network) -> Callable[..., NDArray[Any]]:
+    """From one observation, and the address of the state that goes with it if there is one, to one action."""
     plan = Plan(network)
     predict = _library().sb3s_predict
     memory = _aligned(len(plan.data))
@@ -86,17 +120,17 @@ def library(network: Network) -> tuple[Function, Function]:
     address = memory.ctypes.data
     local = _Buffers(network, plan.scratch)
 
-    def single(x: NDArray[Any], memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
-        # The default argument keeps the plan alive.
+    def act(x: NDArray[Any], state: int | None = None, memory: NDArray[np.uint8] = memory) -> NDArray[Any]:
+        # The last argument keeps the plan alive.
         if x.dtype == np.uint8:
             local.pixels[...] = x
-            predict(address, local.pixels_address, local.x_address, local.action_address)
+            predict(address, local.pixels_address, local.x_address, local.action_address, state)
         else:
             local.x[...] = x
-            predict(address, None, local.x_address, local.action_address)
+            predict(address, None, local.x_address, local.action_address, state)
         return local.action.copy()
 
-    return single, lambda x: np.stack([single(row) for row in x])
+    return act
 
 
 class _Buffers(threading.local):

@@ -25,6 +25,9 @@ from sb3_sparse.runtime.network.records import (
 from sb3_sparse.runtime.network.reference import layer_inputs
 
 Function = Callable[[Any], NDArray[Any]]
+#: From observations ``[n, *shape]``, float32 or uint8 and contiguous, and the state ``[n, *state_shape]``, which becomes the
+#: next one, to actions.
+Step = Callable[[NDArray[Any], Floats], NDArray[Any]]
 
 #: Activations and heads are computed by the records themselves.
 NUMPY = Capabilities(
@@ -33,7 +36,7 @@ NUMPY = Capabilities(
     records={
         Network: "shape image normalize layers head ranges",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
         Pool: "kernel stride padding",
         Minifloats: "codes unit",
@@ -54,13 +57,34 @@ def functions(network: Network) -> tuple[Function, Function]:
         observations, ``[n, *shape]``, to actions, ``[n, *action_shape]``
     :raises ValueError: if the network has something that is not computed here, or its layers do not fit each other
     """
-    require_known(network, NUMPY)
-    _ = network.shapes  # Raises an error if layers do not fit each other.
-    layers = (replace(layer, weight=layer.dense(), bias=layer.biases, scale=None, gain=None) for layer in network.layers)
-    network = replace(network, layers=tuple(layers))
+    network = _prepared(network)
     if any(layer.convolution for layer in network.layers):
         return _convolutional(network)
     return _single(network), _in_parts(_batch(network), _LINEAR)
+
+
+def recurrent_step(network: Network) -> Step:
+    """
+    :param network: A network that remembers.
+    :return: The function of one step
+    :raises ValueError: as :func:`functions`
+    """
+    network = _prepared(network)
+    size = _CONVOLUTIONAL if any(layer.convolution for layer in network.layers) else _LINEAR
+
+    def step(x: NDArray[Any], state: Floats) -> NDArray[Any]:
+        parts = [slice(start, start + size) for start in range(0, max(1, len(x)), size)]
+        return np.concatenate([network.head(layer_inputs(network, x[part], state[part])[-1]) for part in parts])
+
+    return step
+
+
+def _prepared(network: Network) -> Network:
+    """The same network of floats alone."""
+    require_known(network, NUMPY)
+    _ = network.shapes  # Raises an error if layers do not fit each other.
+    layers = (replace(layer, weight=layer.dense(), bias=layer.biases, scale=None, gain=None) for layer in network.layers)
+    return replace(network, layers=tuple(layers))
 
 
 def _convolutional(network: Network) -> tuple[Function, Function]:

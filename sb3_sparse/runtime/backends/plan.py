@@ -33,7 +33,7 @@ COMPILED = Capabilities(
     records={
         Network: "shape image normalize layers head ranges",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
         Pool: "kernel stride padding",
         Minifloats: "codes unit",
@@ -68,6 +68,11 @@ class Plan:
         fields = _ends(block, network)
         layers = [_layer(block, network, index, shape, vector=vector) for index, shape in enumerate(shapes[:-1])]
         extra = [int(layer.pop("extra", 0)) for layer in layers]
+        _, lstms, units = network.state_shape
+        fields["memory"] = lstms * units
+        remembering = (layer for layer in layers if layer["units"])
+        for number, layer in enumerate(remembering):
+            layer["state"] = number * units
         if vector and exact_in_bytes(network):
             first = _pixels(block, network)
             extra.append(int(first.pop("extra")))
@@ -75,7 +80,9 @@ class Plan:
         # Buffers are a multiple of 64 bytes, and hold whole slices of 16 rows. A pool needs a third one, and so does an input
         # that is read twice.
         sums = [layer.sum_shape(shape) for layer, shape in zip(network.layers, shapes, strict=False)]
-        half = max(64, *(-(-prod(shape) // 64) * 64 for shape in (*shapes, *sums)))
+        # An LSTM layer has its last outputs behind its input, and four gates for each output.
+        gates = [(size,) for layer in network.lstms for size in layer.weight.shape]
+        half = max(64, *(-(-prod(shape) // 64) * 64 for shape in (*shapes, *sums, *gates)))
         buffers = 3 if any(layer.rectify or layer.residual or layer.pool is not None for layer in network.layers) else 2
         fields |= {"half": half, "buffers": buffers}
         self.scratch = 4 * (buffers * half + max(extra)) + 64
@@ -131,8 +138,9 @@ def _common(layer: Layer, before: Shape) -> Fields:
         "activation": structs.ACTIVATIONS.index(layer.activation.name),
         "low": layer.activation.low,
         "high": layer.activation.high,
-        "in": prod(before),
-        "out": layer.outputs,
+        "in": prod(before) + (layer.outputs if layer.lstm else 0),
+        "out": layer.rows,
+        "units": layer.outputs if layer.lstm else 0,
         "rectify": layer.rectify,
         "residual": layer.residual,
     }

@@ -28,12 +28,13 @@ LAYER = _struct(
     "kind activation in out low high rectify residual pool_height pool_width pool_down pool_right pool_top pool_side "
     "weights indices biases counts runs scales sums channels height width "
     "stride_height stride_width pad_height pad_width out_height out_width pitch phase places tile vectors "
-    "across",
+    "across units state",
     floats="low high",
 )
 #: ``sb3s_plan``. Its low and high are offsets of arrays.
 PLAN = _struct(
-    "layers inputs outputs head actions normalize limit mean scale low high groups half buffers pixels", floats="limit"
+    "layers inputs outputs head actions normalize limit mean scale low high groups half buffers pixels memory",
+    floats="limit",
 )
 
 #: Values of the members of a struct by name; the others are 0.

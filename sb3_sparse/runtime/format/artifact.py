@@ -27,7 +27,7 @@ from sb3_sparse.runtime.network.records import (
 
 MAGIC = b"SB3S"
 #: The newest version. A file gets the oldest version that can hold its network.
-VERSION = 2
+VERSION = 3
 #: The parts of a network that a file can hold.
 COMPACT = Capabilities(
     "the compact file",
@@ -35,7 +35,7 @@ COMPACT = Capabilities(
     records={
         Network: "shape image normalize layers head ranges",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
         Pool: "kernel stride padding",
         Minifloats: "codes unit",

@@ -21,7 +21,7 @@ _MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 class _Kind(IntFlag):
-    """The kind of a layer and its optional parts. A new bit needs a new version of the format."""
+    """The kind of a layer and its optional parts. All bits have a meaning: a new part needs a place of its own."""
 
     CONVOLUTION = 1
     QUANTIZED = 2
@@ -30,11 +30,13 @@ class _Kind(IntFlag):
     RECTIFY = 16
     RESIDUAL = 32
     POOL = 64
+    LSTM = 128
 
 
-_KNOWN = sum(_Kind)
 #: Parts that only a convolution can have.
 _CONVOLUTIONS = _Kind.RECTIFY | _Kind.RESIDUAL | _Kind.POOL
+#: Parts that only a linear layer can have.
+_LINEAR = _Kind.GAIN | _Kind.LSTM
 
 
 def needs_version(layer: Layer) -> int:
@@ -42,6 +44,8 @@ def needs_version(layer: Layer) -> int:
     :param layer: A layer.
     :return: The oldest version of the format that can hold it
     """
+    if layer.lstm:
+        return 3
     return 2 if layer.rectify or layer.residual or layer.pool is not None else 1
 
 
@@ -72,7 +76,7 @@ def write_layer(writer: Writer, layer: Layer) -> None:
         writer.array(layer.bias.codes, "i2")
     else:
         writer.array(layer.biases, "f4")
-    counts, deltas, values = delta_encode(layer.weight.reshape(layer.outputs, -1))
+    counts, deltas, values = delta_encode(layer.weight.reshape(layer.rows, -1))
     if counts.max(initial=0) > _MAX_ROW:
         row = f"a layer of shape {layer.weight.shape} has a row of {counts.max()} weights"
         raise ValueError(f"{row}, and the compact file has room for {_MAX_ROW}: prune it first")
@@ -92,6 +96,7 @@ def _kind(layer: Layer) -> _Kind:
         _Kind.RECTIFY: layer.rectify,
         _Kind.RESIDUAL: layer.residual,
         _Kind.POOL: layer.pool is not None,
+        _Kind.LSTM: layer.lstm,
     }
     return _Kind(sum(kind for kind, present in has.items() if present))
 
@@ -106,10 +111,13 @@ def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -
     :raises ValueError: if it is damaged, or too large for the file
     """
     bits, name, outputs = reader.unpack("BBH")
-    require(bits & ~_KNOWN == 0 and name < len(ACTIVATIONS) and outputs > 0, "a layer is of an unknown kind")
+    require(name < len(ACTIVATIONS) and outputs > 0, "a layer is of an unknown kind")
     kind = _Kind(bits)
     require(_Kind.FLOAT_SCALE not in kind or _Kind.QUANTIZED in kind, "a layer has scales without integers")
     require(_Kind.CONVOLUTION in kind or not kind & _CONVOLUTIONS, "a linear layer has something that only a convolution has")
+    require(_Kind.CONVOLUTION not in kind or not kind & _LINEAR, "a convolution has something that only a linear layer has")
+    lstm = _Kind.LSTM in kind
+    require(not lstm or (name == 0 and 4 * outputs <= _MAX_ROW), "an LSTM layer has an activation, or too many units")
     activation = _read_activation(reader, ACTIVATIONS[name])
     stride, padding, pool = (1, 1), (0, 0), None
     if _Kind.CONVOLUTION in kind:
@@ -118,29 +126,28 @@ def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -
         dimensions: Shape = (outputs, shape[0], *kernel)
         pool = Pool(*_read_windows(reader)) if _Kind.POOL in kind else None
     else:
-        dimensions = (outputs, prod(shape))
+        dimensions = (4 * outputs, prod(shape) + outputs) if lstm else (outputs, prod(shape))
     size = prod(dimensions)
     nbytes = sum(layer.weight.nbytes for layer in before) + size * (1 if _Kind.QUANTIZED in kind else 4)
     check_weights(sum(layer.weight.size for layer in before) + size, nbytes, length)
-    columns = prod(dimensions[1:])
+    rows, columns = dimensions[0], prod(dimensions[1:])
     gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if _Kind.GAIN in kind else None
     if gain is not None:
-        require(_Kind.CONVOLUTION not in kind, "a convolution has gains")
         gain = Minifloats(unit=reader.number(positive=True), codes=reader.array(columns, "u1"))
     scale: Minifloats | NDArray[np.float32] | None = None
     bias: Fixed | NDArray[np.float32]
     if _Kind.QUANTIZED in kind:
         if _Kind.FLOAT_SCALE in kind:
-            scale = reader.array(outputs, "f4")
+            scale = reader.array(rows, "f4")
         else:
-            scale = Minifloats(unit=reader.number(positive=True), codes=reader.array(outputs, "u1"))
-        bias = Fixed(unit=reader.number(positive=True), codes=reader.array(outputs, "i2"))
+            scale = Minifloats(unit=reader.number(positive=True), codes=reader.array(rows, "u1"))
+        bias = Fixed(unit=reader.number(positive=True), codes=reader.array(rows, "i2"))
         largest = max(128 * _largest(scale) * (1.0 if gain is None else _largest(gain)), 32768 * bias.unit)
         require(largest <= _MAX_FLOAT, "a weight is too large")
     else:
-        bias = reader.array(outputs, "f4")
+        bias = reader.array(rows, "f4")
     runs = reader.array(2 * reader.integer("H"), "u2").astype(np.int64).reshape(-1, 2)
-    require(int(runs[:, 1].sum()) == outputs, "its rows do not add up")
+    require(int(runs[:, 1].sum()) == rows, "its rows do not add up")
     require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
     counts = np.repeat(runs[:, 0], runs[:, 1])
     entries = int(counts.sum())
@@ -148,7 +155,7 @@ def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -
     values = reader.array(entries, "i1" if _Kind.QUANTIZED in kind else "f4")
     weight = delta_decode(counts, deltas, values, columns).reshape(dimensions)
     rectify, residual = _Kind.RECTIFY in kind, _Kind.RESIDUAL in kind
-    layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool)
+    layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool, lstm)
     require(prod(layer.sum_shape(shape)) <= MAX_ELEMENTS, f"a layer gives {layer.sum_shape(shape)}")
     return layer
 

@@ -1,4 +1,4 @@
-"""One linear or convolutional layer."""
+"""One linear, recurrent or convolutional layer."""
 
 from dataclasses import dataclass
 from math import prod
@@ -14,20 +14,27 @@ class Layer:
     """
     A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``.
 
+    An LSTM layer is a linear layer that reads its own last output h behind its input, ``[x, h]``, and whose rows are the gates
+    of the units, first all input gates, then the forget gates, the cell gates and the output gates. The outputs are
+
+        c = sigmoid(forget) * c + sigmoid(input) * tanh(cell),    h = sigmoid(output) * tanh(c)
+
     A residual block ``x + conv2(relu(conv1(relu(x))))`` is two layers: the first rectifies its input, and the second is
     residual and adds x as it was.
 
-    :param weight: ``[out, in]`` or ``[out, in, height, width]``; int8 if quantized, else float32. Zeros are pruned weights.
-    :param bias: ``[out]``.
+    :param weight: ``[out, in]``, ``[out, in, height, width]``, or of an LSTM ``[4 * out, in + out]``; int8 if quantized, else
+        float32. Zeros are pruned weights.
+    :param bias: One per row of the weight.
     :param activation: The function of each output.
-    :param scale: Size of one step of each row, ``[out]``; float32 where training has fixed it; None for a float layer.
-    :param gain: Multiplies the inputs of a linear layer, ``[in]``, so that one scale fits a whole row; None for ones.
+    :param scale: Size of one step of each row; float32 where training has fixed it; None for a float layer.
+    :param gain: Multiplies the inputs of a linear layer, one per column, so that one scale fits a whole row; None for ones.
     :param stride: Of a convolution, vertical and horizontal.
     :param padding: Zeros around the input of a convolution, vertical and horizontal.
     :param rectify: Whether a convolution takes ``max(x, 0)`` for its input.
     :param residual: Whether a convolution adds the input of the layer before it (not rectified) ahead of its activation. Then
         it does not rectify its own input: the layer before can end in a ReLU.
     :param pool: The max pool after the activation of a convolution.
+    :param lstm: Whether it is an LSTM layer.
     """
 
     weight: NDArray[np.int8] | Floats
@@ -40,6 +47,7 @@ class Layer:
     rectify: bool = False
     residual: bool = False
     pool: Pool | None = None
+    lstm: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -52,20 +60,31 @@ class Layer:
         return self.weight.ndim == 4
 
     @property
-    def outputs(self) -> int:
-        """Number of units or channels."""
+    def rows(self) -> int:
+        """Number of rows of the weight: one for each output, or its four gates."""
         return len(self.weight)
 
     @property
+    def outputs(self) -> int:
+        """Number of units or channels."""
+        return self.rows // 4 if self.lstm else self.rows
+
+    @property
+    def inputs(self) -> int:
+        """Number of units or channels that it reads, without the last outputs of an LSTM."""
+        inputs: int = self.weight.shape[1]
+        return inputs - self.outputs if self.lstm else inputs
+
+    @property
     def biases(self) -> Floats:
-        """The biases as float32, ``[out]``."""
+        """The biases as float32, ``[rows]``."""
         return self.bias.values if isinstance(self.bias, Fixed) else self.bias
 
     @property
     def scales(self) -> Floats:
-        """The scales as float32, ``[out]``, ones for a float layer."""
+        """The scales as float32, ``[rows]``, ones for a float layer."""
         if self.scale is None:
-            return np.ones(self.outputs, np.float32)
+            return np.ones(self.rows, np.float32)
         return self.scale.values if isinstance(self.scale, Minifloats) else self.scale
 
     def dense(self) -> Floats:
@@ -93,15 +112,19 @@ class Layer:
     def sum_shape(self, shape: Shape) -> Shape:
         """
         :param shape: Shape of the input, without batch.
-        :return: Shape of ``weight @ x``, that is of the output before the pool
+        :return: Shape of the output before the pool
         :raises ValueError: if the input does not fit
         """
         if not self.convolution:
             if self.rectify or self.residual or self.pool is not None:
                 raise ValueError("a linear layer does not rectify its input, is not residual and has no pool")
-            if prod(shape) != self.weight.shape[1]:
-                raise ValueError(f"a linear layer of {self.weight.shape[1]} inputs does not fit an input of shape {shape}")
+            if self.lstm and (self.rows % 4 != 0 or self.activation != IDENTITY):
+                raise ValueError("an LSTM layer has four gates for each unit, and no activation behind them")
+            if prod(shape) != self.inputs:
+                raise ValueError(f"a linear layer of {self.inputs} inputs does not fit an input of shape {shape}")
             return (self.outputs,)
+        if self.lstm:
+            raise ValueError("a convolution is not an LSTM layer")
         if self.gain is not None:
             raise ValueError("a convolution does not have a gain")
         if len(shape) != 3 or shape[0] != self.weight.shape[1]:

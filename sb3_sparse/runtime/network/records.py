@@ -6,6 +6,7 @@ C, ONNX) reads them, so there is one definition of what a policy computes:
 
     x = clip((observation - mean) * scale, -limit, limit)            with VecNormalize, see Normalize
     x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
+    x = lstm(scale * (weight @ (gain * [x, h])) + bias)              a layer that remembers, see Layer
     x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    a convolution with all its options, see Layer
     action = head(x)                                                 see Head
 """
@@ -84,6 +85,19 @@ class Network:
     def residual(self) -> bool:
         """Whether any layer adds the input of the layer before it."""
         return any(layer.residual for layer in self.layers)
+
+    @property
+    def lstms(self) -> tuple[Layer, ...]:
+        """The layers that remember."""
+        return tuple(layer for layer in self.layers if layer.lstm)
+
+    @property
+    def state_shape(self) -> Shape:
+        """
+        Shape of what a recurrent network remembers of one environment, ``[2, LSTM layers, units]``: first all outputs h, then
+        all cells c. Behind the units of a layer that is narrower than others are zeros.
+        """
+        return (2, len(self.lstms), max((layer.outputs for layer in self.lstms), default=0))
 
     @property
     def shapes(self) -> list[Shape]:

@@ -1,5 +1,6 @@
 """The records computed in numpy, formula by formula: the definition that every backend is tested against."""
 
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -7,7 +8,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.records import Floats, Layer, Network
+from sb3_sparse.runtime.network.records import Activation, Floats, Layer, Network
+
+_SIGMOID = Activation("sigmoid")
 
 
 def columns(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
@@ -15,8 +18,11 @@ def columns(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
     :param layer: A layer.
     :param x: Its inputs, ``[n, ...]``.
     :return: The vectors that its weight matrix ``[out, -1]`` multiplies: the inputs ``[n, in]`` of a linear layer; all windows
-        of a convolution, rectified and padded, ``[n * height * width, channels * kernel height * kernel width]``
+        of a convolution, rectified and padded, ``[n * height * width, channels * kernel height * kernel width]``; the inputs
+        and the last outputs of an LSTM, see :func:`run_lstm`
     """
+    if layer.lstm:
+        return run_lstm(layer, x)[0]
     if layer.rectify:
         x = np.maximum(x, 0)
     if not layer.convolution:
@@ -43,13 +49,17 @@ def pool(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
     return largest
 
 
-def apply_layer(layer: Layer, x: Floats, before: Floats | None = None) -> Floats:
+def apply_layer(layer: Layer, x: Floats, before: Floats | None = None, memory: Floats | None = None) -> Floats:
     """
     :param layer: A layer.
     :param x: Its inputs, ``[n, ...]``.
     :param before: The inputs of the layer before; a residual layer adds them.
+    :param memory: The last outputs and the cells of an LSTM layer, ``[n, 2, out]``, which become the new ones; by default
+        zeros.
     :return: Its outputs, ``[n, out]`` or ``[n, out, height, width]``
     """
+    if layer.lstm:
+        return _remember(layer, x, np.zeros((len(x), 2, layer.outputs), np.float32) if memory is None else memory)
     outputs = columns(layer, x) @ layer.dense().reshape(layer.outputs, -1).T + layer.biases
     if layer.convolution:
         _, height, width = layer.sum_shape(x.shape[1:])
@@ -60,14 +70,45 @@ def apply_layer(layer: Layer, x: Floats, before: Floats | None = None) -> Floats
     return pool(layer, layer.activation(outputs))
 
 
-def layer_inputs(network: Network, observations: Floats) -> list[Floats]:
+def _remember(layer: Layer, x: Floats, memory: Floats) -> Floats:
+    hidden, cell = memory[:, 0], memory[:, 1]
+    inputs = np.concatenate([x.reshape(len(x), -1), hidden], axis=1)
+    gates = inputs @ layer.dense().T + layer.biases
+    sigmoids = _SIGMOID(gates).reshape(len(x), 4, layer.outputs)
+    candidate = np.tanh(gates[:, 2 * layer.outputs : 3 * layer.outputs])
+    cell[...] = sigmoids[:, 1] * cell + sigmoids[:, 0] * candidate
+    hidden[...] = sigmoids[:, 3] * np.tanh(cell)
+    return hidden.copy()
+
+
+def run_lstm(layer: Layer, x: Floats) -> tuple[Floats, Floats]:
+    """
+    :param layer: An LSTM layer.
+    :param x: Its inputs in the order of time, ``[n, ...]``; the first of them begins an episode.
+    :return: The vectors that its weight matrix multiplies, ``[n, in + out]``, and its outputs, ``[n, out]``
+    """
+    memory = np.zeros((1, 2, layer.outputs), np.float32)
+    layer = replace(layer, weight=layer.dense(), bias=layer.biases, scale=None, gain=None)
+    outputs = np.concatenate([_remember(layer, step[None], memory) for step in x])
+    last = np.concatenate([np.zeros_like(outputs[:1]), outputs[:-1]])
+    return np.concatenate([x.reshape(len(x), -1), last], axis=1), outputs
+
+
+def layer_inputs(network: Network, observations: Floats, state: Floats | None = None) -> list[Floats]:
     """
     :param network: A network.
     :param observations: ``[n, *shape]``.
+    :param state: What a recurrent network remembers, ``[n, *state_shape]``; it becomes what it remembers next. By default
+        every observation begins an episode.
     :return: The inputs of each layer, before its gain, and last the inputs of the head
     """
     x = observations.astype(np.float32)
     inputs = [x if network.normalize is None else network.normalize(x)]
+    number = 0
     for layer in network.layers:
-        inputs.append(apply_layer(layer, inputs[-1], inputs[-2] if layer.residual else None))
+        memory = None
+        if layer.lstm:
+            memory = None if state is None else state[:, :, number, : layer.outputs]
+            number += 1
+        inputs.append(apply_layer(layer, inputs[-1], inputs[-2] if layer.residual else None, memory))
     return inputs

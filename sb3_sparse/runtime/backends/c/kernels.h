@@ -27,6 +27,8 @@ typedef struct {
     /* Convolutions of bytes: offsets of quads in the input; output rows of a tile, the registers that they fill, and lanes from
        one row to the next. */
     int32_t places, tile, vectors, across;
+    /* LSTM layers: units, or 0 of others, and where their outputs lie in the state. */
+    int32_t units, state;
 } sb3s_layer;
 
 typedef struct {
@@ -36,6 +38,8 @@ typedef struct {
     int32_t mean, scale, low, high, groups, half, buffers;
     /* Offset of a layer that takes the place of the first one where the observation is bytes, or 0. */
     int32_t pixels;
+    /* Floats of the state that are outputs of LSTM layers; as many cells follow. */
+    int32_t memory;
 } sb3s_plan;
 
 static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
@@ -120,6 +124,7 @@ static void sb3s_sparse(const sb3s_layer *layer, const float *restrict w, const 
 }
 
 #include "convolution.h"
+#include "lstm.h"
 
 /* Max pool. The padding is at most half of the window, so every window has an element of x. */
 static void sb3s_pool(const sb3s_layer *layer, const float *restrict x, float *restrict y) {
@@ -159,8 +164,9 @@ static inline int sb3s_has_vbmi(void) {
 
 /* One action. The observation is in pixels, if it is bytes; else that is NULL, and x holds it in front. x is overwritten: it has
    plan->buffers buffers of plan->half floats, 64-byte aligned, and behind them what convolutions work in. Layers go from x to y;
-   z, if there is one, holds the input of the layer before until it has been added, and else is free. */
-static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restrict x, void *action) {
+   z, if there is one, holds the input of the layer before until it has been added, and else is free. The state has 2 * plan->memory
+   floats, and becomes the next one; it is NULL where there is nothing to remember. */
+static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restrict x, void *action, float *restrict state) {
     const char *base = (const char *)plan;
     const sb3s_layer *next = (const sb3s_layer *)(plan + 1);
     float *y = x + plan->half, *z = y + plan->half, *const phases = x + plan->buffers * (long)plan->half;
@@ -175,6 +181,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
     } else if (!pixels) {
         for (i = 0; i < plan->inputs; i++) invalid |= x[i] != x[i];
     }
+    for (i = 0; i < 2 * plan->memory; i++) invalid |= state[i] != state[i];
     if (plan->normalize) {
         const float *mean = (const float *)(base + plan->mean), *scale = (const float *)(base + plan->scale);
         for (i = 0; i < plan->inputs; i++) {
@@ -194,6 +201,8 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
             for (i = 0; i < layer->in; i++) z[i] = x[i] < 0.0f ? 0.0f : x[i];
             input = z;
         }
+        /* Its last outputs follow its inputs. */
+        for (i = 0; i < layer->units; i++) x[layer->in - layer->units + i] = state[layer->state + i];
         switch (layer->kind) {
         case SB3S_COLUMNS:
             sb3s_columns(layer, w, b, x, y);
@@ -230,7 +239,10 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
         default:
             break;
         }
-        if (!finished) sb3s_activate(layer, y, size);
+        if (layer->units)
+            sb3s_lstm(layer->units, state + layer->state, state + plan->memory + layer->state, y);
+        else if (!finished)
+            sb3s_activate(layer, y, size);
 #ifdef SB3S_VBMI
         range.known = finished && !layer->pool_height;
 #endif
@@ -247,6 +259,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
     }
     /* A NaN in the inputs makes every output NaN, as a dense product does, whether its weights exist or not. */
     for (i = 0; invalid && i < plan->outputs; i++) x[i] = 0.0f / 0.0f;
+    for (i = 0; invalid && i < 2 * plan->memory; i++) state[i] = 0.0f / 0.0f;
     switch (plan->head) {
     case SB3S_UNSCALE: {
         const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);

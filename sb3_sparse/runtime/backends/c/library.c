@@ -1,4 +1,6 @@
 /* The kernels as a shared library for ctypes. */
 #include "kernels.h"
 
-void sb3s_predict(const sb3s_plan *plan, const uint8_t *pixels, float *x, void *action) { sb3s_act(plan, pixels, x, action); }
+void sb3s_predict(const sb3s_plan *plan, const uint8_t *pixels, float *x, void *action, float *state) {
+    sb3s_act(plan, pixels, x, action, state);
+}

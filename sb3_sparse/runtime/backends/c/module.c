@@ -108,7 +108,7 @@ static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t 
     PyObject *action, *result;
     const uint8_t *pixels = NULL;
     Py_ssize_t i;
-    int ours = self->plan != NULL && count >= 1 && count <= 4;
+    int ours = self->plan != NULL && self->plan->memory == 0 && count >= 1 && count <= 4;
     /* predict(observation, state, episode_start, deterministic): only the last one, if it is not true, changes anything. */
     if (ours && count == 4) ours = args[3] == Py_True;
     if (ours && names != NULL)
@@ -129,7 +129,7 @@ static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t 
     }
     action = PyArray_SimpleNew(self->action_dimensions, self->action_shape, self->argmax ? NPY_INT64 : NPY_FLOAT32);
     if (action == NULL) return NULL;
-    sb3s_act(self->plan, pixels, self->x, PyArray_DATA((PyArrayObject *)action));
+    sb3s_act(self->plan, pixels, self->x, PyArray_DATA((PyArrayObject *)action), NULL);
     result = PyTuple_New(2);
     if (result == NULL) {
         Py_DECREF(action);
@@ -141,29 +141,33 @@ static PyObject *Kernel_predict(Kernel *self, PyObject *const *args, Py_ssize_t 
     return result;
 }
 
-/* run(inputs, actions): rows of float32, or of bytes, to rows of actions, both contiguous. */
+/* run(inputs, actions, states): rows of float32, or of bytes, to rows of actions, all contiguous; the states become the next ones,
+   and there are none where nothing is remembered. */
 static PyObject *Kernel_run(Kernel *self, PyObject *args) {
-    Py_buffer inputs, actions;
-    Py_ssize_t i, n, row = 0, width = 0;
+    Py_buffer inputs, actions, states = {0};
+    Py_ssize_t i, n, row = 0, width = 0, memory = 0;
     int bytes = 0;
-    if (!PyArg_ParseTuple(args, "y*w*", &inputs, &actions)) return NULL;
+    if (!PyArg_ParseTuple(args, "y*w*|w*", &inputs, &actions, &states)) return NULL;
     n = 0;
     if (self->plan != NULL) {
         bytes = inputs.itemsize == 1;
         row = (bytes ? 1 : (Py_ssize_t)sizeof(float)) * self->inputs;
         width = (self->argmax ? 8 : 4) * (Py_ssize_t)self->plan->actions;
+        memory = (Py_ssize_t)sizeof(float) * 2 * self->plan->memory;
         n = inputs.len / row;
     }
-    if (self->plan == NULL || inputs.len != n * row || actions.len != n * width)
-        PyErr_SetString(PyExc_ValueError, "inputs and actions do not fit the kernel");
+    if (self->plan == NULL || inputs.len != n * row || actions.len != n * width || states.len != n * memory)
+        PyErr_SetString(PyExc_ValueError, "inputs, actions and states do not fit the kernel");
     else
         for (i = 0; i < n; i++) {
             const char *x = (const char *)inputs.buf + i * row;
             if (!bytes) memcpy(self->x, x, (size_t)row);
-            sb3s_act(self->plan, bytes ? (const uint8_t *)x : NULL, self->x, (char *)actions.buf + i * width);
+            sb3s_act(self->plan, bytes ? (const uint8_t *)x : NULL, self->x, (char *)actions.buf + i * width,
+                     memory ? (float *)((char *)states.buf + i * memory) : NULL);
         }
     PyBuffer_Release(&inputs);
     PyBuffer_Release(&actions);
+    if (states.obj != NULL) PyBuffer_Release(&states);
     if (PyErr_Occurred()) return NULL;
     Py_RETURN_NONE;
 }
