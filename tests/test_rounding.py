@@ -1,9 +1,11 @@
 """The cost of rounding: integer arithmetic follows the floats, no input spoils the others, the file is small."""
 
+import shutil
 from dataclasses import replace
 
 import gymnasium as gym
 import numpy as np
+import onnxruntime
 import pytest
 import torch as th
 from gymnasium import spaces
@@ -11,12 +13,16 @@ from stable_baselines3 import SAC
 
 from sb3_sparse import compress
 from sb3_sparse.export.c.integer import simulate_integers
-from sb3_sparse.export.passes import fold, round_weights
+from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
+from sb3_sparse.export.passes import center, fold, round_weights
 from sb3_sparse.export.report import sizes
 from sb3_sparse.export.trace import trace
+from sb3_sparse.nn import mask_layers, prunable_layers
+from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 from sb3_sparse.sparsity import erk
+from tests.algorithms import CASES
 from tests.test_export import image_model, observe, qat_model, trained
 
 
@@ -115,6 +121,102 @@ def test_the_file_of_a_sparse_actor(sparsity, most):
     if sparsity == 0.95:
         original = fold(trace(model))
         assert policy.nbytes <= 1.35 * sizes(original, policy.nbytes, 8)["entropy bound"]
+
+
+def with_large_values(name, observations):
+    """
+    Trained values have most of their size in common: here the common part of the last layer's rows is thirty times as large
+    as the differences between actions, as in a trained QRDQN of MountainCar. QRDQN has the grids of QATCallback.
+    """
+    model = CASES[name].algorithm(
+        "MlpPolicy", "Acrobot-v1", policy_kwargs={"net_arch": [64, 64]}, buffer_size=1, seed=0, device="cpu"
+    )
+    network = model.policy.quantile_net if name == "qrdqn" else model.policy.q_net
+    *_, last = prunable_layers(network).values()
+    with th.no_grad():
+        rows = last.weight.view(-1, 3, 64)
+        common, actions, estimates = (th.randn(*size) for size in ((1, 1, 64), (1, 3, 64), (len(rows), 1, 64)))
+        rows.copy_(common + 0.03 * actions + 0.1 * estimates)
+        # No action is better than the others everywhere.
+        last.bias.view(-1, 3).sub_(network(th.as_tensor(observations)).view(len(observations), -1, 3).mean(dim=(0, 1)))
+    if name == "qrdqn":
+        mask_layers(network, persistent=False)
+        for layer in prunable_layers(network).values():
+            layer.set_bits(8)
+    return model
+
+
+def actions_by_backend(policy, observations):
+    """Those of the numpy backend, of the kernels, of the C header's integers (to the bit) and of ONNX."""
+    network = policy.network
+    yield "numpy", Policy(network, "numpy").predict(observations)[0]
+    yield "integers", network.head(simulate_integers(network, observations))
+    for backend in ("compiled", "vbmi"):
+        try:
+            yield backend, Policy(network, backend).predict(observations)[0]
+        except RuntimeError:
+            assert backend == "vbmi" or not shutil.which("gcc")
+    for form in WEIGHT_FORMS:
+        session = onnxruntime.InferenceSession(to_onnx(network, form=form))
+        yield form, session.run(None, {session.get_inputs()[0].name: observations})[0]
+
+
+@pytest.mark.parametrize("name", ["qrdqn", "dqn"])
+def test_values_with_small_differences(name):
+    """The mean over quantiles is rounded anew, and the choice between actions survives it in every backend."""
+    calibration, observations = np.random.default_rng(0).normal(size=(2, 1000, 6)).astype(np.float32)
+    model = with_large_values(name, observations)
+    expected, _ = model.predict(observations, deterministic=True)
+    assert np.bincount(expected).min() > 100
+    guessed = compress(model, backend="numpy").predict(observations)[0]
+    for backend, actions in (
+        ("guessed", guessed),
+        *actions_by_backend(compress(model, calibration=calibration), observations),
+    ):
+        assert (actions == expected).mean() >= 0.97, backend
+
+
+@pytest.mark.parametrize("groups", [(3,), (2, 1, 4)])
+def test_centered_outputs_choose_the_same_actions(groups):
+    rng = np.random.default_rng(0)
+    common = np.repeat(rng.normal(size=(len(groups), 32)), groups, axis=0)
+    weight = (common + 0.01 * rng.normal(size=common.shape)).astype(np.float32)
+    weight[0, :5] = 0  # Pruned.
+    head = Head("argmax", (len(groups),), groups=groups)
+    last = Layer(weight, 100 + rng.normal(size=len(weight)).astype(np.float32))
+    network = Network((32,), False, None, (last,), head)
+    centered = center(network)
+    x = rng.normal(size=(1000, 32)).astype(np.float32)
+    before, after = (layer_inputs(each, x)[-1] for each in (network, centered))
+    np.testing.assert_array_equal(head(before), head(after))
+    np.testing.assert_array_equal(centered.layers[0].weight == 0, (weight == 0) & (np.repeat(groups, groups) > 1)[:, None])
+    start = 0
+    for size in groups:
+        part = slice(start, start + size)
+        differences = np.diff(before[:, part].astype(np.float64), axis=1)
+        np.testing.assert_allclose(np.diff(after[:, part].astype(np.float64), axis=1), differences, atol=1e-4)
+        start += size
+
+
+@pytest.mark.parametrize("change", ["continuous", "activation", "quantized", "different"])
+def test_outputs_that_are_not_centered(change):
+    rng = np.random.default_rng(0)
+    weight = (rng.normal(size=32) + 0.01 * rng.normal(size=(3, 32))).astype(np.float32)
+    layer, head = Layer(weight, np.ones(3, np.float32)), Head("argmax", (), groups=(3,))
+    network = Network((32,), False, None, (layer,), head)
+    assert np.abs(center(network).layers[0].weight).max() < 0.1
+    changed = {
+        "continuous": {"head": Head("clip", (3,), -np.ones(3, np.float32), np.ones(3, np.float32))},
+        "activation": {"layers": (replace(layer, activation=Activation("tanh")),)},
+        "quantized": {"layers": (replace(layer, weight=layer.weight.astype(np.int8), scale=np.ones(3, np.float32)),)},
+        # Nothing in common: two rows that mirror each other already.
+        "different": {
+            "layers": (Layer(np.stack([weight[0], -weight[0]]), np.ones(2, np.float32)),),
+            "head": Head("argmax", (), groups=(2,)),
+        },
+    }[change]
+    other = replace(network, **changed)
+    np.testing.assert_array_equal(center(other).layers[0].weight, other.layers[0].weight)
 
 
 def test_a_hook_is_refused():

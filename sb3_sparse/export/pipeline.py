@@ -5,6 +5,7 @@ The steps of an export, in order:
     fold        batch norm and image scaling go into the layers
     compare     the layers act as model.predict() does on normalized observations, or an error says by how much they do not
     shrink      dead neurons go
+    center      values of discrete actions lose what they have in common
     round       weights become integers, and some of them zero
     shrink      the neurons that died of it go
     order       equal counts of weights stand together
@@ -22,7 +23,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.agreement import check_agreement
 from sb3_sparse.export.calibration import calibration_inputs
-from sb3_sparse.export.passes import PASSES, fold, order, round_biases, round_weights, shrink
+from sb3_sparse.export.passes import PASSES, center, fold, order, round_biases, round_weights, shrink
 from sb3_sparse.export.report import Report, make_report
 from sb3_sparse.export.trace import Graph, trace
 from sb3_sparse.nn import quantized_bits
@@ -96,7 +97,7 @@ def compress_network(original: Original, bits: int = 8, calibration: NDArray[Any
     observations = None if calibration is None else calibration_inputs(original.network, calibration)
     network = shrink(original.network)
     if bits != 32:
-        network = shrink(round_weights(network, bits, observations))
+        network = shrink(round_weights(center(network), bits, observations))
     network = round_biases(order(network))
     data = encode(network)
     report = make_report(*original, network, nbytes=len(data), calibrated=observations is not None, bits=bits)
