@@ -47,7 +47,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from sb3_sparse import EngineCallback, OneShotPruningCallback
-from sb3_sparse.engine.kernels.library import has_bfloat16
+from sb3_sparse.engine.kernels.library import has_bfloat16, load
 
 ALGORITHMS = {"sac": SAC, "td3": TD3, "tqc": TQC, "dqn": DQN, "ppo": PPO}
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.99)
@@ -251,7 +251,7 @@ def main() -> None:
     result: dict = {"ratios": {}, "intervals": {}, "stock_steps_per_second": {}}
     if args.only and args.json and args.json.is_file():
         result |= {name: value for name, value in json.loads(args.json.read_text()).items() if name in result}
-    result["rounds"] = rounds
+    result |= {"rounds": rounds, "kernels": load().engine_isa().decode()}
     for setting, variants in comparisons(args.quick):
         if args.only and not setting.name("").startswith(args.only):
             continue
