@@ -70,7 +70,7 @@ CASES = {
     "recurrent_ppo": Case(
         RecurrentPPO,
         policies.SparseRecurrentPPOPolicy,
-        ACTOR_CRITIC,
+        (*ACTOR_CRITIC, "lstm_actor", "lstm_critic"),
         "Pendulum-v1",
         {"n_steps": 32, "batch_size": 16, "n_epochs": 2},
         "MlpLstmPolicy",

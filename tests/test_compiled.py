@@ -130,8 +130,9 @@ def test_saved_masks_of_layers_that_are_missing(continued, tmp_path):
         del part["actor.mu"], part["actor.latent_pi.0"]
     other.sparsity_state = state
     message = (
-        "SACPolicy does not have all layers with saved masks or quantizers as plain nn.Linear, nn.Conv1d or nn.Conv2d, and "
-        "nothing is restored in actor.latent_pi.2, actor.latent_pi.4: load the model with the policy that it was saved with"
+        "SACPolicy does not have all layers with saved masks or quantizers as plain nn.Linear, nn.Conv1d, nn.Conv2d or "
+        "nn.LSTM, and nothing is restored in actor.latent_pi.2, actor.latent_pi.4: load the model with the policy that it was "
+        "saved with"
     )
     with pytest.warns(UserWarning) as caught:
         if continued:

@@ -177,7 +177,9 @@ def test_layers_that_cannot_be_pruned_are_named():
     model = CASES["sac"].make()
     model.actor.latent_pi[0].__class__ = Mine
     th.nn.utils.parametrizations.weight_norm(model.actor.mu)
-    with pytest.warns(UserWarning, match=r"not plain nn.Linear, nn.Conv1d or nn.Conv2d: \['actor.latent_pi.0', 'actor.mu'\]"):
+    with pytest.warns(
+        UserWarning, match=r"not plain nn.Linear, nn.Conv1d, nn.Conv2d or nn.LSTM: \['actor.latent_pi.0', 'actor.mu'\]"
+    ):
         model.learn(10, callback=OneShotPruningCallback("actor", 0.75))
     actor = summarize(model).networks["actor"]
     assert list(actor.layers) == ["actor.latent_pi.2", "actor.log_std"]

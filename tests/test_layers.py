@@ -12,6 +12,7 @@ from sb3_sparse.nn import (
     MaskedConv2d,
     MaskedLayer,
     MaskedLinear,
+    MaskedLSTM,
     apply_mask,
     find_networks,
     flush_moments,
@@ -146,7 +147,7 @@ def test_in_place_conversion_keeps_everything():
     keys, parameters = list(net.state_dict()), list(net.parameters())
     mask_layers(net, persistent=False)
     mask_layers(net, persistent=False)
-    assert [type(m) for m in net] == [MaskedLinear, nn.ReLU, MaskedLinear, MaskedConv2d, nn.LayerNorm, nn.LSTM]
+    assert [type(m) for m in net] == [MaskedLinear, nn.ReLU, MaskedLinear, MaskedConv2d, nn.LayerNorm, MaskedLSTM]
     assert list(net.state_dict()) == keys
     assert all(a is b for a, b in zip(net.parameters(), parameters, strict=True))
     net[0].set_mask(th.eye(3, dtype=th.bool))

@@ -92,8 +92,8 @@ class LayerCallback(BaseCallback):
         overlooked = [name for network in selected for name in overlooked_layers(getattr(policy, network), network)]
         if overlooked:
             warnings.warn(
-                "these layers stay as they are and do not count, because they are not plain nn.Linear, nn.Conv1d or "
-                f"nn.Conv2d: {overlooked}",
+                "these layers stay as they are and do not count, because they are not plain nn.Linear, nn.Conv1d, "
+                f"nn.Conv2d or nn.LSTM: {overlooked}",
                 stacklevel=2,
             )
         return selected

@@ -1,6 +1,7 @@
 """Counts of a model, and of the state dict of a policy."""
 
 import io
+import re
 from collections.abc import Callable, Container, Mapping
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from sb3_sparse.cost.algorithms import Training, read_training
 from sb3_sparse.cost.counts import LayerSummary, NetworkSummary, sum_counts
 from sb3_sparse.cost.geometry import count_positions
 from sb3_sparse.cost.summary import Summary
-from sb3_sparse.nn import MaskedLayer, find_networks, plain_name
+from sb3_sparse.nn import MaskedLayer, find_networks, layer_name, plain_name
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -33,8 +34,8 @@ def summarize(model: "BaseAlgorithm") -> Summary:
     connections are their nonzero weights until :func:`~sb3_sparse.restore` has put back the masks.
 
     :param model: Any SB3 model.
-    :return: Counts per layer and network; target networks, LSTMs and attention are left out; a layer that several networks
-        share counts for the first one
+    :return: Counts per layer and network; target networks and attention are left out; a layer that several networks share
+        counts for the first one. Each matrix of an LSTM counts as a layer of four outputs for each unit, its gates
     :raises ValueError: if the policy has no linear or convolutional layer, or the argument is not a model
     """
     if not hasattr(model, "policy"):
@@ -55,17 +56,27 @@ def summarize_parameters(state_dict: Mapping[str, th.Tensor], names: Container[s
     are None, and so is ``training``.
 
     :param state_dict: Tensors by name.
-    :param names: Names of the layers; by default all that have a "weight" with two or four dimensions.
+    :param names: Names of the layers; by default all that have a "weight" with two to four dimensions, and the matrices of
+        LSTMs.
     :return: Counts per layer and network
     :raises ValueError: if there is no such layer, or a mask does not fit its layer
     """
     if names is None:
-        weights = {
-            name: tensor for name, tensor in state_dict.items() if name.endswith(".weight") and tensor.dim() in (2, 3, 4)
-        }
-        names = {name.removesuffix(".weight") for name in weights}
+        weights = {name: layer_name(name) for name, tensor in state_dict.items() if tensor.dim() in (2, 3, 4)}
+        known = (name for name in weights if name.endswith(".weight") or _is_lstm(state_dict, name))
+        names = {layer for name in known if (layer := weights[name]) is not None}
+    flat = {layer for name in state_dict if (layer := layer_name(name)) and state_dict[name].dim() == 2}
     masks = {name.removesuffix(".mask"): tensor for name, tensor in state_dict.items() if name.endswith(".mask")}
-    return _count(state_dict, names, masks, lambda layer: 1 if state_dict[f"{layer}.weight"].dim() == 2 else None, None)
+    return _count(state_dict, names, masks, lambda layer: 1 if layer in flat else None, None)
+
+
+def _is_lstm(state_dict: Mapping[str, th.Tensor], name: str) -> bool:
+    """Whether a matrix is of an LSTM, which has four gates: those of other recurrent networks have the same names."""
+    own = state_dict.get(re.sub(r"weight_(ih|hr)_", "weight_hh_", name))
+    if own is None or own.dim() != 2:
+        return False
+    units = state_dict.get(re.sub(r"weight_(ih|hh)_", "weight_hr_", name))
+    return len(own) == 4 * (own.shape[1] if units is None else units.shape[1])
 
 
 def _count(
@@ -84,8 +95,8 @@ def _count(
             continue
         seen.add(tensor.data_ptr())
         parameters.setdefault(network, {})[path] = tensor.detach().cpu().numpy()
-        layer = name.removesuffix(".weight")
-        if name.endswith(".weight") and layer in names:
+        layer = layer_name(name)
+        if layer is not None and layer in names:
             layers.setdefault(network, {})[layer] = _count_layer(layer, tensor, masks.get(layer), positions(layer))
     if not layers:
         raise ValueError("this policy has no linear or convolutional layer, so there is nothing to count")

@@ -10,7 +10,7 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor, nn
 
-from sb3_sparse.nn import Layer
+from sb3_sparse.nn import Layer, LSTMWeight
 
 
 def count_positions(policy: nn.Module, layers: Mapping[str, Layer]) -> dict[str, int]:
@@ -22,13 +22,17 @@ def count_positions(policy: nn.Module, layers: Mapping[str, Layer]) -> dict[str,
 
     :param policy: The policy of an SB3 model.
     :param layers: Its layers by name.
-    :return: By name: output positions per observation. Linear layers outside the features extractors have one;
-        convolutions outside of them are left out
+    :return: By name: output positions per observation. Linear and LSTM layers outside the features extractors have one;
+        convolutions outside of them and LSTM layers inside are left out
     """
-    positions = {name: 1 for name, layer in layers.items() if isinstance(layer, nn.Linear)}
+    positions = {name: 1 for name, layer in layers.items() if isinstance(layer, nn.Linear | LSTMWeight)}
     for extractor in _extractors(policy):
         modules = set(extractor.modules())
-        inside = {name: layer for name, layer in layers.items() if layer in modules}
+        for name, layer in layers.items():
+            if isinstance(layer, LSTMWeight) and layer.lstm in modules:
+                # How many steps it takes for one observation only its caller knows.
+                positions.pop(name, None)
+        inside = {name: layer for name, layer in layers.items() if layer in modules and not isinstance(layer, LSTMWeight)}
         if inside:
             positions |= _observe(extractor, inside)
     return positions

@@ -10,10 +10,9 @@ from sb3_sparse.nn.layers import (
     MaskedConv2d,
     MaskedLayer,
     MaskedLinear,
-    mask_layers,
-    prunable_layers,
-    unmask_layers,
 )
+from sb3_sparse.nn.lstm import LSTMWeight, MaskedLSTM, layer_name
+from sb3_sparse.nn.masking import mask_layers, prunable_layers, unmask_layers
 from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, overlooked_layers, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks, second_moments
 from sb3_sparse.nn.path import ActionPath
@@ -22,9 +21,11 @@ __all__ = [
     "ActionPath",
     "DenseGradients",
     "Follower",
+    "LSTMWeight",
     "Layer",
     "MaskedConv1d",
     "MaskedConv2d",
+    "MaskedLSTM",
     "MaskedLayer",
     "MaskedLinear",
     "apply_mask",
@@ -39,6 +40,7 @@ __all__ = [
     "flush_moments",
     "fuse_adam",
     "hold_masks",
+    "layer_name",
     "mask_layers",
     "named_children",
     "named_modules",

@@ -5,23 +5,25 @@ A masked layer has the forward pass of the plain layer: the weight itself is zer
 because the gradient is multiplied by the mask before anything reads it (clipping, conjugate gradients, the optimizer). So the
 optimizer's moments are zero too, and a step of zero moves nothing. A layer with all its weights computes as before.
 
-Layers are converted in place (:func:`mask_layers`) and stripped back (:func:`unmask_layers`) with the same
-``Parameter`` objects, so optimizers, shared modules and the names of a state dict stay valid.
+Layers are converted in place and stripped back (:mod:`~sb3_sparse.nn.masking`) with the same ``Parameter`` objects, so
+optimizers, shared modules and the names of a state dict stay valid.
 """
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NoReturn, TypeVar
 
 import torch as th
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.hooks import RemovableHandle
 
-from sb3_sparse.nn.compiled import named_modules
 from sb3_sparse.nn.fake_quantize import QuantizableLayer
+from sb3_sparse.nn.lstm import LSTMWeight
 
 #: A layer that can be pruned, masked or not.
-Layer = nn.Linear | nn.Conv1d | nn.Conv2d
+Layer = nn.Linear | nn.Conv1d | nn.Conv2d | LSTMWeight
+#: The attributes that a masked layer has in addition to those of its plain type.
+_ATTRIBUTES = ("mask", "multiplier", "pruned", "listeners", "_hook", "bits", "_saves_bits")
 
 SelfMasked = TypeVar("SelfMasked", bound="MaskedLayer")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -35,6 +37,9 @@ class MaskedLayer(QuantizableLayer):
     change it; it is never changed in place. ``multiplier`` is the same mask in the weight's dtype, which is faster to multiply
     with. State dicts that hold the mask also hold the bits of a quantized weight.
     """
+
+    #: The type that it is a masked one of.
+    plain: ClassVar[type[nn.Module]]
 
     weight: Tensor
     mask: Tensor
@@ -100,12 +105,11 @@ class MaskedLayer(QuantizableLayer):
         :return: The masked layer, with a mask of ones
         :raises TypeError: if the layer is not of exactly the plain type
         """
-        if MASKED.get(type(layer)) is not cls:
+        if type(layer) is not cls.plain:
             raise TypeError(f"{cls.__name__} cannot be made from {type(layer).__name__}")
-        masked = _second_module(layer)
-        mask_layers(masked)
-        assert isinstance(masked, cls)
-        return masked
+        masked: Any = _second_module(layer)
+        cls._mask(masked, persistent=True)
+        return masked  # type: ignore[no-any-return]
 
     def to_dense(self) -> Layer:
         """
@@ -114,10 +118,24 @@ class MaskedLayer(QuantizableLayer):
 
         :return: The plain layer with the float weights, zeros where the mask is
         """
-        dense: nn.Module = _second_module(self)
-        unmask_layers(dense)
-        assert isinstance(dense, Layer)
-        return dense
+        dense: Any = _second_module(self)
+        dense._strip()
+        return dense  # type: ignore[no-any-return]
+
+    @classmethod
+    def _mask(cls, layer: nn.Module, *, persistent: bool) -> None:
+        """Make a masked layer of a plain one, in place."""
+        layer.__class__ = cls
+        assert isinstance(layer, MaskedLayer)
+        layer._init_mask(persistent)
+
+    def _strip(self) -> None:
+        """Make a plain layer of it, in place."""
+        if self._hook is not None:
+            self._hook.remove()
+        for attribute in _ATTRIBUTES:
+            delattr(self, attribute)
+        self.__class__ = self.plain  # type: ignore[assignment]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -146,6 +164,8 @@ class MaskedLinear(MaskedLayer, nn.Linear):
     MaskedLinear(in_features=3, out_features=2, bias=True, kept=3/6)
     """
 
+    plain = nn.Linear
+
     def forward(self, input: Tensor) -> Tensor:
         """
         :param input: Of shape ``[..., in]``.
@@ -168,6 +188,7 @@ class MaskedConv1d(MaskedLayer, nn.Conv1d):
     ``nn.Conv1d`` with a mask on its weight, of shape ``[out, in / groups, width]``. It takes the arguments of ``nn.Conv1d``.
     """
 
+    plain = nn.Conv1d
     forward = _convolve
 
 
@@ -177,70 +198,49 @@ class MaskedConv2d(MaskedLayer, nn.Conv2d):
     ``nn.Conv2d``.
     """
 
+    plain = nn.Conv2d
     forward = _convolve
 
 
-#: Plain type -> masked type. A layer that is not of exactly one of these types is not pruned.
-MASKED: dict[type[nn.Module], type[MaskedLayer]] = {
-    nn.Linear: MaskedLinear,
-    nn.Conv1d: MaskedConv1d,
-    nn.Conv2d: MaskedConv2d,
-}
-DENSE: dict[type[nn.Module], type[nn.Module]] = {masked: dense for dense, masked in MASKED.items()}
+class MaskedLSTMWeight(MaskedLayer, LSTMWeight):
+    """A matrix of an LSTM with a mask. It is a child of the LSTM, whose forward pass computes with its bits."""
 
+    plain = LSTMWeight
 
-def prunable_layers(module: nn.Module, prefix: str = "") -> dict[str, Layer]:
-    """
-    :param module: Root of the search.
-    :param prefix: Name of the root, to begin the names with.
-    :return: The root's linear and convolutional layers, masked or not. Left out are other subclasses, layers whose weight is
-        computed (weight norm), and all but the first of layers with the same weight (tied weights)
-    """
-    layers: dict[str, Layer] = {}
-    weights: set[Tensor] = set()
-    for name, layer in named_modules(module, prefix):
-        if isinstance(layer, Layer) and is_plain(layer) and layer.weight not in weights:
-            layers[name] = layer
-            weights.add(layer.weight)
-    return layers
+    def _init_mask(self, persistent: bool) -> None:
+        super()._init_mask(persistent)
+        self.join()
 
+    def _strip(self) -> None:
+        super()._strip()
+        self.leave()
 
-def is_plain(layer: nn.Module) -> bool:
-    """Whether a module is of exactly one of these types, and its weight is a parameter."""
-    return type(layer) in {*MASKED, *DENSE} and "weight" in layer._parameters
+    def _hook_gradient(self) -> None:
+        # A copy belongs to no LSTM until that is copied as well, and links it.
+        if self.lstm is not None:
+            super()._hook_gradient()
 
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        # The LSTMs of sparse policies had no masks at first.
+        if self._saves_bits:
+            state_dict.setdefault(f"{prefix}mask", th.ones_like(self.mask))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
-def mask_layers(module: nn.Module, *, persistent: bool = True) -> None:
-    """
-    Turn every ``nn.Linear``, ``nn.Conv1d`` and ``nn.Conv2d`` of a module into its masked twin, in place, with a mask of ones.
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "lstm": None}
 
-    :param module: Root of the modules to convert; it may be such a layer itself.
-    :param persistent: Whether state dicts hold the masks. If not, they are those of the plain layers.
-    """
-    for layer in prunable_layers(module).values():
-        if type(layer) in MASKED:
-            layer.__class__ = MASKED[type(layer)]  # type: ignore[assignment]
-            assert isinstance(layer, MaskedLayer)
-            layer._init_mask(persistent)
+    @classmethod
+    def from_dense(cls, layer: Layer) -> NoReturn:
+        """
+        :raises TypeError: always
+        """
+        raise TypeError("the weights of an LSTM are masked in place: use mask_layers")
 
-
-#: The attributes that a masked layer has in addition to those of its plain type.
-_ATTRIBUTES = ("mask", "multiplier", "pruned", "listeners", "_hook", "bits", "_saves_bits")
-
-
-def unmask_layers(module: nn.Module) -> None:
-    """
-    The inverse of :func:`mask_layers`: plain layers, the same ``Parameter`` objects, zeros where the mask was, no quantizer.
-
-    :param module: Root of the modules to convert.
-    """
-    for layer in module.modules():
-        if isinstance(layer, MaskedLayer):
-            if layer._hook is not None:
-                layer._hook.remove()
-            for attribute in _ATTRIBUTES:
-                delattr(layer, attribute)
-            layer.__class__ = DENSE[type(layer)]  # type: ignore[assignment]
+    def to_dense(self) -> NoReturn:
+        """
+        :raises TypeError: always
+        """
+        raise TypeError("the weights of an LSTM are unmasked in place: use unmask_layers")
 
 
 def _second_module(layer: AnyModule) -> AnyModule:

@@ -1,7 +1,7 @@
 """
 The networks of a policy and their prunable layers.
 
-A network is a child of ``model.policy`` that holds linear or convolutional layers: "actor", "critic", "q_net",
+A network is a child of ``model.policy`` that holds linear, convolutional or LSTM layers: "actor", "critic", "q_net",
 "mlp_extractor", ... A child named ``<network>_target`` is that network's target twin; a twin follows its network and is never
 pruned on its own. A layer that two networks share (a features extractor) belongs to the first of them.
 """
@@ -12,7 +12,8 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from sb3_sparse.nn.compiled import named_children, named_modules, original
-from sb3_sparse.nn.layers import Layer, is_plain, prunable_layers
+from sb3_sparse.nn.layers import Layer
+from sb3_sparse.nn.masking import is_plain, prunable_layers
 
 _TARGET = "_target"
 
@@ -127,7 +128,8 @@ def find_twins(policy: nn.Module) -> dict[nn.Module, list[Layer]]:
     for name, target in children.items():
         if not name.endswith(_TARGET) or name.removesuffix(_TARGET) not in children:
             continue
-        online = dict(named_modules(children[name.removesuffix(_TARGET)], remove_duplicate=False))
+        network = children[name.removesuffix(_TARGET)]
+        online = {**prunable_layers(network), **dict(named_modules(network, remove_duplicate=False))}
         for path, twin in prunable_layers(target).items():
             twins.setdefault(online[path], []).append(twin)
     return twins

@@ -1,4 +1,4 @@
-"""Sparse policies of the on-policy algorithms. The weights of an LSTM stay dense, because it is not a linear layer."""
+"""Sparse policies of the on-policy algorithms."""
 
 from sb3_contrib.common.maskable import policies as maskable
 from sb3_contrib.common.recurrent import policies as recurrent

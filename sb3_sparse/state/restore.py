@@ -59,8 +59,8 @@ class SavedLayers:
         if self.missing:
             warnings.warn(
                 f"{type(original(self._policy)).__name__} does not have all layers with saved masks or quantizers as plain "
-                f"nn.Linear, nn.Conv1d or nn.Conv2d, and nothing is restored in {', '.join(self.missing)}: load the model "
-                "with the policy that it was saved with",
+                f"nn.Linear, nn.Conv1d, nn.Conv2d or nn.LSTM, and nothing is restored in {', '.join(self.missing)}: load the "
+                "model with the policy that it was saved with",
                 stacklevel=2,
             )
         for network, layers in self.regrown.items():

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from sb3_sparse.nn import Layer, MaskedLayer, hold_masks, mask_layers
+from sb3_sparse.nn import Layer, MaskedLayer, find_networks, hold_masks, mask_layers
 from sb3_sparse.state.clock import Clock
 from sb3_sparse.state.identity import Identity
 from sb3_sparse.state.restore import SavedLayers
@@ -44,11 +44,14 @@ class Run:
         :return: The selected layers by network and full name
         """
         self._saved.put_back()
-        for layers in self._selected.values():
+        # A matrix of an LSTM that has just been put back is another object than the one that was selected.
+        found = find_networks(self._policy)
+        selected = {network: {name: found[network][name] for name in layers} for network, layers in self._selected.items()}
+        for layers in selected.values():
             for layer in layers.values():
                 mask_layers(layer, persistent=False)
         hold_masks(self._policy)
         return {
             network: {name: layer for name, layer in layers.items() if isinstance(layer, MaskedLayer)}
-            for network, layers in self._selected.items()
+            for network, layers in selected.items()
         }

@@ -15,7 +15,7 @@ from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
 from sb3_sparse.export.trace.graph import Affine
-from sb3_sparse.nn import MaskedConv2d, MaskedLinear, prunable_layers, quantize
+from sb3_sparse.nn import MaskedConv2d, MaskedLinear, MaskedLSTM, prunable_layers, quantize
 from sb3_sparse.policies.extractors import ResidualBlock
 from sb3_sparse.runtime.network.elements import one_scale
 from sb3_sparse.runtime.network.records import Activation, Floats, Layer, Minifloats, Pool
@@ -95,8 +95,17 @@ def _lstm_layer(module: nn.LSTM, name: str, number: int, bits: Bits) -> Layer:
     bias = np.zeros(len(own), np.float32)
     for part in names if module.bias else ():
         bias = bias + _array(getattr(module, f"bias_{part}"))
-    weight = _array(th.cat([inputs, own], dim=1))
-    return Layer(weight, bias, lstm=True)
+    known = [bits.get(f"{name}.{part}") for part in names]
+    if None not in known and len(set(known)) == 1:
+        # Trained with one scale for both.
+        steps, integers = quantize(th.cat([inputs, own], dim=1), bits[f"{name}.{names[0]}"])
+        weight = integers.cpu().numpy()
+        return Layer(weight, bias, scale=one_scale(len(weight), float(steps) if weight.any() else 1.0), lstm=True)
+    matrices = []
+    for matrix, width in zip((inputs, own), known, strict=True):
+        steps, integers = (th.ones(()), matrix) if width is None else quantize(matrix, width)
+        matrices.append(_array(steps.cpu() * integers.detach().cpu()))
+    return Layer(np.concatenate(matrices, axis=1), bias, lstm=True)
 
 
 def _residual_block(block: ResidualBlock, name: str, bits: Bits) -> list[Record]:
@@ -164,6 +173,7 @@ MODULES: dict[type[nn.Module], Callable[[Any, str, Bits], list[Record]]] = {
     nn.Conv2d: _convolution,
     MaskedConv2d: _convolution,
     nn.LSTM: _lstm,
+    MaskedLSTM: _lstm,
     ResidualBlock: _residual_block,
     nn.BatchNorm1d: _batch_norm,
     nn.BatchNorm2d: _batch_norm,
