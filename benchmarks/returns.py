@@ -26,7 +26,7 @@ from rich.table import Table
 from stable_baselines3 import SAC
 
 from sb3_sparse import compress
-from sb3_sparse.agents import load_agent, make_environment, model_act, play_observations, play_returns
+from sb3_sparse.agents import Player, load_agent, make_environment, model_act, play_observations, play_returns
 
 #: What is exported: bits, and whether with calibration.
 FORMS = {"8 bits": (8, True), "8 bits without calibration": (8, False), "float": (32, True)}
@@ -54,7 +54,7 @@ def measure(path: Path, episodes: int, seed: int) -> dict[str, Any]:
     bytes_of = {}
     for name, (bits, calibrated) in FORMS.items():
         policy = compress(model, bits, observations if calibrated else None)
-        returns[name] = play_returns(venv, lambda x, policy=policy: policy.predict(x)[0], seeds)
+        returns[name] = play_returns(venv, Player(policy), seeds)
         bytes_of[name] = policy.nbytes
     venv.close()
     return {"returns": returns, "nbytes": bytes_of, "seeds": [seed, seed + episodes]}

@@ -1,6 +1,7 @@
 """Recurrent policies: the state of predict, every backend against SB3's own predict over episodes, and what is refused."""
 
 import ctypes
+import json
 import shutil
 import subprocess
 from dataclasses import replace
@@ -17,10 +18,13 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_sparse import compress
+from sb3_sparse.agents import load_agent
+from sb3_sparse.cli import main
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
 from sb3_sparse.export.passes import order, shrink
 from sb3_sparse.offline.spaces_env import SpacesEnv
+from sb3_sparse.policies import SparseRecurrentPPOPolicy
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
@@ -232,6 +236,33 @@ def test_sb3_evaluates_it():
     env.seed(0)
     rewards = evaluate_policy(compress(model, bits=32), env, n_eval_episodes=4, return_episode_rewards=True)[0]
     np.testing.assert_allclose(rewards, expected[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])
+def test_from_the_command_line(sparse, tmp_path, capsys):
+    """The zip names its algorithm, calibration and returns are those of episodes with a state, and the file plays the same."""
+    policy = SparseRecurrentPPOPolicy if sparse else "MlpLstmPolicy"
+    model = RecurrentPPO(policy, "Pendulum-v1", n_steps=64, seed=0, device="cpu", policy_kwargs={"lstm_hidden_size": 8})
+    model.learn(64)
+    with th.no_grad():
+        model.policy.lstm_actor.weight_hh_l0.mul_(4)
+        model.policy.action_net.weight.mul_(30)
+    model.save(tmp_path / "agent.zip")
+    loaded = load_agent(tmp_path / "agent.zip")
+    assert type(loaded) is RecurrentPPO and type(load_agent(tmp_path / "agent.zip", "ppo_lstm")) is RecurrentPPO
+    options = ["--env", "Pendulum-v1", "--episodes", "2", "--calibration-steps", "250", "--seed", "3", "--bits", "32"]
+    main(["compress", str(tmp_path / "agent.zip"), "-o", str(tmp_path), *options])
+    assert "lstm_actor.l0" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["algorithm"] == "RecurrentPPO"
+    env = make_vec_env("Pendulum-v1")
+    expected = []
+    for seed in (3, 4):
+        env.seed(seed)
+        expected.append(evaluate_policy(model, env, n_eval_episodes=1)[0])
+    assert report["returns"]["SB3 model"] == pytest.approx(expected, rel=1e-3)
+    assert report["returns"]["exported file"] == pytest.approx(expected, rel=1e-2)
+    assert set(report["latency_us"]) == {"SB3 predict", *EXACT} - {"auto"}
 
 
 def test_states_that_do_not_fit():

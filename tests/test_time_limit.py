@@ -78,7 +78,7 @@ def pendulum():
 def test_what_there_is_is_used(pendulum):
     """Pairs of whole episodes, the same as without a limit, and observations up to the last one."""
     model, venv = pendulum
-    act, still = model_act(model, None), lambda observation: np.zeros(1, np.float32)
+    act, still = model_act(model, None), lambda observation, start: np.zeros(1, np.float32)
     whole = compare_returns(venv, act, still, [7, 8, 9])
     assert list(whole.model) == play_returns(venv, act, [7, 8, 9]) and list(whole.exported) == play_returns(
         venv, still, [7, 8, 9]
@@ -150,7 +150,7 @@ def test_a_game_begins_anew():
     """Not with the next life of one that was left."""
     venv = DummyVecEnv([lambda: EpisodicLifeEnv(Monitor(Lives()))])
 
-    def act(observation):
+    def act(observation, start):
         return np.zeros((), int)
 
     for count in (2, 4, 6):

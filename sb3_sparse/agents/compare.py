@@ -20,7 +20,7 @@ from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import check_normalization, load_normalization
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import Act, Returns, compare_returns, model_act, play_observations
+from sb3_sparse.agents.returns import Player, Returns, compare_returns, model_act, play_observations
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
 from sb3_sparse.runtime import BACKENDS, Policy, load
 from sb3_sparse.zoo.notation import brief
@@ -53,7 +53,7 @@ class Agent:
     venv: VecEnv | None
 
     @property
-    def act(self) -> Act:
+    def act(self) -> Player:
         """The model's deterministic policy."""
         return model_act(self.model, self.normalization)
 
@@ -217,7 +217,7 @@ def _observations(agent: Agent, seed: int, progress: Progress) -> NDArray[Any] |
 
 def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progress: Progress) -> Returns | None:
     print(f"{len(seeds)} episodes of {agent.env} each ...", flush=True)
-    returns = compare_returns(venv, agent.act, lambda observation: exported.predict(observation)[0], seeds, progress)
+    returns = compare_returns(venv, agent.act, Player(exported), seeds, progress)
     if returns is None:
         print("not one episode of each has ended, so there is no comparison of returns")
     else:
@@ -235,7 +235,8 @@ def _time(agent: Agent, exported: Policy, compact: Path, observations: NDArray[A
         try:
             if backend != "auto":
                 policy = exported if backend == exported.backend else load(compact, backend)
-                contestants[backend] = policy.predict
+                # What a recurrent policy remembers belongs to its time.
+                contestants[backend] = Player(policy) if policy.network.lstms else policy.predict
         except RuntimeError as error:
             print(str(error).splitlines()[0])
     latency = measure_latency(contestants, observations)

@@ -12,7 +12,7 @@ from pickle import UnpicklingError
 from textwrap import shorten
 from typing import Any
 
-from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ
+from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, RecurrentPPO
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
@@ -38,6 +38,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "crossq": CrossQ,
     "qrdqn": QRDQN,
     "ars": ARS,
+    "ppo_lstm": RecurrentPPO,
     **offline.ALGORITHMS,
 }
 #: Replacements for attributes that only training needs: a replay buffer, which takes memory, or an environment as that of HER
@@ -122,6 +123,9 @@ def _find_algorithms(path: Path, policy: object) -> list[str]:
     """Names of the algorithms that take the policy in a zip, the likeliest first; empty if the zip does not say."""
     if not isinstance(policy, type):
         return []
-    if issubclass(policy, RecurrentActorCriticPolicy | MaskableActorCriticPolicy):
-        raise ValueError(f"{path} holds a {policy.__name__}: policies with an LSTM or with masked actions cannot be exported")
+    if issubclass(policy, MaskableActorCriticPolicy):
+        raise ValueError(f"{path} holds a {policy.__name__}: policies with masked actions cannot be exported")
+    if issubclass(policy, RecurrentActorCriticPolicy):
+        # Its class is one of PPO's as well.
+        return ["ppo_lstm"]
     return [name for name, cls in ALGORITHMS.items() if issubclass(policy, tuple(cls.policy_aliases.values()))]

@@ -13,22 +13,45 @@ from stable_baselines3.common.env_util import unwrap_wrapper
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.agents.progress import Progress
+from sb3_sparse.runtime import Policy
 from sb3_sparse.table import format_table
 
-#: A policy: from one observation, as the environment gives it, to one action.
-Act = Callable[[NDArray[Any]], NDArray[Any]]
+#: A policy: from one observation, as the environment gives it, and whether it begins an episode, to one action.
+Act = Callable[[NDArray[Any], bool], NDArray[Any]]
 
 
-def model_act(model: BaseAlgorithm, normalization: VecNormalize | None) -> Act:
+class Player:
+    """
+    A policy that plays episodes one after the other in one environment: it keeps the state of ``predict``.
+
+    :param policy: An SB3 model, or an exported policy.
+    :param normalization: The statistics of the model's observations, if they are normalized.
+    """
+
+    def __init__(self, policy: BaseAlgorithm | Policy, normalization: VecNormalize | None = None) -> None:
+        self._predict = policy.predict
+        self._normalize = None if normalization is None else normalization.normalize_obs
+        self._state: tuple[NDArray[Any], ...] | None = None
+
+    def __call__(self, observation: NDArray[Any], start: bool = False) -> NDArray[Any]:
+        """
+        :param observation: As the environment gives it.
+        :param start: Whether it begins an episode.
+        :return: The deterministic action
+        """
+        if self._normalize is not None:
+            observation = np.asarray(self._normalize(observation))
+        action, self._state = self._predict(observation, None if start else self._state, deterministic=True)
+        return action
+
+
+def model_act(model: BaseAlgorithm, normalization: VecNormalize | None) -> Player:
     """
     :param model: An SB3 model.
     :param normalization: The statistics of its observations, if they are normalized.
     :return: Its deterministic ``predict``, with the observation normalized first
     """
-    if normalization is None:
-        return lambda observation: model.predict(observation, deterministic=True)[0]
-    normalize = normalization.normalize_obs
-    return lambda observation: model.predict(normalize(observation), deterministic=True)[0]
+    return Player(model, normalization)
 
 
 def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], float | None]]:
@@ -44,11 +67,13 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], floa
     venv.seed(seed)
     observations = venv.reset()
     total: float | None = None
+    start = True
     while total is None:
         assert isinstance(observations, np.ndarray)
         # The environment may write the next one into the same memory.
         observation = observations[0].copy()
-        observations, _, _, infos = venv.step(np.asarray(act(observation))[None])
+        # A life of an Atari game is an episode for the policy.
+        observations, _, (start,), infos = venv.step(np.asarray(act(observation, start))[None])
         # Not "done": an Atari game goes on after a life is lost. Monitor sums the rewards of the game before they are clipped.
         total = float(infos[0]["episode"]["r"]) if "episode" in infos[0] else None
         yield observation, total
