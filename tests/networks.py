@@ -9,7 +9,19 @@ import numpy as np
 from sb3_sparse.runtime import BACKENDS, Policy
 from sb3_sparse.runtime.backends.vbmi import in_bytes
 from sb3_sparse.runtime.format.artifact import encode
-from sb3_sparse.runtime.network.records import HEADS, Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
+from sb3_sparse.runtime.network.assemble import assemble
+from sb3_sparse.runtime.network.records import (
+    HEADS,
+    Activation,
+    Fixed,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Part,
+    Pool,
+)
 from sb3_sparse.runtime.network.reference import apply_layer, layer_inputs
 
 ACTIVATIONS = (
@@ -73,7 +85,7 @@ def draw_head(rng, kind=None):
     return Head(kind, shape, low, high)
 
 
-def draw_network(rng, *, image=None, quantized=None, head=None, activation=None, width=40, density=None):
+def draw_network(rng, *, image=None, quantized=None, head=None, activation=None, width=40, density=None, shape=None):
     """
     :param rng: Where the numbers come from.
     :param image: Whether the observation has three dimensions and convolutions come first.
@@ -82,10 +94,12 @@ def draw_network(rng, *, image=None, quantized=None, head=None, activation=None,
     :param activation: Activation of the hidden layers; by default each another one.
     :param width: Most units of a layer.
     :param density: Share of weights that exist.
+    :param shape: Shape of the observation.
     :return: A network of one to four layers
     """
     image = rng.random() < 0.3 if image is None else image
-    shape = tuple(map(int, rng.integers(3, 12, 3))) if image else tuple(map(int, rng.integers(1, 12, rng.integers(1, 3))))
+    drawn = tuple(map(int, rng.integers(3, 12, 3))) if image else tuple(map(int, rng.integers(1, 12, rng.integers(1, 3))))
+    shape = shape or drawn
     head = draw_head(rng, head)
     hidden = int(rng.integers(0, 4)) + image
     layers, current = [], shape
@@ -109,6 +123,50 @@ def draw_network(rng, *, image=None, quantized=None, head=None, activation=None,
         normalize = Normalize(*(rng.random((2, *shape)).astype(np.float32) + np.float32(0.5)), limit)
     ranges = tuple(map(float, rng.random(len(layers)).astype(np.float32) + 1)) if rng.random() < 0.5 else None
     return Network(shape, bool(image), normalize, tuple(layers), head, ranges)
+
+
+def draw_parted_network(rng, **kwargs):
+    """
+    A network whose observation is a dict of one to five arrays, or classes alone.
+
+    :param rng: Where the numbers come from.
+    :param kwargs: As of :func:`draw_network`; ``quantized`` holds for encoders as well.
+    :return: The network
+    """
+    whole = rng.random() < 0.2
+    keys = [""] if whole else rng.permutation(["goal", "a b", "ümlaut", "class", "9"])[: rng.integers(1, 6)].tolist()
+    parts = tuple(draw_part(rng, key, kwargs.get("quantized")) for key in keys)
+    size = sum(part.width for part in parts)
+    network = draw_network(rng, image=False, shape=(size,), **kwargs)
+    if network.normalize is not None and rng.random() < 0.5:
+        limits = rng.choice([1.5, 10.0, np.inf], size).astype(np.float32)
+        network = replace(network, normalize=replace(network.normalize, limit=limits))
+    return replace(network, parts=parts)
+
+
+def draw_part(rng, key, quantized=None):
+    kind = rng.integers(3) if key else 1
+    shape = tuple(map(int, rng.integers(1, 4, rng.integers(0, 3))))
+    if kind == 0:
+        return Part(key, shape)
+    if kind == 1:
+        return Part(key, shape, tuple(map(int, rng.integers(1, 7, int(np.prod(shape))))))
+    encoder = draw_network(rng, quantized=quantized, head="clip")
+    free = np.full(encoder.head.inputs, np.inf, np.float32)
+    return Part(key, encoder.shape, encoder=replace(encoder, head=Head("clip", free.shape, -free, free)))
+
+
+def draw_arrays(rng, network, count):
+    """Observations of a network with parts, by key."""
+    arrays = {}
+    for part in network.parts:
+        if part.sizes:
+            arrays[part.key] = rng.integers(0, part.sizes, (count, len(part.sizes))).reshape(count, *part.shape)
+        elif part.encoder is not None and part.encoder.image:
+            arrays[part.key] = rng.integers(0, 256, (count, *part.shape), dtype=np.uint8)
+        else:
+            arrays[part.key] = rng.normal(size=(count, *part.shape)).astype(np.float32)
+    return arrays
 
 
 def draw_pool(rng, shape):
@@ -230,6 +288,8 @@ def rounding(network, x):
     How far two orders of summation may lie apart: a sum of ``n`` products that comes to ``s`` is off by about
     ``2**-24 * sqrt(n) * s``, and the errors of the layers add up as independent ones do.
     """
+    if network.parts:
+        x = assemble(network, x)
     # Images may come with their channels last.
     x = x if x.shape[1:] == network.shape else np.moveaxis(x, -1, 1)
     sums = zip(network.layers, layer_inputs(network, x)[1:], strict=True)
@@ -330,9 +390,8 @@ def mutate(rng, data):
 def tampered(seed, count):
     """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
     rng = np.random.default_rng(seed)
-    originals = [
-        encode(draw(rng)) for draw in (draw_network, draw_residual_network, draw_recurrent_network) for _ in range(12)
-    ]
+    kinds = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network)
+    originals = [encode(draw(rng)) for draw in kinds for _ in range(12)]
     for index in range(count):
         original = originals[rng.integers(len(originals))]
         if index % 4 == 0:

@@ -20,6 +20,7 @@ from sb3_sparse.runtime.format.bytestream import Writer
 from sb3_sparse.runtime.format.delta import delta_decode, delta_encode, to_runs
 from sb3_sparse.runtime.format.layer_bytes import write_layer
 from sb3_sparse.runtime.format.limits import check_size
+from sb3_sparse.runtime.network import records
 from sb3_sparse.runtime.network.records import (
     ACTIVATIONS,
     HEADS,
@@ -30,12 +31,15 @@ from sb3_sparse.runtime.network.records import (
     Minifloats,
     Network,
     Normalize,
+    Part,
     Pool,
 )
 from tests.networks import (
     HEADER,
+    draw_arrays,
     draw_network,
     draw_observations,
+    draw_parted_network,
     draw_recurrent_network,
     draw_residual_network,
     pack,
@@ -84,20 +88,25 @@ def same(a, b):
 
 
 @settings(max_examples=200, deadline=None)
-@given(SEEDS, st.sampled_from([draw_network, draw_residual_network, draw_recurrent_network]))
+@given(SEEDS, st.sampled_from([draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network]))
 def test_round_trip(seed, draw):
-    network = draw(np.random.default_rng(seed))
-    network = replace(network, layers=tuple(replace(layer, activation=rounded(layer.activation)) for layer in network.layers))
+    network = in_floats(draw(np.random.default_rng(seed)))
     data = encode(network)
     assert same(decode(data), network)
     assert encode(decode(data)) == data
     assert same(decode(pack(unpack(data), deflate=data[5] == 0, version=data[4])), network), "compressed or not"
     odd = any(layer.rectify or layer.residual or layer.pool for layer in network.layers)
-    assert data[4] == (3 if network.lstms else 1 + odd), "no newer than it needs"
+    assert data[4] == (3 if network.lstms or network.parts else 1 + odd), "no newer than it needs"
+
+
+def in_floats(network):
+    """The file holds floats of 32 bits."""
+    layers = tuple(replace(layer, activation=rounded(layer.activation)) for layer in network.layers)
+    parts = (replace(part, encoder=part.encoder and in_floats(part.encoder)) for part in network.parts)
+    return replace(network, layers=layers, parts=tuple(parts))
 
 
 def rounded(activation):
-    """The file holds floats of 32 bits."""
     return activation._replace(low=float(np.float32(activation.low)), high=float(np.float32(activation.high)))
 
 
@@ -288,6 +297,81 @@ def test_residual_blocks_that_cannot_be(first, second, message):
     assert "\n" not in str(error.value) and 30 < len(str(error.value)) < 250
 
 
+#: Two numbers, two classes of three and two, and an encoder of one; PART is the first byte behind the number of parts.
+def parted(*, keys=("goal", "class", "cam"), version=3, limits=False):
+    """A network whose observation is a dict."""
+    free = np.full(1, np.inf, np.float32)
+    encoder = Network((2,), False, None, (layer(1, 2),), Head("clip", (1,), -free, free))
+    parts = (Part(keys[0], (2,)), Part(keys[1], (2,), (3, 2)), Part(keys[2], (2,), encoder=encoder))
+    limit = np.array([10, 10] + [np.inf] * 6, np.float32) if limits else 10.0
+    normalize = Normalize(np.zeros(8, np.float32), np.ones(8, np.float32), limit)
+    network = Network((8,), False, normalize, (layer(2, 8),), Head("positive", (2,)), parts=parts)
+    return network, bytearray(unpack(encode(network))), version
+
+
+PART = 7
+SECOND = PART + 5 + 1 + 5
+THIRD = SECOND + 6 + 1 + 5 + 8
+ENCODER = THIRD + 5
+
+
+def change_parts(at, *values, version=3, **kwargs):
+    _, payload, _ = parted(**kwargs)
+    payload[at : at + len(values)] = bytes(values)
+    return pack(bytes(payload), deflate=False, version=version)
+
+
+def test_parts():
+    for limits in (False, True):
+        network, payload, _ = parted(limits=limits)
+        assert same(decode(encode(network)), network)
+        assert payload[:PART] == b"\1\x08\0\0\0" + bytes([2 + 8 + 16 * limits, 3])
+    assert payload[PART:SECOND] == b"\4goal\0\1\2\0\0\0"
+    assert payload[SECOND:THIRD] == b"\5class\1\1\2\0\0\0\3\0\0\0\2\0\0\0"
+    assert payload[THIRD:ENCODER] == b"\3cam\2" and payload[ENCODER : ENCODER + 6] == b"\1\2\0\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (lambda: change_parts(0, version=1), "unknown flags"),
+        (lambda: change_parts(0, version=2), "unknown flags"),
+        (lambda: change_parts(5, 2 + 8 + 32), "unknown flags"),
+        (lambda: change_parts(5, 1 + 2 + 8), "an image has parts"),
+        (lambda: change_parts(5, 8 + 16), "limits without a normalization"),
+        (lambda: change_parts(6, 0), "it has no part"),
+        (lambda: change_parts(6, 2), "do not add up"),
+        (lambda: change_parts(1, 9), "do not add up"),
+        (lambda: change_parts(PART + 1, 0xFF), "a key is not text"),
+        (lambda: change_parts(0, keys=("goal", "goal", "cam")), "wrong keys"),
+        (lambda: change_parts(0, keys=("", "class", "cam")), "wrong keys"),
+        (lambda: change_parts(SECOND + 6, 3), "a part is of an unknown kind"),
+        (lambda: change_parts(SECOND + 12, 0), "wrong number of classes"),
+        (lambda: change_parts(SECOND + 12, 255, 255, 255, 255), "wrong number of classes"),
+        (lambda: change_parts(SECOND + 12, 0, 0, 0, 1), "too many numbers"),
+        (lambda: change_parts(ENCODER + 5, 8), "an encoder has parts"),
+        (lambda: change_parts(ENCODER + 6, 0), "it has no layer"),
+    ],
+)
+def test_damaged_parts(data, message, monkeypatch):
+    # What cannot be written has to be refused all the same.
+    monkeypatch.setattr(records, "_check_parts", lambda network: None)
+    damaged = data()
+    monkeypatch.undo()
+    with pytest.raises(ValueError, match=message) as error:
+        decode(damaged)
+    assert "\n" not in str(error.value) and 30 < len(str(error.value)) < 250
+
+
+def test_an_encoder_does_not_act():
+    network, _, _ = parted()
+    last = network.parts[2]
+    for head in (Head("positive", (1,)), replace(last.encoder.head, high=np.ones(1, np.float32))):
+        part = replace(last, encoder=replace(last.encoder, head=head))
+        with pytest.raises(ValueError, match="the part 'cam' of shape \\(2,\\) does not fit its encoder"):
+            encode(replace(network, parts=(*network.parts[:2], part)))
+
+
 def test_what_the_first_version_does_not_have():
     with pytest.raises(ValueError, match="of a kind that version 1 does not have"):
         decode(residual(version=1)[1])
@@ -460,9 +544,12 @@ def test_tampered_files(seed):
 
 def expect_to_work(decoded, rng, *, thoroughly):
     policy = Policy(decoded, "numpy")
-    x = draw_observations(rng, decoded, 2)
+    x = draw_arrays(rng, decoded, 2) if decoded.parts else draw_observations(rng, decoded, 2)
+    first = {key: array[0] for key, array in x.items()} if decoded.parts else x[0]
+    if [part.key for part in decoded.parts] == [""]:
+        first, x = first[""], x[""]
     with np.errstate(all="ignore"):
-        action, actions = policy.predict(x[0])[0], policy.predict(x)[0]
+        action, actions = policy.predict(first)[0], policy.predict(x)[0]
         if thoroughly:
             assert same(decode(encode(decoded)), decoded)
             Plan(decoded)

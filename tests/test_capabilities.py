@@ -14,6 +14,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from sb3_sparse.export.c import ends
 from sb3_sparse.export.c.float_code import FLOAT
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.c.integer import INTEGER, integer_layers, without_integers
@@ -26,6 +27,7 @@ from sb3_sparse.runtime.backends.plan import COMPILED, Plan
 from sb3_sparse.runtime.backends.structs import LAYER, PLAN, Kernel
 from sb3_sparse.runtime.backends.vbmi import VBMI
 from sb3_sparse.runtime.format.artifact import COMPACT, decode, encode
+from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.capabilities import is_record, record_fields, require_known
 from sb3_sparse.runtime.network.records import (
     ACTIVATIONS,
@@ -38,13 +40,15 @@ from sb3_sparse.runtime.network.records import (
     Minifloats,
     Network,
     Normalize,
+    Part,
     Pool,
 )
 from sb3_sparse.runtime.network.reference import layer_inputs
-from tests.networks import AVAILABLE
+from sb3_sparse.runtime.observations import read_parts
+from tests.networks import AVAILABLE, draw_arrays
 
 RELU = Activation("relu")
-RECORDS = (Network, Normalize, Layer, Head, Activation, Pool, Minifloats, Fixed)
+RECORDS = (Network, Part, Normalize, Layer, Head, Activation, Pool, Minifloats, Fixed)
 #: What reads networks, and how it is asked to.
 READERS = {
     NUMPY: functions,
@@ -112,26 +116,52 @@ def recurrent(*, wide=True):
     return Network((2, 3), False, None, (*layers, quantized(draw(3, 4, second))), head())
 
 
+def parted():
+    """A dict of numbers, classes, and an image that passes a network of its own."""
+    free = np.full(4, np.inf, np.float32)
+    encoder = calibrated(replace(convolution(image=True), head=Head("clip", (4,), -free, free)))
+    parts = (Part("goal", (1, 2)), Part("class", (2,), (3, 2)), Part("cam", encoder.shape, encoder=encoder))
+    limit = np.array([0.3, 0.2, *[np.inf] * 9], np.float32)
+    normalize = Normalize(draw(2, 11), np.abs(draw(3, 11)) + 1, limit)
+    layers = (quantized(draw(0, 12, 11), RELU, gain=minifloats(11, 2.0)), quantized(draw(1, 4, 12)))
+    return Network((11,), False, normalize, layers, head(), parts=parts)
+
+
 def calibrated(network):
     """The network with the ranges of its inputs."""
     gains = [1.0 if layer.gain is None else layer.gain.values for layer in network.layers]
-    inputs = layer_inputs(network, observe(network, 64))[:-1]
+    inputs = layer_inputs(network, vector(network, observe(network, 64)))[:-1]
     shaped = (x.reshape(len(x), -1) * gain for x, gain in zip(inputs, gains, strict=True))
     return replace(network, ranges=tuple(float(np.abs(x).max()) for x in shaped))
 
 
 def observe(network, count):
     rng = np.random.default_rng(7)
+    if network.parts:
+        return draw_arrays(rng, network, count)
     if network.image:
         return rng.integers(0, 256, (count, *network.shape), dtype=np.uint8)
     return rng.normal(size=(count, *network.shape)).astype(np.float32)
 
 
+def vector(network, x, encoders=None):
+    """The inputs of the first layer."""
+    return assemble(network, read_parts(x, network.parts)[0], encoders) if network.parts else x
+
+
+def rows(x):
+    """One observation after the other."""
+    if isinstance(x, dict):
+        return [dict(zip(x, row, strict=True)) for row in zip(*x.values(), strict=True)]
+    return list(x)
+
+
 NUMBERS = {"clip": (-0.2, 0.4), "leaky_relu": (0.1,), "elu": (1.3,)}
-#: The first two are of integers and have every record; together they use every field, activation and head.
+#: The first three are of integers and have every record; together they use every field, activation and head.
 EXAMPLES = [
     calibrated(perceptron()),
     calibrated(convolution(image=False)),
+    calibrated(parted()),
     calibrated(convolution(image=True)),
     residual(),
     recurrent(),
@@ -198,20 +228,26 @@ def put(record, name, value):
 @every_reader
 def test_an_unknown_field_is_refused_by_name(reader, extend):
     seen = set()
-    changed = [everywhere(example, lambda record: extend(record, extra="something")) for example in EXAMPLES[:2]]
+    changed = [everywhere(example, lambda record: extend(record, extra="something")) for example in EXAMPLES[:3]]
     for kind, network in chain(*changed):
         seen.add(kind)
         sentence = rf"has extra='something', which {reader.name} does not support: \w+"
         with pytest.raises(ValueError, match=sentence) as error:
             READERS[reader](network)
-        where = {Network: "the network has", Layer: r"layer \d has", Activation: r"the activation of layer \d has"}
+        encoder = r"( of the encoder of parts\[2\] of the network)?"
+        where = {
+            Network: r"the (network|encoder of parts\[2\] of the network) has",
+            Layer: rf"layer \d{encoder} has",
+            Activation: rf"the activation of layer \d{encoder} has",
+            Part: r"parts\[\d\] of the network has",
+        }
         assert re.match(where.get(kind, "the "), str(error.value))
     assert seen == set(RECORDS)
 
 
 @every_reader
 def test_an_unknown_field_that_is_not_in_use_is_accepted(reader, extend):
-    for example in EXAMPLES[:2]:
+    for example in EXAMPLES[:3]:
         for _, network in everywhere(example, extend):
             READERS[reader](network)
 
@@ -245,7 +281,7 @@ def test_a_record_of_an_unknown_kind_is_refused(reader):
 def test_a_subclass_of_a_record_is_refused(reader):
     """It has the fields of its base and may compute something else."""
     seen = set()
-    for kind, network in chain(*(everywhere(example, extended) for example in EXAMPLES[:2])):
+    for kind, network in chain(*(everywhere(example, extended) for example in EXAMPLES[:3])):
         seen.add(kind)
         with pytest.raises(ValueError, match=f"is of type Wide, which {reader.name} does not support"):
             READERS[reader](network)
@@ -335,7 +371,7 @@ def differs(example, other):
 
 
 def reference(network, x):
-    return network.head(layer_inputs(network, x)[-1])
+    return network.head(layer_inputs(network, vector(network, x))[-1])
 
 
 def assert_close(actions, network, tolerance=1e-5):
@@ -348,13 +384,15 @@ def assert_close(actions, network, tolerance=1e-5):
 def test_python_backends_compute_it(backend):
     for network in EXAMPLES if backend != "vbmi" else IN_BYTES:
         policy, x = Policy(network, backend), observe(network, 8)
-        for actions in (policy.predict(x)[0], np.stack([policy.predict(row)[0] for row in x])):
+        for actions in (policy.predict(x)[0], np.stack([policy.predict(row)[0] for row in rows(x)])):
             assert_close(actions, network, 0.03 if backend == "vbmi" else 1e-5)
 
 
 def test_vbmi_computes_it_in_numpy():
     for network in IN_BYTES:
-        assert_close(network.head(vbmi.simulate_vbmi(network, observe(network, 8))), network, 0.03)
+        encoders = {key: partial(vbmi.simulate_vbmi, encoder) for key, encoder in network.encoders.items()}
+        x = vector(network, observe(network, 8), encoders)
+        assert_close(network.head(vbmi.simulate_vbmi(network, x)), network, 0.03)
 
 
 def test_the_file_holds_it():
@@ -368,7 +406,9 @@ def test_onnx_computes_it(form):
         session = onnxruntime.InferenceSession(to_onnx(network, form=form), providers=["CPUExecutionProvider"])
         _, lstms, units = network.state_shape
         states = dict.fromkeys("hc" if lstms else "", np.zeros((lstms, 8, units), np.float32))
-        assert_close(session.run(["action"], {"observation": observe(network, 8), **states})[0], network)
+        x = observe(network, 8)
+        inputs = x if network.parts else {"observation": x}
+        assert_close(session.run(["action"], {**inputs, **states})[0], network)
 
 
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler (gcc)")
@@ -380,9 +420,10 @@ def test_c_computes_it(code, tmp_path):
     for name, network in networks.items():
         (tmp_path / f"{name}.h").write_text(to_c(network, name=name))
         lines += [f"#define {name.upper()}_INTEGER"] * (code is INTEGER) + [f'#include "{name}.h"']
+        given = ends.arguments(network, name)
         state = f"{name}_state state; {name}_reset(&state);" if network.lstms else ""
-        call = f"{name}_act({'&state, ' if network.lstms else ''}x, y);"
-        lines.append(f"void run_{name}(const {name}_observation *x, {name}_action *y) {{ {state} {call} }}")
+        call = f"{name}_act({', '.join(['&state'] * bool(network.lstms) + [argument.name for argument in given])}, y);"
+        lines.append(f"void run_{name}({ends.declare(given, name)}, {name}_action *y) {{ {state} {call} }}")
     source, library = tmp_path / "all.c", tmp_path / "all.so"
     source.write_text("\n".join(lines))
     subprocess.run(["gcc", "-std=c99", "-O1", "-fPIC", "-shared", str(source), "-o", str(library)], check=True)
@@ -390,8 +431,11 @@ def test_c_computes_it(code, tmp_path):
     for name, network in networks.items():
         kind = np.int32 if network.head.kind == "argmax" else np.float32
         actions = np.zeros((8, *network.head.shape), kind)
-        for row, action in zip(observe(network, 8), actions, strict=True):
-            functions[f"run_{name}"](ctypes.c_void_p(row.ctypes.data), ctypes.c_void_p(action.ctypes.data))
+        for row, action in zip(rows(observe(network, 8)), actions, strict=True):
+            arrays = (
+                [np.int32(array) if array.dtype == np.int64 else array for array in row.values()] if network.parts else [row]
+            )
+            functions[f"run_{name}"](*(ctypes.c_void_p(array.ctypes.data) for array in (*arrays, action)))
         assert_close(actions, network, 2e-3 if code is INTEGER else 1e-5)
 
 

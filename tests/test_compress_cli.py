@@ -3,10 +3,12 @@
 import json
 import subprocess
 import sys
+from typing import ClassVar
 
 import gymnasium as gym
 import numpy as np
 import pytest
+from gymnasium import spaces
 from sb3_contrib import TRPO
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
@@ -385,7 +387,63 @@ def test_an_agent_of_her(tmp_path, capsys):
     SAC("MultiInputPolicy", env, **settings, **CPU).learn(30).save(tmp_path / "agent.zip")
     main(["summary", str(tmp_path / "agent.zip"), "--load"])
     assert "connections" in capsys.readouterr().out
-    assert "this model has Dict observations" in fail(capsys, tmp_path / "agent.zip", "-o", tmp_path / "out")
+
+
+class Reach(gym.Env):
+    """A point moves to its goal, in ten steps."""
+
+    metadata: ClassVar[dict] = {"render_modes": ["rgb_array"], "render_fps": 1}
+
+    def __init__(self, render_mode=None):
+        self.render_mode = render_mode
+        space = spaces.Box(-5, 5, (2,), np.float32)
+        self.observation_space = spaces.Dict(observation=space, achieved_goal=space, desired_goal=space)
+        self.action_space = spaces.Box(-1, 1, (2,), np.float32)
+
+    def observe(self):
+        return {"observation": self.step_size * self.at, "achieved_goal": self.at.copy(), "desired_goal": self.goal.copy()}
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.at, self.goal = self.np_random.normal(size=(2, 2)).astype(np.float32)
+        self.step_size, self.steps = np.float32(0.5), 0
+        return self.observe(), {}
+
+    def step(self, action):
+        self.at, self.steps = self.at + self.step_size * action, self.steps + 1
+        return self.observe(), float(self.compute_reward(self.at, self.goal, {})), False, self.steps == 10, {}
+
+    def compute_reward(self, achieved, desired, info):
+        return -np.linalg.norm(achieved - desired, axis=-1)
+
+
+def test_dict_observations(tmp_path, capsys):
+    """An agent of HER with its statistics: calibrated, compared and written in every form."""
+    gym.register("Reach-v0", Reach)
+    try:
+        settings = {
+            "replay_buffer_class": HerReplayBuffer,
+            "replay_buffer_kwargs": {"n_sampled_goal": 2},
+            "learning_starts": 20,
+        }
+        env = VecNormalize(make_vec_env("Reach-v0"), norm_reward=False)
+        model = SAC("MultiInputPolicy", env, **settings, **CPU).learn(60)
+        model.save(tmp_path / "agent.zip")
+        env.save(str(tmp_path / "vecnormalize.pkl"))
+        options = ["--env", "Reach-v0", "--episodes", 3, "--calibration-steps", 60]
+        output = run(capsys, tmp_path / "agent.zip", "-o", tmp_path / "out", *options)
+        assert "observations are normalized as" in output and "SB3 predict" in output
+        report = json.loads((tmp_path / "out/report.json").read_text())
+        assert report["calibration_steps"] == 60 and report["returns"]["seeds"] == [0, 1, 2]
+        assert {file.name for file in (tmp_path / "out").iterdir()} >= {"agent.sb3s", "agent.h", "agent.onnx"}
+        assert report["returns"]["ratio"] is None and abs(np.mean(report["returns"]["exported file"])) > 1
+        np.testing.assert_allclose(report["returns"]["exported file"], report["returns"]["SB3 model"], rtol=0.02)
+        policy, x = load(tmp_path / "out/agent.sb3s"), env.get_original_obs()
+        assert set(x) == {"observation", "achieved_goal", "desired_goal"}
+        expected = model.predict(env.normalize_obs(x), deterministic=True)[0]
+        np.testing.assert_allclose(policy.predict(x)[0], expected, atol=0.02)
+    finally:
+        gym.registry.pop("Reach-v0")
 
 
 @pytest.mark.parametrize("gone, instead", [("Pendulum-v0", "Pendulum-v1"), ("HalfCheetah-v3", "HalfCheetah-v4")])

@@ -503,12 +503,7 @@ def normalize_weight(actor):
 
 #: How to make a model, and what is said of it.
 REFUSED = {
-    "MaskablePPO": (lambda: CASES["maskable_ppo"].make(), "Discrete observations"),
-    "Dict": (
-        lambda: SAC("MultiInputPolicy", Spaces(spaces.Dict({"a": VECTOR}), TORQUE), device="cpu"),
-        "only Box observations can be exported, and this model has Dict observations",
-    ),
-    "Discrete": (lambda: PPO("MlpPolicy", "FrozenLake-v1", device="cpu"), "this model has Discrete observations"),
+    "MaskablePPO": (lambda: CASES["maskable_ppo"].make(), "the policy MaskableActorCriticPolicy"),
     "extractor": (lambda: extracted_by(Doubled), r"'features_extractor' \(Doubled"),
     "subclass of an extractor": (lambda: extracted_by(Flat), r"'features_extractor' \(Flat"),
     "prediction": (lambda: SAC(OwnPredict, "Pendulum-v1", device="cpu"), "the policy OwnPredict"),

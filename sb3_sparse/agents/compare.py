@@ -7,10 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -19,6 +16,7 @@ from sb3_sparse.agents.files import write_files
 from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import check_normalization, load_normalization
+from sb3_sparse.agents.observations import Observation, length, stack
 from sb3_sparse.agents.progress import Progress
 from sb3_sparse.agents.returns import Player, Returns, compare_returns, model_act, play_observations
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
@@ -143,7 +141,7 @@ def compress_agent(
         "env_wrapper": str(wrappers) if wrappers and wrappers.classes else None,
         "frame_stack": settings.frame_stack,
         "bits": bits,
-        "calibration_steps": 0 if observations is None else len(observations),
+        "calibration_steps": 0 if observations is None else length(observations),
         "vecnormalize": agent.normalization is not None,
         **report.to_dict(),
         "returns": None if returns is None else returns.to_dict(),
@@ -206,7 +204,7 @@ def _load(
     return Agent(path, model, original, normalization, env, venv)
 
 
-def _observations(agent: Agent, seed: int, progress: Progress) -> NDArray[Any] | None:
+def _observations(agent: Agent, seed: int, progress: Progress) -> Observation | None:
     if agent.venv is None:
         print("without --env: no calibration and no comparison of returns")
     if agent.venv is None or progress.total == 0:
@@ -225,12 +223,12 @@ def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progres
     return returns
 
 
-def _time(agent: Agent, exported: Policy, compact: Path, observations: NDArray[Any] | None) -> Latency:
+def _time(agent: Agent, exported: Policy, compact: Path, observations: Observation | None) -> Latency:
     if observations is None:
         space = agent.model.observation_space
         space.seed(0)
-        observations = np.stack([space.sample() for _ in range(256)])
-    contestants: dict[str, Callable[[NDArray[Any]], object]] = {SB3_PREDICT: agent.act}
+        observations = stack([space.sample() for _ in range(256)])
+    contestants: dict[str, Callable[[Observation], object]] = {SB3_PREDICT: agent.act}
     for backend in BACKENDS:
         try:
             if backend != "auto":

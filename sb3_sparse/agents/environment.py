@@ -12,9 +12,10 @@ from gymnasium import spaces
 from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import is_wrapped, make_vec_env
-from stable_baselines3.common.preprocessing import is_image_space, is_image_space_channels_first
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecTransposeImage
+from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
+from sb3_sparse.agents.observations import fits
 from sb3_sparse.pixels.atari import is_atari
 
 
@@ -114,14 +115,11 @@ def _find_version(env: str, kwargs: Mapping[str, Any]) -> str:
 
 def _check_spaces(env: str, venv: VecEnv, model: BaseAlgorithm) -> None:
     observations, actions = venv.observation_space, venv.action_space
-    if isinstance(observations, spaces.Box) and is_image_space(observations) and is_image_space(model.observation_space):
-        if not is_image_space_channels_first(observations):
-            observations = VecTransposeImage.transpose_space(observations)
-    # Bounds of observations change between versions of an environment and mean nothing to a policy; bounds of actions matter.
-    if observations.shape != model.observation_space.shape or type(observations) is not type(model.observation_space):
+    if not fits(observations, model.observation_space):
         raise ValueError(
             f"{env} has observations {observations}, the model was trained on {model.observation_space}: make the "
             "environment as it was in training with --env-kwargs, --env-wrapper or --frame-stack"
         )
+    # Bounds of actions matter, those of observations do not.
     if actions != model.action_space:
         raise ValueError(f"{env} has actions {actions}, the model was trained on {model.action_space}")

@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import Any
 
 import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from sb3_sparse.agents.observations import Observation, length, take
 from sb3_sparse.table import format_table
 
 #: Rounds of a measurement, timed calls of each contestant per round, and untimed calls before them.
@@ -44,16 +44,16 @@ class Latency:
         return format_table(rows)
 
 
-def measure_latency(contestants: Mapping[str, Callable[[NDArray[Any]], object]], observations: NDArray[Any]) -> Latency:
+def measure_latency(contestants: Mapping[str, Callable[[Observation], object]], observations: Observation) -> Latency:
     """
     Time single calls, in one process and thread. The contestants take turns, in a new random order in every round, so that a
     busy machine slows all alike.
 
     :param contestants: Policies by name; the others are compared with the first.
-    :param observations: ``[n, ...]``, used one after the other.
+    :param observations: ``[n, ...]``, or a dict of them, used one after the other.
     :return: The times of the calls
     """
-    inputs = [np.ascontiguousarray(observation) for observation in observations[:1024]]
+    inputs = [take(observations, index) for index in range(min(1024, length(observations)))]
     times: dict[str, list[int]] = {name: [] for name in contestants}
     order = np.random.default_rng(0)
     with _one_thread():
@@ -63,7 +63,7 @@ def measure_latency(contestants: Mapping[str, Callable[[NDArray[Any]], object]],
     return Latency({name: np.array(values) / 1e3 for name, values in times.items()})
 
 
-def _time(act: Callable[[NDArray[Any]], object], inputs: list[NDArray[Any]]) -> list[int]:
+def _time(act: Callable[[Observation], object], inputs: list[Observation]) -> list[int]:
     times = []
     for call in range(_WARM + _CALLS):
         observation = inputs[call % len(inputs)]

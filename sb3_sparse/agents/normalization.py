@@ -106,6 +106,8 @@ def _was_normalized(model: BaseAlgorithm) -> bool | None:
     only then. None where a zip does not say.
     """
     last, original = model._last_obs, model._last_original_obs
-    if not isinstance(model, OnPolicyAlgorithm) or not isinstance(last, np.ndarray):
+    if not isinstance(model, OnPolicyAlgorithm) or not isinstance(last, np.ndarray | dict):
         return None
+    if isinstance(last, dict):
+        return isinstance(original, dict) and any(not np.array_equal(last[key], original[key]) for key in last)
     return isinstance(original, np.ndarray) and not np.array_equal(last, original)

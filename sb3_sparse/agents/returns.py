@@ -12,12 +12,13 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import unwrap_wrapper
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_sparse.agents.observations import Observation, stack, take
 from sb3_sparse.agents.progress import Progress
 from sb3_sparse.runtime import Policy
 from sb3_sparse.table import format_table
 
 #: A policy: from one observation, as the environment gives it, and whether it begins an episode, to one action.
-Act = Callable[[NDArray[Any], bool], NDArray[Any]]
+Act = Callable[[Observation, bool], NDArray[Any]]
 
 
 class Player:
@@ -33,14 +34,14 @@ class Player:
         self._normalize = None if normalization is None else normalization.normalize_obs
         self._state: tuple[NDArray[Any], ...] | None = None
 
-    def __call__(self, observation: NDArray[Any], start: bool = False) -> NDArray[Any]:
+    def __call__(self, observation: Observation, start: bool = False) -> NDArray[Any]:
         """
         :param observation: As the environment gives it.
         :param start: Whether it begins an episode.
         :return: The deterministic action
         """
         if self._normalize is not None:
-            observation = np.asarray(self._normalize(observation))
+            observation = self._normalize(observation)
         action, self._state = self._predict(observation, None if start else self._state, deterministic=True)
         return action
 
@@ -54,7 +55,7 @@ def model_act(model: BaseAlgorithm, normalization: VecNormalize | None) -> Playe
     return Player(model, normalization)
 
 
-def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], float | None]]:
+def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float | None]]:
     """
     Play one episode.
 
@@ -69,9 +70,9 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[NDArray[Any], floa
     total: float | None = None
     start = True
     while total is None:
-        assert isinstance(observations, np.ndarray)
-        # The environment may write the next one into the same memory.
-        observation = observations[0].copy()
+        assert isinstance(observations, np.ndarray | dict)
+        # A copy, for the environment may write the next one into the same memory.
+        observation = take(observations, 0)
         # A life of an Atari game is an episode for the policy.
         observations, _, (start,), infos = venv.step(np.asarray(act(observation, start))[None])
         # Not "done": an Atari game goes on after a life is lost. Monitor sums the rewards of the game before they are clipped.
@@ -89,24 +90,24 @@ def play_returns(venv: VecEnv, act: Act, seeds: Sequence[int]) -> list[float]:
     return [total for seed in seeds for _, total in play(venv, act, seed) if total is not None]
 
 
-def play_observations(venv: VecEnv, act: Act, count: int, seed: int, progress: Progress | None = None) -> NDArray[Any]:
+def play_observations(venv: VecEnv, act: Act, count: int, seed: int, progress: Progress | None = None) -> Observation:
     """
     :param venv: One environment.
     :param act: The policy.
     :param count: How many observations to collect.
     :param seed: Seed of the first episode; the next episodes have the next seeds.
     :param progress: Counts the observations; when its time is up, those that there are have to do.
-    :return: The observations, ``[count, ...]`` or fewer
+    :return: The observations, ``[count, ...]`` or fewer, or a dict of them
     """
-    observations: list[NDArray[Any]] = []
+    observations: list[Observation] = []
     while len(observations) < count:
         for observation, _ in play(venv, act, seed):
             observations.append(observation)
             in_time = progress is None or progress.advance(len(observations))
             if len(observations) == count or not in_time:
-                return np.stack(observations)
+                return stack(observations)
         seed += 1
-    return np.stack(observations)
+    return stack(observations)
 
 
 def _end_game(venv: VecEnv) -> None:

@@ -6,20 +6,24 @@ nobody thought of is found here: both act on a few observations, the model behin
 a tanh, for example, still has layers that fit each other.
 """
 
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import numpy as np
 import torch as th
 from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.trace import has_own_path
 from sb3_sparse.nn import original
+from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 
+#: Observations of one array.
+Array = NDArray[np.generic]
 #: How many steps of a recurrent policy are compared.
 _STEPS = 4
 #: How many observations both act on.
@@ -42,20 +46,21 @@ def check_agreement(model: BaseAlgorithm, network: Network, normalization: VecNo
     :param normalization: The statistics that its observations were normalized with, if they were.
     :raises ValueError: if the actions differ by more than rounding; the sentence gives the largest difference
     """
-    observations = _observe(model.observation_space, normalization)
-    head, count = network.head, len(observations)
+    drawn = _observe(model.observation_space, normalization)
     state = None
-    rows = np.zeros((count, *network.state_shape), np.float32)
     # What a recurrent policy remembers shows in the next steps: each environment sees several of the observations.
-    for _ in range(_STEPS if network.lstms else 1):
+    rows = np.zeros((_OBSERVATIONS, *network.state_shape), np.float32)
+    for step in range(_STEPS if network.lstms else 1):
+        arrays = {key: np.roll(array, step, axis=0) for key, array in drawn.items()}
+        observations = arrays if isinstance(model.observation_space, spaces.Dict) else arrays[""]
         normalized = observations if normalization is None else normalization.normalize_obs(observations)
         with th.random.fork_rng([model.device] if model.device.type == "cuda" else []):
             actions, state = model.predict(normalized, state, deterministic=True)
-        outputs = layer_inputs(network, observations.astype(np.float32), rows)[-1]
-        found = _compare(head, outputs, np.asarray(actions).reshape(count, -1))
+        inputs = assemble(network, arrays) if network.parts else arrays[""].astype(np.float32)
+        outputs = layer_inputs(network, inputs, rows)[-1]
+        found = _compare(network.head, outputs, np.asarray(actions).reshape(_OBSERVATIONS, -1))
         if found:
-            _complain(model, found, count)
-        observations = np.roll(observations, 1, axis=0)
+            _complain(model, found, _OBSERVATIONS)
 
 
 def _compare(head: Head, outputs: Floats, theirs: NDArray[np.generic]) -> str:
@@ -83,19 +88,36 @@ def _complain(model: BaseAlgorithm, found: str, count: int) -> NoReturn:
     )
 
 
-def _observe(space: spaces.Space[NDArray[np.generic]], normalization: VecNormalize | None) -> NDArray[np.generic]:
-    """Random observations as the environment gives them, ``[n, *shape]``, within the bounds of the space."""
+def _observe(space: spaces.Space[Any], normalization: VecNormalize | None) -> dict[str, Array]:
+    """Random observations as the environment gives them, ``[n, *shape]``, by key; "" where they are not a dict."""
+    generator = np.random.default_rng(0)
+    statistics = normalization.obs_rms if normalization is not None and normalization.norm_obs else None
+    if not isinstance(space, spaces.Dict):
+        assert not isinstance(statistics, dict)
+        return {"": _draw(space, statistics, generator)}
+    assert statistics is None or isinstance(statistics, dict)
+    known = statistics or {}
+    return {key: _draw(each, known.get(key), generator) for key, each in space.spaces.items()}
+
+
+def _draw(space: spaces.Space[Any], statistics: RunningMeanStd | None, generator: np.random.Generator) -> Array:
+    """Random observations, ``[n, *shape]``, within the bounds of the space."""
+    if isinstance(space, spaces.Discrete):
+        return generator.integers(0, space.n, _OBSERVATIONS)
+    if isinstance(space, spaces.MultiDiscrete):
+        return generator.integers(0, space.nvec, (_OBSERVATIONS, *space.shape))
+    if isinstance(space, spaces.MultiBinary):
+        return generator.integers(0, 2, (_OBSERVATIONS, *space.shape)).astype(space.dtype)
     assert isinstance(space, spaces.Box)
     low, high = (np.clip(bound.astype(np.float64), -_FAR, _FAR) for bound in (space.low, space.high))
     wide = high - low > _WIDE
     center, spread = np.where(wide, np.clip(0, low, high), (low + high) / 2), np.where(wide, 1, (high - low) / 2)
-    if normalization is not None and normalization.norm_obs:
-        statistics = normalization.obs_rms
-        assert not isinstance(statistics, dict)
+    if statistics is not None:
         center, spread = statistics.mean, np.sqrt(statistics.var)
     scales = _SCALES.reshape(-1, *[1] * len(space.shape))
-    noise = np.random.default_rng(0).normal(size=(_OBSERVATIONS, *space.shape))
-    return np.clip(center + spread * noise * scales, low, high).astype(space.dtype)
+    noise = generator.normal(size=(_OBSERVATIONS, *space.shape))
+    observations: Array = np.clip(center + spread * noise * scales, low, high).astype(space.dtype)
+    return observations
 
 
 def _compare_numbers(head: Head, ours: Floats, theirs: Floats) -> str:

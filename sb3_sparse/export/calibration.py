@@ -6,19 +6,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.network.records import Floats, Network
+from sb3_sparse.runtime.observations import read_parts
 
 #: Most observations that calibration looks at, evenly spread, or the first ones if the network remembers; fewer of images,
 #: whose convolutions unfold.
 _OBSERVATIONS, _IMAGES = 4096, 256
 
 
-def calibration_inputs(network: Network, calibration: NDArray[Any]) -> Floats:
+def calibration_inputs(network: Network, calibration: Any) -> dict[str, NDArray[Any]]:
     """
     :param network: A network.
-    :param calibration: Observations as the environment gives them, ``[n, ...]``; images may have their channels last.
-    :return: Some or all of them, ``[m, *network.shape]``
+    :param calibration: Observations as the environment gives them, ``[n, ...]``, or a dict of them; images may have their
+        channels last.
+    :return: Some or all of them by the key of their part, ``[m, *shape]`` in float32; "" for a network without parts
     :raises ValueError: if they have the wrong shape or type, or are not finite
     """
+    most = _IMAGES if any(layer.convolution for layer in network.every_layer) else _OBSERVATIONS
+    if not network.parts:
+        return {"": _finite(_choose(_read(network, calibration), most, first=bool(network.lstms)))}
+    arrays, batch = read_parts(calibration, network.parts)
+    if not batch or not len(next(iter(arrays.values()))):
+        raise ValueError("calibration must be several observations, one array [n, ...] for each key")
+    return {key: _finite(_choose(array, most, first=bool(network.lstms))) for key, array in arrays.items()}
+
+
+def _read(network: Network, calibration: Any) -> NDArray[Any]:
     array = np.asarray(calibration)
     if network.image and array.shape[1:] != network.shape and array.ndim == len(network.shape) + 1:
         array = np.moveaxis(array, -1, 1)
@@ -27,10 +39,17 @@ def calibration_inputs(network: Network, calibration: NDArray[Any]) -> Floats:
             f"calibration must be an array of observations of shape {('n', *network.shape)}, but has shape {array.shape} and "
             f"type {array.dtype}"
         )
-    most = _IMAGES if any(layer.convolution for layer in network.layers) else _OBSERVATIONS
+    return array
+
+
+def _choose(array: NDArray[Any], most: int, *, first: bool) -> NDArray[Any]:
     most = min(most, len(array))
-    chosen = np.arange(most) if network.lstms else np.linspace(0, len(array) - 1, most).round().astype(int)
-    observations: Floats = array[chosen].astype(np.float32)
+    chosen: NDArray[Any] = array[np.arange(most) if first else np.linspace(0, len(array) - 1, most).round().astype(int)]
+    return chosen
+
+
+def _finite(array: NDArray[Any]) -> Floats:
+    observations: Floats = array.astype(np.float32)
     if not np.isfinite(observations).all():
         raise ValueError("some calibration observations are not finite: leave them out")
     return observations

@@ -1,8 +1,9 @@
 """
 ONNX: the whole policy as one graph, from an observation as the environment gives it to an action as it takes it.
 
-Input ``observation``: ``[n, *shape]`` with any n. It is uint8 for a network of images (channels first, values from 0 to 255)
-and float32 for all others, whatever the type of the environment's array. Output ``action``: ``[n, *action_shape]``, int64 of
+Input ``observation``: ``[n, *shape]`` with any n. It is uint8 for a network of images (channels first, values from 0 to 255),
+int64 for classes (one that does not exist counts as none), and float32 for all others, whatever the type of the environment's
+array. Where the observation is a dict, each key is such an input. Output ``action``: ``[n, *action_shape]``, int64 of
 ``Discrete`` and ``MultiDiscrete``, else float32. VecNormalize, image scaling, unscaling, clipping and argmax are part of the
 graph. A recurrent policy has the inputs ``h`` and ``c``, ``[LSTM layers, n, units]``, zeros where an episode begins, and the
 outputs ``next_h`` and ``next_c``. The three forms compute the same to float rounding and differ in how weights lie on disk:
@@ -24,9 +25,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.export.onnx_graph import ONNX_FLOAT, OnnxGraph, serialize
+from sb3_sparse.export.onnx_inputs import assemble_inputs, graph_inputs
 from sb3_sparse.export.onnx_states import OnnxStates
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
-from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool
+from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Part, Pool
 
 WEIGHT_FORMS = ("float", "qdq", "sparse")
 #: Activations that are one operator, and the attribute that their first number is.
@@ -42,7 +44,8 @@ ONNX = Capabilities(
     "the ONNX export",
     instead="use the compact file, or export the policy without it",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
@@ -74,31 +77,40 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
     except ImportError as error:
         raise ImportError(f"writing ONNX needs the package onnx ({error}): pip install sb3_sparse[export]") from error
     graph = OnnxGraph()
-    x = "observation"
+    encoders, x = network.encoders, "observation"
+    if network.parts:
+        x = assemble_inputs(graph, network, lambda key, x: _layers(graph, encoders[key], f"{key}.", x, form))
+    action = _head(graph, network.head, _layers(graph, network, "", x, form))
+    return serialize(graph, network, graph_inputs(network), action, sparse=form == "sparse")
+
+
+def _layers(graph: OnnxGraph, network: Network, prefix: str, x: str, form: str) -> str:
+    """Append the nodes of the normalization and of all layers."""
     if network.image:
         x = graph.add("Cast", x, to=ONNX_FLOAT)
     if network.normalize is not None:
-        x = _normalize(graph, network.normalize, x)
+        x = _normalize(graph, network.normalize, f"{prefix}normalize", x)
     before, states = x, OnnxStates(graph, network)
     for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=False)):
         if not layer.convolution and len(shape) != 1:
             x = graph.add("Flatten", x, axis=1)
         if layer.lstm:
             x = graph.add("Concat", x, states.last_outputs(), axis=1)
-        before, x = x, _layer(graph, layer, f"layers.{index}", x, before, form)
+        before, x = x, _layer(graph, layer, f"{prefix}layers.{index}", x, before, form)
         if layer.lstm:
             x = states.remember(x)
     states.finish()
-    return serialize(graph, network, _head(graph, network.head, x), sparse=form == "sparse")
+    return x
 
 
-def _normalize(graph: OnnxGraph, normalize: Normalize, x: str) -> str:
-    x = graph.add("Sub", x, graph.tensor("normalize.mean", normalize.mean))
-    x = graph.add("Mul", x, graph.tensor("normalize.scale", normalize.scale))
-    if np.isinf(normalize.limit):
+def _normalize(graph: OnnxGraph, normalize: Normalize, name: str, x: str) -> str:
+    x = graph.add("Sub", x, graph.tensor(f"{name}.mean", normalize.mean))
+    x = graph.add("Mul", x, graph.tensor(f"{name}.scale", normalize.scale))
+    if np.isinf(normalize.limit).all():
         return x
-    bounds = graph.tensor("normalize.low", -normalize.limit), graph.tensor("normalize.high", normalize.limit)
-    return graph.add("Clip", x, *bounds)
+    low, high = graph.tensor(f"{name}.low", -normalize.limit), graph.tensor(f"{name}.high", normalize.limit)
+    # The bounds of Clip are one number each.
+    return graph.add("Min", graph.add("Max", x, low), high) if np.ndim(normalize.limit) else graph.add("Clip", x, low, high)
 
 
 def _layer(graph: OnnxGraph, layer: Layer, name: str, x: str, before: str, form: str) -> str:

@@ -1,22 +1,21 @@
 """A graph of ONNX operators as plain data, and as the bytes of an ``.onnx`` file."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.runtime.network.records import Network, Shape
 from sb3_sparse.version import __version__
 
 if TYPE_CHECKING:
     from onnx import SparseTensorProto
 
-#: ``TensorProto.FLOAT``, a number of the format.
-ONNX_FLOAT = 1
+#: ``TensorProto.FLOAT``, ``UINT8`` and ``INT64``, numbers of the format.
+ONNX_FLOAT, ONNX_UINT8, ONNX_INT64 = 1, 2, 7
 #: Old enough for every runtime of the last years; all operators used here exist since opset 13.
 _OPSET, _IR_VERSION = 17, 8
-_OBSERVATION = "Observations as the environment gives them, in its units and not normalized; n is the batch."
-_IMAGE = " Images have values from 0 to 255 and their channels first."
 _ACTIONS = {
     "unscale": "Actions in the units of the environment, within its bounds.",
     "clip": "Actions in the units of the environment, within its bounds.",
@@ -50,13 +49,17 @@ class OnnxGraph:
         return name
 
 
-def serialize(graph: OnnxGraph, network: Network, action: str, *, sparse: bool) -> bytes:
+def serialize(
+    graph: OnnxGraph, network: Network, inputs: Sequence[tuple[str, int, Shape, str]], action: str, *, sparse: bool
+) -> bytes:
     """
     :param graph: The nodes from the observation to the action.
     :param network: The network that they compute.
+    :param inputs: Name, type, shape without the batch, and documentation of each observation.
     :param action: Name of the output that is the action.
     :param sparse: Whether weights become sparse initializers where that saves bytes.
     :return: The bytes of an ``.onnx`` file
+    :raises ValueError: if an input has a name that something else in the graph has
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -75,8 +78,6 @@ def serialize(graph: OnnxGraph, network: Network, action: str, *, sparse: bool) 
         else:
             initializers.append(tensor)
     kind = TensorProto.INT64 if network.head.kind == "argmax" else TensorProto.FLOAT
-    observation = TensorProto.UINT8 if network.image else TensorProto.FLOAT
-    units = _OBSERVATION + (_IMAGE if network.image else "")
     _, lstms, size = network.state_shape
     given, returned = (
         [
@@ -86,11 +87,17 @@ def serialize(graph: OnnxGraph, network: Network, action: str, *, sparse: bool) 
         ]
         for states in (_STATES, _NEXT)
     )
+    taken = {"action", *graph.tensors, *(output for *_, output, _ in graph.nodes), *(state.name for state in given)}
+    if taken := taken & {name for name, *_ in inputs}:
+        raise ValueError(
+            f"the graph cannot have an input named '{min(taken)}', the name of something else in it: rename this key of the "
+            "observation, or use the compact file"
+        )
     model = helper.make_model(
         helper.make_graph(
             nodes,
             "policy",
-            [helper.make_tensor_value_info("observation", observation, ["n", *network.shape], units), *given],
+            [*(helper.make_tensor_value_info(name, type_, ["n", *shape], doc) for name, type_, shape, doc in inputs), *given],
             [
                 helper.make_tensor_value_info("action", kind, ["n", *network.head.shape], _ACTIONS[network.head.kind]),
                 *returned,

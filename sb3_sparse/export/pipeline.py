@@ -15,6 +15,8 @@ The steps of an export, in order:
 exported before it spends minutes on calibration observations.
 """
 
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
@@ -28,9 +30,13 @@ from sb3_sparse.export.report import Report, make_report
 from sb3_sparse.export.trace import Graph, trace
 from sb3_sparse.nn import quantized_bits
 from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.capabilities import require_known
-from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.runtime.network.records import Floats, Network
 from sb3_sparse.state import saved_bits
+
+#: Observations as an environment gives them, ``[n, ...]``, or a dict of them.
+Observations = NDArray[Any] | Mapping[str, NDArray[Any]]
 
 
 class Original(NamedTuple):
@@ -85,7 +91,7 @@ def check_bits(bits: int) -> None:
         raise ValueError(f"bits={bits!r}: give a number from 2 to 8, or 32 for float weights")
 
 
-def compress_network(original: Original, bits: int = 8, calibration: NDArray[Any] | None = None) -> Compressed:
+def compress_network(original: Original, bits: int = 8, calibration: Observations | None = None) -> Compressed:
     """
     :param original: The policy as it was trained.
     :param bits: See :func:`~sb3_sparse.export.compress`.
@@ -95,10 +101,24 @@ def compress_network(original: Original, bits: int = 8, calibration: NDArray[Any
     """
     check_bits(bits)
     observations = None if calibration is None else calibration_inputs(original.network, calibration)
-    network = shrink(original.network)
-    if bits != 32:
-        network = shrink(round_weights(center(network), bits, observations))
-    network = round_biases(order(network))
+    network, inputs = original.network, None
+    encoders = {
+        key: _compress(encoder, bits, None if observations is None else observations[key])
+        for key, encoder in network.encoders.items()
+    }
+    network = replace(network, parts=tuple(replace(part, encoder=encoders.get(part.key)) for part in network.parts))
+    if observations is not None:
+        # Of the encoders as they are now.
+        inputs = assemble(network, observations) if network.parts else observations[""]
+    network = _compress(network, bits, inputs)
     data = encode(network)
     report = make_report(*original, network, nbytes=len(data), calibrated=observations is not None, bits=bits)
     return Compressed(network, report, data)
+
+
+def _compress(network: Network, bits: int, inputs: Floats | None) -> Network:
+    """The passes of one network, whose encoders stay as they are."""
+    network = shrink(network)
+    if bits != 32:
+        network = shrink(round_weights(center(network), bits, inputs))
+    return round_biases(order(network))

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import to_onnx
-from sb3_sparse.export.pipeline import Compressed, check_bits, compress_network, read_model
+from sb3_sparse.export.pipeline import Compressed, Observations, check_bits, compress_network, read_model
 from sb3_sparse.export.report import Report
 from sb3_sparse.runtime.policy import Policy
 
@@ -19,7 +18,7 @@ from sb3_sparse.runtime.policy import Policy
 def compress(
     model: BaseAlgorithm,
     bits: int = 8,
-    calibration: NDArray[Any] | None = None,
+    calibration: Observations | None = None,
     *,
     normalization: VecNormalize | None = None,
     backend: str = "auto",
@@ -34,12 +33,13 @@ def compress(
 
     Layers that were trained with :class:`~sb3_sparse.callbacks.QATCallback` keep the grid that they were trained on.
 
-    :param model: A model with ``Box`` observations of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO or BC, or of
-        another algorithm whose policy has an ``action_path()``: see :class:`~sb3_sparse.nn.ActionPath`.
+    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO or BC, or of
+        another algorithm whose policy has an ``action_path()``: see :class:`~sb3_sparse.nn.ActionPath`. Its observations are
+        of ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, or of a ``Dict`` of them.
     :param bits: Bits per weight: 2 to 8, or 32 for float weights, which lose nothing.
-    :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``; a thousand are
-        plenty. Without them, inputs are guessed from the first layer, and there is no integer-only C code, because the range
-        of the activations is unknown.
+    :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``, or a dict of such
+        arrays; a thousand are plenty. Without them, inputs are guessed from the first layer, and there is no integer-only C
+        code, because the range of the activations is unknown.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the model's environment, if it
         has one. Its statistics become part of the policy.
     :param backend: See :class:`~sb3_sparse.runtime.Policy`.

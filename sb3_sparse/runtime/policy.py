@@ -1,7 +1,7 @@
 """An exported policy that answers like an SB3 model."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sb3_sparse.runtime.backends import native, numpy_backend
 from sb3_sparse.runtime.backends.build import BuildError
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.memory import State, read_state, write_state
+from sb3_sparse.runtime.network.assemble import Encoder
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.runtime.observations import read_observation
 
@@ -57,6 +58,8 @@ class Policy:
                     raise
 
     def _attach(self, name: str) -> None:
+        encoders = {key: Policy(encoder, name) for key, encoder in self.network.encoders.items()}
+        self._encoders = {key: _first(encoder) for key, encoder in encoders.items()}
         if self.network.lstms:
             self._attach_recurrent(name)
         else:
@@ -77,8 +80,9 @@ class Policy:
         elif name != "numpy":
             kernel = native.kernel(self.network, vector=name == "vbmi", fallback=self.predict)
             self._single, self._small = native.functions(self.network, kernel)
-            # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
-            self.predict = kernel.predict  # type: ignore[method-assign]
+            if not self.network.parts:
+                # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
+                self.predict = kernel.predict  # type: ignore[method-assign]
         # Large batches are fastest in numpy, whatever computes the small ones.
         single, self._large = numpy_backend.functions(self.network)
         if name == "numpy":
@@ -86,7 +90,7 @@ class Policy:
 
     def predict(
         self,
-        observation: NDArray[Any],
+        observation: NDArray[Any] | Mapping[str, NDArray[Any]],
         state: State | None = None,
         episode_start: NDArray[Any] | None = None,
         deterministic: bool = True,
@@ -94,18 +98,20 @@ class Policy:
         """
         Same as ``model.predict(observation, deterministic=True)`` of the model that was exported.
 
-        :param observation: One observation as the environment gives it, or a batch of them, ``[n, ...]``.
+        :param observation: One observation as the environment gives it, or a batch of them, ``[n, ...]``; a dict of arrays for
+            a ``Dict`` space, a class for ``Discrete``.
         :param state: What a recurrent policy remembers: the state that the last call returned, or None. Others do not use it.
         :param episode_start: For each observation of a recurrent policy whether it begins an episode, ``[n]``. Others do not
             use it.
         :param deterministic: Must be true: an exported policy has only its deterministic action.
         :return: The action, or the batch of actions; and the next state, a tuple of two arrays ``[LSTM layers, n, units]``, or
             None if the policy is not recurrent. It has fewer units than the model's where dead units were removed
-        :raises ValueError: if the observation or the state has the wrong shape, or ``deterministic`` is false
+        :raises ValueError: if the observation or the state has the wrong shape, a key is missing or a class does not exist, or
+            ``deterministic`` is false
         """
         if not deterministic:
             raise ValueError("an exported policy has only its deterministic action: call predict(..., deterministic=True)")
-        x, batch = read_observation(observation, self.network)
+        x, batch = read_observation(observation, self.network, self._encoders)
         if self.network.lstms:
             return self._remember(x if batch else np.ascontiguousarray(x[None], np.float32), state, episode_start, batch=batch)
         return (self._batch(x) if batch else self._single(x)), None
@@ -151,3 +157,8 @@ def load(path: str | os.PathLike[str], backend: str = "auto") -> Policy:
 
 def _restore(data: bytes, backend: str) -> Policy:
     return Policy(decode(data), backend)
+
+
+def _first(encoder: Policy) -> Encoder:
+    """A batch of one part through its encoder."""
+    return lambda array: encoder.predict(array)[0]

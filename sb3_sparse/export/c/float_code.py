@@ -12,13 +12,25 @@ from sb3_sparse.export.c.recurrence import recall, remember
 from sb3_sparse.export.c.tables import Tables, activation, literal
 from sb3_sparse.export.c.windows import Buffers, padded, pooled
 from sb3_sparse.runtime.network.capabilities import Capabilities
-from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Pool, Shape
+from sb3_sparse.runtime.network.records import (
+    Activation,
+    Fixed,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Part,
+    Pool,
+    Shape,
+)
 
 FLOAT = Capabilities(
     "the float code of a C header",
     instead="export the policy without it, or load its compact file in Python",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",

@@ -9,18 +9,21 @@ networks. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activation
 
 import re
 import zlib
+from collections.abc import Callable
+from dataclasses import replace
 from math import prod
 
 import numpy as np
 
 from sb3_sparse.export.c import text
+from sb3_sparse.export.c.ends import arguments, assemble_code, declare
 from sb3_sparse.export.c.float_code import FLOAT, float_code
 from sb3_sparse.export.c.integer import without_integers
 from sb3_sparse.export.c.integer_code import integer_code
 from sb3_sparse.export.c.recurrence import state_parts
 from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vbmi_code import vbmi_code
-from sb3_sparse.export.c.vectors import COUNT, vectors
+from sb3_sparse.export.c.vectors import COUNT, vector_name, vectors
 from sb3_sparse.runtime.backends.vbmi import VBMI
 from sb3_sparse.runtime.network.capabilities import require_known, unknown
 from sb3_sparse.runtime.network.records import Network
@@ -39,7 +42,7 @@ def to_c(network: Network, *, name: str = "policy") -> str:
         raise ValueError(f"name='{name}' must be a C identifier in small letters other than sb3s")
     require_known(network, FLOAT)
     upper = name.upper()
-    quantized = all(layer.quantized for layer in network.layers)
+    quantized = all(layer.quantized for layer in network.every_layer)
     no_integers = without_integers(network)
     no_vbmi = unknown(network, VBMI) if quantized else "exported with float weights: no VBMI"
     integers, vbmi = no_integers is None, no_vbmi is None
@@ -49,11 +52,11 @@ def to_c(network: Network, *, name: str = "policy") -> str:
             once("SB3S_ACTIVATIONS", (KERNELS / "activations.h").read_text()),
             *[(KERNELS / "lstm.h").read_text()] * bool(network.lstms),
             f"#if defined({upper}_VBMI)\n",
-            vbmi_code(network, name) if vbmi else f'#error "{no_vbmi}"',
+            _code(vbmi_code, network, name) if vbmi else f'#error "{no_vbmi}"',
             f"\n#elif defined({upper}_INTEGER)\n",
-            integer_code(network, name) if integers else f'#error "{no_integers}: there are no integers in this file"',
+            _code(integer_code, network, name) if integers else f'#error "{no_integers}: there are no integers in this file"',
             "\n#else\n",
-            float_code(network, name),
+            _code(float_code, network, name),
             "\n#endif",
             fill(text.SELF_TEST, {**parts, "VECTORS": vectors(network, name, integers=integers, vbmi=vbmi)}),
         ]
@@ -61,21 +64,41 @@ def to_c(network: Network, *, name: str = "policy") -> str:
     return fill(text.HEADER, {**parts, "CHECKSUM": f"0x{zlib.crc32(body.encode()):08x}u"}) + "\n" + body
 
 
+def _code(write: Callable[[Network, str], str], network: Network, name: str) -> str:
+    """The code of a network in one arithmetic; with parts, that of its encoders and its layers, and what calls them."""
+    if not network.parts:
+        return write(network, name)
+    networks = {f"{name}_part{index}": part.encoder for index, part in enumerate(network.parts) if part.encoder is not None}
+    lines = []
+    for prefix, each in {**networks, f"{name}_vector": replace(network, parts=())}.items():
+        action = "float" if prefix in networks else f"{name}_action"
+        lines += [f"#define {prefix.upper()}_STORAGE {name.upper()}_STORAGE"]
+        lines += [
+            f"typedef {'uint8_t' if each.image else 'float'} {prefix}_observation;",
+            f"typedef {action} {prefix}_action;",
+        ]
+        lines += [f"typedef {name}_state {prefix}_state;"] * bool(each.lstms) + [write(each, prefix)]
+    return "\n".join([*lines, "", assemble_code(network, name)])
+
+
 def _parts(network: Network, name: str, *, quantized: bool, integers: bool, vbmi: bool) -> dict[str, object]:
-    weights = sum(int(np.count_nonzero(layer.weight)) for layer in network.layers)
+    weights = sum(int(np.count_nonzero(layer.weight)) for layer in network.every_layer)
+    given = arguments(network, name)
+    typed = given[0].part is None or not given[0].part.key
     return {
         "NAME": name,
         "UPPER": name.upper(),
         "VERSION": __version__,
-        "SUMMARY": f"{len(network.layers)} layers, {weights} weights.",
-        "INPUTS": prod(network.shape),
-        "ORDER": f", in the order {'x'.join(map(str, network.shape))}" if len(network.shape) > 1 else "",
+        "SUMMARY": f"{len(network.every_layer)} layers, {weights} weights.",
+        "ARGUMENTS": declare(given, name),
+        "INPUTS": "\n   ".join(argument.describe(network) for argument in given),
+        "OBSERVATION": f"typedef {given[0].kind} {name}_observation;\n" if typed else "",
+        "TESTED": ", ".join(f"{vector_name(name, argument)}[i]" for argument in given),
         "ACTIONS": prod(network.head.shape),
         "DEFAULT": f"{'8-bit' if quantized else 'float'} weights, float activations",
         "INTEGER": "      "
         + ("the hidden layers in integers: 8-bit weights, 16-bit activations" if integers else "not in this file"),
         "VBMI": "         " + ("AVX-512 VBMI (-march=native): 8-bit hidden activations" if vbmi else "not in this file"),
-        "OBSERVATION": "uint8_t" if network.image else "float",
         "ACTION": "int32_t" if network.head.kind == "argmax" else "float",
         "COUNT": COUNT,
         **state_parts(network, name),

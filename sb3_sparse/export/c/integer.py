@@ -18,7 +18,18 @@ from numpy.typing import NDArray
 
 from sb3_sparse.export.c import text
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known, unknown
-from sb3_sparse.runtime.network.records import Activation, Fixed, Floats, Head, Layer, Minifloats, Network, Normalize, Pool
+from sb3_sparse.runtime.network.records import (
+    Activation,
+    Fixed,
+    Floats,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Part,
+    Pool,
+)
 from sb3_sparse.runtime.network.reference import columns, pool
 
 #: Without residual layers: they would need one unit for everything that is added up.
@@ -26,7 +37,8 @@ INTEGER = Capabilities(
     "the integer code of a C header",
     instead="use its float code",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify pool",
         Activation: "name low high",
@@ -75,7 +87,8 @@ def without_integers(network: Network) -> str | None:
     :return: The reason why integer code is not possible, or None if it is
     """
     reason = unknown(network, INTEGER)
-    if reason is None and (network.ranges is None or not all(layer.quantized for layer in network.layers)):
+    networks = (*network.encoders.values(), network)
+    if reason is None and not all(each.ranges and all(layer.quantized for layer in each.layers) for each in networks):
         reason = "exported without calibration or with float weights"
     return reason
 

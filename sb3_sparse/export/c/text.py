@@ -3,9 +3,9 @@
 HEADER = """\
 /* @NAME@.h: a policy, written by sb3_sparse @VERSION@. @SUMMARY@
 
-   void @NAME@_act(@REMEMBER@const @NAME@_observation *observation, @NAME@_action *action);
+   void @NAME@_act(@REMEMBER@@ARGUMENTS@, @NAME@_action *action);
 @NOTE@
-   observation: @INPUTS@ numbers as the environment gives them@ORDER@. action: @ACTIONS@.
+   @INPUTS@ action: @ACTIONS@.
    One C99 file; several, of different names, may be included together. No malloc, no libm, no state between calls@KEPT@ (the
    buffers are static; define @UPPER@_STORAGE as nothing to have them on the stack). Its arithmetic, chosen by a macro
    before it is included:
@@ -26,8 +26,7 @@ HEADER = """\
 #define @UPPER@_STORAGE static
 #endif
 
-typedef @OBSERVATION@ @NAME@_observation;
-typedef @ACTION@ @NAME@_action;
+@OBSERVATION@typedef @ACTION@ @NAME@_action;
 @STATE@"""
 
 #: A byte as a number: four bits of exponent, four of mantissa.
@@ -211,7 +210,7 @@ static int @NAME@_self_test(void) {
     for (i = 0; i < @COUNT@; i++) {
         @NAME@_action action[@ACTIONS@];
         int wrong = 0;
-        @NAME@_act(@GIVE@@NAME@_observations[i], action);
+        @NAME@_act(@GIVE@@TESTED@, action);
         for (j = 0; j < @ACTIONS@; j++) {
             const float error = (float)action[j] - @NAME@_expected[i][j];
             wrong |= !(error <= @UPPER@_TOLERANCE && error >= -@UPPER@_TOLERANCE);

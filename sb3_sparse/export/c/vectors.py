@@ -1,16 +1,23 @@
 """The test vectors of a header: observations, and the actions that its code must give."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_sparse.export.c.ends import Argument, arguments
 from sb3_sparse.export.c.integer import simulate_integers
 from sb3_sparse.export.c.tables import literal
 from sb3_sparse.runtime.backends.vbmi import simulate_vbmi
+from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 
+#: From a network and observations to the outputs of its last layer.
+Arithmetic = Callable[[Network, Floats], Floats]
+#: Observations by key, ``[n, *shape]``.
+Drawn = dict[str, Floats]
 #: Number of test vectors.
 COUNT = 8
 #: For discrete actions, the number of observations drawn for each that is used.
@@ -25,22 +32,45 @@ def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
     :param vbmi: Whether there is VBMI code.
     :return: Observations, and for each arithmetic the actions and how far they may be off
     """
-    observations = _observations(network)
-    upper, kind = name.upper(), "uint8_t" if network.image else "float"
+    drawn, upper = _observations(network), name.upper()
     # Tolerances: sums are added in another order, and a number between two steps may be rounded to either of them. The second
     # holds for all inputs in bytes; in integers where the compiler contracts products and sums, or after an activation other
     # than ReLU.
-    arithmetics: list[tuple[str, Callable[[Network, Floats], Floats], float]] = []
+    arithmetics: list[tuple[str, Arithmetic, float]] = []
     arithmetics += [(f"defined({upper}_VBMI)", simulate_vbmi, 0.03)] * vbmi
     arithmetics += [(f"defined({upper}_INTEGER)", simulate_integers, 1e-3)] * integers
     arithmetics += [("1", _outputs, 1e-5)]
-    lines = [_matrix(f"static const {kind} {name}_observations", observations, kind)]
+    lines = [
+        _matrix(f"static const {argument.kind} {vector_name(name, argument)}", drawn[_key(argument)], argument.kind)
+        for argument in arguments(network, name)
+    ]
     for index, (condition, compute, share) in enumerate(arithmetics):
-        expected = network.head(compute(network, observations).astype(np.float32)).astype(np.float32)
+        expected = network.head(_compute(compute, network, drawn).astype(np.float32)).astype(np.float32)
         tolerance = 0.5 if _discrete(network.head) else share * (1 + float(np.abs(expected).max()))
         lines += [f"#{'elif' if index else 'if'} {condition}", f"#define {upper}_TOLERANCE {literal(tolerance)}"]
         lines += [_matrix(f"static const float {name}_expected", expected, "float")]
     return "\n".join([*lines, "#endif"])
+
+
+def vector_name(name: str, argument: Argument) -> str:
+    """
+    :param name: Prefix of all names.
+    :param argument: An argument of the C function.
+    :return: Name of the table of its test vectors
+    """
+    return f"{name}_observations{f'_{argument.name}' if _key(argument) else ''}"
+
+
+def _key(argument: Argument) -> str:
+    return "" if argument.part is None else argument.part.key
+
+
+def _compute(compute: Arithmetic, network: Network, drawn: Drawn) -> Floats:
+    """The outputs of the last layer; encoders are computed in the same arithmetic."""
+    if not network.parts:
+        return compute(network, drawn[""])
+    encoders = {key: partial(compute, encoder) for key, encoder in network.encoders.items()}
+    return compute(network, assemble(network, drawn, encoders))
 
 
 def _outputs(network: Network, observations: Floats) -> Floats:
@@ -55,18 +85,35 @@ def _discrete(head: Head) -> bool:
     return head.kind in ("argmax", "positive")
 
 
-def _observations(network: Network) -> Floats:
-    """Observations of the size that the gains expect; for discrete actions those with the clearest decisions."""
-    drawn = _draw(network, COUNT * _DRAWN if _discrete(network.head) else COUNT)
+def _observations(network: Network) -> Drawn:
+    """Observations of the size that the gains expect, by key; for discrete actions those with the clearest decisions."""
+    drawn = _draw_parts(network, COUNT * _DRAWN if _discrete(network.head) else COUNT)
     if not _discrete(network.head):
         return drawn
     if network.lstms:
-        episodes = drawn.reshape(_DRAWN, COUNT, *network.shape)
-        clearest = [float(_margins(network.head, _outputs(network, episode)).min()) for episode in episodes]
-        best: Floats = episodes[int(np.argmax(clearest))]
-        return best
-    margins = _margins(network.head, _outputs(network, drawn))
-    return drawn[np.sort(np.argsort(-margins, kind="stable")[:COUNT])]
+        count = len(drawn[next(iter(drawn))]) // COUNT
+        episodes = [{key: array[COUNT * index :][:COUNT] for key, array in drawn.items()} for index in range(count)]
+        return max(episodes, key=lambda episode: float(_margins(network.head, _compute(_outputs, network, episode)).min()))
+    margins = _margins(network.head, _compute(_outputs, network, drawn))
+    chosen = np.sort(np.argsort(-margins, kind="stable")[:COUNT])
+    return {key: array[chosen] for key, array in drawn.items()}
+
+
+def _draw_parts(network: Network, count: int) -> Drawn:
+    x, start, drawn = _draw(network, count), 0, {}
+    if not network.parts:
+        return {"": x}
+    generator = np.random.default_rng(1)
+    for part in network.parts:
+        if part.encoder is not None:
+            drawn[part.key] = _draw(part.encoder, count)
+        elif part.sizes:
+            classes = generator.integers(0, part.sizes, (count, len(part.sizes)))
+            drawn[part.key] = classes.reshape(count, *part.shape).astype(np.float32)
+        else:
+            drawn[part.key] = x[:, start : start + part.width].reshape(count, *part.shape)
+        start += part.width
+    return drawn
 
 
 def _draw(network: Network, count: int) -> Floats:

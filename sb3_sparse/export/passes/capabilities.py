@@ -11,6 +11,7 @@ from sb3_sparse.runtime.network.records import (
     Minifloats,
     Network,
     Normalize,
+    Part,
     Pool,
 )
 
@@ -19,7 +20,8 @@ PASSES = Capabilities(
     "the export",
     instead="change this part of the model, or update sb3_sparse",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",

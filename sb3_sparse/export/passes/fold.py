@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from sb3_sparse.export.trace import Affine, Graph
-from sb3_sparse.runtime.network.records import IDENTITY, Floats, Layer, Minifloats, Network, Normalize
+from sb3_sparse.runtime.network.records import IDENTITY, Floats, Layer, Minifloats, Network, Normalize, Part
 
 
 def fold(graph: Graph) -> Network:
@@ -40,7 +40,12 @@ def fold(graph: Graph) -> Network:
             pending = None
     if pending is not None:
         raise ValueError("a batch norm after the last activation cannot be exported")
-    network = Network(graph.shape, graph.image, normalize, tuple(layers), graph.head)
+    encoders = {key: fold(encoder) for key, encoder in graph.encoders.items()}
+    parts = tuple(
+        Part(part.key, encoders[part.key].shape, encoder=encoders[part.key]) if part.key in encoders else part
+        for part in graph.parts
+    )
+    network = Network(graph.shape, graph.image, normalize, tuple(layers), graph.head, parts=parts)
     _ = network.shapes  # Raises an error if layers do not fit each other.
     return network
 

@@ -21,7 +21,8 @@ def make_report(graph: Graph, original: Network, network: Network, *, nbytes: in
     :return: The report
     """
     # The tanh after a clipped mean is a layer of its own, which the model does not have.
-    names = [*graph.names, *["squash"] * (len(original.layers) - len(graph.names))]
+    names = [name for encoder in graph.encoders.values() for name in encoder.names]
+    names += [*graph.names, *["squash"] * (len(original.layers) - len(graph.names))]
     layers = tuple(
         LayerReport(
             name=name,
@@ -33,7 +34,7 @@ def make_report(graph: Graph, original: Network, network: Network, *, nbytes: in
             dead_neurons=before.outputs - after.outputs,
             bits=_trained_bits(before) if before.quantized else bits if after.quantized else 32,
         )
-        for name, before, after in zip(names, original.layers, network.layers, strict=True)
+        for name, before, after in zip(names, original.every_layer, network.every_layer, strict=True)
     )
     notes = tuple(_notes(graph, original, layers, calibrated=calibrated))
     return Report(layers, sizes(original, nbytes, min(bits, 8)), notes)
@@ -46,13 +47,15 @@ def _trained_bits(layer: Layer) -> int:
 
 def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, calibrated: bool) -> Iterable[str]:
     yield from graph.notes
-    if graph.normalize is not None:
+    graphs = [*graph.encoders.values(), graph]
+    operations = [operation for each in graphs for operation in each.operations]
+    if any(each.normalize is not None for each in graphs):
         yield "VecNormalize is part of the policy: it takes observations as the environment gives them."
-    affines = [operation for operation in graph.operations if isinstance(operation, Affine)]
+    affines = [operation for operation in operations if isinstance(operation, Affine)]
     if any(affine.shift.any() for affine in affines):
         yield "Batch norm was folded into the layers around it."
-    trained = [layer for layer in graph.operations if isinstance(layer, Layer) and layer.quantized]
-    kept = [report for report, layer in zip(layers, original.layers, strict=True) if layer.quantized]
+    trained = [layer for layer in operations if isinstance(layer, Layer) and layer.quantized]
+    kept = [report for report, layer in zip(layers, original.every_layer, strict=True) if layer.quantized]
     if kept:
         yield f"Trained with quantization and left on that grid: {', '.join(layer.name for layer in kept)}."
     if len(trained) > len(kept):
@@ -61,7 +64,7 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
         yield "Weights that were float stay float32: nothing was rounded, and there is no integer-only C code."
         return
     if not calibrated and len(kept) < len(layers):
-        how = "rounded plainly" if original.layers[0].convolution else "rounded for inputs guessed from its weights"
+        how = "rounded plainly" if original.every_layer[0].convolution else "rounded for inputs guessed from its weights"
         yield f"Without calibration observations the network was {how}: give some if the return suffers."
     if original.residual:
         yield "There is no integer-only C code for residual layers."

@@ -44,7 +44,7 @@ def save_densities(path: Path, report: Report, original: Network, network: Netwo
     figure = Figure(figsize=(1 + 2.6 * columns, 6), layout="constrained")
     axes = figure.subplots(2, columns, squeeze=False)
     for row, (title, part) in enumerate((("trained", original), ("exported", network))):
-        for column, (summary, layer) in enumerate(zip(report.layers, part.layers, strict=True)):
+        for column, (summary, layer) in enumerate(zip(report.layers, part.every_layer, strict=True)):
             axis = axes[row, column]
             picture = axis.imshow(
                 density(layer.weight), vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest",

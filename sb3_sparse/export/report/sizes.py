@@ -24,8 +24,8 @@ def sizes(original: Network, compact: int, bits: int = 8) -> dict[str, int]:
     :param bits: Bits per weight that the entropy bound rounds to.
     :return: Bytes by the name of the format
     """
-    weights = [layer.dense() for layer in original.layers]
-    biases = [layer.biases for layer in original.layers]
+    weights = [layer.dense() for layer in original.every_layer]
+    biases = [layer.biases for layer in original.every_layer]
     total, rows = sum(weight.size for weight in weights), sum(bias.size for bias in biases)
     return {
         DENSE: 4 * (total + rows),
@@ -34,7 +34,7 @@ def sizes(original: Network, compact: int, bits: int = 8) -> dict[str, int]:
         "npz compressed float32": _npz_bytes(weights, biases),
         COMPACT_FILE: compact,
         "papers' value-only count": sum(int(np.count_nonzero(weight)) for weight in weights),
-        "entropy bound": ceil(sum(entropy_bound(layer, bits) for layer in original.layers)),
+        "entropy bound": ceil(sum(entropy_bound(layer, bits) for layer in original.every_layer)),
     }
 
 

@@ -1,8 +1,9 @@
 """The result of tracing: the layers of a policy in order, as records that may still have affine operations between them."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
-from sb3_sparse.runtime.network.records import Floats, Head, Layer, Normalize, Shape
+from sb3_sparse.runtime.network.records import Floats, Head, Layer, Normalize, Part, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,8 @@ class Graph:
     :param names: Full names of the layers among the operations.
     :param head: Makes an action of the last output.
     :param notes: What was left out of the model's own layers, one sentence each.
+    :param parts: How the vector that is computed with is put together; empty for a single array of numbers.
+    :param encoders: What some parts pass first, by key; such a part has the shape of its features.
     """
 
     shape: Shape
@@ -39,3 +42,5 @@ class Graph:
     names: tuple[str, ...]
     head: Head
     notes: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
+    encoders: Mapping[str, "Graph"] = field(default_factory=dict)

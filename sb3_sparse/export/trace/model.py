@@ -1,33 +1,35 @@
 """``trace``: a trained model as a short graph, from an observation to the action that ``predict`` gives."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from types import MethodType
 
 import numpy as np
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.trace.chain import chain
 from sb3_sparse.export.trace.graph import Affine, Graph
 from sb3_sparse.export.trace.modules import Bits, refuse
-from sb3_sparse.export.trace.paths import find_path, flatten
-from sb3_sparse.nn import original, quantized_bits
+from sb3_sparse.export.trace.observation import normalize_array, normalize_parts, read_part, read_statistics
+from sb3_sparse.export.trace.paths import find_parts, find_path, flatten
+from sb3_sparse.nn import ActionPath, original, quantized_bits
 from sb3_sparse.runtime.network.capabilities import record_fields
-from sb3_sparse.runtime.network.records import IDENTITY, Activation, Head, Layer, Normalize, Shape
+from sb3_sparse.runtime.network.records import IDENTITY, Activation, Head, Layer, Part, Shape
 from sb3_sparse.state import saved_bits
 
-#: The methods by which a ``VecNormalize`` normalizes an observation.
-_NORMALIZING = ("normalize_obs", "_normalize_obs")
 #: The fields of a layer that only multiplies and adds.
 _LINEAR = {"weight", "bias", "scale", "gain"}
+#: What SB3 does with the pixels of an image.
+_PIXELS = Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32))
 
 
 def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits: Bits | None = None) -> Graph:
     """
-    :param model: A model with ``Box`` observations whose policy is in :data:`~sb3_sparse.export.trace.PATHS` or has an
+    :param model: A model whose policy is in :data:`~sb3_sparse.export.trace.PATHS` or has an
         ``action_path()``.
     :param normalization: The statistics that its observations were normalized with, if they were.
     :param bits: Bits of the layers with quantized weights, by full name; by default of those that had them when the model was
@@ -36,12 +38,13 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits:
     :raises ValueError: if something in it cannot be exported; the sentence names it
     """
     policy, space = original(model.policy), model.observation_space
-    if not isinstance(space, spaces.Box):
-        raise ValueError(f"only Box observations can be exported, and this model has {type(space).__name__} observations")
+    bits = {**saved_bits(model), **quantized_bits(policy)} if bits is None else bits
     path = find_path(policy)
     policy.set_training_mode(False)
+    statistics = read_statistics(normalization, space)
+    parts, encoders = _trace_parts(policy, path, statistics, normalization, bits)
     features, rest = flatten(policy, path)
-    operations, found = chain((*features, *rest), {**saved_bits(model), **quantized_bits(policy)} if bits is None else bits)
+    operations, found = chain((*features, *rest), bits)
     notes = []
     if path.zero_inputs:
         first = next(name for name, _ in rest if name in found)
@@ -49,13 +52,51 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits:
         notes.append(f"{path.zero_reason}, so {path.zero_inputs} columns of '{first}' are left out.")
     image = is_image_space(space)
     if image and policy.normalize_images:
-        operations.insert(0, Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32)))
+        operations.insert(0, _PIXELS)
     if path.estimates > 1:
         operations[-1:] = _mean(operations[-1], path.estimates)
     if path.tanh:
         operations = _squash(operations)
-    normalize = _normalize(normalization, space.shape)
-    return Graph(tuple(space.shape), image, normalize, tuple(operations), tuple(found), _head(policy), tuple(notes))
+    shape: Shape = (sum(part.width for part in parts),)
+    normalize = normalize_parts(parts, statistics, normalization)
+    if len(parts) == 1 and not parts[0].key and not parts[0].sizes:
+        # An array of numbers keeps its shape.
+        shape, parts = parts[0].shape, ()
+        normalize = None if normalize is None else normalize_array(statistics[""], normalization)
+    return Graph(shape, image, normalize, tuple(operations), tuple(found), _head(policy), tuple(notes), parts, encoders)
+
+
+def _trace_parts(
+    policy: BasePolicy,
+    path: ActionPath,
+    statistics: Mapping[str, RunningMeanStd],
+    normalization: VecNormalize | None,
+    bits: Bits,
+) -> tuple[tuple[Part, ...], dict[str, Graph]]:
+    """
+    The arrays of an observation in the order in which they become one vector, and the modules that one of them passes before.
+    Such a part has the shape of its features.
+    """
+    space = policy.observation_space
+    parts, encoders = [], {}
+    for key, modules in find_parts(policy, path).items():
+        each = space.spaces[key] if isinstance(space, spaces.Dict) else space
+        part, image = read_part(key, each), is_image_space(each)
+        operations, found = chain(modules, bits)
+        if operations:
+            last = operations[-1]
+            if part.sizes or not isinstance(last, Layer) or last.convolution:
+                refuse(f"the features extractor of the observation '{key}' ({each}), which does not end in a linear layer,")
+            normalize = None if key not in statistics else normalize_array(statistics[key], normalization)
+            pixels = [_PIXELS] * (image and policy.normalize_images)
+            free = np.full(last.outputs, np.inf, np.float32)
+            head = Head("clip", free.shape, -free, free)
+            encoders[key] = Graph(part.shape, image, normalize, (*pixels, *operations), tuple(found), head)
+            part = Part(key, free.shape)
+        elif key and image and policy.normalize_images:
+            refuse(f"the features extractor of the observation '{key}', which flattens an image,")
+        parts.append(part)
+    return tuple(parts), encoders
 
 
 def _cut_inputs(operations: list[Layer | Affine], number: int, count: int) -> None:
@@ -90,33 +131,6 @@ def _squash(operations: list[Layer | Affine]) -> list[Layer | Affine]:
     # With gSDE the mean is clipped first: a unit layer carries the tanh.
     size = last.outputs
     return [*operations, Layer(np.eye(size, dtype=np.float32), np.zeros(size, np.float32), tanh)]
-
-
-def _normalize(normalization: VecNormalize | None, shape: Shape) -> Normalize | None:
-    if normalization is None or not normalization.norm_obs:
-        return None
-    own = [
-        name for name in _NORMALIZING if getattr(normalization, name) != MethodType(getattr(VecNormalize, name), normalization)
-    ]
-    if own:
-        raise ValueError(
-            f"{type(normalization).__name__} normalizes observations by a {own[0]}() of its own, which cannot be exported: "
-            "train with VecNormalize itself"
-        )
-    statistics = normalization.obs_rms
-    if isinstance(statistics, dict):
-        raise ValueError("the statistics of VecNormalize are of observations by name, and those of the model have none")
-    if statistics.mean.shape != shape:
-        frames = len(shape) == 1 and len(statistics.mean.shape) == 1 and shape[0] % statistics.mean.shape[0] == 0
-        order = (
-            ": VecFrameStack around VecNormalize cannot be exported, VecNormalize around VecFrameStack can" if frames else ""
-        )
-        raise ValueError(
-            f"the statistics of VecNormalize are of observations of shape {statistics.mean.shape}, those of the model have "
-            f"shape {shape}{order}"
-        )
-    scale = 1 / np.sqrt(statistics.var + normalization.epsilon)
-    return Normalize(statistics.mean.astype(np.float32), scale.astype(np.float32), float(normalization.clip_obs))
 
 
 def _head(policy: BasePolicy) -> Head:

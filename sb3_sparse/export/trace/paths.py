@@ -6,16 +6,17 @@ SB3's own policies stand in :data:`PATHS`. Any other policy says so itself, by a
 the change would act differently without an error.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from gymnasium import spaces
 from sb3_contrib.ars.policies import ARSPolicy
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.torch_layers import FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
 from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
@@ -70,6 +71,8 @@ PATHS: dict[type[BasePolicy], Callable[[Any], ActionPath]] = {
 EXTRACTORS: dict[Callable[..., Any], Callable[[Any], tuple[nn.Module, ...]]] = {
     FlattenExtractor.forward: lambda extractor: (),
     NatureCNN.forward: lambda extractor: (extractor.cnn, extractor.linear),
+    # Its modules are those of the parts of an observation.
+    CombinedExtractor.forward: lambda extractor: (),
 }
 #: SB3's methods that an observation passes, wherever a class has them.
 _METHODS = (
@@ -187,16 +190,44 @@ def flatten(policy: BasePolicy, path: ActionPath) -> tuple[Named, Named]:
     extractor = original(path.features_extractor)
     if type(extractor).forward not in EXTRACTORS:
         refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
+    return _name_leaves(policy, EXTRACTORS[type(extractor).forward](extractor)), _name_leaves(policy, path.modules)
+
+
+def find_parts(policy: BasePolicy, path: ActionPath) -> dict[str, Named]:
+    """
+    :param policy: A policy.
+    :param path: Its path.
+    :return: The modules that each part of an observation passes before all parts become one vector, by its key in the order in
+        which they do; for an observation that is not a dict, the key "" and none
+    :raises ValueError: if the features extractor does not take a dict, and the observation is one
+    """
+    extractor: Any = original(path.features_extractor)
+    if type(extractor).forward is not CombinedExtractor.forward:
+        if isinstance(policy.observation_space, spaces.Dict):
+            refuse(f"the layer 'features_extractor' ({type(extractor).__name__}) of dict observations")
+        return {"": []}
+    parts = {}
+    for key, part in original(extractor.extractors).items():
+        module = original(part)
+        parts[key] = _name_leaves(policy, EXTRACTORS.get(type(module).forward, _itself)(module))
+    return parts
+
+
+def _itself(module: nn.Module) -> tuple[nn.Module, ...]:
+    return (module,)
+
+
+def _name_leaves(policy: BasePolicy, modules: Iterable[nn.Module]) -> Named:
+    """The modules in order, with their full names and without their containers."""
     names = {module: name for name, module in named_modules(policy)}
-    parts = EXTRACTORS[type(extractor).forward](extractor), path.modules
-    features, rest = ([leaf for module in part for leaf in _leaves(module)] for part in parts)
-    for module in (*features, *rest):
+    leaves = [leaf for module in modules for leaf in _leaves(module)]
+    for module in leaves:
         if module not in names:
             raise ValueError(
                 f"action_path() of {type(policy).__name__} has the module {module}, which the policy does not hold: make it "
                 "an attribute of the policy or of one of its networks"
             )
-    return [(names[module], module) for module in features], [(names[module], module) for module in rest]
+    return [(names[module], module) for module in leaves]
 
 
 def _leaves(module: nn.Module) -> Iterator[nn.Module]:

@@ -20,6 +20,7 @@ from sb3_sparse.runtime.network.records import (
     Minifloats,
     Network,
     Normalize,
+    Part,
     Pool,
 )
 from sb3_sparse.runtime.network.reference import layer_inputs
@@ -34,7 +35,8 @@ NUMPY = Capabilities(
     "the numpy backend",
     instead="export the policy without it, or update sb3_sparse",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",

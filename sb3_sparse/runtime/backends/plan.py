@@ -23,6 +23,7 @@ from sb3_sparse.runtime.network.records import (
     Minifloats,
     Network,
     Normalize,
+    Part,
     Pool,
     Shape,
 )
@@ -31,7 +32,8 @@ COMPILED = Capabilities(
     "the compiled backend",
     instead="use backend='numpy'",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
@@ -101,7 +103,7 @@ def _ends(block: Block, network: Network) -> Fields:
         "actions": prod(head.shape),
     }
     if normalize is not None:
-        fields |= {"normalize": 1, "limit": min(normalize.limit, float(np.finfo(np.float32).max))}
+        fields |= {"normalize": 1, "limit": block.add(np.minimum(normalize.limits, np.finfo(np.float32).max))}
         fields |= {"mean": block.add(normalize.mean), "scale": block.add(normalize.scale)}
     if head.low is not None and head.high is not None:
         fields |= {"low": block.add(head.low), "high": block.add(head.high)}

@@ -31,10 +31,9 @@ LAYER = _struct(
     "across units state",
     floats="low high",
 )
-#: ``sb3s_plan``. Its low and high are offsets of arrays.
+#: ``sb3s_plan``. Its limit, low and high are offsets of arrays.
 PLAN = _struct(
-    "layers inputs outputs head actions normalize limit mean scale low high groups half buffers pixels memory",
-    floats="limit",
+    "layers inputs outputs head actions normalize limit mean scale low high groups half buffers pixels memory", floats=""
 )
 
 #: Values of the members of a struct by name; the others are 0.

@@ -20,6 +20,7 @@ from sb3_sparse.runtime.network.records import (
     Minifloats,
     Network,
     Normalize,
+    Part,
     Pool,
     Shape,
 )
@@ -29,7 +30,8 @@ VBMI = Capabilities(
     "the vbmi backend",
     instead="use backend='auto'",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool",
         Activation: "name low high",

@@ -7,12 +7,12 @@ allocated, and every number against its range. Any damage raises a :class:`Value
 
 import struct
 import zlib
-from math import prod
 
 from sb3_sparse.runtime.format.bytestream import Reader, Writer, require
-from sb3_sparse.runtime.format.head_bytes import HEADS, read_head, write_head
-from sb3_sparse.runtime.format.layer_bytes import ACTIVATIONS, needs_version, read_layer, write_layer
+from sb3_sparse.runtime.format.head_bytes import HEADS
+from sb3_sparse.runtime.format.layer_bytes import ACTIVATIONS
 from sb3_sparse.runtime.format.limits import check_size
+from sb3_sparse.runtime.format.network_bytes import oldest_version, read_network, write_network
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import (
     Activation,
@@ -22,6 +22,7 @@ from sb3_sparse.runtime.network.records import (
     Minifloats,
     Network,
     Normalize,
+    Part,
     Pool,
 )
 
@@ -33,7 +34,8 @@ COMPACT = Capabilities(
     "the compact file",
     instead="use to_c or to_onnx, or export the policy without it",
     records={
-        Network: "shape image normalize layers head ranges",
+        Network: "shape image normalize layers head ranges parts",
+        Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
         Activation: "name low high",
@@ -48,7 +50,6 @@ COMPACT = Capabilities(
 #: Magic, version, flags, zero, length of the payload. A checksum of these 12 bytes and of the payload follows.
 _HEADER = struct.Struct("<4sBBHI")
 _DEFLATED = 1
-_IMAGE, _NORMALIZED, _RANGES = 1, 2, 4
 #: A payload that would deflate further than this is stored as it is: a short file never expands into a huge payload.
 _MAX_RATIO = 32
 
@@ -61,24 +62,12 @@ def encode(network: Network) -> bytes:
     """
     require_known(network, COMPACT)
     writer = Writer()
-    writer.shape(network.shape)
-    flags = _IMAGE * network.image | _NORMALIZED * (network.normalize is not None) | _RANGES * (network.ranges is not None)
-    writer.pack("B", flags)
-    if network.normalize is not None:
-        writer.pack("f", network.normalize.limit)
-        writer.array(network.normalize.mean.reshape(-1), "f4")
-        writer.array(network.normalize.scale.reshape(-1), "f4")
-    writer.pack("B", len(network.layers))
-    for index, layer in enumerate(network.layers):
-        if network.ranges is not None:
-            writer.pack("f", network.ranges[index])
-        write_layer(writer, layer)
-    write_head(writer, network.head)
+    write_network(writer, network)
     payload = writer.bytes()
     compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
     packed = compressor.compress(payload) + compressor.flush()
     deflated = len(packed) < len(payload) <= _MAX_RATIO * len(packed)
-    version = max(map(needs_version, network.layers), default=1)
+    version = oldest_version(network)
     header = _HEADER.pack(MAGIC, version, _DEFLATED if deflated else 0, 0, len(payload))
     body = packed if deflated else payload
     check_size(network, len(header) + 4 + len(body))
@@ -118,28 +107,7 @@ def _decode(data: bytes) -> Network:
     require(len(body) == length, f"its length is {len(body)} instead of {length}")
 
     reader = Reader(body)
-    shape = reader.shape()
-    require(len(shape) > 0, "its observation has no shape")
-    flags = reader.integer("B")
-    require(flags < 8, "it has unknown flags")
-    normalize = None
-    if flags & _NORMALIZED:
-        limit = reader.number(positive=True, infinite=True)
-        mean, scale = (reader.array(prod(shape), "f4").reshape(shape) for _ in range(2))
-        normalize = Normalize(mean, scale, limit)
-    layers: list[Layer] = []
-    ranges: list[float] = []
-    current = shape
-    count = reader.integer("B")
-    require(count > 0, "it has no layer")
-    for _ in range(count):
-        if flags & _RANGES:
-            ranges.append(reader.number(positive=True))
-        layers.append(layer := read_layer(reader, current, layers, len(data)))
-        require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
-        current = layer.output_shape(current)
-    head = read_head(reader, current)
+    network = read_network(reader, version, len(data))
     reader.end()
-    network = Network(shape, bool(flags & _IMAGE), normalize, tuple(layers), head, tuple(ranges) if flags & _RANGES else None)
     check_size(network, len(data))
     return network

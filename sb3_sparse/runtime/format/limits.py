@@ -19,10 +19,11 @@ def check_size(network: Network, length: int) -> None:
     :param length: Bytes of its file.
     :raises ValueError: if it is too large, or its layers do not fit each other
     """
-    weights = [layer.weight for layer in network.layers]
+    weights = [layer.weight for layer in network.every_layer]
     check_weights(sum(weight.size for weight in weights), sum(weight.nbytes for weight in weights), length)
     windows = products = 0
-    for layer, before in zip(network.layers, network.shapes, strict=False):
+    networks = (*network.encoders.values(), network)
+    for layer, before in (pair for part in networks for pair in zip(part.layers, part.shapes, strict=False)):
         if layer.convolution:
             after = layer.sum_shape(before)
             windows += prod(after[1:]) * layer.weight[0].size

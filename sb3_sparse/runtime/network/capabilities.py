@@ -88,7 +88,9 @@ def _unknown(record: Any, where: str, backend: Capabilities) -> Iterator[str]:
             yield f"{where} has {name}={_brief(value)}"
         else:
             for part, keys in _records(value):
-                numbered = f"layer {keys[0]}" if name == "layers" and keys else f"{name}{list(keys)} of {where}"
+                numbered = f"layer {keys[0]}" if name == "layers" and keys else f"{name}{list(keys)}"
+                # A network in a network has layers of its own.
+                numbered += "" if name == "layers" and where == "the network" else f" of {where}"
                 yield from _unknown(part, numbered if keys else f"the {name} of {where}", backend)
 
 

@@ -44,6 +44,11 @@ class Head:
                 raise ValueError(f"a head of kind '{self.kind}' takes {takes}, but {name} is {state}")
 
     @property
+    def changes_nothing(self) -> bool:
+        """Whether the action is the outputs themselves: a clip without bounds."""
+        return self.low is not None and self.high is not None and bool((np.minimum(-self.low, self.high) == np.inf).all())
+
+    @property
     def inputs(self) -> int:
         """How many outputs the last layer has."""
         return sum(self.groups) if self.kind == "argmax" else prod(self.shape)

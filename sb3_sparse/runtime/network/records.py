@@ -4,7 +4,8 @@ The records of an exported policy: a short list of layers between an observation
 Everything here is numpy and immutable. The exporter makes these records, the file holds them, and every backend (numpy,
 C, ONNX) reads them, so there is one definition of what a policy computes:
 
-    x = clip((observation - mean) * scale, -limit, limit)            with VecNormalize, see Normalize
+    x = concatenate(parts)                                           of a dict or of classes, see Part
+    x = clip((x - mean) * scale, -limit, limit)                      with VecNormalize, see Normalize
     x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
     x = lstm(scale * (weight @ (gain * [x, h])) + bias)              a layer that remembers, see Layer
     x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    a convolution with all its options, see Layer
@@ -12,6 +13,7 @@ C, ONNX) reads them, so there is one definition of what a policy computes:
 """
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 
@@ -31,6 +33,7 @@ __all__ = [
     "Minifloats",
     "Network",
     "Normalize",
+    "Part",
     "Pool",
     "Shape",
 ]
@@ -44,12 +47,17 @@ class Normalize:
 
     :param mean: Running mean, one per element of the observation.
     :param scale: ``1 / sqrt(variance + epsilon)``, one per element.
-    :param limit: Largest absolute value of the result; may be infinite.
+    :param limit: Largest absolute value of the result, one for all elements or one per element; may be infinite.
     """
 
     mean: Floats
     scale: Floats
-    limit: float
+    limit: float | Floats
+
+    @property
+    def limits(self) -> Floats:
+        """The limit of each element, of the shape of the mean."""
+        return np.broadcast_to(np.asarray(self.limit, np.float32), self.mean.shape)
 
     def __call__(self, x: Floats) -> Floats:
         """
@@ -61,17 +69,46 @@ class Normalize:
 
 
 @dataclass(frozen=True, eq=False)
+class Part:
+    """
+    One array of an observation that is a dict or consists of classes. It becomes a stretch of the vector that a network
+    computes with.
+
+    :param key: Its name in a ``Dict`` space; "" where it is the whole observation (``Discrete``, ``MultiDiscrete``).
+    :param shape: Shape of the array as the environment gives it; () for ``Discrete``.
+    :param sizes: How many classes each element has, which becomes as many numbers: 1 for its class and 0 for the others. Empty
+        for an array of numbers, which is flattened.
+    :param encoder: The network that it passes first, such as the convolutions of an image; its head changes nothing. None
+        without.
+    """
+
+    key: str
+    shape: Shape
+    sizes: tuple[int, ...] = ()
+    encoder: "Network | None" = None
+
+    @property
+    def width(self) -> int:
+        """How many numbers it becomes."""
+        if self.encoder is not None:
+            return self.encoder.head.inputs
+        return sum(self.sizes) or prod(self.shape)
+
+
+@dataclass(frozen=True, eq=False)
 class Network:
     """
     A whole policy.
 
-    :param shape: Shape of an observation; channels first for images.
+    :param shape: Shape of an observation; channels first for images. With parts, ``(n,)``.
     :param image: Whether it is an image; then ``predict`` takes observations with channels last, too.
     :param normalize: Statistics of ``VecNormalize``; None without.
     :param layers: The layers, in order; a linear layer flattens its input.
     :param head: The step from the outputs of the last layer to an action.
     :param ranges: Largest absolute (gained) input of each layer over the calibration observations; None without. Integer
         arithmetic needs it.
+    :param parts: How the vector ``[n]`` is put together from a dict or from classes, in order; empty for a single array of
+        numbers.
     """
 
     shape: Shape
@@ -80,11 +117,22 @@ class Network:
     layers: tuple[Layer, ...]
     head: Head
     ranges: tuple[float, ...] | None = None
+    parts: tuple[Part, ...] = ()
+
+    @property
+    def encoders(self) -> dict[str, "Network"]:
+        """The networks that parts pass first, by key."""
+        return {part.key: part.encoder for part in self.parts if part.encoder is not None}
+
+    @property
+    def every_layer(self) -> tuple[Layer, ...]:
+        """The layers of the encoders, in order, and its own."""
+        return (*(layer for encoder in self.encoders.values() for layer in encoder.layers), *self.layers)
 
     @property
     def residual(self) -> bool:
         """Whether any layer adds the input of the layer before it."""
-        return any(layer.residual for layer in self.layers)
+        return any(layer.residual for layer in self.every_layer)
 
     @property
     def lstms(self) -> tuple[Layer, ...]:
@@ -102,6 +150,7 @@ class Network:
     @property
     def shapes(self) -> list[Shape]:
         """Shape of the observation and of every layer's output; ValueError if they do not fit each other."""
+        _check_parts(self)
         shapes = [self.shape]
         for layer in self.layers:
             if layer.residual and (layer.rectify or len(shapes) < 2 or layer.sum_shape(shapes[-1]) != shapes[-2]):
@@ -110,3 +159,21 @@ class Network:
         if shapes[-1] != (self.head.inputs,):
             raise ValueError(f"the last layer gives {shapes[-1]}, the action needs ({self.head.inputs},)")
         return shapes
+
+
+def _check_parts(network: Network) -> None:
+    parts, keys = network.parts, [part.key for part in network.parts]
+    if not parts:
+        return
+    if network.image or network.shape != (sum(part.width for part in parts),):
+        raise ValueError(f"the parts of an observation are {sum(part.width for part in parts)} numbers, not {network.shape}")
+    if len(set(keys)) < len(keys) or ("" in keys and len(keys) > 1):
+        raise ValueError(f"the parts of an observation have the keys {keys}: each needs its own")
+    for part in parts:
+        encoder = part.encoder
+        if part.sizes and (len(part.sizes) != prod(part.shape) or min(part.sizes) < 1 or encoder is not None):
+            raise ValueError(f"the part '{part.key}' of shape {part.shape} does not fit its classes {part.sizes}")
+        if encoder is not None and (
+            encoder.parts or encoder.lstms or encoder.shapes[0] != part.shape or not encoder.head.changes_nothing
+        ):
+            raise ValueError(f"the part '{part.key}' of shape {part.shape} does not fit its encoder")

@@ -33,9 +33,8 @@ typedef struct {
 
 typedef struct {
     int32_t layers, inputs, outputs, head, actions, normalize;
-    float limit;
-    /* Offsets of mean and scale, of low and high or the groups; floats in one buffer of the scratch memory, and buffers. */
-    int32_t mean, scale, low, high, groups, half, buffers;
+    /* Offsets of limit, mean and scale, of low and high or the groups; floats in a buffer of the scratch memory, and buffers. */
+    int32_t limit, mean, scale, low, high, groups, half, buffers;
     /* Offset of a layer that takes the place of the first one where the observation is bytes, or 0. */
     int32_t pixels;
     /* Floats of the state that are outputs of LSTM layers; as many cells follow. */
@@ -184,9 +183,10 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
     for (i = 0; i < 2 * plan->memory; i++) invalid |= state[i] != state[i];
     if (plan->normalize) {
         const float *mean = (const float *)(base + plan->mean), *scale = (const float *)(base + plan->scale);
+        const float *limit = (const float *)(base + plan->limit);
         for (i = 0; i < plan->inputs; i++) {
             const float v = (x[i] - mean[i]) * scale[i];
-            x[i] = v < -plan->limit ? -plan->limit : v > plan->limit ? plan->limit : v;
+            x[i] = v < -limit[i] ? -limit[i] : v > limit[i] ? limit[i] : v;
         }
     }
     for (n = 0; n < plan->layers; n++, next++, pixels = NULL) {

@@ -1,0 +1,143 @@
+"""
+A network in the compact file to bytes and back, without the file's header; ``docs/guide/format.md`` describes it byte by byte.
+The encoder of a part is a network in a network.
+"""
+
+from math import prod
+
+import numpy as np
+
+from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
+from sb3_sparse.runtime.format.head_bytes import read_head, write_head
+from sb3_sparse.runtime.format.layer_bytes import needs_version, read_layer, write_layer
+from sb3_sparse.runtime.network.records import Floats, Layer, Network, Normalize, Part, Shape
+
+_IMAGE, _NORMALIZED, _RANGES, _PARTS, _LIMITS = 1, 2, 4, 8, 16
+#: The version that has parts, and one limit per element.
+_PARTS_VERSION = 3
+#: Kinds of parts by their numbers in the file: a new one goes to the end.
+_NUMBERS, _CLASSES, _ENCODED = range(3)
+
+
+def oldest_version(network: Network) -> int:
+    """
+    :param network: A network.
+    :return: The oldest version of the format that can hold it
+    """
+    if network.parts or (network.normalize is not None and np.ndim(network.normalize.limit)):
+        return _PARTS_VERSION
+    return max(map(needs_version, network.layers), default=1)
+
+
+def write_network(writer: Writer, network: Network) -> None:
+    """
+    :param writer: The file to write to.
+    :param network: A network.
+    :raises ValueError: if it is larger than the format allows
+    """
+    normalize, ranges = network.normalize, network.ranges
+    limits = normalize is not None and bool(np.ndim(normalize.limit))
+    writer.shape(network.shape)
+    flags = _IMAGE * network.image | _NORMALIZED * (normalize is not None) | _RANGES * (ranges is not None)
+    writer.pack("B", flags | _PARTS * bool(network.parts) | _LIMITS * limits)
+    if network.parts:
+        writer.pack("B", len(network.parts))
+        for part in network.parts:
+            _write_part(writer, part)
+    if normalize is not None:
+        for numbers in (normalize.limit, normalize.mean, normalize.scale):
+            writer.array(np.asarray(numbers).reshape(-1), "f4")
+    writer.pack("B", len(network.layers))
+    for index, layer in enumerate(network.layers):
+        if ranges is not None:
+            writer.pack("f", ranges[index])
+        write_layer(writer, layer)
+    write_head(writer, network.head)
+
+
+def _write_part(writer: Writer, part: Part) -> None:
+    key = part.key.encode()
+    writer.pack("B", len(key))
+    writer.array(np.frombuffer(key, np.uint8), "u1")
+    writer.pack("B", _ENCODED if part.encoder is not None else _CLASSES if part.sizes else _NUMBERS)
+    if part.encoder is not None:
+        write_network(writer, part.encoder)
+        return
+    writer.shape(part.shape)
+    writer.array(np.array(part.sizes, np.int64), "u4")
+
+
+def read_network(reader: Reader, version: int, length: int, before: list[Layer] | None = None) -> Network:
+    """
+    :param reader: The file to read from.
+    :param version: Version of the file.
+    :param length: Bytes of the file.
+    :param before: The layers before it in the file, if it is an encoder.
+    :return: The network
+    :raises ValueError: if it is damaged, or too large for the file
+    """
+    shape = reader.shape()
+    require(len(shape) > 0, "its observation has no shape")
+    flags = reader.integer("B")
+    require(flags < (8 if version < _PARTS_VERSION else 32), "it has unknown flags")
+    parts: tuple[Part, ...] = ()
+    layers = [] if before is None else before
+    if flags & _PARTS:
+        require(before is None, "an encoder has parts")
+        parts = _read_parts(reader, shape, version, length, layers)
+        require(not flags & _IMAGE, "an image has parts")
+    normalize = _read_normalize(reader, shape, limits=bool(flags & _LIMITS)) if flags & _NORMALIZED else None
+    require(normalize is not None or not flags & _LIMITS, "it has limits without a normalization")
+    start, ranges, current = len(layers), [], shape
+    count = reader.integer("B")
+    require(count > 0, "it has no layer")
+    for _ in range(count):
+        if flags & _RANGES:
+            ranges.append(reader.number(positive=True))
+        layers.append(layer := read_layer(reader, current, layers, length))
+        require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
+        current = layer.output_shape(current)
+    head, known = read_head(reader, current), tuple(ranges) if flags & _RANGES else None
+    return Network(shape, bool(flags & _IMAGE), normalize, tuple(layers[start:]), head, known, parts)
+
+
+def _read_normalize(reader: Reader, shape: Shape, *, limits: bool) -> Normalize:
+    limit: float | Floats
+    if limits:
+        limit = reader.array(prod(shape), "f4", infinite=True).reshape(shape)
+        require(bool((limit > 0).all()), "a limit is not positive")
+    else:
+        limit = reader.number(positive=True, infinite=True)
+    mean, scale = (reader.array(prod(shape), "f4").reshape(shape) for _ in range(2))
+    return Normalize(mean, scale, limit)
+
+
+def _read_parts(reader: Reader, shape: Shape, version: int, length: int, layers: list[Layer]) -> tuple[Part, ...]:
+    count = reader.integer("B")
+    require(count > 0, "it has no part")
+    parts = []
+    for _ in range(count):
+        parts.append(_read_part(reader, version, length, layers))
+        require(sum(part.width for part in parts) <= MAX_ELEMENTS, "its parts are too many numbers")
+    keys = [part.key for part in parts]
+    require(len(set(keys)) == count and ("" not in keys or count == 1), "its parts have the wrong keys")
+    require(shape == (sum(part.width for part in parts),), "its parts do not add up")
+    return tuple(parts)
+
+
+def _read_part(reader: Reader, version: int, length: int, layers: list[Layer]) -> Part:
+    try:
+        key = reader.take(reader.integer("B")).decode()
+    except UnicodeDecodeError:
+        require(False, "a key is not text")
+    kind = reader.integer("B")
+    require(kind <= _ENCODED, "a part is of an unknown kind")
+    if kind == _ENCODED:
+        encoder = read_network(reader, version, length, layers)
+        require(encoder.head.changes_nothing, "an encoder ends in an action")
+        require(not encoder.lstms, "an encoder remembers")
+        return Part(key, encoder.shape, encoder=encoder)
+    shape = reader.shape()
+    sizes = tuple(map(int, reader.array(prod(shape), "u4"))) if kind == _CLASSES else ()
+    require(all(0 < size <= MAX_ELEMENTS for size in sizes), "a part has a wrong number of classes")
+    return Part(key, shape, sizes)
