@@ -110,6 +110,43 @@ def test_every_backend_plays_as_the_model(name):
         np.testing.assert_allclose(np.stack(alone, axis=1), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("space", "policy"),
+    [
+        (spaces.Dict({"place": VECTOR, "camera": IMAGE, "kind": spaces.Discrete(4)}), "MultiInputLstmPolicy"),
+        (spaces.Discrete(5), "MlpLstmPolicy"),
+    ],
+    ids=["dict", "classes"],
+)
+def test_observations_of_parts(space, policy):
+    """Dicts and classes; the other forms are those of policies that do not remember."""
+    env = make_vec_env(lambda: SpacesEnv(space, CONTINUOUS))
+    model = RecurrentPPO(policy, env, seed=0, device="cpu", policy_kwargs={"lstm_hidden_size": 12, "net_arch": []})
+    with th.no_grad():
+        for parameter in (*model.policy.lstm_actor.parameters(), *model.policy.action_net.parameters()):
+            parameter.normal_(std=0.5)
+    network = compress(model, bits=32).network
+    policies = [Policy(decode(encode(network)), backend) for backend in EXACT]
+    session = onnxruntime.InferenceSession(to_onnx(network), providers=["CPUExecutionProvider"])
+    model.observation_space.seed(0)
+    h = c = np.zeros((1, 3, 12), np.float32)
+    states, state = [None] * len(policies), None
+    for starts in np.random.default_rng(0).random((12, 3)) < 0.2:
+        drawn = [model.observation_space.sample() for _ in range(3)]
+        keys = drawn[0] if isinstance(drawn[0], dict) else None
+        batch = np.array(drawn) if keys is None else {key: np.stack([one[key] for one in drawn]) for key in keys}
+        expected, state = model.predict(batch, state, starts, deterministic=True)
+        for number, exported in enumerate(policies):
+            actions, states[number] = exported.predict(batch, states[number], starts)
+            np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)
+        inputs = {"observation": batch} if keys is None else batch
+        types = {each.name: np.uint8 if "uint8" in each.type else None for each in session.get_inputs()}
+        given = {name: np.asarray(array, types[name]) for name, array in inputs.items()}
+        h, c = (np.where(starts[:, None], np.float32(0), part) for part in (h, c))
+        actions, h, c = session.run(["action", "next_h", "next_c"], {**given, "h": h, "c": c})
+        np.testing.assert_allclose(actions, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("name", ["continuous", "three layers", "discrete"])
 def test_onnx_plays_as_the_model(name, form):

@@ -33,13 +33,13 @@ def compress(
 
     Layers that were trained with :class:`~sb3_sparse.callbacks.QATCallback` keep the grid that they were trained on.
 
-    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO or BC, or of
-        another algorithm whose policy has an ``action_path()``: see :class:`~sb3_sparse.nn.ActionPath`. Its observations are
-        of ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, or of a ``Dict`` of them.
+    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO, RecurrentPPO or BC, or of another
+        algorithm whose policy has an ``action_path()``: see :class:`~sb3_sparse.nn.ActionPath`. Its observations are of
+        ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, or of a ``Dict`` of them.
     :param bits: Bits per weight: 2 to 8, or 32 for float weights, which lose nothing.
     :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``, or a dict of such
-        arrays; a thousand are plenty. Without them, inputs are guessed from the first layer, and there is no integer-only C
-        code, because the range of the activations is unknown.
+        arrays; a thousand are plenty. Those of a recurrent policy are in the order of time. Without them, inputs are guessed
+        from the first layer, and there is no integer-only C code, because the range of the activations is unknown.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the model's environment, if it
         has one. Its statistics become part of the policy.
     :param backend: See :class:`~sb3_sparse.runtime.Policy`.
