@@ -1,6 +1,7 @@
 """The cost of rounding: integer arithmetic follows the floats, no input spoils the others, the file is small."""
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import gymnasium as gym
@@ -13,8 +14,9 @@ from stable_baselines3 import SAC
 
 from sb3_sparse import compress
 from sb3_sparse.export.c.integer import simulate_integers
+from sb3_sparse.export.calibration import calibration_inputs
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
-from sb3_sparse.export.passes import center, fold, round_weights
+from sb3_sparse.export.passes import center, feedback, fold, round_weights
 from sb3_sparse.export.report import sizes
 from sb3_sparse.export.trace import trace
 from sb3_sparse.nn import mask_layers, prunable_layers
@@ -121,6 +123,58 @@ def test_the_file_of_a_sparse_actor(sparsity, most):
     if sparsity == 0.95:
         original = fold(trace(model))
         assert policy.nbytes <= 1.35 * sizes(original, policy.nbytes, 8)["entropy bound"]
+
+
+def row_by_row(matrix, steps, top, inputs, mean):
+    """Algorithm 1 of GPTQ for one row after the other, each with the covariance of its own inputs."""
+    centered = inputs.astype(np.float64) - mean
+    moments = centered.T @ centered / len(inputs)
+    moments += np.eye(len(moments)) * 0.01 * np.trace(moments) / len(moments)
+    energy = np.argsort(-np.diag(moments), kind="stable")
+    integers = np.zeros_like(matrix)
+    for row, rest in enumerate(matrix.copy()):
+        present = energy[matrix[row, energy] != 0]
+        for index, column in enumerate(present):
+            integers[row, column] = np.clip(np.rint(rest[column] / steps[row, 0]), -top, top)
+            later = np.linalg.inv(moments[np.ix_(present[index:], present[index:])])
+            error = rest[column] - integers[row, column] * steps[row, 0]
+            rest[present[index:]] -= error * later[0] / later[0, 0]
+    return integers
+
+
+@pytest.mark.parametrize(("quick", "sparsity"), [(1 << 25, 0.0), (1 << 25, 0.5), (1 << 25, 0.95), (0, 0.5), (0, 0.7)])
+def test_feedback(quick, sparsity, monkeypatch):
+    """Row by row as by the definition; with one covariance for all rows, which takes no longer than a dense layer, nearly."""
+    monkeypatch.setattr(feedback, "_QUICK", quick)
+    rng = np.random.default_rng(0)
+    inputs = np.maximum(rng.normal(size=(1000, 8)) @ rng.normal(size=(8, 40)) + 0.3, 0).astype(np.float32)
+    matrix = rng.normal(size=(24, 40))
+    matrix *= rng.random(matrix.shape) >= sparsity
+    matrix[3], matrix[:, 7] = 0, 0
+    steps, mean = np.full((24, 1), np.abs(matrix).max() / 31), inputs.mean(axis=0, dtype=np.float64)
+    integers = feedback.round_with_feedback(matrix, steps, 31, inputs, mean)
+    expected = row_by_row(matrix, steps, 31, inputs, mean)
+    plain = np.clip(np.rint(matrix / steps), -31, 31)
+    ours, best, worst = (np.square((matrix - each * steps) @ (inputs - mean).T).mean() for each in (integers, expected, plain))
+    assert not integers[matrix == 0].any()
+    if quick or not sparsity:
+        assert (integers != expected).mean() < 1e-2
+    assert 0.5 * best < ours < min(1.8 * best, worst)
+
+
+@pytest.mark.slow
+def test_long_observations_need_little_memory():
+    """84x84x3 numbers: with sixteen thousand of them in float64 it would be 2.7 GiB."""
+    generator = np.random.default_rng(0)
+    layers = [Layer(generator.normal(size=(8, 84 * 84 * 3)).astype(np.float32), np.zeros(8, np.float32), Activation("relu"))]
+    layers.append(Layer(generator.normal(size=(4, 8)).astype(np.float32), np.zeros(4, np.float32)))
+    network = Network((84 * 84 * 3,), False, None, tuple(layers), Head("argmax", (), groups=(4,)))
+    for observations in (None, calibration_inputs(network, np.ones((2000, 1), np.uint8) * np.arange(84 * 84 * 3))):
+        tracemalloc.start()
+        round_weights(network, 8, observations)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert peak < 1 << 30
 
 
 def with_large_values(name, observations):

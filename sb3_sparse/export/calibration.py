@@ -1,5 +1,6 @@
 """Calibration observations as the passes take them: channels first, finite, and not too many."""
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from sb3_sparse.runtime.observations import read_parts
 #: Most observations that calibration looks at, evenly spread, or the first ones if the network remembers; fewer of images,
 #: whose convolutions unfold.
 _OBSERVATIONS, _IMAGES = 4096, 256
+#: Most numbers in them: 128 MiB as floats.
+_NUMBERS = 1 << 25
 
 
 def calibration_inputs(network: Network, calibration: Any) -> dict[str, NDArray[Any]]:
@@ -23,10 +26,12 @@ def calibration_inputs(network: Network, calibration: Any) -> dict[str, NDArray[
     """
     most = _IMAGES if any(layer.convolution for layer in network.every_layer) else _OBSERVATIONS
     if not network.parts:
-        return {"": _finite(_choose(_read(network, calibration), most, first=bool(network.lstms)))}
-    arrays, batch = read_parts(calibration, network.parts)
-    if not batch or not len(next(iter(arrays.values()))):
-        raise ValueError("calibration must be several observations, one array [n, ...] for each key")
+        arrays = {"": _read(network, calibration)}
+    else:
+        arrays, batch = read_parts(calibration, network.parts)
+        if not batch or not len(next(iter(arrays.values()))):
+            raise ValueError("calibration must be several observations, one array [n, ...] for each key")
+    most = min(most, max(1, _NUMBERS // sum(prod(array.shape[1:]) for array in arrays.values())))
     return {key: _finite(_choose(array, most, first=bool(network.lstms))) for key, array in arrays.items()}
 
 

@@ -16,8 +16,10 @@ from sb3_sparse.export.passes.storage import to_minifloats
 from sb3_sparse.runtime.network.records import Floats, Layer, Normalize
 from sb3_sparse.runtime.network.reference import columns
 
-#: How many inputs are drawn where there are no observations.
-_DRAWN = 16384
+#: How many inputs are drawn where there are no observations, and most numbers in them: 128 MiB as floats.
+_DRAWN, _NUMBERS = 16384, 1 << 25
+#: How many are drawn at a time.
+_PART = 256
 #: Gains that differ by more than this factor are kept as floats.
 _WIDEST = 1 << 15
 
@@ -31,7 +33,11 @@ def guess_inputs(layer: Layer) -> Floats | None:
         return None
     largest = np.abs(layer.dense()).max(axis=0)[: layer.inputs]
     deviation = np.divide(1, largest, out=np.zeros_like(largest), where=largest > 0)
-    inputs: Floats = (np.random.default_rng(0).standard_normal((_DRAWN, len(largest))) * deviation).astype(np.float32)
+    inputs = np.empty((max(1, min(_DRAWN, _NUMBERS // len(largest))), len(largest)), np.float32)
+    generator = np.random.default_rng(0)
+    for start in range(0, len(inputs), _PART):
+        part = inputs[start : start + _PART]
+        part[:] = generator.standard_normal(part.shape) * deviation
     return inputs
 
 

@@ -86,7 +86,7 @@ def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float
     if inputs is None or not can_feed_back(matrix):
         integers = np.clip(np.rint(matrix / steps), -top, top)
     else:
-        integers = round_with_feedback(matrix, steps, top, ((inputs - mean) * gain).astype(np.float32))
+        integers = round_with_feedback(matrix, steps, top, inputs, mean, gain)
     errors = (matrix - integers * steps) * (mean * gain)
     bias = (layer.biases + errors.sum(axis=1)).astype(np.float32)
     return replace(layer, weight=integers.astype(np.int8).reshape(layer.weight.shape), scale=scale, bias=bias)

@@ -52,6 +52,8 @@ _HEADER = struct.Struct("<4sBBHI")
 _DEFLATED = 1
 #: A payload that would deflate further than this is stored as it is: a short file never expands into a huge payload.
 _MAX_RATIO = 32
+#: Of larger payloads, the last percent would take four times as long.
+_SMALL = 1 << 18
 
 
 def encode(network: Network) -> bytes:
@@ -64,7 +66,7 @@ def encode(network: Network) -> bytes:
     writer = Writer()
     write_network(writer, network)
     payload = writer.bytes()
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15)
+    compressor = zlib.compressobj(9 if len(payload) <= _SMALL else 7, zlib.DEFLATED, -15)
     packed = compressor.compress(payload) + compressor.flush()
     deflated = len(packed) < len(payload) <= _MAX_RATIO * len(packed)
     version = oldest_version(network)
