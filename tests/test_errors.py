@@ -1,5 +1,6 @@
 """Bad input fails at once, and the sentence says what to do."""
 
+import ast
 import re
 import zipfile
 from functools import partial
@@ -7,7 +8,7 @@ from functools import partial
 import pytest
 import torch as th
 from sb3_contrib import ARS
-from stable_baselines3 import SAC
+from stable_baselines3 import PPO, SAC, TD3
 from stable_baselines3.common.callbacks import EveryNTimesteps
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import nn
@@ -309,6 +310,45 @@ class Sequences(BaseFeaturesExtractor):
     def forward(self, observations):
         seen = self.convolution(observations[:, None]).relu()
         return self.scale(self.memory(seen.transpose(1, 2))[1][0]) + self.table.weight[0]
+
+
+class Attention(BaseFeaturesExtractor):
+    def __init__(self, space):
+        super().__init__(space, features_dim=4)
+        self.embed, self.attention = nn.Linear(1, 4), nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, observations):
+        tokens = self.embed(observations[:, :, None])
+        return self.attention(tokens, tokens, tokens)[0].mean(dim=1)
+
+
+def overlooked_by(model, network):
+    """What the warning of a callback names."""
+    with pytest.warns(UserWarning, match="these layers stay as they are") as caught:
+        model.learn(1, callback=OneShotPruningCallback(network, 0.5))
+    (message,) = {str(warning.message) for warning in caught}
+    return ast.literal_eval(message.rsplit(": ", 1)[1])
+
+
+@pytest.mark.parametrize("network", ["all", "mlp_extractor", ["action_net", "value_net"]])
+def test_layers_outside_the_chosen_networks_are_named(network):
+    """No name of a network selects a GRU, so its user would not learn of it."""
+    kwargs = {"features_extractor_class": Sequences, "net_arch": [8]}
+    model = PPO("MlpPolicy", "Pendulum-v1", policy_kwargs=kwargs, n_steps=8, batch_size=8, device="cpu")
+    assert overlooked_by(model, network) == ["features_extractor.memory", "features_extractor.table"]
+
+
+@pytest.mark.parametrize("network", ["all", "critic"])
+def test_attention_is_named_once(network):
+    kwargs = {"features_extractor_class": Attention, "net_arch": [8]}
+    model = TD3("MlpPolicy", "Pendulum-v1", policy_kwargs=kwargs, buffer_size=10, device="cpu")
+    assert overlooked_by(model, network) == [f"{name}.features_extractor.attention" for name in ("actor", "critic")]
+
+
+def test_the_noise_of_gsde_is_not_a_layer():
+    for algorithm, settings in ((SAC, {"buffer_size": 10}), (PPO, {"n_steps": 8, "batch_size": 8})):
+        model = algorithm("MlpPolicy", "Pendulum-v1", use_sde=True, device="cpu", **settings)
+        model.learn(8, callback=OneShotPruningCallback("all", 0.5))
 
 
 @pytest.mark.parametrize("network", ["all", "actor", ["actor", "critic"]])

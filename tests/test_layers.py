@@ -1,6 +1,7 @@
 """Masked layers: equal to dense ones with zeros, through training, copying, pickling and conversion."""
 
 import copy
+import io
 import pickle
 
 import pytest
@@ -155,6 +156,23 @@ def test_in_place_conversion_keeps_everything():
     assert type(net[0]) is nn.Linear and not net[0].weight[~th.eye(3, dtype=th.bool)].any()
     net[0](th.ones(1, 3)).sum().backward()
     assert net[0].weight.grad.all(), "the gradient is whole again"
+
+
+@pytest.mark.parametrize("bits", [None, 8])
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+def test_torch_script(dense_and_batch, bits):
+    """A pruned network is compiled by torch.jit.script as it computes, and as it goes on computing in another process."""
+    layer, batch = dense_and_batch
+    mask_layers(layer, persistent=False)
+    layer.set_mask(th.rand_like(layer.weight) < 0.5)
+    layer.set_bits(bits)
+    script = th.jit.script(nn.Sequential(layer, nn.Tanh()))
+    file = io.BytesIO()
+    th.jit.save(script, file)
+    expected = layer(batch).tanh()
+    file.seek(0)
+    for each in (script, th.jit.load(file)):
+        th.testing.assert_close(each(batch), expected, rtol=0, atol=0)
 
 
 def test_subclasses_are_left_alone():

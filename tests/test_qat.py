@@ -111,6 +111,14 @@ def test_no_float_breaks_it(values, bits):
     assert th.equal(fake_quantize(nn.Parameter(weight), bits), quantized)
 
 
+@pytest.mark.parametrize("dtype", [th.float32, th.float16, th.bfloat16, th.float64])
+def test_weights_of_zeros(dtype):
+    """The smallest ordinary number divides them; fake quantization spells it out, because TorchScript does not know finfo."""
+    scale, integers = quantize(th.zeros(3, 2, dtype=dtype), 8)
+    assert scale >= th.finfo(dtype if dtype != th.float64 else th.float32).tiny and not integers.any()
+    assert th.equal(fake_quantize(th.zeros(3, 2, dtype=dtype), 8), th.zeros(3, 2, dtype=dtype))
+
+
 def test_channels_have_their_own_scale():
     weight = th.ones(3, 1, 2, 2) * th.tensor([1.0, 0.0, 1e-3]).view(-1, 1, 1, 1)
     scale, integers = quantize(weight, 8)

@@ -169,7 +169,8 @@ def test_long_observations_need_little_memory():
     layers = [Layer(generator.normal(size=(8, 84 * 84 * 3)).astype(np.float32), np.zeros(8, np.float32), Activation("relu"))]
     layers.append(Layer(generator.normal(size=(4, 8)).astype(np.float32), np.zeros(4, np.float32)))
     network = Network((84 * 84 * 3,), False, None, tuple(layers), Head("argmax", (), groups=(4,)))
-    for observations in (None, calibration_inputs(network, np.ones((2000, 1), np.uint8) * np.arange(84 * 84 * 3))):
+    drawn = generator.normal(size=(2000, 84 * 84 * 3)).astype(np.float32)
+    for observations in (None, calibration_inputs(network, drawn)[""]):
         tracemalloc.start()
         round_weights(network, 8, observations)
         peak = tracemalloc.get_traced_memory()[1]

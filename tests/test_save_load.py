@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import warnings
 import zlib
 
@@ -13,7 +14,7 @@ from stable_baselines3.common.callbacks import CheckpointCallback, EvalCallback
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, summarize
+from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, restore, summarize
 from sb3_sparse.nn import MaskedLayer, find_networks
 from sb3_sparse.state import SparsityState
 from tests.algorithms import CASES
@@ -258,6 +259,22 @@ def test_damaged_state(damage, message):
         with pytest.raises(ValueError, match=f"the saved mask of layer 'q_net.q_net.2' {message}"):
             fresh.learn(40, callback=OneShotPruningCallback("q_net", 0.9))
     assert masks == saved and repr(fresh.policy) == policy, "nothing is lost"
+
+
+@pytest.mark.parametrize("act", [restore, lambda model: model.learn(40, callback=OneShotPruningCallback("q_net", 0.9))])
+def test_layers_of_another_shape(act):
+    model = CASES["dqn"].make()
+    model.learn(40, callback=OneShotPruningCallback("q_net", 0.9))
+    wider = CASES["dqn"].make(policy_kwargs={"net_arch": [32, 16]})
+    wider.sparsity_state = model.sparsity_state
+    message = (
+        "the saved mask of layer 'q_net.q_net.0' does not fit its weight of shape (32, 4): load the model with the layers "
+        "that it was saved with, or `del model.sparsity_state`, so that the callbacks start anew on the present layers"
+    )
+    with pytest.raises(ValueError, match=re.escape(message)):
+        act(wider)
+    del wider.sparsity_state
+    act(wider)
 
 
 @pytest.mark.parametrize(

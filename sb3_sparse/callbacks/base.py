@@ -89,8 +89,8 @@ class LayerCallback(BaseCallback):
                 f"{type(self).__name__} cannot be inside another callback such as {type(self.parent).__name__}, because it "
                 "would miss steps: put it into the list itself, and first"
             )
-        overlooked = [name for network in selected for name in overlooked_layers(getattr(policy, network), network)]
-        if overlooked:
+        # No name selects them, so those outside the selected networks are named as well.
+        if overlooked := overlooked_layers(policy):
             warnings.warn(
                 "these layers stay as they are and do not count, because they are not plain nn.Linear, nn.Conv1d, "
                 f"nn.Conv2d or nn.LSTM: {overlooked}",

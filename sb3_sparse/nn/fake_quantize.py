@@ -32,11 +32,13 @@ def check_bits(bits: int) -> int:
 
 def _scale(weight: Tensor, bits: int) -> Tensor:
     """The scale in a shape to divide by."""
-    dims = tuple(range(weight.dim() > 2, weight.dim()))
+    rows = weight.dim() > 2
+    dims = list(range(int(rows), weight.dim()))
     # Not abs().amax(): a second tensor of the weight's size costs more than a second pass.
-    largest = th.maximum(weight.amax(dims, keepdim=weight.dim() > 2), weight.amin(dims, keepdim=weight.dim() > 2).neg_())
-    # The scale of a weight of zeros would be zero, and 0 / 0 is NaN.
-    return largest.div_(2 ** (bits - 1) - 1).clamp_(min=th.finfo(weight.dtype).tiny)
+    largest = th.maximum(weight.amax(dims, keepdim=rows), weight.amin(dims, keepdim=rows).neg_())
+    # The scale of a weight of zeros would be zero, and 0 / 0 is NaN. torch.jit.script does not know th.finfo.
+    tiny = 6.103515625e-05 if weight.dtype == th.float16 else 1.1754943508222875e-38
+    return largest.div_(2 ** (bits - 1) - 1).clamp_(min=tiny)
 
 
 @th.no_grad()

@@ -38,6 +38,8 @@ class MaskedLayer(QuantizableLayer):
     with. State dicts that hold the mask also hold the bits of a quantized weight.
     """
 
+    #: Attributes that torch.jit.script leaves out: it does not know their types, and the forward pass does not use them.
+    __jit_ignored_attributes__: ClassVar[list[str]] = ["listeners", "_hook"]
     #: The type that it is a masked one of.
     plain: ClassVar[type[nn.Module]]
 

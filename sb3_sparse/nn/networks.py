@@ -16,6 +16,7 @@ from sb3_sparse.nn.layers import Layer
 from sb3_sparse.nn.masking import is_plain, prunable_layers
 
 _TARGET = "_target"
+_NOISE = "log_std"
 
 
 def find_networks(policy: nn.Module) -> dict[str, dict[str, Layer]]:
@@ -135,17 +136,18 @@ def find_twins(policy: nn.Module) -> dict[nn.Module, list[Layer]]:
     return twins
 
 
-def overlooked_layers(module: nn.Module, prefix: str = "") -> list[str]:
+def overlooked_layers(policy: nn.Module) -> list[str]:
     """
-    :param module: Root of the search.
-    :param prefix: Name of the root, to begin the names with.
-    :return: Names of the layers with a matrix of weights that cannot be pruned, because of their class or a computed weight
+    :param policy: The policy of an SB3 model.
+    :return: Names of the layers with a matrix of weights that cannot be pruned, because of their class or a computed weight;
+        those of target networks are left out
     """
     found: list[str] = []
-    for name, layer in named_modules(module, prefix):
-        matrices = [parameter for parameter in layer._parameters.values() if parameter is not None and parameter.dim() > 1]
+    for name, layer in named_modules(policy):
+        # The matrix of gSDE's noise is not a layer.
+        matrices = [key for key, value in layer._parameters.items() if value is not None and value.dim() > 1 and key != _NOISE]
         # What computes a weight is a part of the layer that has it.
-        is_part = name.startswith(tuple(f"{other}." for other in found))
+        is_part = name.startswith(tuple(f"{other}." for other in found)) or name.split(".")[0].endswith(_TARGET)
         if (matrices or isinstance(layer, Layer)) and not is_plain(layer) and not is_part:
-            found.append(name)
+            found += [name] if name else matrices
     return found

@@ -33,6 +33,9 @@ def unpack(text: str, shape: th.Size, what: str) -> th.Tensor:
     except (AttributeError, TypeError, ValueError, binascii.Error, zlib.error) as error:
         raise ValueError(f"{what} is damaged: {error}") from error
     if len(data) != size or not decompressor.eof:
-        raise ValueError(f"{what} does not fit its weight of shape {tuple(shape)}")
+        raise ValueError(
+            f"{what} does not fit its weight of shape {tuple(shape)}: load the model with the layers that it was saved with, "
+            "or `del model.sparsity_state`, so that the callbacks start anew on the present layers"
+        )
     bits = np.unpackbits(np.frombuffer(data, dtype=np.uint8), count=shape.numel())
     return th.from_numpy(bits.astype(bool)).view(shape)
