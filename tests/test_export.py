@@ -504,8 +504,8 @@ def normalize_weight(actor):
 #: How to make a model, and what is said of it.
 REFUSED = {
     "MaskablePPO": (lambda: CASES["maskable_ppo"].make(), "the policy MaskableActorCriticPolicy"),
-    "extractor": (lambda: extracted_by(Doubled), r"'features_extractor' \(Doubled"),
-    "subclass of an extractor": (lambda: extracted_by(Flat), r"'features_extractor' \(Flat"),
+    "extractor": (lambda: extracted_by(Doubled), r"'actor.features_extractor' \(Doubled\) has the call mul"),
+    "subclass of an extractor": (lambda: extracted_by(Flat), r"features_extractor' \(Flat\) has the call mul"),
     "prediction": (lambda: SAC(OwnPredict, "Pendulum-v1", device="cpu"), "the policy OwnPredict"),
     "actor": (lambda: SAC(OwnActor, "Pendulum-v1", device="cpu"), r"the actor TimidActor with a forward\(\) of its own"),
     "features": (lambda: PPO(OwnFeatures, "Pendulum-v1", device="cpu"), r"OwnFeatures with a extract_features\(\) of its own"),

@@ -21,7 +21,7 @@ from sb3_sparse import QATCallback, compress
 from sb3_sparse.export.passes import fold
 from sb3_sparse.export.trace import MODULES, PATHS, Graph
 from sb3_sparse.export.trace.chain import chain
-from sb3_sparse.nn import ActionPath, MaskedConv2d, MaskedLinear
+from sb3_sparse.nn import ActionPath, MaskedConv2d, MaskedLinear, MaskedLSTM
 from sb3_sparse.policies.extractors import ResidualBlock
 from sb3_sparse.runtime.network.records import Head
 from sb3_sparse.runtime.network.reference import layer_inputs
@@ -47,6 +47,7 @@ EXAMPLES = {
     nn.Sigmoid: nn.Sigmoid,
     nn.Hardtanh: lambda: nn.Hardtanh(-0.4, 0.6),
     nn.LSTM: lambda: nn.LSTM(4, 6, num_layers=2),
+    MaskedLSTM: lambda: MaskedLSTM(4, 6, num_layers=2),
     nn.Flatten: nn.Flatten,
     nn.Identity: nn.Identity,
     nn.Dropout: nn.Dropout,

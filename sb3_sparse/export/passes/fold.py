@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from sb3_sparse.export.trace import Affine, Graph
-from sb3_sparse.runtime.network.records import IDENTITY, Floats, Layer, Minifloats, Network, Normalize, Part
+from sb3_sparse.runtime.network.records import Floats, Layer, Minifloats, Network, Normalize, Part
 
 
 def fold(graph: Graph) -> Network:
@@ -26,15 +26,13 @@ def fold(graph: Graph) -> Network:
     normalize = graph.normalize
     for operation in graph.operations:
         if isinstance(operation, Affine):
-            if layers and _ends_in_sums(layers[-1]) and pending is None:
-                layers[-1] = _after(layers[-1], operation)
-            elif not layers and pending is None and normalize is None and operation.shift.any() and operation.scale.all():
+            if not layers and pending is None and normalize is None and operation.shift.any() and operation.scale.all():
                 normalize = _as_normalize(operation, graph.shape)
             else:
                 pending = operation if pending is None else _chain(pending, operation)
         else:
             if pending is not None and layers and operation.quantized and _passes_on(layers[-1], pending):
-                layers[-1] = _after(layers[-1], Affine(pending.scale, np.zeros_like(pending.shift)))
+                layers[-1] = Affine(pending.scale, np.zeros_like(pending.shift)).after(layers[-1])
                 pending = Affine(np.ones(1, np.float32), pending.shift)
             layers.append(operation if pending is None else _before(operation, pending))
             pending = None
@@ -50,23 +48,9 @@ def fold(graph: Graph) -> Network:
     return network
 
 
-def _ends_in_sums(layer: Layer) -> bool:
-    """Whether the output of a layer is its weighted sums, with nothing behind them."""
-    return layer.activation == IDENTITY and not layer.residual and layer.pool is None and not layer.lstm
-
-
 def _passes_on(layer: Layer, affine: Affine) -> bool:
     """Whether scaling the output of a layer is the same as scaling its rows."""
     return layer.activation.name in ("relu", "leaky_relu") and not layer.residual and bool((affine.scale > 0).all())
-
-
-def _after(layer: Layer, affine: Affine) -> Layer:
-    bias = layer.biases * affine.scale + affine.shift
-    if layer.quantized and (affine.scale > 0).all():
-        # Integers that training has fixed stay as they are.
-        return replace(layer, scale=layer.scales * affine.scale, bias=bias)
-    scale = affine.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
-    return replace(layer, weight=layer.dense() * scale, scale=None, bias=bias)
 
 
 def _before(layer: Layer, affine: Affine) -> Layer:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from torch import nn
 
-from sb3_sparse.export.trace.graph import Affine
+from sb3_sparse.export.trace.graph import Affine, ends_in_sums
 from sb3_sparse.export.trace.modules import Bits, records, refuse
 from sb3_sparse.runtime.network.records import IDENTITY, Activation, Layer, Pool
 
@@ -33,6 +33,9 @@ def chain(modules: Iterable[tuple[str, nn.Module]], bits: Bits) -> tuple[list[La
                 if not isinstance(last, Layer) or not last.convolution or last.pool is not None:
                     refuse(f"the pool '{name}' ({module}), which does not follow a convolution,")
                 operations[-1] = replace(last, pool=record)
+            elif isinstance(record, Affine) and last is not None and ends_in_sums(last):
+                assert isinstance(last, Layer)
+                operations[-1] = record.after(last)
             else:
                 operations.append(record)
                 found += [part] * isinstance(record, Layer)

@@ -1,9 +1,9 @@
 """The result of tracing: the layers of a policy in order, as records that may still have affine operations between them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from sb3_sparse.runtime.network.records import Floats, Head, Layer, Normalize, Part, Shape
+from sb3_sparse.runtime.network.records import IDENTITY, Floats, Head, Layer, Normalize, Part, Shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,6 +17,28 @@ class Affine:
 
     scale: Floats
     shift: Floats
+
+    def after(self, layer: Layer) -> Layer:
+        """
+        :param layer: A layer.
+        :return: The layer that gives its sums scaled and shifted
+        """
+        bias = layer.biases * self.scale + self.shift
+        if layer.quantized and (self.scale > 0).all():
+            # Integers that training has fixed stay as they are.
+            return replace(layer, scale=layer.scales * self.scale, bias=bias)
+        scale = self.scale.reshape(-1, *[1] * (layer.weight.ndim - 1))
+        return replace(layer, weight=layer.dense() * scale, scale=None, bias=bias)
+
+
+def ends_in_sums(layer: Layer | Affine) -> bool:
+    """
+    :param layer: A layer, or an affine operation.
+    :return: Whether it is a layer whose output is its weighted sums, with nothing behind them
+    """
+    if not isinstance(layer, Layer):
+        return False
+    return layer.activation == IDENTITY and not layer.residual and layer.pool is None and not layer.lstm
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,8 +32,8 @@ def refuse(what: str) -> NoReturn:
     :raises ValueError: always
     """
     raise ValueError(
-        f"{what} cannot be exported: known are the networks of Stable-Baselines3 and sb3-contrib, ResNetExtractor and "
-        f"policies with an action_path(), made of the modules {', '.join(kind.__name__ for kind in MODULES)}"
+        f"{what} cannot be exported: known are the networks of Stable-Baselines3 and sb3-contrib, modules whose forward() is "
+        f"a chain and policies with an action_path(), made of the modules {', '.join(kind.__name__ for kind in MODULES)}"
     )
 
 

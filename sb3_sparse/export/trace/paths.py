@@ -6,7 +6,7 @@ SB3's own policies stand in :data:`PATHS`. Any other policy says so itself, by a
 the change would act differently without an error.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from gymnasium import spaces
@@ -16,25 +16,32 @@ from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from sb3_contrib.tqc.policies import TQCPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy, BasePolicy
-from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, NatureCNN
+from stable_baselines3.common.torch_layers import CombinedExtractor, FlattenExtractor, MlpExtractor, NatureCNN
 from stable_baselines3.dqn.policies import DQNPolicy
 from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
-from sb3_sparse.export.trace.modules import refuse
+from sb3_sparse.export.trace.forward import links
+from sb3_sparse.export.trace.modules import MODULES, refuse
 from sb3_sparse.nn import ActionPath, named_children, named_modules, original
 
 
 def _actor_critic(policy: ActorCriticPolicy) -> ActionPath:
     extractor = policy.features_extractor if policy.share_features_extractor else policy.pi_features_extractor
-    return ActionPath(extractor, (policy.mlp_extractor.policy_net, policy.action_net), tanh=policy.squash_output)
+    return ActionPath(extractor, (_latent(policy), policy.action_net), tanh=policy.squash_output)
 
 
 def _recurrent(policy: RecurrentActorCriticPolicy) -> ActionPath:
-    extractor, modules = policy.pi_features_extractor, (policy.mlp_extractor.policy_net, policy.action_net)
+    extractor, modules = policy.pi_features_extractor, (_latent(policy), policy.action_net)
     return ActionPath(extractor, (policy.lstm_actor, *modules), tanh=policy.squash_output, calls=("_process_sequence",))
+
+
+def _latent(policy: ActorCriticPolicy) -> nn.Module:
+    """The actor's part of the mlp_extractor; one of the user's own is asked what its ``forward_actor`` calls."""
+    mlp = original(policy.mlp_extractor)
+    return mlp.policy_net if type(mlp).forward_actor is MlpExtractor.forward_actor else mlp
 
 
 def _squashed_gaussian(policy: Any) -> ActionPath:
@@ -187,10 +194,7 @@ def flatten(policy: BasePolicy, path: ActionPath) -> tuple[Named, Named]:
         containers
     :raises ValueError: if the features extractor is unknown, or the policy does not hold one of the modules
     """
-    extractor = original(path.features_extractor)
-    if type(extractor).forward not in EXTRACTORS:
-        refuse(f"the layer 'features_extractor' ({type(extractor).__name__})")
-    return _name_leaves(policy, EXTRACTORS[type(extractor).forward](extractor)), _name_leaves(policy, path.modules)
+    return _name_leaves(policy, (path.features_extractor,)), _name_leaves(policy, path.modules)
 
 
 def find_parts(policy: BasePolicy, path: ActionPath) -> dict[str, Named]:
@@ -208,32 +212,37 @@ def find_parts(policy: BasePolicy, path: ActionPath) -> dict[str, Named]:
         return {"": []}
     parts = {}
     for key, part in original(extractor.extractors).items():
-        module = original(part)
-        parts[key] = _name_leaves(policy, EXTRACTORS.get(type(module).forward, _itself)(module))
+        parts[key] = _name_leaves(policy, (part,))
     return parts
-
-
-def _itself(module: nn.Module) -> tuple[nn.Module, ...]:
-    return (module,)
 
 
 def _name_leaves(policy: BasePolicy, modules: Iterable[nn.Module]) -> Named:
     """The modules in order, with their full names and without their containers."""
     names = {module: name for name, module in named_modules(policy)}
-    leaves = [leaf for module in modules for leaf in _leaves(module)]
-    for module in leaves:
-        if module not in names:
+    leaves = [leaf for module in modules for leaf in _leaves(module, names)]
+    for name, module in leaves:
+        if not name:
             raise ValueError(
                 f"action_path() of {type(policy).__name__} has the module {module}, which the policy does not hold: make it "
                 "an attribute of the policy or of one of its networks"
             )
-    return [(names[module], module) for module in leaves]
+    return leaves
 
 
-def _leaves(module: nn.Module) -> Iterator[nn.Module]:
+def _leaves(module: nn.Module, names: Mapping[nn.Module, str]) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of the table that a module passes its input through, with their names; none without one."""
     module = original(module)
-    if type(module) is nn.Sequential:
-        for child in module:
-            yield from _leaves(child)
+    forward = type(module).forward
+    name = names.get(module, "")
+    if type(module) is nn.Sequential or forward in EXTRACTORS:
+        for child in EXTRACTORS.get(forward, tuple)(module):
+            yield from _leaves(child, names)
+    elif type(module) in MODULES or forward.__module__.startswith("torch.") or not name:
+        yield name, module
     else:
-        yield module
+        method = "forward_actor" if hasattr(module, "forward_actor") and hasattr(module, "forward_critic") else "forward"
+        for part, link in links(module, name, method):
+            if original(link) in names:
+                yield from _leaves(link, names)
+            else:
+                yield f"{name}.{part}", link
