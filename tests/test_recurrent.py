@@ -178,6 +178,7 @@ def compile_header(network, folder):
         }""")
     flags = ["-std=c99", "-O2", "-Wall", "-Wextra", "-pedantic", "-Werror", "-fPIC", "-shared"]
     subprocess.run(["gcc", *flags, str(folder / "all.c"), "-o", str(folder / "all.so")], check=True)
+    subprocess.run(["gcc", "-x", "c++", "-Wall", "-Wextra", "-Werror", "-fsyntax-only", str(folder / "all.c")], check=True)
     function = ctypes.CDLL(str(folder / "all.so")).act
 
     def act(observation, start):
@@ -314,6 +315,14 @@ def test_states_that_do_not_fit():
             policy.predict(observations, None, start)
     with pytest.raises(ValueError, match="has only its deterministic action"):
         policy.predict(observations, deterministic=False)
+
+
+def test_an_empty_batch():
+    for backend in EXACT:
+        policy = Policy(compress(make(), bits=32).network, backend)
+        actions, state = policy.predict(np.zeros((0, 3), np.float32))
+        assert actions.shape == (0, 2) and [part.shape for part in state] == [(1, 0, 12)] * 2
+        assert policy.predict(np.zeros((0, 3), np.float32), state, np.zeros(0, bool))[0].shape == (0, 2)
 
 
 def test_what_is_not_a_number():

@@ -72,7 +72,7 @@ def apply_layer(layer: Layer, x: Floats, before: Floats | None = None, memory: F
 
 def _remember(layer: Layer, x: Floats, memory: Floats) -> Floats:
     hidden, cell = memory[:, 0], memory[:, 1]
-    inputs = np.concatenate([x.reshape(len(x), -1), hidden], axis=1)
+    inputs = np.concatenate([x.reshape(len(x), prod(x.shape[1:])), hidden], axis=1)
     gates = inputs @ layer.dense().T + layer.biases
     sigmoids = _SIGMOID(gates).reshape(len(x), 4, layer.outputs)
     candidate = np.tanh(gates[:, 2 * layer.outputs : 3 * layer.outputs])
