@@ -3,7 +3,9 @@
 import ctypes
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from types import MappingProxyType
 
 import gymnasium as gym
 import numpy as np
@@ -25,8 +27,11 @@ from sb3_sparse.export.c import ends
 from sb3_sparse.export.c.integer import simulate_integers
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
 from sb3_sparse.runtime import Policy, load
+from sb3_sparse.runtime.backends import native
+from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.network.assemble import assemble
+from sb3_sparse.runtime.network.records import Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.networks import AVAILABLE, EXACT, draw_arrays, draw_parted_network, expect_close
 
@@ -479,3 +484,103 @@ def test_recurrent_policies(space, tmp_path):
         subprocess.run(command, check=True)
         done = subprocess.run([str(tmp_path / "a")], capture_output=True, text=True, check=False)
         assert done.stdout == "0 of 8 test vectors fail\n"
+
+
+# What the compiled kernel reads by itself
+
+
+class Asked(Exception):
+    """The kernel has left an observation to Python."""
+
+
+def leave(*args, **kwargs):
+    raise Asked
+
+
+def kernel_of(seed):
+    """A kernel that cannot ask Python, its network, and observations of it."""
+    rng = np.random.default_rng(seed)
+    network = draw_parted_network(rng)
+    while network.encoders:
+        network = draw_parted_network(rng)
+    return native.kernel(network, vector=False, fallback=leave), network, draw_arrays(rng, network, 6)
+
+
+def rows_of(arrays):
+    for index in range(6):
+        # A class alone is a number, as environments give it.
+        row = {key: array[index] if array.dtype == np.int64 else array[index, ...] for key, array in arrays.items()}
+        yield row[""] if "" in row else row
+
+
+@pytest.mark.skipif("compiled" not in AVAILABLE, reason="there is no C compiler")
+def test_the_kernel_reads_dicts():
+    for seed in range(20):
+        kernel, network, arrays = kernel_of(seed)
+        policy = Policy(network, "numpy")
+        for row in rows_of(arrays):
+            action, state = kernel.predict(row, deterministic=True)
+            assert state is None
+            expected = policy.predict(row)[0]
+            np.testing.assert_allclose(action, expected, rtol=1e-4, atol=1e-4)
+            if not isinstance(row, dict):
+                continue
+            turned = dict(reversed(row.items()))
+            assert np.array_equal(kernel.predict(turned)[0], action)
+            wide = {key: array.astype(np.float64) if array.dtype == np.float32 else array for key, array in row.items()}
+            narrow = {key: np.asarray(array, np.int32) if array.dtype == np.int64 else array for key, array in row.items()}
+            whole = {key: array.astype(np.int8) if array.dtype == np.float32 else array for key, array in row.items()}
+            for other in (wide, narrow, whole):
+                np.testing.assert_allclose(kernel.predict(other)[0], policy.predict(other)[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif("compiled" not in AVAILABLE, reason="there is no C compiler")
+def test_the_kernel_leaves_the_rest_to_python():
+    for seed in range(20):
+        kernel, network, arrays = kernel_of(seed)
+        part, row = network.parts[0], next(rows_of(arrays))
+        key, value = part.key, arrays[part.key][0]
+        wrong = [
+            value.tolist() if part.shape or not part.sizes else float(value),
+            np.zeros((*part.shape, 2), np.float32),
+            np.zeros(part.shape, "U1"),
+            None,
+            arrays[key],
+        ]
+        if part.sizes:
+            wrong += [np.full(part.shape, size, np.int64) for size in (max(part.sizes), -1, 2**40)]
+            wrong += [10**30, -(10**30), -1] * (not part.shape)
+        for each in wrong:
+            with pytest.raises(Asked):
+                kernel.predict({**row, key: each} if key else each)
+        for other in (() if not key else (without(row, key), {**row, "more": 1}, MappingProxyType(row), [row], None, value)):
+            with pytest.raises(Asked):
+                kernel.predict(other)
+        for kwargs in ({"deterministic": False}, {"state": None, "mask": 1}):
+            with pytest.raises(Asked):
+                kernel.predict(row, **kwargs)
+
+
+@pytest.mark.skipif("compiled" not in AVAILABLE, reason="there is no C compiler")
+def test_the_kernel_keeps_no_reference():
+    kernel, _, arrays = kernel_of(3)
+    row = next(rows_of(arrays))
+    values = list(row.values()) if isinstance(row, dict) else [row]
+    before = [sys.getrefcount(value) for value in (row, *values)]
+    for _ in range(100):
+        kernel.predict(row)
+        with pytest.raises(Asked):
+            kernel.predict({"no": row})
+    assert [sys.getrefcount(value) for value in (row, *values)] == before
+
+
+@pytest.mark.skipif("compiled" not in AVAILABLE, reason="there is no C compiler")
+@pytest.mark.parametrize(
+    "parts", [(), (1,), ((None, (2,)),), ((None, (3,), ()),), (("a", (1,) * 9, ()),), (("a", (2,), "x"),)]
+)
+def test_a_kernel_with_wrong_parts(parts):
+    layer = Layer(np.ones((1, 2), np.float32), np.zeros(1, np.float32))
+    network = Network((2,), False, None, (layer,), Head("positive", (1,)))
+    plan = Plan(network)
+    with pytest.raises((ValueError, TypeError)):
+        native._module().Kernel(plan.data, plan.scratch, parts, (1,), False, leave)

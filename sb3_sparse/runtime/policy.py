@@ -80,7 +80,7 @@ class Policy:
         elif name != "numpy":
             kernel = native.kernel(self.network, vector=name == "vbmi", fallback=self.predict)
             self._single, self._small = native.functions(self.network, kernel)
-            if not self.network.parts:
+            if not self.network.encoders:
                 # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
                 self.predict = kernel.predict  # type: ignore[method-assign]
         # Large batches are fastest in numpy, whatever computes the small ones.

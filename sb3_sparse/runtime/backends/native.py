@@ -46,8 +46,8 @@ def kernel(network: Network, *, vector: bool, fallback: Callable[..., Any]) -> A
     """
     :param network: A network.
     :param vector: Whether to use AVX-512 VBMI.
-    :param fallback: ``predict`` for everything that is not one contiguous observation of float32, float64 or uint8.
-    :return: An object with the methods ``predict`` and ``run``
+    :param fallback: ``predict`` for everything that is not one observation of contiguous arrays of usual types.
+    :return: An object with the methods ``predict``, for a network without encoders, and ``run``
     :raises BuildError: if it cannot be compiled, or the processor has no AVX-512 VBMI
     :raises ValueError: if the kernels do not compute the network
     """
@@ -55,7 +55,10 @@ def kernel(network: Network, *, vector: bool, fallback: Callable[..., Any]) -> A
     module = _module()
     if vector and not module.has_vbmi:
         raise BuildError("this processor or compiler has no AVX-512 VBMI and VNNI")
-    return module.Kernel(plan.data, plan.scratch, network.shape, network.head.shape, network.head.kind == "argmax", fallback)
+    parts = tuple((part.key or None, part.shape, part.sizes) for part in network.parts)
+    if network.encoders or not parts:
+        parts = ((None, network.shape, ()),)
+    return module.Kernel(plan.data, plan.scratch, parts, network.head.shape, network.head.kind == "argmax", fallback)
 
 
 def functions(network: Network, compiled: Any) -> tuple[Function, Function]:
