@@ -403,6 +403,30 @@ def test_modules_before_the_concatenation():
     assert "features_extractor.extractors.observation" in str(policy.report())
 
 
+@pytest.mark.parametrize("bits", [8, 32])
+def test_features_that_nobody_reads_are_removed(bits):
+    """With what leads to them, across the border of the two networks; constant ones become part of the biases."""
+    model = make(PPO, IMAGE)
+    image = model.policy.features_extractor.extractors["cam"]
+    with th.no_grad():
+        policy_net = model.policy.mlp_extractor.policy_net
+        columns = policy_net[0].weight[:, :256]
+        columns[:, 30:] = 0
+        image.linear[0].weight[:10] = 0
+    _, x, expected = observe(model, 20)
+    policy = compress(model, bits=bits, calibration=x)
+    (encoder,) = policy.network.encoders.values()
+    assert encoder.head.inputs == encoder.layers[-1].outputs == 20 and policy.network.shape == (20 + 4 + 3,)
+    assert_same(policy.predict(x)[0], expected, 1e-5 if bits == 32 else 0.02)
+    with th.no_grad():
+        columns[:] = 0
+    _, x, expected = observe(model, 20)
+    policy = compress(model, bits=bits, calibration=x)
+    (encoder,) = policy.network.encoders.values()
+    assert encoder.head.inputs == 1 and all(layer.outputs == 1 for layer in encoder.layers)
+    assert_same(policy.predict(x)[0], expected, 1e-5 if bits == 32 else 0.02)
+
+
 @pytest.mark.parametrize(
     ("make_model", "message"),
     [

@@ -25,7 +25,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.agreement import check_agreement
 from sb3_sparse.export.calibration import calibration_inputs
-from sb3_sparse.export.passes import PASSES, center, fold, order, round_biases, round_weights, shrink
+from sb3_sparse.export.passes import PASSES, center, fold, order, round_biases, round_weights, shrink, shrink_features
 from sb3_sparse.export.report import Report, make_report
 from sb3_sparse.export.trace import Graph, trace
 from sb3_sparse.nn import quantized_bits
@@ -101,7 +101,7 @@ def compress_network(original: Original, bits: int = 8, calibration: Observation
     """
     check_bits(bits)
     observations = None if calibration is None else calibration_inputs(original.network, calibration)
-    network, inputs = original.network, None
+    network, inputs = shrink_features(shrink(original.network)), None
     encoders = {
         key: _compress(encoder, bits, None if observations is None else observations[key])
         for key, encoder in network.encoders.items()
