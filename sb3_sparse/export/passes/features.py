@@ -25,7 +25,8 @@ def shrink_features(network: Network) -> Network:
         columns = np.arange(start, start := start + part.width)
         if part.encoder is not None:
             last = part.encoder.layers[-1]
-            constant: NDArray[np.bool_] = ~last.weight.any(axis=1) & (network.normalize is None)
+            fed = last.weight.astype(bool).any(axis=1) | (network.normalize is not None)
+            constant = np.logical_not(fed)
             keep = _alive(first, columns, constant)
             value = last.activation(last.biases)
             dead = constant & ~keep
