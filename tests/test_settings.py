@@ -17,6 +17,7 @@ from sb3_sparse.runtime import load
 from sb3_sparse.zoo.notation import read_arguments, read_literal
 from sb3_sparse.zoo.settings import Settings, find_settings
 from sb3_sparse.zoo.wrappers import read_wrappers
+from tests.canary import SONGS
 
 CPU = {"device": "cpu", "seed": 0}
 SMALL = {**CPU, "policy_kwargs": {"net_arch": [16, 16]}}
@@ -44,6 +45,7 @@ class Stops(gym.Wrapper):
 @pytest.fixture(autouse=True)
 def _silent():
     OUT.clear()
+    SONGS.clear()
     yield
 
 
@@ -99,7 +101,7 @@ def test_normalization(config, normalizes, tmp_path):
     assert find_settings(tmp_path / "agent.zip").normalizes is normalizes
 
 
-CANARY = "!!python/object/apply:tests.test_settings.OUT.append [sang]"
+CANARY = "!!python/object/apply:tests.canary.sing []"
 #: Ten of the line before in every line: ten million values, or pairs.
 LINES = list(zip("abcdefg", "bcdefgh", strict=True))
 BOMB = "a: &a [1]\n" + "".join(f"{b}: &{b} [{','.join([f'*{a}'] * 10)}]\n" for a, b in LINES)
@@ -132,13 +134,19 @@ MERGES = "a: &a {x: 1}\n" + "".join(f"{b}: &{b}\n  <<: [{','.join([f'*{a}'] * 10
     ],
 )  # fmt: skip
 def test_files_are_data(text, message, tmp_path):
+    """No canary sings."""
     if message is None:
         assert read(tmp_path, text).env_wrapper is None
     else:
         with pytest.raises(ValueError, match=f"(?s){message}") as caught:
             read(tmp_path, text)
         assert len(str(caught.value)) < 700
-    assert not OUT
+    assert not SONGS
+
+
+def test_the_canary_sings():
+    yaml.load(CANARY, yaml.UnsafeLoader)
+    assert SONGS == ["sang"]
 
 
 def test_literals():

@@ -2,14 +2,24 @@
 
 import io
 import json
+import re
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
+from textwrap import shorten
 
 import torch as th
 
 from sb3_sparse.nn import plain_name
 from sb3_sparse.runtime.format.artifact import MAGIC
+
+#: A zip whose parts are so many times as large as itself, and have more bytes than this, is not unpacked.
+_RATIO, _LARGE = 100, 1 << 28
+
+
+class Damaged(ValueError):
+    """A sentence about a damaged file."""
 
 
 def find_agent(path: Path) -> Path:
@@ -55,27 +65,76 @@ def without_compilation(agent: Path) -> Path | io.BytesIO:
         return agent
     policy, copy = io.BytesIO(), io.BytesIO()
     th.save(plain, policy)
-    with zipfile.ZipFile(agent) as source, zipfile.ZipFile(copy, "w") as target:
+    with _opened(agent) as source, zipfile.ZipFile(copy, "w") as target:
         for name in source.namelist():
             target.writestr(name, policy.getvalue() if name == "policy.pth" else source.read(name))
     copy.seek(0)
     return copy
 
 
+def unpacked_bytes(agent: Path) -> int:
+    """
+    :param agent: An SB3 zip.
+    :return: Bytes of all its parts
+    :raises ValueError: if the file is damaged
+    :raises OSError: if it cannot be read
+    """
+    with _opened(agent) as archive:
+        return sum(part.file_size for part in archive.infolist())
+
+
+def explain(error: Exception) -> str:
+    """
+    :param error: An error of any package that reads a damaged file.
+    :return: It in part of a sentence
+    """
+    text = " ".join(str(error).split())
+    if text.startswith("Weights only load failed"):
+        # The rest of torch's advice is to load the file without this protection.
+        found = re.search(r"(?:WeightsUnpickler error: |GLOBAL )(.*?)( was not an allowed|Please| Check the doc|$)", text)
+        text = f"it holds more than tensors: {found[1] if found else 'objects'}"
+    return shorten(re.sub(r"[^\x20-\x7e]", "?", text), 200, placeholder=" ...") or type(error).__name__
+
+
+@contextmanager
+def _opened(agent: Path) -> Iterator[zipfile.ZipFile]:
+    """
+    A zip. Whoever reads a damaged one may meet any error, which becomes a sentence.
+
+    :raises ValueError: if the file is damaged
+    :raises OSError: if it cannot be read
+    """
+    with agent.open("rb") as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                size, packed = sum(part.file_size for part in archive.infolist()), agent.stat().st_size
+                if size > max(_RATIO * packed, _LARGE):
+                    raise Damaged(f"{agent} has {packed:,} bytes and would unpack to {size:,}: save the agent again")
+                yield archive
+        except Damaged:
+            raise
+        except Exception as error:
+            raise Damaged(f"{agent} is damaged, or not a zip ({explain(error)}); save or copy the agent again") from error
+
+
 def _read_tensors(agent: Path) -> dict[str, th.Tensor]:
-    try:
-        with zipfile.ZipFile(agent) as archive:
-            if (damaged := archive.testzip()) is not None:
-                raise ValueError(f"{agent} is damaged: its part '{damaged}' fails the checksum; save or copy the agent again")
-            if "policy.pth" not in archive.namelist():
-                raise ValueError(f"{agent} holds no 'policy.pth': it is damaged, or was not saved by Stable-Baselines3")
-            with archive.open("policy.pth") as file:
-                state_dict: dict[str, th.Tensor] = th.load(file, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, RuntimeError, UnpicklingError, EOFError, AttributeError) as error:
-        raise ValueError(f"{agent} is damaged, or not a zip ({error}); save or copy the agent again") from error
-    if not isinstance(state_dict, dict) or not all(isinstance(value, th.Tensor) for value in state_dict.values()):
-        raise ValueError(f"{agent} is damaged: its policy does not consist of tensors; save or copy the agent again")
-    return state_dict
+    with _opened(agent) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise Damaged(f"{agent} is damaged: its part '{damaged}' fails the checksum; save or copy the agent again")
+        if "policy.pth" not in archive.namelist():
+            raise Damaged(f"{agent} holds no 'policy.pth': it is damaged, or was not saved by Stable-Baselines3")
+        with archive.open("policy.pth") as file:
+            tensors: dict[str, th.Tensor] = th.load(file, map_location="cpu", weights_only=True)
+        if not isinstance(tensors, dict) or not all(map(_is_whole, tensors, tensors.values())):
+            raise Damaged(f"{agent} is damaged: its policy does not consist of tensors; save or copy the agent again")
+    return tensors
+
+
+def _is_whole(name: object, value: object) -> bool:
+    """Whether it is a named tensor that has memory for each of its numbers: strides of 0 make a few look like very many."""
+    if not isinstance(name, str) or not isinstance(value, th.Tensor) or value.layout != th.strided:
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes()
 
 
 def read_settings(agent: Path) -> dict[str, object]:
@@ -85,11 +144,15 @@ def read_settings(agent: Path) -> dict[str, object]:
     :raises ValueError: if the file is damaged, or SB3 did not write it
     :raises OSError: if it cannot be read
     """
-    try:
-        with zipfile.ZipFile(agent) as archive:
-            settings = json.loads(archive.read("data")) if "data" in archive.namelist() else {}
-    except (zipfile.BadZipFile, ValueError, RecursionError) as error:
-        raise ValueError(f"{agent} is damaged: its part 'data' is not JSON ({error}); save or copy the agent again") from error
+    with _opened(agent) as archive:
+        written = archive.read("data") if "data" in archive.namelist() else b"{}"
+        try:
+            settings = json.loads(written)
+        except (ValueError, RecursionError) as error:
+            reason = explain(error)
+            raise Damaged(
+                f"{agent} is damaged: its part 'data' is not JSON ({reason}); save or copy the agent again"
+            ) from error
     if not isinstance(settings, dict):
-        raise ValueError(f"{agent} is damaged: its part 'data' holds no attributes; save or copy the agent again")
+        raise Damaged(f"{agent} is damaged: its part 'data' holds no attributes; save or copy the agent again")
     return settings

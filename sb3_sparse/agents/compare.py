@@ -137,6 +137,7 @@ def compress_agent(
         "agent": path.name,
         "algorithm": type(agent.model).__name__,
         "env": env,
+        "env_used": None if agent.venv is None else agent.venv.get_attr("spec")[0].id,
         "env_kwargs": dict(settings.env_kwargs),
         "env_wrapper": str(wrappers) if wrappers and wrappers.classes else None,
         "frame_stack": settings.frame_stack,

@@ -7,9 +7,10 @@ trusted.
 
 import base64
 import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from pickle import UnpicklingError
-from textwrap import shorten
 from typing import Any
 
 from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, RecurrentPPO
@@ -18,9 +19,10 @@ from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import json_to_data
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_sparse import offline
-from sb3_sparse.agents.archive import read_settings, without_compilation
+from sb3_sparse.agents.archive import explain, read_settings, unpacked_bytes, without_compilation
 from sb3_sparse.agents.unpickle import loads
 from sb3_sparse.state import restore
 
@@ -51,10 +53,6 @@ _UNUSED: dict[str, Any] = {
     "lr_schedule": lambda _: 0.0,
     "clip_range": lambda _: 0.0,
 }
-#: Errors of a damaged pickle or zip.
-BROKEN = (ImportError, AttributeError, KeyError, TypeError, RuntimeError, EOFError, UnpicklingError, json.JSONDecodeError)
-
-
 #: Attributes that a policy cannot be made without.
 _NEEDED = ("policy_class", "policy_kwargs", "observation_space", "action_space")
 
@@ -82,13 +80,41 @@ def load_agent(path: Path, algorithm: str | None = None, *, trust: bool = False)
     cls = ALGORITHMS[algorithm or found[0]]
     file = without_compilation(path)
     try:
-        model = cls.load(file, device="cpu", custom_objects={**attributes, **_UNUSED})
-    except BROKEN as error:
-        # torch names every layer that does not fit, line by line.
-        reason = shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
-        raise ValueError(f"{path} cannot be loaded as {cls.__name__} ({reason})") from error
-    restore(model)
+        with _Frugal(unpacked_bytes(path)):
+            model = cls.load(file, device="cpu", custom_objects={**attributes, **_UNUSED})
+        restore(model)
+    except Exception as error:  # Whoever reads a damaged file may meet any of them.
+        raise ValueError(f"{path} cannot be loaded as {cls.__name__} ({type(error).__name__}: {explain(error)})") from error
     return model
+
+
+class _Frugal(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """
+    Bounds the tensors that a model is made of: its settings are a few bytes of a file, and may ask for any memory.
+
+    :param nbytes: Bytes of the parts of its zip.
+    """
+
+    def __init__(self, nbytes: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        # Four bytes each, twice: some are made as well as initialized. A million is a size that nobody minds.
+        self.left = nbytes // 2 + 1_000_000
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """
+        :param func: What torch is about to compute.
+        :param types: Not used.
+        :param args: Its arguments; those of an operation that makes a tensor begin with the shape.
+        :param kwargs: Its other arguments.
+        :return: What it computes
+        """
+        if args and isinstance(args[0], (list, tuple)) and all(isinstance(size, int) for size in args[0]):
+            self.left -= math.prod(args[0])
+            if self.left < 0:
+                raise ValueError("its settings ask for more weights than the file holds")
+        return func(*args, **(kwargs or {}))
 
 
 def _read_attributes(path: Path) -> dict[str, Any]:
@@ -115,7 +141,7 @@ def _trusted_policy(path: Path) -> object:
     """The class of the policy in a zip, unpickled whatever it names; None if the zip does not say."""
     try:
         return json_to_data(json.dumps({"policy_class": read_settings(path)["policy_class"]}))["policy_class"]
-    except BROKEN:
+    except Exception:  # As above.
         return None
 
 

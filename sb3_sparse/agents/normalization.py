@@ -12,7 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_pkl
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sparse.agents.load import BROKEN
+from sb3_sparse.agents.archive import explain
 from sb3_sparse.agents.unpickle import loads
 from sb3_sparse.zoo.settings import Settings, folder_of
 
@@ -43,13 +43,12 @@ def load_normalization(
     path = path or _find(agent, env)
     if path is None:
         return None
-    try:
-        with path.open("rb") as file:
+    with path.open("rb") as file:
+        try:
             normalization = load_from_pkl(file) if trust else loads(file.read())
-    except (*BROKEN, ValueError) as error:
-        raise ValueError(
-            f"{path} was not saved by VecNormalize.save() ({error}): give another file, or --trust for a class of your own"
-        ) from error
+        except Exception as error:  # Whoever reads a damaged pickle may meet any of them.
+            way_out = "give another file, or --trust for a class of your own"
+            raise ValueError(f"{path} was not saved by VecNormalize.save() ({explain(error)}): {way_out}") from error
     if not isinstance(normalization, VecNormalize):
         raise ValueError(f"{path} was not saved by VecNormalize.save(): it holds a {type(normalization).__name__}")
     return path, normalization
