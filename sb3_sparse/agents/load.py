@@ -129,7 +129,7 @@ def _read_attributes(path: Path) -> dict[str, Any]:
             except (ValueError, TypeError, UnpicklingError) as error:
                 if name in _NEEDED:
                     raise ValueError(
-                        f"{path} cannot be loaded: {error} in the pickle of its {name}, and only classes of "
+                        f"{path} cannot be loaded: {explain(error)} in the pickle of its {name}, and only classes of "
                         "Stable-Baselines3, gymnasium, numpy and torch are unpickled; --trust unpickles everything, which may "
                         "run any code"
                     ) from error
