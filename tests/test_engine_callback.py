@@ -290,7 +290,7 @@ def test_without_a_compiler_sb3_trains(monkeypatch):
         make().learn(60, callback=EngineCallback())
 
 
-@pytest.mark.parametrize("kwargs", [{"precision": "float16"}, {"threads": 2}, {"threads": True}])
+@pytest.mark.parametrize("kwargs", [{"precision": "float16"}, {"threads": 3}, {"threads": 2.0}, {"threads": True}])
 def test_bad_arguments(kwargs):
     with pytest.raises(ValueError, match=next(iter(kwargs))):
         EngineCallback(**kwargs)

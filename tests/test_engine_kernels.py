@@ -997,6 +997,9 @@ def test_the_environment_names_the_instruction_set(monkeypatch):
     for name in SETS:
         monkeypatch.setenv("SB3_SPARSE_ENGINE_ISA", name)
         assert library.load().engine_isa().decode() == name
+    monkeypatch.setenv("SB3_SPARSE_ENGINE_ISA", "AVX2")
+    with pytest.raises(ValueError, match=r"ISA=AVX2.*portable, avx2, avx512"):
+        library.load()
     monkeypatch.delenv("SB3_SPARSE_ENGINE_ISA")
     assert library.load() is library.load(SETS[-1])
 

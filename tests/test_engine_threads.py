@@ -84,3 +84,5 @@ def test_a_process_with_one_processor(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda process: {0}, raising=False)
     with pytest.warns(UserWarning, match="threads=2.*one processor"):
         build("sac").learn(2, callback=EngineCallback(threads=2), reset_num_timesteps=False)
+    with pytest.raises(ValueError, match="one processor"):
+        build("sac").learn(2, callback=EngineCallback(threads=2, strict=True), reset_num_timesteps=False)

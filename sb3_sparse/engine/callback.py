@@ -39,8 +39,9 @@ class EngineCallback(BaseCallback):
         Weights, moments, sums, sparse layers and the answers to single observations are float32 in any case. A processor
         without AVX512_BF16 computes in float32, with a warning.
     :param threads: 1, or 2 for a second thread that computes half of each batch, where there are more than 128 samples. It
-        shortens the time of a step, not its CPU time. Sums are added up in another order than by one thread.
-    :param strict: Raise an error instead of training on SB3.
+        shortens the time of a step, not its CPU time, and only where a second processor is idle: both threads wait for each
+        other without sleeping. Sums are added up in another order than by one thread.
+    :param strict: Raise an error instead of training on SB3, or without the precision or the thread that was asked for.
     :param verbose: Verbosity level: 0 for no output, 1 for a line at the start.
     :raises ValueError: on another precision or number of threads; at the start of training, if strict, on a model that the
         engine cannot train, or a processor without bfloat16
@@ -50,7 +51,7 @@ class EngineCallback(BaseCallback):
         super().__init__(verbose)
         if precision not in PRECISIONS:
             raise ValueError(f"precision={precision!r} is none of {', '.join(map(repr, PRECISIONS))}")
-        if threads not in (1, 2) or isinstance(threads, bool):
+        if type(threads) is not int or threads not in (1, 2):
             raise ValueError(f"threads={threads!r}: the engine runs on 1 thread or 2")
         self.precision = precision
         self.threads = threads
@@ -67,7 +68,7 @@ class EngineCallback(BaseCallback):
         try:
             update = find_update(self.model)
             update.half = self.precision == "bf16" and self._has_bfloat16()
-            update.team = Team() if self.threads == 2 and _has_two_processors() else None
+            update.team = Team() if self.threads == 2 and self._has_two_processors() else None
         except Unsupported as error:
             self.reason = str(error)
             if self.strict:
@@ -80,12 +81,18 @@ class EngineCallback(BaseCallback):
             print("EngineCallback: training in the engine")
 
     def _has_bfloat16(self) -> bool:
-        if has_bfloat16():
-            return True
-        message = "precision='bf16': this processor has no products of bfloat16 (AVX512_BF16)"
+        return has_bfloat16() or self._does_without(
+            "precision='bf16': this processor has no products of bfloat16 (AVX512_BF16)", "computes in float32"
+        )
+
+    def _has_two_processors(self) -> bool:
+        processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return processors >= 2 or self._does_without("threads=2: this process may use one processor", "runs on 1 thread")
+
+    def _does_without(self, lack: str, instead: str) -> bool:
         if self.strict:
-            raise ValueError(message)
-        warnings.warn(f"{message}, so the engine computes in float32", stacklevel=3)
+            raise ValueError(lack)
+        warnings.warn(f"{lack}, so the engine {instead}", stacklevel=4)
         return False
 
     def _on_step(self) -> bool:
@@ -95,10 +102,3 @@ class EngineCallback(BaseCallback):
         # rl-zoo3 calls this twice, and also when training has failed to start.
         if getattr(self, "model", None) is not None:
             release(self.model)
-
-
-def _has_two_processors() -> bool:
-    processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if processors < 2:
-        warnings.warn("threads=2: this process may use one processor, so the engine runs on 1 thread", stacklevel=3)
-    return processors >= 2

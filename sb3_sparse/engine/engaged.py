@@ -47,6 +47,10 @@ class Engaged(BaseAlgorithm):
     _session: ClassVar[Session]
     _stock: ClassVar[type[BaseAlgorithm]]
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        # Another model, such as one that a callback loads by type(model).load(), is SB3's.
+        return cls._stock(*args, **kwargs)
+
     @property
     def holds_masks(self) -> bool:
         """Whether pruned weights stay zero without anybody's help, because the engine takes the gradient steps."""
@@ -68,7 +72,7 @@ class Engaged(BaseAlgorithm):
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A copy is a model of its own, which trains on SB3.
         self._session.look()
-        return copyreg.__newobj__, (self._stock,), self.__dict__  # type: ignore[attr-defined]
+        return copyreg._reconstructor, (self._stock, object, None), self.__dict__  # type: ignore[attr-defined]
 
     @contextmanager
     def _released_on_error(self) -> Iterator[None]:

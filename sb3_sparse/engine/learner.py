@@ -149,6 +149,6 @@ def engage(model: BaseAlgorithm, session: Session) -> None:
     :param session: The engine's work on it.
     """
     if isinstance(model, OnPolicyAlgorithm):
-        put_between(model, session, OnPolicyLearner)
+        put_between(model, session, OnPolicyLearner)  # type: ignore[type-abstract]
     else:
         put_between(model, session, OfflineLearner if isinstance(model, OfflineAlgorithm) else Learner)

@@ -73,10 +73,12 @@ class Session:
             self._shown = True
 
     def _settle(self) -> None:
-        """If guests have changed the weights that they were shown, the model's are the true ones."""
-        if self._shown and self._ahead and self.update.differ:
-            self.update.write_moments()
-            self._ahead = False
+        """If guests have changed the weights that they have in hand, the model's are the true ones."""
+        true = self._shown or not self._ahead
+        if self.guests and true and not self._looked_at and self.update.differ:
+            if self._ahead:
+                self.update.write_moments()
+                self._ahead = False
             self._looked_at = True
 
     def take_over(self) -> bool:

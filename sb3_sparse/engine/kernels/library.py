@@ -51,7 +51,10 @@ class Team:
 
 
 def _chosen() -> str:
-    return os.environ.get("SB3_SPARSE_ENGINE_ISA") or available()[-1]
+    named = os.environ.get("SB3_SPARSE_ENGINE_ISA")
+    if named and named not in _SETS:
+        raise ValueError(f"SB3_SPARSE_ENGINE_ISA={named} is no instruction set of the engine: {', '.join(_SETS)}")
+    return named or available()[-1]
 
 
 def load(isa: str | None = None) -> ctypes.CDLL:
