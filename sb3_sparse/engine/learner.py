@@ -149,6 +149,8 @@ def engage(model: BaseAlgorithm, session: Session) -> None:
     :param session: The engine's work on it.
     """
     if isinstance(model, OnPolicyAlgorithm):
-        put_between(model, session, OnPolicyLearner)  # type: ignore[type-abstract]
+        put_between(model, session, OnPolicyLearner)
+    elif isinstance(model, OfflineAlgorithm):
+        put_between(model, session, OfflineLearner)  # type: ignore[type-abstract]
     else:
-        put_between(model, session, OfflineLearner if isinstance(model, OfflineAlgorithm) else Learner)
+        put_between(model, session, Learner)
