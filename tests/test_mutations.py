@@ -67,6 +67,13 @@ def test_zips_that_unpack_to_much(agent, monkeypatch):
         read_policy(agent)
 
 
+def test_names_that_cannot_be_printed(agent):
+    rewrite(agent, policy_class=b"cstable_bas\x01\x1b[1mlines3.sac.policies\nSACPolicy\n.")
+    with pytest.raises(ValueError, match=r"it names stable_bas\?\?\[1mlines3.sac.policies.SACPolicy in the pickle") as caught:
+        load_agent(agent)
+    assert str(caught.value).isprintable()
+
+
 def test_torch_does_not_advise_to_trust(agent):
     replace_policy(agent, saved({"actor.mu.weight": Canary()}))
     with pytest.raises(ValueError, match=r"not a zip \(it holds more than tensors: .*sing.*\); save or copy") as caught:

@@ -138,7 +138,7 @@ def compress_agent(
         "algorithm": type(agent.model).__name__,
         "env": env,
         "env_used": None if agent.venv is None else agent.venv.get_attr("spec")[0].id,
-        "env_kwargs": dict(settings.env_kwargs),
+        "env_kwargs": {name: _as_json(value) for name, value in settings.env_kwargs.items()},
         "env_wrapper": str(wrappers) if wrappers and wrappers.classes else None,
         "frame_stack": settings.frame_stack,
         "bits": bits,
@@ -153,6 +153,15 @@ def compress_agent(
     }
     (out / "report.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     print(f"\nwritten to {out}: {', '.join(written)}")
+
+
+def _as_json(value: object) -> object:
+    """An argument of an environment, or its text where JSON cannot hold it."""
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(value)
+    return value
 
 
 def _check_writable(out: Path) -> None:
