@@ -245,13 +245,6 @@ def test_the_zip_says_what_algorithm_it_is_of(name, sparse, tmp_path):
         assert np.array_equal(*(policy.predict(observation, deterministic=True)[0] for policy in (model, loaded)))
 
 
-@pytest.mark.parametrize("name", ["maskable_ppo"])
-def test_policies_that_cannot_be_exported(name, tmp_path):
-    CASES[name].make().save(tmp_path / "agent.zip")
-    with pytest.raises(ValueError, match="policies with masked actions cannot be exported"):
-        load_agent(tmp_path / "agent.zip")
-
-
 def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
     for module in ("matplotlib", "matplotlib.figure", "onnx"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -503,7 +503,6 @@ def normalize_weight(actor):
 
 #: How to make a model, and what is said of it.
 REFUSED = {
-    "MaskablePPO": (lambda: CASES["maskable_ppo"].make(), "the policy MaskableActorCriticPolicy"),
     "extractor": (lambda: extracted_by(Doubled), r"'actor.features_extractor' \(Doubled\) has the call mul"),
     "subclass of an extractor": (lambda: extracted_by(Flat), r"features_extractor' \(Flat\) has the call mul"),
     "prediction": (lambda: SAC(OwnPredict, "Pendulum-v1", device="cpu"), "the policy OwnPredict"),
@@ -537,16 +536,6 @@ def test_what_cannot_be_exported(name):
     make, message = REFUSED[name]
     with pytest.raises(ValueError, match=message):
         compress(make())
-
-
-def test_maskable_policies_are_refused_for_what_they_are():
-    class Masked(Spaces):
-        def action_masks(self):
-            return [True, True, False]
-
-    model = CASES["maskable_ppo"].algorithm("MlpPolicy", Masked(VECTOR, spaces.Discrete(3)), device="cpu")
-    with pytest.raises(ValueError, match="the policy MaskableActorCriticPolicy cannot be exported"):
-        compress(model)
 
 
 @pytest.mark.parametrize("bits", [0, 1, 9, 16, 33, 8.5, "8", None, True])

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from sb3_contrib import MaskablePPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
@@ -18,7 +19,7 @@ from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import check_normalization, load_normalization
 from sb3_sparse.agents.observations import Observation, length, stack
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import Player, Returns, compare_returns, model_act, play_observations
+from sb3_sparse.agents.returns import Masks, Player, Returns, compare_returns, find_masks, model_act, play_observations
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
 from sb3_sparse.runtime import BACKENDS, Policy, load
 from sb3_sparse.zoo.notation import brief
@@ -53,7 +54,12 @@ class Agent:
     @property
     def act(self) -> Player:
         """The model's deterministic policy."""
-        return model_act(self.model, self.normalization)
+        return model_act(self.model, self.normalization, self.masks)
+
+    @property
+    def masks(self) -> Masks | None:
+        """The masks of its next action, if it takes them."""
+        return find_masks(self.model, self.venv)
 
 
 def compress_agent(
@@ -122,7 +128,8 @@ def compress_agent(
         nbytes = {SB3_ZIP: path.stat().st_size, **found.nbytes}
         report = replace(found, nbytes=nbytes, notes=(*found.notes, *settings.notes))
         print(f"\n{report}\n")
-        written = [compact.name, *write_files(path.stem, agent.original, compressed, out), "report.json"]
+        masks = isinstance(agent.model, MaskablePPO)
+        written = [compact.name, *write_files(path.stem, agent.original, compressed, out, masks=masks), "report.json"]
         # Loaded from the file, as its user does.
         exported = load(compact)
         comparison = Progress("episodes", 2 * episodes, time_limit - calibration.seconds)
@@ -225,7 +232,7 @@ def _observations(agent: Agent, seed: int, progress: Progress) -> Observation | 
 
 def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progress: Progress) -> Returns | None:
     print(f"{len(seeds)} episodes of {agent.env} each ...", flush=True)
-    returns = compare_returns(venv, agent.act, Player(exported), seeds, progress)
+    returns = compare_returns(venv, agent.act, Player(exported, masks=agent.masks), seeds, progress)
     if returns is None:
         print("not one episode of each has ended, so there is no comparison of returns")
     else:
@@ -238,7 +245,7 @@ def _time(agent: Agent, exported: Policy, compact: Path, observations: Observati
         space = agent.model.observation_space
         space.seed(0)
         observations = stack([space.sample() for _ in range(256)])
-    contestants: dict[str, Callable[[Observation], object]] = {SB3_PREDICT: agent.act}
+    contestants: dict[str, Callable[[Observation], object]] = {SB3_PREDICT: model_act(agent.model, agent.normalization)}
     for backend in BACKENDS:
         try:
             if backend != "auto":

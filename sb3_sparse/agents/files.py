@@ -10,7 +10,7 @@ from sb3_sparse.export.onnx import to_onnx
 from sb3_sparse.export.report import save_densities
 
 
-def write_files(stem: str, original: Original, compressed: Compressed, out: Path) -> list[str]:
+def write_files(stem: str, original: Original, compressed: Compressed, out: Path, *, masks: bool = False) -> list[str]:
     """
     Write the files that can be written; print the reason where a package is missing or the form cannot hold this policy.
 
@@ -18,12 +18,13 @@ def write_files(stem: str, original: Original, compressed: Compressed, out: Path
     :param original: The policy as it was trained.
     :param compressed: The exported policy.
     :param out: The folder.
+    :param masks: Whether the header and the graph take masks of the actions.
     :return: Names of the files
     """
     network = compressed.network
     forms: dict[str, Callable[[Path], object]] = {
-        f"{stem}.h": lambda file: file.write_text(to_c(network, name=c_name(stem))),
-        f"{stem}.onnx": lambda file: file.write_bytes(to_onnx(network)),
+        f"{stem}.h": lambda file: file.write_text(to_c(network, name=c_name(stem), masks=masks)),
+        f"{stem}.onnx": lambda file: file.write_bytes(to_onnx(network, masks=masks)),
         "densities.png": lambda file: save_densities(file, compressed.report, original.network, network),
     }
     written = []

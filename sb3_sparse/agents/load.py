@@ -13,8 +13,7 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, RecurrentPPO
-from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, MaskablePPO, RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -41,6 +40,7 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "qrdqn": QRDQN,
     "ars": ARS,
     "ppo_lstm": RecurrentPPO,
+    "ppo_mask": MaskablePPO,
     **offline.ALGORITHMS,
 }
 #: Replacements for attributes that only training needs: a replay buffer, which takes memory, or an environment as that of HER
@@ -149,8 +149,6 @@ def _find_algorithms(path: Path, policy: object) -> list[str]:
     """Names of the algorithms that take the policy in a zip, the likeliest first; empty if the zip does not say."""
     if not isinstance(policy, type):
         return []
-    if issubclass(policy, MaskableActorCriticPolicy):
-        raise ValueError(f"{path} holds a {policy.__name__}: policies with masked actions cannot be exported")
     if issubclass(policy, RecurrentActorCriticPolicy):
         # Its class is one of PPO's as well.
         return ["ppo_lstm"]

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
 from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import unwrap_wrapper
@@ -19,6 +21,8 @@ from sb3_sparse.table import format_table
 
 #: A policy: from one observation, as the environment gives it, and whether it begins an episode, to one action.
 Act = Callable[[Observation, bool], NDArray[Any]]
+#: Gives the masks of an environment's next action.
+Masks = Callable[[], NDArray[Any]]
 
 
 class Player:
@@ -27,10 +31,17 @@ class Player:
 
     :param policy: An SB3 model, or an exported policy.
     :param normalization: The statistics of the model's observations, if they are normalized.
+    :param masks: Gives the masks of the next action, if the policy takes them.
     """
 
-    def __init__(self, policy: BaseAlgorithm | Policy, normalization: VecNormalize | None = None) -> None:
-        self._predict = policy.predict
+    def __init__(
+        self,
+        policy: BaseAlgorithm | Policy,
+        normalization: VecNormalize | None = None,
+        masks: Masks | None = None,
+    ) -> None:
+        self._predict: Callable[..., Any] = policy.predict
+        self._masks = masks
         self._normalize = None if normalization is None else normalization.normalize_obs
         self._state: tuple[NDArray[Any], ...] | None = None
 
@@ -42,17 +53,30 @@ class Player:
         """
         if self._normalize is not None:
             observation = self._normalize(observation)
-        action, self._state = self._predict(observation, None if start else self._state, deterministic=True)
-        return action
+        masks = {} if self._masks is None else {"action_masks": self._masks()}
+        action, self._state = self._predict(observation, None if start else self._state, deterministic=True, **masks)
+        return np.asarray(action)
 
 
-def model_act(model: BaseAlgorithm, normalization: VecNormalize | None) -> Player:
+def find_masks(model: BaseAlgorithm, venv: VecEnv | None) -> Masks | None:
+    """
+    :param model: An SB3 model.
+    :param venv: One environment, if there is one.
+    :return: What gives the masks of its next action, as sb3-contrib asks for them; None without masks
+    """
+    if not isinstance(model, MaskablePPO) or venv is None or not is_masking_supported(venv):
+        return None
+    return lambda: np.asarray(get_action_masks(venv)[0])
+
+
+def model_act(model: BaseAlgorithm, normalization: VecNormalize | None, masks: Masks | None = None) -> Player:
     """
     :param model: An SB3 model.
     :param normalization: The statistics of its observations, if they are normalized.
+    :param masks: See :class:`Player`.
     :return: Its deterministic ``predict``, with the observation normalized first
     """
-    return Player(model, normalization)
+    return Player(model, normalization, masks)
 
 
 def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float | None]]:

@@ -24,9 +24,10 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.export.onnx_graph import ONNX_FLOAT, OnnxGraph, serialize
-from sb3_sparse.export.onnx_inputs import assemble_inputs, graph_inputs
+from sb3_sparse.export.onnx_graph import ONNX_BOOL, ONNX_FLOAT, OnnxGraph, serialize
+from sb3_sparse.export.onnx_inputs import Input, assemble_inputs, graph_inputs
 from sb3_sparse.export.onnx_states import OnnxStates
+from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Part, Pool
 
@@ -59,19 +60,25 @@ ONNX = Capabilities(
 )
 
 
-def to_onnx(network: Network, *, form: str = "float") -> bytes:
+def to_onnx(network: Network, *, form: str = "float", masks: bool = False) -> bytes:
     """
     Write a network as an ONNX model. The same network gives the same bytes.
 
     :param network: The network.
     :param form: "float", "qdq" or "sparse", as said above.
+    :param masks: Whether the graph has the input ``action_masks``, ``[n, actions]``: which discrete actions are allowed.
     :return: The bytes of an ``.onnx`` file
-    :raises ValueError: if the form is unknown, the layers do not fit each other, or a part of the network is not supported
+    :raises ValueError: if the form is unknown, the layers do not fit each other, a part of the network is not supported, or
+        there are masks and the actions are not discrete
     :raises ImportError: if the package ``onnx`` is not installed
     """
     if form not in WEIGHT_FORMS:
         raise ValueError(f"unknown form '{form}': use one of {', '.join(WEIGHT_FORMS)}")
     require_known(network, ONNX)
+    inputs = graph_inputs(network)
+    if masks:
+        (size,) = with_outputs(network).head.shape
+        inputs.append(Input("action_masks", ONNX_BOOL, (size,), "Whether each discrete action is allowed."))
     try:
         import_module("onnx")
     except ImportError as error:
@@ -80,8 +87,10 @@ def to_onnx(network: Network, *, form: str = "float") -> bytes:
     encoders, x = network.encoders, "observation"
     if network.parts:
         x = assemble_inputs(graph, network, lambda key, x: _layers(graph, encoders[key], f"{key}.", x, form))
-    action = _head(graph, network.head, _layers(graph, network, "", x, form))
-    return serialize(graph, network, graph_inputs(network), action, sparse=form == "sparse")
+    x = _layers(graph, network, "", x, form)
+    if masks:
+        x = graph.add("Where", "action_masks", x, graph.tensor("head.forbidden", -np.inf))
+    return serialize(graph, network, inputs, _head(graph, network.head, x), sparse=form == "sparse")
 
 
 def _layers(graph: OnnxGraph, network: Network, prefix: str, x: str, form: str) -> str:

@@ -12,8 +12,8 @@ from sb3_sparse.version import __version__
 if TYPE_CHECKING:
     from onnx import SparseTensorProto
 
-#: ``TensorProto.FLOAT``, ``UINT8`` and ``INT64``, numbers of the format.
-ONNX_FLOAT, ONNX_UINT8, ONNX_INT64 = 1, 2, 7
+#: ``TensorProto.FLOAT``, ``UINT8``, ``INT64`` and ``BOOL``, numbers of the format.
+ONNX_FLOAT, ONNX_UINT8, ONNX_INT64, ONNX_BOOL = 1, 2, 7, 9
 #: Old enough for every runtime of the last years; all operators used here exist since opset 13.
 _OPSET, _IR_VERSION = 17, 8
 _ACTIONS = {

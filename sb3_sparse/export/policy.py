@@ -33,9 +33,9 @@ def compress(
 
     Layers that were trained with :class:`~sb3_sparse.callbacks.QATCallback` keep the grid that they were trained on.
 
-    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO, RecurrentPPO or BC, or of another
-        algorithm whose policy has an ``action_path()``: see :class:`~sb3_sparse.nn.ActionPath`. Its observations are of
-        ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, or of a ``Dict`` of them.
+    :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO, RecurrentPPO, MaskablePPO or BC, or of
+        another algorithm whose policy has an ``action_path()``: see :class:`~sb3_sparse.nn.ActionPath`. Its observations are
+        of ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, or of a ``Dict`` of them.
     :param bits: Bits per weight: 2 to 8, or 32 for float weights, which lose nothing.
     :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``, or a dict of such
         arrays; a thousand are plenty. Those of a recurrent policy are in the order of time. Without them, inputs are guessed
@@ -80,23 +80,25 @@ class CompressedPolicy(Policy):
         """
         Path(path).write_bytes(self._compressed.data)
 
-    def to_c(self, path: str | os.PathLike[str], *, name: str = "policy") -> None:
+    def to_c(self, path: str | os.PathLike[str], *, name: str = "policy", masks: bool = False) -> None:
         """
         Write one C99 header with the policy, test vectors and a self test; see :func:`sb3_sparse.export.c.header.to_c`.
 
         :param path: Where to write; "cheetah.h", for example.
         :param name: Prefix of its functions and tables.
+        :param masks: Whether it takes masks of the discrete actions.
         """
-        Path(path).write_text(to_c(self.network, name=name))
+        Path(path).write_text(to_c(self.network, name=name, masks=masks))
 
-    def to_onnx(self, path: str | os.PathLike[str], *, form: str = "float") -> None:
+    def to_onnx(self, path: str | os.PathLike[str], *, form: str = "float", masks: bool = False) -> None:
         """
         Write an ONNX graph from observations to actions; see :func:`sb3_sparse.export.onnx.to_onnx`.
 
         :param path: Where to write; "cheetah.onnx", for example.
         :param form: "float", "qdq" for int8 weights per row, or "sparse" for sparse initializers.
+        :param masks: Whether it takes masks of the discrete actions.
         """
-        Path(path).write_bytes(to_onnx(self.network, form=form))
+        Path(path).write_bytes(to_onnx(self.network, form=form, masks=masks))
 
     def report(self) -> Report:
         """

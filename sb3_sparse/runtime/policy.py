@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sb3_sparse.runtime.backends import native, numpy_backend
 from sb3_sparse.runtime.backends.build import BuildError
 from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.masks import choose, with_outputs
 from sb3_sparse.runtime.memory import State, read_state, write_state
 from sb3_sparse.runtime.network.assemble import Encoder
 from sb3_sparse.runtime.network.records import Network
@@ -47,6 +48,7 @@ class Policy:
         _ = network.shapes  # Raises an error if layers do not fit each other: no backend can help that.
         self.network = network
         self._wanted = backend
+        self._outputs: Policy | None = None
         for name in _AUTO if backend == "auto" else (backend,):
             try:
                 self._attach(name)
@@ -94,6 +96,7 @@ class Policy:
         state: State | None = None,
         episode_start: NDArray[Any] | None = None,
         deterministic: bool = True,
+        action_masks: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], State | None]:
         """
         Same as ``model.predict(observation, deterministic=True)`` of the model that was exported.
@@ -104,6 +107,8 @@ class Policy:
         :param episode_start: For each observation of a recurrent policy whether it begins an episode, ``[n]``. Others do not
             use it.
         :param deterministic: Must be true: an exported policy has only its deterministic action.
+        :param action_masks: Whether each discrete action is allowed, ``[n, actions]``, as MaskablePPO takes it; None allows
+            all.
         :return: The action, or the batch of actions; and the next state, a tuple of two arrays ``[LSTM layers, n, units]``, or
             None if the policy is not recurrent. It has fewer units than the model's where dead units were removed
         :raises ValueError: if the observation or the state has the wrong shape, a key is missing or a class does not exist, or
@@ -111,10 +116,20 @@ class Policy:
         """
         if not deterministic:
             raise ValueError("an exported policy has only its deterministic action: call predict(..., deterministic=True)")
+        if action_masks is not None:
+            return self._among(observation, state, episode_start, action_masks)
         x, batch = read_observation(observation, self.network, self._encoders)
         if self.network.lstms:
             return self._remember(x if batch else np.ascontiguousarray(x[None], np.float32), state, episode_start, batch=batch)
         return (self._batch(x) if batch else self._single(x)), None
+
+    def _among(self, observation: Any, state: State | None, start: Any, masks: Any) -> tuple[NDArray[Any], State | None]:
+        """The actions among those that are allowed."""
+        if self._outputs is None:
+            self._outputs = Policy(with_outputs(self.network), self.backend)
+        outputs, state = self._outputs.predict(observation, state, start)
+        actions = choose(self.network.head, outputs.reshape(-1, outputs.shape[-1]), masks)
+        return (actions if outputs.ndim > 1 else actions.reshape(self.network.head.shape)), state
 
     def _remember(
         self, x: NDArray[Any], state: State | None, episode_start: NDArray[Any] | None, *, batch: bool

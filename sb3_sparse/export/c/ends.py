@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sb3_sparse.export.c.tables import Tables, literal
+from sb3_sparse.export.c.tables import Tables, fill, literal
 from sb3_sparse.runtime.network.records import Floats, Head, Network, Part
 
 #: What an argument cannot be named: keywords of C and C++, and what the function names itself.
@@ -105,6 +105,35 @@ def declare(given: list[Argument], name: str) -> str:
     return ", ".join(f"const {argument.kind} *{argument.name}" for argument in given)
 
 
+_NOTE = """\
+
+   The actions are the values of all discrete actions. The best of those that are allowed:
+
+   void @NAME@_choose(const @NAME@_action *values, const uint8_t *allowed, int32_t *choice);
+
+   values, allowed (0 or 1): @VALUES@; choice: @GROUPS@, the first where none is allowed.
+"""
+_CHOOSE = """
+static inline void @NAME@_choose(const @NAME@_action *values, const uint8_t *allowed, int32_t *choice) {
+    static const int32_t sizes[] = {@SIZES@};
+    int group, i;
+    for (group = 0; group < @GROUPS@; group++) {
+        float best = 0.0f;
+        int found = 0;
+        choice[group] = 0;
+        for (i = 0; i < sizes[group]; i++)
+            if (allowed[i] && (!found || values[i] > best)) {
+                best = values[i];
+                found = 1;
+                choice[group] = i;
+            }
+        values += sizes[group];
+        allowed += sizes[group];
+    }
+}
+"""
+
+
 def input_code(network: Network, tables: Tables) -> list[str]:
     """
     :param network: The network.
@@ -181,3 +210,14 @@ def _bounded(head: Head, tables: Tables) -> str:
 
 def _bound(tables: Tables, name: str, values: Floats) -> str:
     return literal(values[0]) if (values == values[0]).all() else f"{tables.add('float', name, values)}[i]"
+
+
+def choice_parts(head: Head, name: str) -> dict[str, str]:
+    """
+    :param head: A head of discrete actions.
+    :param name: Prefix of all names.
+    :return: The parts of a header about the choice among its values
+    """
+    sizes = ", ".join(map(str, head.groups))
+    names = {"NAME": name, "VALUES": head.inputs, "GROUPS": len(head.groups), "SIZES": sizes}
+    return {"NOTE": fill(_NOTE, names), "STATE": fill(_CHOOSE, names)}

@@ -16,7 +16,7 @@ from math import prod
 import numpy as np
 
 from sb3_sparse.export.c import text
-from sb3_sparse.export.c.ends import arguments, assemble_code, declare
+from sb3_sparse.export.c.ends import arguments, assemble_code, choice_parts, declare
 from sb3_sparse.export.c.float_code import FLOAT, float_code
 from sb3_sparse.export.c.integer import without_integers
 from sb3_sparse.export.c.integer_code import integer_code
@@ -25,18 +25,24 @@ from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vbmi_code import vbmi_code
 from sb3_sparse.export.c.vectors import COUNT, vector_name, vectors
 from sb3_sparse.runtime.backends.vbmi import VBMI
+from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.capabilities import require_known, unknown
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.version import __version__
 
 
-def to_c(network: Network, *, name: str = "policy") -> str:
+def to_c(network: Network, *, name: str = "policy", masks: bool = False) -> str:
     """
     :param network: A network, quantized or float.
     :param name: Prefix of functions, types and (in capitals) macros.
+    :param masks: Whether discrete actions are chosen among those that are allowed: the policy gives the values of all actions
+        then, and ``<name>_choose`` takes the best.
     :return: The text of the header
-    :raises ValueError: if the name is not a C identifier, a number is NaN, or the float code does not compute the network
+    :raises ValueError: if the name is not a C identifier, a number is NaN, the float code does not compute the network, or
+        there are masks and the actions are not discrete
     """
+    head = network.head
+    network = with_outputs(network) if masks else network
     # Code that all headers share has the prefix sb3s_.
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "sb3s":
         raise ValueError(f"name='{name}' must be a C identifier in small letters other than sb3s")
@@ -47,6 +53,8 @@ def to_c(network: Network, *, name: str = "policy") -> str:
     no_vbmi = unknown(network, VBMI) if quantized else "exported with float weights: no VBMI"
     integers, vbmi = no_integers is None, no_vbmi is None
     parts = _parts(network, name, quantized=quantized, integers=integers, vbmi=vbmi)
+    for key, part in choice_parts(head, name).items() if masks else ():
+        parts[key] = f"{parts[key]}{part}"
     body = "\n".join(
         [
             once("SB3S_ACTIVATIONS", (KERNELS / "activations.h").read_text()),

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.preprocessing import is_image_space
@@ -142,6 +143,9 @@ def _head(policy: BasePolicy) -> Head:
         return Head("argmax", (), groups=(int(space.n),))
     if isinstance(space, spaces.MultiDiscrete):
         return Head("argmax", tuple(space.shape), groups=tuple(map(int, space.nvec)))
+    if isinstance(space, spaces.MultiBinary) and isinstance(policy, MaskableActorCriticPolicy):
+        # Off and on are two actions, either of which may be forbidden.
+        return Head("argmax", tuple(space.shape), groups=(2,) * int(np.prod(space.shape)))
     if isinstance(space, spaces.MultiBinary):
         return Head("positive", tuple(space.shape))
     refuse(f"the action space {space}")

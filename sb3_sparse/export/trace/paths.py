@@ -11,6 +11,7 @@ from typing import Any
 
 from gymnasium import spaces
 from sb3_contrib.ars.policies import ARSPolicy
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from sb3_contrib.crossq.policies import CrossQPolicy
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
@@ -33,12 +34,17 @@ def _actor_critic(policy: ActorCriticPolicy) -> ActionPath:
     return ActionPath(extractor, (_latent(policy), policy.action_net), tanh=policy.squash_output)
 
 
+def _maskable(policy: MaskableActorCriticPolicy) -> ActionPath:
+    # All actions are allowed unless predict is given masks.
+    return ActionPath(policy.pi_features_extractor, (_latent(policy), policy.action_net))
+
+
 def _recurrent(policy: RecurrentActorCriticPolicy) -> ActionPath:
     extractor, modules = policy.pi_features_extractor, (_latent(policy), policy.action_net)
     return ActionPath(extractor, (policy.lstm_actor, *modules), tanh=policy.squash_output, calls=("_process_sequence",))
 
 
-def _latent(policy: ActorCriticPolicy) -> nn.Module:
+def _latent(policy: ActorCriticPolicy | MaskableActorCriticPolicy) -> nn.Module:
     """The actor's part of the mlp_extractor; one of the user's own is asked what its ``forward_actor`` calls."""
     mlp = original(policy.mlp_extractor)
     return mlp.policy_net if type(mlp).forward_actor is MlpExtractor.forward_actor else mlp
@@ -72,6 +78,7 @@ PATHS: dict[type[BasePolicy], Callable[[Any], ActionPath]] = {
     QRDQNPolicy: _quantiles,
     ActorCriticPolicy: _actor_critic,
     RecurrentActorCriticPolicy: _recurrent,
+    MaskableActorCriticPolicy: _maskable,
     ARSPolicy: lambda policy: ActionPath(policy.features_extractor, (policy.action_net,)),
 }
 #: The ``forward`` of a features extractor -> its modules. Subclasses that keep the ``forward`` are found as well.
@@ -89,7 +96,12 @@ _METHODS = (
 #: Those around ``_predict``, which no path describes.
 _AROUND = ("predict", "obs_to_tensor", "unscale_action")
 #: SB3's ``extract_features``, each of which passes the preprocessed observation through the features extractor.
-_EXTRACT = (None, BasePolicy.extract_features, ActorCriticPolicy.extract_features)
+_EXTRACT = (
+    None,
+    BasePolicy.extract_features,
+    ActorCriticPolicy.extract_features,
+    MaskableActorCriticPolicy.extract_features,
+)
 #: Modules with their full names.
 Named = list[tuple[str, nn.Module]]
 
