@@ -265,11 +265,6 @@ OWN = {
     "features": (lambda: of_class("discrete_bc", "actor", OwnFeatures), r"OwnFeatures with a features\(\) of its own"),
     "predict": (lambda: CASES["bc_mlp"].make(policy=OwnPolicy), "the policy OwnPolicy cannot be exported"),
     "shape": (lambda: CASES["bc_vae"].make(policy=OwnShape), r"the policy OwnShape with a _shaped\(\) of its own"),
-    "dict": (
-        lambda: CASES["bc_mlp"].make(make_data(spaces.Dict({"a": OBSERVATIONS})), "MultiInputPolicy"),
-        "only Box observations can be exported, and this model has Dict observations",
-    ),
-    "discrete": (lambda: CASES["bc_vae"].make(make_data(spaces.Discrete(5))), "this model has Discrete observations"),
 }
 
 
@@ -278,6 +273,19 @@ def test_own_code_is_refused(name):
     make, message = OWN[name]
     with pytest.raises(ValueError, match=message):
         compress(make())
+
+
+@pytest.mark.parametrize(
+    ("name", "space", "policy"),
+    [("bc_mlp", spaces.Dict({"a": OBSERVATIONS}), "MultiInputPolicy"), ("bc_vae", spaces.Discrete(5), "MlpPolicy")],
+    ids=["dict", "discrete"],
+)
+def test_observations_that_are_not_boxes(name, space, policy):
+    model = CASES[name].make(make_data(space), policy)
+    exported = compress(model, bits=32, backend="numpy")
+    for observation in (space.sample() for _ in range(20)):
+        expected, _ = model.predict(observation, deterministic=True)
+        np.testing.assert_allclose(exported.predict(observation)[0], expected, rtol=1e-5, atol=1e-5)
 
 
 # From files
