@@ -33,6 +33,12 @@ ACTIVATIONS = (
     Activation("elu", 1.3),
     Activation("sigmoid"),
     Activation("silu"),
+    Activation("gelu"),
+    Activation("gelu_tanh"),
+    Activation("mish"),
+    Activation("softplus"),
+    Activation("softsign"),
+    Activation("hardswish"),
 )
 
 
@@ -333,8 +339,8 @@ def vbmi_actions(network, x):
             # A number in the middle between two steps may go either way, more so if it is a little off already.
             slack = slack + unit.reshape(-1, 1)
         before, x = x, apply_layer(layer, x.astype(np.float32), before)
-        # No activation is steeper than 1.3, and a convolution sums no more than its weights.
-        slack = slack * weight.sum(axis=1).max() * 1.3
+        # No activation is steeper than 1.5, and a convolution sums no more than its weights.
+        slack = slack * weight.sum(axis=1).max() * 1.5
     return x, slack
 
 

@@ -135,6 +135,12 @@ TORCH = {
     "elu": lambda x, low, high: F.elu(x, low),
     "sigmoid": lambda x, low, high: x.sigmoid(),
     "silu": lambda x, low, high: F.silu(x),
+    "gelu": lambda x, low, high: F.gelu(x),
+    "gelu_tanh": lambda x, low, high: F.gelu(x, approximate="tanh"),
+    "mish": lambda x, low, high: F.mish(x),
+    "softplus": lambda x, low, high: F.softplus(x),
+    "softsign": lambda x, low, high: F.softsign(x),
+    "hardswish": lambda x, low, high: F.hardswish(x),
 }
 
 
@@ -207,7 +213,10 @@ VARIANTS = {
             algorithm, VECTOR, TORQUE, policy_kwargs={"activation_fn": function}
         )
         for algorithm in (SAC, TD3, PPO)
-        for function in (nn.Tanh, nn.ELU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid, nn.ReLU6, nn.Identity)
+        for function in (
+            *(nn.Tanh, nn.ELU, nn.LeakyReLU, nn.SiLU, nn.Sigmoid, nn.ReLU6, nn.Identity),
+            *(nn.GELU, nn.Mish, nn.Softplus, nn.SELU, nn.CELU, nn.Softsign, nn.Hardswish, nn.PReLU),
+        )
     },
     "networks apart": lambda: train(PPO, VECTOR, TORQUE, policy_kwargs={"net_arch": {"pi": [7], "vf": [9]}}),
     "no bias": lambda: without_biases(train(SAC, VECTOR, TORQUE)),
@@ -512,7 +521,10 @@ REFUSED = {
         lambda: with_module(lambda actor: actor.latent_pi.insert(1, nn.LayerNorm(16))),
         r"'actor.latent_pi.1' \(LayerNorm",
     ),
-    "GELU": (lambda: train(TD3, VECTOR, TORQUE, policy_kwargs={"activation_fn": nn.GELU}), r"'actor.mu.1' \(GELU"),
+    "LogSigmoid": (
+        lambda: train(TD3, VECTOR, TORQUE, policy_kwargs={"activation_fn": nn.LogSigmoid}),
+        r"'actor.mu.1' \(LogSigmoid",
+    ),
     "activation first": (
         lambda: with_module(lambda actor: actor.latent_pi.insert(0, nn.ReLU())),
         "'actor.latent_pi.0' .*does not follow",

@@ -201,6 +201,9 @@ def test_the_model_stays_as_it_is():
 ARGUMENTS = {
     "leaky_relu": ((0.3,), (5,)),
     "elu": ((0.4,), (5,)),
+    "celu": ((0.6,), (5,)),
+    "gelu": ((), (5,)),
+    "softplus": ((1.5, 30), (5,)),
     "hardtanh": ((-0.3, 0.7), (5,)),
     "clamp": ((-0.3, 0.7), (5,)),
     "clip": ((None, 0.7), (5,)),

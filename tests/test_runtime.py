@@ -667,7 +667,7 @@ def cases():
     """Networks of every kind, with what no float should break, and what comes of files that somebody has tampered with."""
     rng = np.random.default_rng(0)
     for index in range(120):
-        head, activation = HEADS[index % 4], ACTIVATIONS[index // 4 % 8]
+        head, activation = HEADS[index % 4], ACTIVATIONS[index // 4 % len(ACTIVATIONS)]
         yield draw_network(rng, image=index % 3 == 0, head=head, activation=activation, width=70)
         if index % 4 == 0:
             yield draw_recurrent_network(rng)

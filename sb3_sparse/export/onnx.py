@@ -24,6 +24,7 @@ from importlib import import_module
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_sparse.export.onnx_activations import WRITERS
 from sb3_sparse.export.onnx_graph import ONNX_BOOL, ONNX_FLOAT, OnnxGraph, serialize
 from sb3_sparse.export.onnx_inputs import Input, assemble_inputs, graph_inputs
 from sb3_sparse.export.onnx_states import OnnxStates
@@ -32,14 +33,6 @@ from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Part, Pool
 
 WEIGHT_FORMS = ("float", "qdq", "sparse")
-#: Activations that are one operator, and the attribute that their first number is.
-_OPERATORS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "relu": ("Relu", ()),
-    "tanh": ("Tanh", ()),
-    "leaky_relu": ("LeakyRelu", ("alpha",)),
-    "elu": ("Elu", ("alpha",)),
-    "sigmoid": ("Sigmoid", ()),
-}
 
 ONNX = Capabilities(
     "the ONNX export",
@@ -55,7 +48,7 @@ ONNX = Capabilities(
         Fixed: "codes unit",
         Head: "kind shape low high groups",
     },
-    activations=("identity", "clip", "silu", *_OPERATORS),
+    activations=WRITERS,
     heads=("unscale", "clip", "argmax", "positive"),
 )
 
@@ -140,7 +133,7 @@ def _layer(graph: OnnxGraph, layer: Layer, name: str, x: str, before: str, form:
         x = graph.add("Gemm", x, weight, bias, transB=1)
     if layer.residual:
         x = graph.add("Add", x, before)
-    x = _activation(graph, layer.activation, name, x)
+    x = WRITERS[layer.activation.name](graph, name, layer.activation, x)
     if layer.pool is not None:
         kernel, stride, padding = layer.pool
         x = graph.add("MaxPool", x, kernel_shape=[*kernel], strides=[*stride], pads=[*padding, *padding])
@@ -152,17 +145,6 @@ def _keeps_integers(layer: Layer, form: str) -> bool:
     numbers = layer.rows + (0 if layer.gain is None else len(layer.gain.codes))
     saves = form == "qdq" or 3 * np.count_nonzero(layer.weight) > 4 * numbers
     return form != "float" and layer.quantized and bool(saves)
-
-
-def _activation(graph: OnnxGraph, activation: Activation, name: str, x: str) -> str:
-    if activation.name == "identity":
-        return x
-    if activation.name == "clip":
-        return graph.add("Clip", x, graph.tensor(f"{name}.low", activation.low), graph.tensor(f"{name}.high", activation.high))
-    if activation.name == "silu":
-        return graph.add("Mul", x, graph.add("Sigmoid", x))
-    operator, attributes = _OPERATORS[activation.name]
-    return graph.add(operator, x, name="", **dict.fromkeys(attributes, activation.low))
 
 
 def _head(graph: OnnxGraph, head: Head, x: str) -> str:

@@ -52,12 +52,14 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False) -> str:
     no_integers = without_integers(network)
     no_vbmi = unknown(network, VBMI) if quantized else "exported with float weights: no VBMI"
     integers, vbmi = no_integers is None, no_vbmi is None
+    smooth = (KERNELS / "smooth.h").read_text()
     parts = _parts(network, name, quantized=quantized, integers=integers, vbmi=vbmi)
     for key, part in choice_parts(head, name).items() if masks else ():
         parts[key] = f"{parts[key]}{part}"
     body = "\n".join(
         [
             once("SB3S_ACTIVATIONS", (KERNELS / "activations.h").read_text()),
+            *[smooth] * any(f"float sb3s_{layer.activation.name}(" in smooth for layer in network.every_layer),
             *[(KERNELS / "lstm.h").read_text()] * bool(network.lstms),
             f"#if defined({upper}_VBMI)\n",
             _code(vbmi_code, network, name) if vbmi else f'#error "{no_vbmi}"',

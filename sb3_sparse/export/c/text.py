@@ -243,4 +243,10 @@ ACTIVATIONS = {
     "elu": "v < 0.0f ? @LOW@ * (sb3s_exp(v) - 1.0f) : v",
     "sigmoid": "sb3s_sigmoid(v)",
     "silu": "v * sb3s_sigmoid(v)",
+    "gelu": "sb3s_gelu(v)",
+    "gelu_tanh": "sb3s_gelu_tanh(v)",
+    "mish": "sb3s_mish(v)",
+    "softplus": "sb3s_softplus(v)",
+    "softsign": "sb3s_softsign(v)",
+    "hardswish": "sb3s_hardswish(v)",
 }

@@ -37,7 +37,10 @@ def fold(graph: Graph) -> Network:
             layers.append(operation if pending is None else _before(operation, pending))
             pending = None
     if pending is not None:
-        raise ValueError("a batch norm after the last activation cannot be exported")
+        raise ValueError(
+            "a batch norm or a scaled activation (SELU, CELU, Softplus with a beta) at the end cannot be exported: "
+            "end in a linear layer"
+        )
     encoders = {key: fold(encoder) for key, encoder in graph.encoders.items()}
     parts = tuple(
         Part(part.key, encoders[part.key].shape, encoder=encoders[part.key]) if part.key in encoders else part

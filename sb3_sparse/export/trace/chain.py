@@ -10,7 +10,7 @@ from sb3_sparse.export.trace.modules import Bits, records, refuse
 from sb3_sparse.runtime.network.records import IDENTITY, Activation, Layer, Pool
 
 #: Activations that do not fall anywhere, whatever their numbers are: they may change places with a max pool.
-_RISING = ("relu", "tanh", "clip", "sigmoid")
+_RISING = ("relu", "tanh", "clip", "sigmoid", "softplus", "softsign")
 
 
 def chain(modules: Iterable[tuple[str, nn.Module]], bits: Bits) -> tuple[list[Layer | Affine], list[str]]:
@@ -30,9 +30,12 @@ def chain(modules: Iterable[tuple[str, nn.Module]], bits: Bits) -> tuple[list[La
                     refuse(f"the activation '{name}' ({module}), which does not follow a layer,")
                 operations[-1] = replace(last, activation=record)
             elif isinstance(record, Pool):
-                if not isinstance(last, Layer) or not last.convolution or last.pool is not None:
+                # The largest number stays the largest where all are multiplied by a positive one.
+                passed = isinstance(last, Affine) and len(operations) > 1 and bool((last.scale > 0).all())
+                before = operations[-2] if passed else last
+                if not isinstance(before, Layer) or not before.convolution or before.pool is not None:
                     refuse(f"the pool '{name}' ({module}), which does not follow a convolution,")
-                operations[-1] = replace(last, pool=record)
+                operations[-2 if passed else -1] = replace(before, pool=record)
             elif isinstance(record, Affine) and last is not None and ends_in_sums(last):
                 assert isinstance(last, Layer)
                 operations[-1] = record.after(last)

@@ -125,7 +125,8 @@ def _mean(layer: Layer | Affine, estimates: int) -> list[Layer]:
 def _squash(operations: list[Layer | Affine]) -> list[Layer | Affine]:
     """The tanh after the mean of a squashed Gaussian."""
     last = operations[-1]
-    assert isinstance(last, Layer)
+    if not isinstance(last, Layer):
+        refuse("a tanh behind a batch norm or a scaled activation (SELU, CELU, Softplus with a beta)")
     tanh = Activation("tanh")
     if last.activation == IDENTITY and not last.lstm:
         return [*operations[:-1], replace(last, activation=tanh)]

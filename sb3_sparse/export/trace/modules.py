@@ -22,6 +22,8 @@ from sb3_sparse.runtime.network.records import Activation, Floats, Layer, Minifl
 
 #: A record and the full name of its module.
 Record = tuple[str, Layer | Affine | Activation | Pool]
+#: From here on softplus is x, to float rounding.
+_THRESHOLD = 15
 #: Bits per weight of the layers that were trained with quantized weights, by full name.
 Bits = Mapping[str, int]
 
@@ -161,6 +163,46 @@ def _activation(kind: str, *attributes: str) -> Callable[[Any, str, Bits], list[
     return lambda module, name, bits: [(name, Activation(kind, *(float(getattr(module, each)) for each in attributes)))]
 
 
+def _gelu(module: nn.GELU, name: str, bits: Bits) -> list[Record]:
+    return [(name, Activation("gelu_tanh" if module.approximate == "tanh" else "gelu"))]
+
+
+def _prelu(module: nn.PReLU, name: str, bits: Bits) -> list[Record]:
+    if module.num_parameters != 1:
+        refuse(f"the layer '{name}' ({module}), with a slope for each channel in place of PReLU()'s one,")
+    return [(name, Activation("leaky_relu", float(module.weight.detach())))]
+
+
+def _selu(module: nn.SELU, name: str, bits: Bits) -> list[Record]:
+    # The constants of torch.
+    return [(name, Activation("elu", 1.6732632423543772)), (name, _times(1.0507009873554805))]
+
+
+def _celu(module: nn.CELU, name: str, bits: Bits) -> list[Record]:
+    """``alpha * elu(x / alpha)``."""
+    if module.alpha <= 0:
+        refuse(f"the layer '{name}' ({module}), whose alpha is not positive,")
+    return _scaled(Activation("elu", 1.0), name, 1 / module.alpha)
+
+
+def _softplus(module: nn.Softplus, name: str, bits: Bits) -> list[Record]:
+    """``softplus(beta * x) / beta``, which is x itself above the threshold."""
+    if module.beta <= 0 or module.threshold < _THRESHOLD:
+        refuse(f"the layer '{name}' ({module}), whose beta is not positive or whose threshold is below {_THRESHOLD},")
+    return _scaled(Activation("softplus"), name, module.beta)
+
+
+def _scaled(activation: Activation, name: str, factor: float) -> list[Record]:
+    """``activation(factor * x) / factor``."""
+    if factor == 1:
+        return [(name, activation)]
+    return [(name, _times(factor)), (name, activation), (name, _times(1 / factor))]
+
+
+def _times(factor: float) -> Affine:
+    return Affine(np.full(1, factor, np.float32), np.zeros(1, np.float32))
+
+
 def _array(tensor: th.Tensor) -> Floats:
     array: Floats = tensor.detach().cpu().numpy().astype(np.float32)
     return array
@@ -184,6 +226,14 @@ MODULES: dict[type[nn.Module], Callable[[Any, str, Bits], list[Record]]] = {
     nn.LeakyReLU: _activation("leaky_relu", "negative_slope"),
     nn.ELU: _activation("elu", "alpha"),
     nn.SiLU: _activation("silu"),
+    nn.SELU: _selu,
+    nn.CELU: _celu,
+    nn.PReLU: _prelu,
+    nn.GELU: _gelu,
+    nn.Mish: _activation("mish"),
+    nn.Softplus: _softplus,
+    nn.Softsign: _activation("softsign"),
+    nn.Hardswish: _activation("hardswish"),
     nn.Tanh: _activation("tanh"),
     nn.Sigmoid: _activation("sigmoid"),
     nn.Hardtanh: _activation("clip", "min_val", "max_val"),

@@ -8,7 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Activations and heads by their numbers in the kernels.
-ACTIVATIONS = ("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu")
+ACTIVATIONS = (
+    *("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu"),
+    *("gelu", "gelu_tanh", "mish", "softplus", "softsign", "hardswish"),
+)
 HEADS = ("unscale", "clip", "argmax", "positive")
 
 

@@ -12,7 +12,12 @@ from sb3_sparse.runtime.format.limits import check_weights
 from sb3_sparse.runtime.network.records import Activation, Fixed, Layer, Minifloats, Pool, Shape
 
 #: Activations by their numbers in the file: a new one goes to the end.
-ACTIVATIONS = ("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu")
+ACTIVATIONS = (
+    *("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu"),
+    *("gelu", "gelu_tanh", "mish", "softplus", "softsign", "hardswish"),
+)
+#: How many of them versions 1 and 2 have.
+_OLD = 8
 #: Activations whose two numbers are in the file.
 _NUMBERS = ("clip", "leaky_relu", "elu")
 #: Most entries of one row: their count has two bytes.
@@ -44,7 +49,7 @@ def needs_version(layer: Layer) -> int:
     :param layer: A layer.
     :return: The oldest version of the format that can hold it
     """
-    if layer.lstm:
+    if layer.lstm or ACTIVATIONS.index(layer.activation.name) >= _OLD:
         return 3
     return 2 if layer.rectify or layer.residual or layer.pool is not None else 1
 

@@ -39,6 +39,49 @@ def _sigmoid(x: Floats) -> Floats:
     return y
 
 
+def _gelu(x: Floats) -> Floats:
+    # erfc(|x| / sqrt(2)) by a Chebyshev fit with a relative error below 1.2e-7: Press et al., Numerical Recipes in C, 1992,
+    # section 6.2. numpy has none.
+    z = np.abs(x).astype(np.float64) * np.sqrt(0.5)
+    t = 1 / (1 + 0.5 * z)
+    outside = 0.5 * t * np.exp(np.polyval(_ERFC, t) - z * z)
+    y: Floats = (x * np.where(x < 0, outside, 1 - outside)).astype(np.float32)
+    return y
+
+
+#: Highest power first.
+_ERFC = (
+    *(0.17087277, -0.82215223, 1.48851587, -1.13520398, 0.27886807),
+    *(-0.18628806, 0.09678418, 0.37409196, 1.00002368, -1.26551223),
+)
+
+
+def _gelu_tanh(x: Floats) -> Floats:
+    # (1 + tanh(u)) / 2 is sigmoid(2 * u), with u = sqrt(2 / pi) * (x + 0.044715 * x**3).
+    # It is 0 or 1 in float32 far before 20, where the cube would not fit.
+    near = np.minimum(np.maximum(x, np.float32(-20)), np.float32(20))
+    y: Floats = x * _sigmoid(near * (np.float32(1.5957691) + np.float32(0.07135482) * np.square(near)))
+    return y
+
+
+def _softplus(x: Floats) -> Floats:
+    y: Floats = np.maximum(x, np.float32(0)) + np.log1p(np.exp(-np.abs(x)))
+    return y
+
+
+def _softsign(x: Floats) -> Floats:
+    size: Floats = np.abs(x) + np.float32(1)
+    y: Floats = np.divide(x, size)
+    return y
+
+
+def _hardswish(x: Floats) -> Floats:
+    # Divided first: six times the largest float is none.
+    inner: Floats = np.minimum(np.maximum(x + np.float32(3), np.float32(0)), np.float32(6))
+    y: Floats = x * (inner / np.float32(6))
+    return y
+
+
 #: The activations of the records. Every backend is tested against these functions.
 ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
     "identity": lambda x, low, high: x,
@@ -49,6 +92,12 @@ ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
     "elu": lambda x, low, high: np.where(x > 0, x, low * np.expm1(np.minimum(x, np.float32(0)))),
     "sigmoid": lambda x, low, high: _sigmoid(x),
     "silu": lambda x, low, high: x * _sigmoid(x),
+    "gelu": lambda x, low, high: _gelu(x),
+    "gelu_tanh": lambda x, low, high: _gelu_tanh(x),
+    "mish": lambda x, low, high: x * np.tanh(_softplus(x)),
+    "softplus": lambda x, low, high: _softplus(x),
+    "softsign": lambda x, low, high: _softsign(x),
+    "hardswish": lambda x, low, high: _hardswish(x),
 }
 
 

@@ -6,8 +6,10 @@
 #include <string.h>
 
 #include "activations.h"
+#include "smooth.h"
 
-enum { SB3S_IDENTITY, SB3S_RELU, SB3S_TANH, SB3S_CLIP, SB3S_LEAKY_RELU, SB3S_ELU, SB3S_SIGMOID, SB3S_SILU };
+enum { SB3S_IDENTITY, SB3S_RELU, SB3S_TANH, SB3S_CLIP, SB3S_LEAKY_RELU, SB3S_ELU, SB3S_SIGMOID, SB3S_SILU,
+       SB3S_GELU, SB3S_GELU_TANH, SB3S_MISH, SB3S_SOFTPLUS, SB3S_SOFTSIGN, SB3S_HARDSWISH };
 enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES, SB3S_DOTS, SB3S_PATCHES };
 enum { SB3S_UNSCALE, SB3S_CLIP_ACTION, SB3S_ARGMAX, SB3S_POSITIVE };
 
@@ -65,6 +67,24 @@ static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
         break;
     case SB3S_SILU:
         for (i = 0; i < n; i++) y[i] = y[i] * sb3s_sigmoid(y[i]);
+        break;
+    case SB3S_GELU:
+        for (i = 0; i < n; i++) y[i] = sb3s_gelu(y[i]);
+        break;
+    case SB3S_GELU_TANH:
+        for (i = 0; i < n; i++) y[i] = sb3s_gelu_tanh(y[i]);
+        break;
+    case SB3S_MISH:
+        for (i = 0; i < n; i++) y[i] = sb3s_mish(y[i]);
+        break;
+    case SB3S_SOFTPLUS:
+        for (i = 0; i < n; i++) y[i] = sb3s_softplus(y[i]);
+        break;
+    case SB3S_SOFTSIGN:
+        for (i = 0; i < n; i++) y[i] = sb3s_softsign(y[i]);
+        break;
+    case SB3S_HARDSWISH:
+        for (i = 0; i < n; i++) y[i] = sb3s_hardswish(y[i]);
         break;
     default:
         break;
