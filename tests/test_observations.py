@@ -21,11 +21,12 @@ from stable_baselines3.common.torch_layers import CombinedExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
-from sb3_sparse import compress
+from sb3_sparse import GradualPruningCallback, QATCallback, compress
 from sb3_sparse.agents import load_agent, load_normalization
 from sb3_sparse.export.c import ends
 from sb3_sparse.export.c.integer import simulate_integers
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
+from sb3_sparse.offline import BC, OfflineDataset
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.backends import native
 from sb3_sparse.runtime.backends.plan import Plan
@@ -196,7 +197,9 @@ def test_the_header_acts_as_the_model(case, models, tmp_path):
 
 
 @needs_gcc
-@pytest.mark.parametrize("case", ["goal, one key normalized", "mixed, normalized", "class", "image"])
+@pytest.mark.parametrize(
+    "case", ["goal, one key normalized", "mixed, normalized", pytest.param("image", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("mode", ["", "INTEGER", "VBMI"])
 def test_self_test(case, mode, models, tmp_path):
     if mode == "VBMI" and "vbmi" not in AVAILABLE:
@@ -401,6 +404,35 @@ def test_modules_before_the_concatenation():
     assert list(policy.network.encoders) == ["observation"]
     assert_same(policy.predict(x)[0], expected)
     assert "features_extractor.extractors.observation" in str(policy.report())
+
+
+def test_weights_that_were_pruned_and_quantized_in_training():
+    model = SAC(
+        "MultiInputPolicy", Samples(GOAL, TWO), seed=0, device="cpu", learning_starts=20, policy_kwargs={"net_arch": [16]}
+    )
+    model.learn(60, callback=[GradualPruningCallback("actor", 0.8, update_freq=10), QATCallback("actor", start=0.2)])
+    _, x, expected = observe(model, 20)
+    policy = compress(model)
+    assert all(layer.quantized for layer in policy.network.layers) and 0.75 < policy.report().sparsity < 0.85
+    assert_same(policy.predict(x)[0], expected)
+
+
+def test_offline():
+    rng, count = np.random.default_rng(0), 100
+    space = spaces.Dict({"phase": spaces.Discrete(5), "arm": spaces.Box(-3, 3, (2, 3))})
+    x = {"phase": rng.integers(0, 5, count), "arm": rng.normal(size=(count, 2, 3)).astype(np.float32)}
+    data = OfflineDataset.from_arrays(
+        observations=x,
+        actions=rng.uniform(TWO.low, TWO.high, (count, 2)).astype(np.float32),
+        rewards=np.zeros(count, np.float32),
+        next_observations=x,
+        terminations=np.arange(count) == count - 1,
+        truncations=np.zeros(count, bool),
+        observation_space=space,
+        action_space=TWO,
+    )
+    model = BC("MultiInputPolicy", data, env=None, seed=0, device="cpu").learn(10)
+    assert_same(compress(model, bits=32).predict(x)[0], model.predict(x, deterministic=True)[0])
 
 
 @pytest.mark.parametrize("bits", [8, 32])
