@@ -13,7 +13,7 @@ import onnxruntime
 import pytest
 import torch as th
 from gymnasium import spaces
-from sb3_contrib import RecurrentPPO
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, DQN, PPO, SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -540,6 +540,34 @@ def test_recurrent_policies(space, tmp_path):
         subprocess.run(command, check=True)
         done = subprocess.run([str(tmp_path / "a")], capture_output=True, text=True, check=False)
         assert done.stdout == "0 of 8 test vectors fail\n"
+
+
+def test_masks_of_actions(tmp_path):
+    """Actions of a dict that have to be among those that are allowed."""
+
+    class Masked(Samples):
+        def action_masks(self):
+            return np.ones(4, bool)
+
+    model = MaskablePPO("MultiInputPolicy", Masked(MIXED, spaces.Discrete(4)), seed=0, device="cpu")
+    _, x, _ = observe(model, 20)
+    masks = np.random.default_rng(0).random((20, 4)) < 0.5
+    masks[:, 2] = True
+    expected = model.predict(x, deterministic=True, action_masks=masks)[0]
+    compress(model, bits=32).save(tmp_path / "a.sb3s")
+    for backend in EXACT:
+        policy = load(tmp_path / "a.sb3s", backend)
+        assert np.array_equal(policy.predict(x, action_masks=masks)[0], expected)
+        rows = [policy.predict({key: array[i] for key, array in x.items()}, action_masks=masks[i])[0] for i in range(5)]
+        assert np.array_equal(rows, expected[:5])
+
+
+def test_a_key_that_is_the_name_of_the_masks():
+    space = spaces.Dict(action_masks=spaces.MultiBinary(4))
+    policy = compress(make(PPO, space, spaces.Discrete(4)))
+    with pytest.raises(ValueError, match="cannot have an input named 'action_masks'"):
+        to_onnx(policy.network, masks=True)
+    to_onnx(policy.network)
 
 
 # What the compiled kernel reads by itself

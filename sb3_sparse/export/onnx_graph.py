@@ -88,7 +88,8 @@ def serialize(
         for states in (_STATES, _NEXT)
     )
     taken = {"action", *graph.tensors, *(output for *_, output, _ in graph.nodes), *(state.name for state in given)}
-    if taken := taken & {name for name, *_ in inputs}:
+    asked = [name for name, *_ in inputs]
+    if taken := {name for name in asked if name in taken or asked.count(name) > 1}:
         raise ValueError(
             f"the graph cannot have an input named '{min(taken)}', the name of something else in it: rename this key of the "
             "observation, or use the compact file"
