@@ -75,8 +75,8 @@ def page() -> Page:
                 " about which learns more."
             ),
             (
-                "The long runs shared the machine with other work, which also costs CPU time. The sparse agents were trained on"
-                " a processor with AVX2, the dense ones on one with AVX-512."
+                "The long runs shared the machine with other work, which also costs CPU time. The sparse agents were trained"
+                " on a processor with AVX2, the dense ones on one with AVX-512."
             ),
         ],
         settings={
