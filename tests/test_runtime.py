@@ -21,6 +21,7 @@ from pathlib import Path
 import gymnasium as gym
 import numpy as np
 import pytest
+from sb3_contrib import MaskablePPO
 from stable_baselines3 import SAC
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.monitor import Monitor
@@ -216,7 +217,10 @@ def test_compressed_policies_stay_what_they_are(tmp_path):
 
 def test_signature_is_that_of_sb3():
     ours, theirs = inspect.signature(Policy.predict), inspect.signature(SAC.predict)
-    assert list(ours.parameters) == list(theirs.parameters)
+    assert list(ours.parameters) == [*theirs.parameters, "action_masks"]
+    # As sb3-contrib names it; given by position it might be anything.
+    assert list(ours.parameters) == list(inspect.signature(MaskablePPO.predict).parameters)
+    assert ours.parameters["action_masks"].kind is inspect.Parameter.KEYWORD_ONLY
     assert ours.parameters["deterministic"].default is True
 
 

@@ -96,6 +96,7 @@ class Policy:
         state: State | None = None,
         episode_start: NDArray[Any] | None = None,
         deterministic: bool = True,
+        *,
         action_masks: NDArray[Any] | None = None,
     ) -> tuple[NDArray[Any], State | None]:
         """
