@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from sb3_sparse import compress
 from sb3_sparse.export.trace.forward import FUNCTIONS, links
+from sb3_sparse.export.trace.modules import records
 from sb3_sparse.runtime import Policy
 from tests.networks import EXACT
 
@@ -112,7 +113,7 @@ def make(extractor, observations=VECTOR, algorithm=SAC, policy="MlpPolicy", **po
     model = algorithm(policy, Spaces(observations, actions), policy_kwargs=policy_kwargs, seed=0, device="cpu")
     generator = th.Generator().manual_seed(0)
     for parameter in model.policy.parameters():
-        spread = 1.5 / parameter.shape[1] ** 0.5 if parameter.ndim == 2 else 0.3
+        spread = 1.5 / parameter.shape[1] ** 0.5 if parameter.ndim == 2 else 0.3 if parameter.ndim == 4 else 0.05
         parameter.data.normal_(0, spread, generator=generator)
     return model
 
@@ -120,6 +121,7 @@ def make(extractor, observations=VECTOR, algorithm=SAC, policy="MlpPolicy", **po
 def expect_same(model):
     """The actions of the model on every backend, up to rounding."""
     policy = compress(model, bits=32)
+    model.observation_space.seed(0)
     x = np.stack([model.observation_space.sample() for _ in range(40)])
     expected, _ = model.predict(x, deterministic=True)
     assert len(np.unique(expected)) > 1
@@ -231,6 +233,37 @@ def test_every_function_is_its_module(name):
         ((_, module),) = links(kind(), "own")
         x = th.randn(4, *shape, generator=th.Generator().manual_seed(0)) * 2
         th.testing.assert_close(module.eval()(x), function(x.clone(), *arguments), rtol=0, atol=0)
+
+
+class Signal(BaseFeaturesExtractor):
+    """A convolution over the time of a signal with two channels."""
+
+    def __init__(self, space):
+        super().__init__(space, 12)
+        self.convolution = nn.Conv2d(2, 3, (1, 3), stride=(1, 2), padding=(0, 1))
+        self.flat = nn.Flatten()
+
+    def forward(self, observations):
+        return self.flat(F.gelu(self.convolution(observations)))
+
+
+def test_a_convolution_of_height_1():
+    expect_same(make(Signal, spaces.Box(-2, 2, (2, 1, 8), np.float32), PPO))
+
+
+#: Modules that are refused, and what the error names in their place.
+INSTEAD = {
+    nn.LayerNorm(4): "In its place, a BatchNorm1d can be exported",
+    nn.AvgPool2d(2): "In its place, a MaxPool2d, or a Conv2d with a stride, can be exported",
+    nn.AdaptiveAvgPool2d(1): "In its place, a MaxPool2d, or a Conv2d with a stride, can be exported",
+    nn.Conv1d(2, 2, 3): r"In its place, a Conv2d of height 1, on observations of shape \(channels, 1, n\), can be exported",
+}
+
+
+@pytest.mark.parametrize("module", INSTEAD, ids=lambda module: type(module).__name__)
+def test_what_could_be_exported_instead(module):
+    with pytest.raises(ValueError, match=rf"the layer 'own.1' \({type(module).__name__}.* {INSTEAD[module]}"):
+        records(module, "own.1", {})
 
 
 def residual(self, x):

@@ -15,7 +15,7 @@ from sb3_contrib.common.torch_layers import BatchRenorm1d
 from torch import nn
 
 from sb3_sparse.export.trace.graph import Affine
-from sb3_sparse.nn import MaskedConv2d, MaskedLinear, MaskedLSTM, prunable_layers, quantize
+from sb3_sparse.nn import MaskedConv1d, MaskedConv2d, MaskedLinear, MaskedLSTM, prunable_layers, quantize
 from sb3_sparse.policies.extractors import ResidualBlock
 from sb3_sparse.runtime.network.elements import one_scale
 from sb3_sparse.runtime.network.records import Activation, Floats, Layer, Minifloats, Pool
@@ -28,15 +28,28 @@ _THRESHOLD = 15
 Bits = Mapping[str, int]
 
 
-def refuse(what: str) -> NoReturn:
+def refuse(what: str, instead: str = "") -> NoReturn:
     """
     :param what: What cannot be exported, with its name.
+    :param instead: What can be, if there is something close to it.
     :raises ValueError: always
     """
     raise ValueError(
         f"{what} cannot be exported: known are the networks of Stable-Baselines3 and sb3-contrib, modules whose forward() is "
         f"a chain and policies with an action_path(), made of the modules {', '.join(kind.__name__ for kind in MODULES)}"
+        + (f". In its place, {instead} can be exported" if instead else "")
     )
+
+
+_STRIDED = "a MaxPool2d, or a Conv2d with a stride,"
+#: Type of a module that cannot be exported -> one close to it that can be.
+_INSTEAD: dict[type[nn.Module], str] = {
+    nn.LayerNorm: "a BatchNorm1d",
+    nn.AvgPool2d: _STRIDED,
+    nn.AdaptiveAvgPool2d: _STRIDED,
+    nn.Conv1d: "a Conv2d of height 1, on observations of shape (channels, 1, n),",
+    MaskedConv1d: "a Conv2d of height 1, on observations of shape (channels, 1, n),",
+}
 
 
 def records(module: nn.Module, name: str, bits: Bits) -> list[Record]:
@@ -48,7 +61,7 @@ def records(module: nn.Module, name: str, bits: Bits) -> list[Record]:
     :raises ValueError: if it cannot be exported
     """
     if type(module) not in MODULES:
-        refuse(f"the layer '{name}' ({module})")
+        refuse(f"the layer '{name}' ({module})", _INSTEAD.get(type(module), ""))
     if not all(bool(tensor.isfinite().all()) for tensor in (*module.parameters(), *module.buffers())):
         raise ValueError(f"the layer '{name}' has numbers that are not finite: training has diverged")
     return MODULES[type(module)](module, name, bits)
