@@ -13,7 +13,7 @@ from sb3_sparse.engine.kernels.structs import Op
 from sb3_sparse.engine.networks.checks import count_hooks, has_hooks, hooks_of_others, unsupported
 from sb3_sparse.engine.networks.copies import Copies, Place
 from sb3_sparse.engine.networks.memory import zeros
-from sb3_sparse.engine.networks.structure import Dense, padded
+from sb3_sparse.engine.networks.structure import padded
 from sb3_sparse.engine.networks.vector import Vector
 from sb3_sparse.engine.networks.weights import Weights
 from sb3_sparse.nn import MaskedLayer
@@ -90,7 +90,7 @@ class Parameters:
         indices = sum(
             value.nbytes for w in self.weights for value in vars(w.structure).values() if isinstance(value, np.ndarray)
         )
-        pairs = sum(4 * each.structure.pairs_size for w in self.weights for each in (w, w.target) if each is not None)
+        pairs = sum(w.pairs_nbytes for w in self.weights)
         return indices + sum(array.nbytes for array in self.arrays.values()) + self.transposed.nbytes + pairs
 
     def layout(self, *, half: bool = False, threads: int = 1) -> None:
@@ -111,14 +111,12 @@ class Parameters:
         self.arrays |= {"target": zeros(self.target_size)} if self.target_size else {}
         if any(w.bits is not None for w in self.weights):
             self.arrays["quantized"] = zeros(end)
-        masked = [w for w in self.weights if isinstance(w.structure, Dense) and w.structure.mask is not None]
-        if masked:
+        masks = [(w, exists) for w in self.weights if (exists := w.structure.exists()) is not None]
+        if masks:
             self.arrays["mask"] = zeros(end)
             self.arrays["mask"][:] = 1.0
-            for w in masked:
-                assert isinstance(w.structure, Dense) and w.structure.mask is not None
-                index = w.structure.index[: w.structure.size]
-                self.arrays["mask"][w.start : w.bias_start] = (index >= 0) & w.structure.mask.reshape(-1)[index]
+            for w, exists in masks:
+                self.arrays["mask"][w.start : w.bias_start] = exists
         for vector in self.vectors:
             vector.arrays = self.arrays
         self.transposed = zeros(sum(w.structure.transposed_size for w in self.weights))

@@ -68,6 +68,10 @@ class Structure:
         """
         return True
 
+    def exists(self) -> Array | None:
+        """Which of the floats hold weights that exist, if only some do."""
+        return None
+
     def describe(self, layer: Layer) -> None:
         """Fill in the part of the kernels' description that depends on the layout alone."""
         layer.kind = self.kind
@@ -127,6 +131,13 @@ class Dense(Structure):
         rows = np.arange(blocks * ROWS, dtype=np.int32).reshape(blocks, 1, ROWS)
         index = np.where(rows < outputs, rows * np.int32(inputs) + np.arange(inputs, dtype=np.int32)[:, None], -1)
         self.index = _padded_copy(index.reshape(-1), fill=-1)
+
+    def exists(self) -> Array | None:
+        if self.mask is None:
+            return None
+        index = self.index[: self.size]
+        exists: Array = (index >= 0) & self.mask.reshape(-1)[index]
+        return exists
 
 
 class Half(Dense):

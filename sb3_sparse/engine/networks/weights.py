@@ -64,6 +64,11 @@ class Weights:
         return self.bias_start + padded(self.outputs)
 
     @property
+    def pairs_nbytes(self) -> int:
+        """Bytes of the pairs of its weights, and of its target's."""
+        return self._pairs.nbytes + (0 if self.target is None else self.target.pairs_nbytes)
+
+    @property
     def needs_refresh(self) -> bool:
         """Whether the kernels read copies of the weights, which have to be made anew when these change."""
         return self.needs_transposed or self.structure.pairs_size > 0
