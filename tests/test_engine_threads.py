@@ -15,7 +15,7 @@ from sb3_sparse.engine.support import find_update
 from tests.test_engine import build, expect_equal, state
 
 
-def trained(name, sparsity, *, two, half=False, start=lambda model: None):
+def trained(name, sparsity, *, two, half=False, start=lambda model: None, done=lambda update: None):
     """State after three updates with batches of nine panels."""
     model = build(name, sparsity=sparsity)
     th.manual_seed(1)
@@ -26,6 +26,7 @@ def trained(name, sparsity, *, two, half=False, start=lambda model: None):
     start(model)
     for _ in range(3):
         model.train(1, 280)
+    done(update)
     release(model)
     return state(model)
 
@@ -38,6 +39,28 @@ def test_two_threads_compute_what_one_does(name, sparsity, half):
     two, again = (trained(name, sparsity, two=True, half=half) for _ in range(2))
     expect_equal(one, two, 1e-3 if half else 1e-4)
     assert all(th.equal(two[key], again[key]) for key in two)
+
+
+def test_the_second_thread_computes_gradients():
+    """Those of every other block, in memory of its own."""
+
+    def expect_gradients(update):
+        for parameters in update.parameters[:2]:
+            gradient = parameters.arrays["gradient"]
+            assert len(gradient) == 2 * parameters.size
+            assert np.count_nonzero(gradient[parameters.size :]) > 0.5 * np.count_nonzero(gradient[: parameters.size]) > 0
+
+    trained("sac", 0.0, two=True, done=expect_gradients)
+
+
+def test_a_system_without_another_thread(monkeypatch):
+    def fail():
+        raise RuntimeError("the system gives the engine no second thread")
+
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: {0, 1}, raising=False)
+    monkeypatch.setattr("sb3_sparse.engine.callback.Team", fail)
+    with pytest.warns(UserWarning, match="threads=2.*no second thread"):
+        build("sac").learn(2, callback=EngineCallback(threads=2), reset_num_timesteps=False)
 
 
 def test_a_child_process_has_no_second_thread():

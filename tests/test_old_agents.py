@@ -1,6 +1,7 @@
 """Agents of other versions of SB3 and Python load without the packages that they name, and no code in a file runs."""
 
 import pickle
+import sys
 
 import numpy as np
 import pytest
@@ -136,6 +137,14 @@ def test_a_pickle_does_not_change_classes():
     with pytest.raises(pickle.UnpicklingError, match="it changes RunningMeanStd"):
         loads(written)
     assert not hasattr(RunningMeanStd, "evil")
+
+
+@pytest.mark.parametrize("module", ["numpy.f2py.__main__", "sb3_sparse.__main__", "numpy.testing"])
+def test_a_pickle_imports_no_programs(module, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["f2py"])
+    with pytest.raises(pickle.UnpicklingError, match=f"it names {module}.x"):
+        loads(f"c{module}\nx\n.".encode())
+    assert module not in sys.modules or module == "numpy.testing"
 
 
 def test_a_zip_without_layers(tmp_path):

@@ -34,7 +34,6 @@ _SCHEDULES = (ConstantSchedule, FloatSchedule, LinearSchedule)
 #: What classes are derived from that may be named, by the package that they are in.
 _DERIVED: dict[str, tuple[type, ...]] = {
     "gymnasium.spaces": (Space,),
-    "numpy": (np.generic,),
     "torch.optim": (th.optim.Optimizer,),
     # Other modules take memory as their arguments say.
     "torch.nn.modules.activation": (th.nn.Module,),
@@ -105,6 +104,11 @@ class _Unpickler(_Python):  # type: ignore[misc]
             return _Ignored
         if (module, name) in _NAMED:
             return _NAMED[module, name]
+        if module == "numpy" and isinstance(kind := getattr(np, name, None), type) and issubclass(kind, np.generic):
+            return kind
+        if "__main__" in module.split("."):
+            # To import it would run it.
+            raise pickle.UnpicklingError(f"it names {module}.{name}")
         for package, bases in _DERIVED.items():
             if f"{module}.".startswith(f"{package}."):
                 found = getattr(import_module(module), name, None)

@@ -68,7 +68,7 @@ class EngineCallback(BaseCallback):
         try:
             update = find_update(self.model)
             update.half = self.precision == "bf16" and self._has_bfloat16()
-            update.team = Team() if self.threads == 2 and self._has_two_processors() else None
+            update.team = self._make_team() if self.threads == 2 else None
         except Unsupported as error:
             self.reason = str(error)
             if self.strict:
@@ -85,9 +85,16 @@ class EngineCallback(BaseCallback):
             "precision='bf16': this processor has no products of bfloat16 (AVX512_BF16)", "computes in float32"
         )
 
-    def _has_two_processors(self) -> bool:
+    def _make_team(self) -> Team | None:
         processors = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return processors >= 2 or self._does_without("threads=2: this process may use one processor", "runs on 1 thread")
+        lack = "this process may use one processor" if processors < 2 else ""
+        try:
+            team = None if lack else Team()
+        except RuntimeError as error:
+            team, lack = None, str(error)
+        if team is None:
+            self._does_without(f"threads=2: {lack}", "runs on 1 thread")
+        return team
 
     def _does_without(self, lack: str, instead: str) -> bool:
         if self.strict:

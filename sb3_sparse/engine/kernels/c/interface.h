@@ -2,8 +2,8 @@
 
    A program is an array of instructions over panels. A batch is cut into panels of LANES samples; a buffer holds
    [panel][feature][LANES] floats, so the lanes of a feature are contiguous and aligned to 64 bytes. BLOCK panels are worked on
-   in their turn, so a buffer that no other block needs has room for one block. The kernels allocate nothing and keep nothing:
-   every array belongs to the caller. A change here needs another INTERFACE. */
+   in their turn, so a buffer that no other block needs has room for one block. The kernels allocate nothing and keep nothing but
+   the second thread of a team: every array belongs to the caller. A change here needs another INTERFACE. */
 #pragma once
 #include <cstdint>
 
