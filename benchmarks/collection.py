@@ -32,7 +32,7 @@ from report import store
 TOLERANCE = 1e-4
 #: Number of observations that both act on, and numpy's names of the types that ONNX takes.
 COUNT = 256
-KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+KINDS = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64, "tensor(bool)": np.bool_}
 #: Seconds that a quick check may take before it begins no other agent.
 QUICK = 60
 HEAD = (
@@ -185,8 +185,9 @@ def check_onnx(agent: Path, out: Path) -> str:
     session = onnxruntime.InferenceSession(str(out / f"{agent.stem}.onnx"), providers=["CPUExecutionProvider"])
     inputs = dict(observations) if isinstance(observations, dict) else {"observation": observations}
     for node in session.get_inputs():
-        # What a recurrent policy has seen is nothing at first.
-        given = inputs.setdefault(node.name, np.zeros([size if isinstance(size, int) else COUNT for size in node.shape]))
+        # A recurrent policy has seen nothing at first, and every action is allowed.
+        shape = [size if isinstance(size, int) else COUNT for size in node.shape]
+        given = inputs.setdefault(node.name, np.full(shape, node.name == "action_masks"))
         inputs[node.name] = given.astype(KINDS[node.type])
     theirs = session.run(["action"], inputs)[0]
     ours = load(out / f"{agent.stem}.sb3s", "numpy").predict(observations)[0]

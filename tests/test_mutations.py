@@ -74,6 +74,16 @@ def test_names_that_cannot_be_printed(agent):
     assert str(caught.value).isprintable()
 
 
+def test_parts_that_cannot_be_printed(agent):
+    """A byte of a part, and of its name in both places."""
+    with zipfile.ZipFile(agent) as source, zipfile.ZipFile(written := io.BytesIO(), "w") as target:
+        for name in source.namelist():
+            target.writestr(name.replace("data", "d\x1ata"), source.read(name) + b"uncompressed")
+    agent.write_bytes(written.getvalue().replace(b"uncompressed", b"uncompressee", 1))
+    with pytest.raises(ValueError, match=r"its part 'd\?ta' fails the checksum"):
+        read_policy(agent)
+
+
 def test_torch_does_not_advise_to_trust(agent):
     replace_policy(agent, saved({"actor.mu.weight": Canary()}))
     with pytest.raises(ValueError, match=r"not a zip \(it holds more than tensors: .*sing.*\); save or copy") as caught:

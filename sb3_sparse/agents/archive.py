@@ -83,9 +83,9 @@ def unpacked_bytes(agent: Path) -> int:
         return sum(part.file_size for part in archive.infolist())
 
 
-def explain(error: Exception) -> str:
+def explain(error: Exception | str) -> str:
     """
-    :param error: An error of any package that reads a damaged file.
+    :param error: An error of any package that reads a damaged file, or a name in such a file.
     :return: It in part of a sentence
     """
     text = " ".join(str(error).split())
@@ -120,7 +120,9 @@ def _opened(agent: Path) -> Iterator[zipfile.ZipFile]:
 def _read_tensors(agent: Path) -> dict[str, th.Tensor]:
     with _opened(agent) as archive:
         if (damaged := archive.testzip()) is not None:
-            raise Damaged(f"{agent} is damaged: its part '{damaged}' fails the checksum; save or copy the agent again")
+            raise Damaged(
+                f"{agent} is damaged: its part '{explain(damaged)}' fails the checksum; save or copy the agent again"
+            )
         if "policy.pth" not in archive.namelist():
             raise Damaged(f"{agent} holds no 'policy.pth': it is damaged, or was not saved by Stable-Baselines3")
         with archive.open("policy.pth") as file:
