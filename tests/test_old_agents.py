@@ -116,6 +116,26 @@ def test_statistics_of_an_old_version(tmp_path):
     assert not SONGS
 
 
+@pytest.mark.parametrize("name, value", [("epsilon", None), ("clip_obs", "ten"), ("obs_rms", None)])
+def test_statistics_that_lack_something(name, value, tmp_path):
+    venv = VecNormalize(make_vec_env("Pendulum-v1"))
+    setattr(venv, name, value)
+    venv.save(str(tmp_path / "vecnormalize.pkl"))
+    with pytest.raises(ValueError, match=r"vecnormalize.pkl is damaged: its VecNormalize lacks statistics, or they are not"):
+        load_normalization(tmp_path / "agent.zip")
+
+
+def test_a_model_that_cannot_predict(tmp_path):
+    """The error is a sentence, not torch's list of numbers."""
+    model = SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [4]}, **CPU)
+    model.actor.log_std.bias.data.fill_(np.nan)
+    with pytest.raises(
+        ValueError, match=r"model.predict\(\) itself fails on random observations.* \(ValueError: Expected"
+    ) as caught:
+        compress(model)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize("algorithm", [None, "ppo"])
 def test_no_other_unpickler_reads_a_zip(algorithm, tmp_path, monkeypatch):
     """Not either where ours has found nothing: a pickle may be harmless to one and not to the other."""

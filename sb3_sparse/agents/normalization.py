@@ -4,6 +4,7 @@ unless the file is trusted.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,19 @@ def load_normalization(
             raise ValueError(f"{path} was not saved by VecNormalize.save() ({explain(error)}): {way_out}") from error
     if not isinstance(normalization, VecNormalize):
         raise ValueError(f"{path} was not saved by VecNormalize.save(): it holds a {type(normalization).__name__}")
+    if not _is_whole(vars(normalization)):
+        raise ValueError(f"{path} is damaged: its VecNormalize lacks statistics, or they are not numbers; save it again")
     return path, normalization
+
+
+def _is_whole(state: Mapping[str, object]) -> bool:
+    """Whether a ``VecNormalize`` has what it normalizes with."""
+    statistics = state.get("obs_rms")
+    each = statistics.values() if isinstance(statistics, dict) else [statistics]
+    numbers = [state.get("clip_obs"), state.get("epsilon")]
+    for rms in each if state.get("norm_obs", True) else []:
+        numbers += [getattr(rms, "mean", None), getattr(rms, "var", None)]
+    return all(np.asarray(number).dtype.kind in "iuf" for number in numbers)
 
 
 def check_normalization(

@@ -6,6 +6,7 @@ nobody thought of is found here: both act on a few observations, the model behin
 a tanh, for example, still has layers that fit each other.
 """
 
+from textwrap import shorten
 from typing import Any, NoReturn
 
 import numpy as np
@@ -54,8 +55,15 @@ def check_agreement(model: BaseAlgorithm, network: Network, normalization: VecNo
         arrays = {key: np.roll(array, step, axis=0) for key, array in drawn.items()}
         observations = arrays if isinstance(model.observation_space, spaces.Dict) else arrays[""]
         normalized = observations if normalization is None else normalization.normalize_obs(observations)
-        with th.random.fork_rng([model.device] if model.device.type == "cuda" else []):
-            actions, state = model.predict(normalized, state, deterministic=True)
+        try:
+            with th.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+                actions, state = model.predict(normalized, state, deterministic=True)
+        except Exception as error:  # Weights that are not finite, for example.
+            reason = shorten(f"{type(error).__name__}: {error}", 200, placeholder=" ...")
+            raise ValueError(
+                f"model.predict() itself fails on random observations, so there is nothing to export ({reason}): train or "
+                "save the model again"
+            ) from error
         inputs = assemble(network, arrays) if network.parts else arrays[""].astype(np.float32)
         outputs = layer_inputs(network, inputs, rows)[-1]
         found = _compare(network.head, outputs, np.asarray(actions).reshape(_OBSERVATIONS, -1))
