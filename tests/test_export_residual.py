@@ -121,6 +121,9 @@ def test_integers(name):
             assert (difference <= 2 * slack + 1e-5).all()
     exact, ours = compress(model, bits=32, backend="numpy").network, network
     values, rounded = (layer_inputs(each, obs.astype(np.float32))[-1] for each in (exact, ours))
+    if ours.head.kind == "argmax":
+        # What all values have in common is left out before they are rounded.
+        values, rounded = (each - each.mean(axis=1, keepdims=True) for each in (values, rounded))
     assert np.abs(rounded - values).max() < 0.05 * np.abs(values).max()
     assert len(encode(ours)) < 0.35 * len(encode(exact)), "one byte per weight instead of four, and its index"
     for form in WEIGHT_FORMS if ours.image else ():
