@@ -1,6 +1,7 @@
 """Observations that are dicts or classes: every form of an exported policy acts as SB3's model does."""
 
 import ctypes
+import re
 import shutil
 import subprocess
 import sys
@@ -240,6 +241,15 @@ def test_keys_become_identifiers(models, tmp_path):
     for language in ("c", "c++"):
         command = ["gcc", "-x", language, "-fsyntax-only", "-Wall", "-Werror", "-Wno-unused-function", str(tmp_path / "p.h")]
         subprocess.run(command, check=True)
+
+
+def test_the_page_has_the_arguments_of_the_header(tmp_path):
+    keys = ("observation", "achieved_goal", "desired_goal")
+    space = spaces.Dict({key: spaces.Box(-1, 1, (3,)) for key in keys})
+    compress(make(PPO, space)).to_c(tmp_path / "reach.h")
+    page = (Path(__file__).parent.parent / "docs/guide/export.md").read_text()
+    (call,) = re.findall(r"`(policy_act\(const float .*\))`", page)
+    assert f"void {call};" in (tmp_path / "reach.h").read_text()
 
 
 def test_random_networks():
