@@ -392,7 +392,7 @@ class Towers(CombinedExtractor):
     def __init__(self, space, modules):
         super().__init__(space)
         self.extractors = nn.ModuleDict(modules)
-        self._features_dim = sum(module.out_features if hasattr(module, "out_features") else 3 for module in modules.values())
+        self._features_dim = sum(getattr(module, "out_features", 3) for module in modules.values())
 
 
 class Doubled(CombinedExtractor):
@@ -414,6 +414,15 @@ def test_modules_before_the_concatenation():
     assert list(policy.network.encoders) == ["observation"]
     assert_same(policy.predict(x)[0], expected)
     assert "features_extractor.extractors.observation" in str(policy.report())
+
+
+def test_features_of_the_shape_of_the_observation_are_not_normalized():
+    space = spaces.Dict(arm=spaces.Box(-3, 3, (4,)), phase=spaces.Box(-1, 1, (3,)))
+    towers = {"arm": nn.Linear(4, 4), "phase": nn.Flatten()}
+    kwargs = {"features_extractor_class": Towers, "features_extractor_kwargs": {"modules": towers}}
+    model = make(PPO, space, normalized=["arm", "phase"], policy_kwargs=kwargs)
+    _, x, expected = observe(model, 20)
+    assert_same(compress(model, bits=32).predict(x)[0], expected)
 
 
 def test_weights_that_were_pruned_and_quantized_in_training():

@@ -59,7 +59,7 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits:
     if path.tanh:
         operations = _squash(operations)
     shape: Shape = (sum(part.width for part in parts),)
-    normalize = normalize_parts(parts, statistics, normalization)
+    normalize = normalize_parts(parts, statistics, normalization, encoders)
     if len(parts) == 1 and not parts[0].key and not parts[0].sizes:
         # An array of numbers keeps its shape.
         shape, parts = parts[0].shape, ()

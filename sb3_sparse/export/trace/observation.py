@@ -3,7 +3,7 @@ An observation space as a network reads it: one array of numbers, or parts that 
 and ``CombinedExtractor`` make it; and the statistics of ``VecNormalize`` in the same order.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from types import MethodType
 from typing import Any
 
@@ -93,16 +93,19 @@ def normalize_array(statistics: RunningMeanStd, normalization: VecNormalize | No
 
 
 def normalize_parts(
-    parts: tuple[Part, ...], statistics: Mapping[str, RunningMeanStd], normalization: VecNormalize | None
+    parts: tuple[Part, ...],
+    statistics: Mapping[str, RunningMeanStd],
+    normalization: VecNormalize | None,
+    encoders: Collection[str],
 ) -> Normalize | None:
     """
     :param parts: The parts of an observation.
     :param statistics: The statistics of what is normalized, by key.
     :param normalization: Their ``VecNormalize``.
+    :param encoders: The keys of the parts that are features of an encoder, which normalizes its input itself.
     :return: The normalization of the vector; None if nothing in it is normalized
     """
-    # The features of an encoder have another shape than the observation.
-    normalized = {part.key for part in parts if part.key in statistics and statistics[part.key].mean.shape == part.shape}
+    normalized = {part.key for part in parts if part.key in statistics and part.key not in encoders}
     if normalization is None or not normalized:
         return None
     size, start = sum(part.width for part in parts), 0
