@@ -27,6 +27,7 @@ from sb3_sparse.agents import load_agent, load_normalization
 from sb3_sparse.export.c import ends
 from sb3_sparse.export.c.integer import simulate_integers
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
+from sb3_sparse.export.onnx_graph import OnnxGraph
 from sb3_sparse.offline import BC, OfflineDataset
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.backends import native
@@ -497,6 +498,23 @@ def test_a_key_that_onnx_has_already():
     policy = compress(make(PPO, spaces.Dict(action=spaces.Box(-1, 1, (2,)))))
     with pytest.raises(ValueError, match=r"cannot have an input named 'action'.*: rename this key"):
         to_onnx(policy.network)
+
+
+def test_keys_that_are_names_of_other_parts_of_the_graph():
+    model = make(PPO, spaces.Dict(head=spaces.Box(-1, 1, (2, 2))), spaces.Box(-1, 1, (2, 2)))
+    _, x, expected = observe(model, 20)
+    session = onnxruntime.InferenceSession(to_onnx(compress(model, bits=32).network), providers=["CPUExecutionProvider"])
+    assert_same(session.run(["action"], x)[0], expected)
+
+
+def test_a_tensor_keeps_its_values():
+    graph = OnnxGraph()
+    assert graph.tensor("one", [1.0]) == graph.tensor("one", [1.0]) == "one"
+    for other in ([2.0], [[1.0]], 1.0):
+        with pytest.raises(ValueError, match="two tensors of the graph are named 'one'"):
+            graph.tensor("one", other)
+    with pytest.raises(ValueError, match="named 'one'"):
+        graph.tensor("one", [1], np.int64)
 
 
 # Agents of HER

@@ -79,7 +79,7 @@ def to_onnx(network: Network, *, form: str = "float", masks: bool = False) -> by
     graph = OnnxGraph()
     encoders, x = network.encoders, "observation"
     if network.parts:
-        x = assemble_inputs(graph, network, lambda key, x: _layers(graph, encoders[key], f"{key}.", x, form))
+        x = assemble_inputs(graph, network, lambda key, x: _layers(graph, encoders[key], f"parts.{key}.", x, form))
     x = _layers(graph, network, "", x, form)
     if masks:
         x = graph.add("Where", "action_masks", x, graph.tensor("head.forbidden", -np.inf))

@@ -44,8 +44,17 @@ class OnnxGraph:
         return output
 
     def tensor(self, name: str, values: Any, dtype: type[np.generic] = np.float32) -> str:
-        """Store numbers that nodes use; their name."""
-        self.tensors[name] = np.array(values, dtype, order="C")
+        """
+        :param name: A name; several nodes may use it for the same numbers.
+        :param values: The numbers that nodes use.
+        :param dtype: Their type.
+        :return: The name
+        :raises ValueError: if it is the name of other numbers
+        """
+        array = np.array(values, dtype, order="C")
+        known = self.tensors.setdefault(name, array)
+        if known.dtype != array.dtype or known.shape != array.shape or known.tobytes() != array.tobytes():
+            raise ValueError(f"two tensors of the graph are named '{name}': use the compact file")
         return name
 
 

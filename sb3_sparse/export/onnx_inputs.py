@@ -60,7 +60,7 @@ def assemble_inputs(graph: OnnxGraph, network: Network, encode: Callable[[str, s
             continue
         count = len(part.sizes) or part.width
         if part.shape != (count,):
-            x = graph.add("Reshape", x, graph.tensor(f"{x}.shape", (0, count), np.int64))
+            x = graph.add("Reshape", x, graph.tensor(f"parts.{x}.shape", (0, count), np.int64))
         stretches.append(_one_hot(graph, part, x) if part.sizes else x)
     return stretches[0] if len(stretches) == 1 else graph.add("Concat", *stretches, axis=1)
 
@@ -70,5 +70,5 @@ def _one_hot(graph: OnnxGraph, part: Part, x: str) -> str:
     name = part.key or "observation"
     elements = np.repeat(np.arange(len(part.sizes)), part.sizes)
     classes = np.concatenate([np.arange(size) for size in part.sizes])
-    x = graph.add("Gather", x, graph.tensor(f"{name}.elements", elements, np.int64), axis=1)
-    return graph.add("Cast", graph.add("Equal", x, graph.tensor(f"{name}.classes", classes, np.int64)), to=ONNX_FLOAT)
+    x = graph.add("Gather", x, graph.tensor(f"parts.{name}.elements", elements, np.int64), axis=1)
+    return graph.add("Cast", graph.add("Equal", x, graph.tensor(f"parts.{name}.classes", classes, np.int64)), to=ONNX_FLOAT)
