@@ -99,6 +99,7 @@ CASES = {
     "classes": lambda: make(A2C, spaces.MultiDiscrete([3, 5, 2])),
     "binary": lambda: make(PPO, spaces.MultiBinary(7)),
     "image": lambda: make(PPO, IMAGE, normalized=["arm"]),
+    "image alone": lambda: make(A2C, spaces.Dict(cam=IMAGE["cam"])),
 }
 each = pytest.mark.parametrize("case", CASES)
 
@@ -108,7 +109,8 @@ def observe(model, count):
     space = (
         model.get_env().observation_space if model.get_vec_normalize_env() is None else model.get_env().venv.observation_space
     )
-    space = IMAGE if isinstance(space, spaces.Dict) and "cam" in space.spaces else space
+    if isinstance(space, spaces.Dict) and "cam" in space.spaces:
+        space = spaces.Dict({key: IMAGE[key] for key in space.spaces})
     space.seed(1)
     drawn = [space.sample() for _ in range(count)]
     x = {key: np.stack([row[key] for row in drawn]) for key in drawn[0]} if isinstance(space, spaces.Dict) else np.stack(drawn)

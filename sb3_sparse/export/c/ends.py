@@ -74,7 +74,9 @@ def assemble_code(network: Network, name: str) -> str:
     :return: The function that makes one vector of the parts, ``<name>_part0_act()`` and so on being the encoders, and calls
         ``<name>_vector_act()``
     """
-    lines, start = [f"{name.upper()}_STORAGE float x[{network.shape[0]}];", "int i;"], 0
+    lines, start = [f"{name.upper()}_STORAGE float x[{network.shape[0]}];"], 0
+    if any(part.encoder is None for part in network.parts):
+        lines.append("int i;")
     given = arguments(network, name)
     for index, (argument, part) in enumerate(zip(given, network.parts, strict=True)):
         at = f"{start} + " if start else ""
