@@ -26,6 +26,7 @@ from sb3_sparse.agents import (
     model_act,
     play_observations,
     play_returns,
+    play_starts,
 )
 from sb3_sparse.agents.files import c_name
 from sb3_sparse.cli import main
@@ -347,6 +348,8 @@ def test_episodes_follow_from_their_seeds(sac):
     assert play_returns(venv, act, [8, 7]) == [second, first]
     observations = play_observations(venv, act, 300, seed=7)
     assert observations.shape == (300, 3) and np.array_equal(observations[200:], play_observations(venv, act, 100, seed=8))
+    again, starts = play_starts(venv, act, 300, seed=7)
+    assert np.array_equal(again, observations) and starts.dtype == bool and np.flatnonzero(starts).tolist() == [0, 200]
 
 
 def test_figures_by_hand():

@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_sparse import compress
-from sb3_sparse.agents import load_agent
+from sb3_sparse.agents import compress_agent, load_agent, make_environment, model_act, play_starts
 from sb3_sparse.cli import main
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
@@ -241,6 +241,48 @@ def test_8_bits_agree(name, calibrated):
         assert np.abs((actions - expected) / wide).mean() < 0.02
 
 
+def observe_slowly():
+    """Observations of short episodes that all begin alike, and where they begin."""
+    starts = np.arange(200) % 4 == 0
+    return np.where(starts[:, None], 0, 2 * np.ones((200, 3))).astype(np.float32), starts
+
+
+def largest_inputs(network, observations, starts):
+    """The largest number that each layer behind the LSTM reads in play."""
+    state, found = np.zeros((1, *network.state_shape), np.float32), []
+    for observation, start in zip(observations, starts, strict=True):
+        state[...] *= not start
+        found.append([np.abs(inputs).max() for inputs in layer_inputs(network, observation[None], state)[1:-1]])
+    return np.max(found, axis=0)
+
+
+def test_calibration_forgets_where_an_episode_begins():
+    """The ranges are those of play, where no episode is longer than four steps."""
+    model = make()
+    observations, starts = observe_slowly()
+    policy = compress(model, calibration=observations, episode_starts=starts)
+    ranges = np.array(policy.network.ranges)[1:]
+    np.testing.assert_allclose(ranges, largest_inputs(policy.network, observations, starts), rtol=1e-3)
+    other = compress(model, calibration=observations).network
+    np.testing.assert_allclose(other.ranges[1:], largest_inputs(other, observations, np.arange(200) == 0), rtol=1e-3)
+    assert np.abs(ranges / other.ranges[1:] - 1).max() > 0.02
+
+
+@pytest.mark.parametrize(
+    ("calibration", "starts", "message"),
+    [
+        (None, np.ones(4), "are those of calibration observations"),
+        (np.ones((4, 3)), np.ones(3), r"for each of the 4 calibration observations, but has shape \(3,\)"),
+        (np.ones((4, 3)), np.ones((4, 1), bool), r"has shape \(4, 1\)"),
+        (np.ones((4, 3)), np.arange(4), "must be true or false"),
+        (np.ones((4, 3)), np.array(["a"] * 4), "must be true or false"),
+    ],
+)
+def test_episode_starts_that_do_not_fit(calibration, starts, message):
+    with pytest.raises(ValueError, match=message):
+        compress(make(), calibration=calibration, episode_starts=starts)
+
+
 def test_a_normalization_is_part_of_it():
     model = make(wrap=lambda env: VecNormalize(env, clip_obs=2.0))
     statistics = model.get_vec_normalize_env()
@@ -301,6 +343,21 @@ def test_from_the_command_line(sparse, tmp_path, capsys):
     assert report["returns"]["SB3 model"] == pytest.approx(expected, rel=1e-3)
     assert report["returns"]["exported file"] == pytest.approx(expected, rel=1e-2)
     assert set(report["latency_us"]) == {"SB3 predict", *EXACT} - {"auto"}
+
+
+def test_the_command_line_forgets_where_an_episode_begins(tmp_path):
+    model = RecurrentPPO("MlpLstmPolicy", "Pendulum-v1", seed=0, device="cpu", policy_kwargs={"lstm_hidden_size": 8})
+    model.save(tmp_path / "agent.zip")
+    compress_agent(
+        tmp_path / "agent.zip", tmp_path, env="Pendulum-v1", calibration_steps=210, episodes=1, seed=3, latency=False
+    )
+    observations, starts = play_starts(make_environment("Pendulum-v1", model), model_act(model, None), 210, 4)
+    assert np.flatnonzero(starts).tolist() == [0, 200]
+    written = []
+    for known in (starts, None):
+        compress(model, calibration=observations, episode_starts=known).save(tmp_path / "own.sb3s")
+        written.append((tmp_path / "own.sb3s").read_bytes() == (tmp_path / "agent.sb3s").read_bytes())
+    assert written == [True, False]
 
 
 def test_states_that_do_not_fit():
@@ -384,7 +441,13 @@ def test_the_cell_is_that_of_torch():
         module.bias_hh_l0.zero_()
         x = th.randn(30, 3)
         expected = module(x)[0].numpy()
+        episodes = np.concatenate([module(part)[0].numpy() for part in (x[:7], x[7:8], x[8:])])
     np.testing.assert_allclose(run_lstm(layer, x.numpy())[1], expected, rtol=0, atol=1e-5)
+    starts = np.isin(np.arange(30), (0, 7, 8))
+    inputs, outputs = run_lstm(layer, x.numpy(), starts)
+    np.testing.assert_allclose(outputs, episodes, rtol=0, atol=1e-5)
+    last = np.where(starts[:, None], 0, np.roll(episodes, 1, axis=0))
+    np.testing.assert_allclose(inputs, np.concatenate([x.numpy(), last], axis=1), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("passes", [shrink, order], ids=["shrink", "order"])

@@ -9,7 +9,17 @@ from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import ALGORITHMS, load_agent
 from sb3_sparse.agents.normalization import load_normalization
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import Act, Player, Returns, compare_returns, model_act, play, play_observations, play_returns
+from sb3_sparse.agents.returns import (
+    Act,
+    Player,
+    Returns,
+    compare_returns,
+    model_act,
+    play,
+    play_observations,
+    play_returns,
+    play_starts,
+)
 
 __all__ = [
     "ALGORITHMS",
@@ -28,4 +38,5 @@ __all__ = [
     "play",
     "play_observations",
     "play_returns",
+    "play_starts",
 ]

@@ -19,7 +19,7 @@ from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import check_normalization, load_normalization
 from sb3_sparse.agents.observations import Observation, length, stack
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import Masks, Player, Returns, compare_returns, find_masks, model_act, play_observations
+from sb3_sparse.agents.returns import Episodes, Masks, Player, Returns, compare_returns, find_masks, model_act, play_starts
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
 from sb3_sparse.runtime import BACKENDS, Policy, load
 from sb3_sparse.zoo.notation import brief
@@ -119,8 +119,8 @@ def compress_agent(
     agent = _load(path, env, settings, wrappers, algorithm, vecnormalize, trust)
     calibration = Progress("observations for calibration", calibration_steps, time_limit / 4)
     try:
-        observations = _observations(agent, seed + episodes, calibration)
-        compressed = compress_network(agent.original, bits, observations)
+        observations, starts = _observations(agent, seed + episodes, calibration)
+        compressed = compress_network(agent.original, bits, observations, starts)
         out.mkdir(parents=True, exist_ok=True)
         compact = out / f"{path.stem}.sb3s"
         compact.write_bytes(compressed.data)
@@ -221,13 +221,13 @@ def _load(
     return Agent(path, model, original, normalization, env, venv)
 
 
-def _observations(agent: Agent, seed: int, progress: Progress) -> Observation | None:
+def _observations(agent: Agent, seed: int, progress: Progress) -> Episodes | tuple[None, None]:
     if agent.venv is None:
         print("without --env: no calibration and no comparison of returns")
     if agent.venv is None or progress.total == 0:
-        return None
+        return None, None
     print(f"{progress.total} observations for calibration ...", flush=True)
-    return play_observations(agent.venv, agent.act, progress.total, seed, progress)
+    return play_starts(agent.venv, agent.act, progress.total, seed, progress)
 
 
 def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progress: Progress) -> Returns | None:

@@ -21,6 +21,8 @@ from sb3_sparse.table import format_table
 
 #: A policy: from one observation, as the environment gives it, and whether it begins an episode, to one action.
 Act = Callable[[Observation, bool], NDArray[Any]]
+#: Observations, and which of them begin an episode.
+Episodes = tuple[Observation, NDArray[np.bool_]]
 #: Gives the masks of an environment's next action.
 Masks = Callable[[], NDArray[Any]]
 
@@ -123,15 +125,33 @@ def play_observations(venv: VecEnv, act: Act, count: int, seed: int, progress: P
     :param progress: Counts the observations; when its time is up, those that there are have to do.
     :return: The observations, ``[count, ...]`` or fewer, or a dict of them
     """
+    return play_starts(venv, act, count, seed, progress)[0]
+
+
+def play_starts(venv: VecEnv, act: Act, count: int, seed: int, progress: Progress | None = None) -> Episodes:
+    """
+    :param venv: One environment.
+    :param act: The policy.
+    :param count: How many observations to collect.
+    :param seed: Seed of the first episode; the next episodes have the next seeds.
+    :param progress: Counts the observations; when its time is up, those that there are have to do.
+    :return: The observations, ``[count, ...]`` or fewer, or a dict of them; and which of them begin an episode, ``[count]``
+    """
     observations: list[Observation] = []
+    starts: list[bool] = []
+
+    def record(observation: Observation, start: bool) -> NDArray[Any]:
+        starts.append(bool(start))
+        return act(observation, start)
+
     while len(observations) < count:
-        for observation, _ in play(venv, act, seed):
+        for observation, _ in play(venv, record, seed):
             observations.append(observation)
             in_time = progress is None or progress.advance(len(observations))
             if len(observations) == count or not in_time:
-                return stack(observations)
+                return stack(observations), np.array(starts)
         seed += 1
-    return stack(observations)
+    return stack(observations), np.array(starts)
 
 
 def _end_game(venv: VecEnv) -> None:

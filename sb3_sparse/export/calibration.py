@@ -1,5 +1,6 @@
 """Calibration observations as the passes take them: channels first, finite, and not too many."""
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -33,6 +34,28 @@ def calibration_inputs(network: Network, calibration: Any) -> dict[str, NDArray[
             raise ValueError("calibration must be several observations, one array [n, ...] for each key")
     most = min(most, max(1, _NUMBERS // sum(prod(array.shape[1:]) for array in arrays.values())))
     return {key: _finite(_choose(array, most, first=bool(network.lstms))) for key, array in arrays.items()}
+
+
+def calibration_starts(network: Network, calibration: Any, starts: Any) -> NDArray[np.bool_] | None:
+    """
+    :param network: A network.
+    :param calibration: Observations that :func:`calibration_inputs` has taken; None if there are none.
+    :param starts: Which of them begin an episode, ``[n]``; None if that is not known.
+    :return: The same; None for a network that does not remember, to which it does not matter
+    :raises ValueError: if they are not as many as the observations, or something else than true or false
+    """
+    if starts is None:
+        return None
+    if calibration is None:
+        raise ValueError("episode_starts are those of calibration observations: give calibration as well, or neither")
+    array = np.asarray(starts)
+    count = len(next(iter(calibration.values())) if isinstance(calibration, Mapping) else calibration)
+    if array.shape != (count,) or array.dtype.kind not in "fiub" or not np.isin(array, (0, 1)).all():
+        raise ValueError(
+            f"episode_starts must be true or false for each of the {count} calibration observations, but has shape "
+            f"{array.shape} and type {array.dtype}"
+        )
+    return array.astype(bool) if network.lstms else None
 
 
 def _read(network: Network, calibration: Any) -> NDArray[Any]:

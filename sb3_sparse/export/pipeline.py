@@ -19,12 +19,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.agreement import check_agreement
-from sb3_sparse.export.calibration import calibration_inputs
+from sb3_sparse.export.calibration import calibration_inputs, calibration_starts
 from sb3_sparse.export.passes import PASSES, center, fold, order, round_biases, round_weights, shrink, shrink_features
 from sb3_sparse.export.report import Report, make_report
 from sb3_sparse.export.trace import Graph, trace
@@ -91,16 +92,23 @@ def check_bits(bits: int) -> None:
         raise ValueError(f"bits={bits!r}: give a number from 2 to 8, or 32 for float weights")
 
 
-def compress_network(original: Original, bits: int = 8, calibration: Observations | None = None) -> Compressed:
+def compress_network(
+    original: Original,
+    bits: int = 8,
+    calibration: Observations | None = None,
+    episode_starts: NDArray[Any] | None = None,
+) -> Compressed:
     """
     :param original: The policy as it was trained.
     :param bits: See :func:`~sb3_sparse.export.compress`.
     :param calibration: See :func:`~sb3_sparse.export.compress`.
+    :param episode_starts: See :func:`~sb3_sparse.export.compress`.
     :return: The exported policy
     :raises ValueError: if the number of bits or the calibration observations are wrong
     """
     check_bits(bits)
     observations = None if calibration is None else calibration_inputs(original.network, calibration)
+    starts = calibration_starts(original.network, calibration, episode_starts)
     network, inputs = shrink_features(shrink(original.network)), None
     encoders = {
         key: _compress(encoder, bits, None if observations is None else observations[key])
@@ -110,15 +118,15 @@ def compress_network(original: Original, bits: int = 8, calibration: Observation
     if observations is not None:
         # Of the encoders as they are now.
         inputs = assemble(network, observations) if network.parts else observations[""]
-    network = _compress(network, bits, inputs)
+    network = _compress(network, bits, inputs, starts)
     data = encode(network)
     report = make_report(*original, network, nbytes=len(data), calibrated=observations is not None, bits=bits)
     return Compressed(network, report, data)
 
 
-def _compress(network: Network, bits: int, inputs: Floats | None) -> Network:
+def _compress(network: Network, bits: int, inputs: Floats | None, starts: NDArray[np.bool_] | None = None) -> Network:
     """The passes of one network, whose encoders stay as they are."""
     network = shrink(network)
     if bits != 32:
-        network = shrink(round_weights(center(network), bits, inputs))
+        network = shrink(round_weights(center(network), bits, inputs, starts))
     return round_biases(order(network))

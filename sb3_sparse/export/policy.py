@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
@@ -20,6 +21,7 @@ def compress(
     bits: int = 8,
     calibration: Observations | None = None,
     *,
+    episode_starts: NDArray[Any] | None = None,
     normalization: VecNormalize | None = None,
     backend: str = "auto",
 ) -> "CompressedPolicy":
@@ -40,6 +42,8 @@ def compress(
     :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``, or a dict of such
         arrays; a thousand are plenty. Those of a recurrent policy are in the order of time. Without them, inputs are guessed
         from the first layer, and there is no integer-only C code, because the range of the activations is unknown.
+    :param episode_starts: Which of the calibration observations begin an episode, ``[n]`` of bool: there a recurrent policy
+        remembers nothing. By default only the first does. Other policies do not need it.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the model's environment, if it
         has one. Its statistics become part of the policy.
     :param backend: See :class:`~sb3_sparse.runtime.Policy`.
@@ -52,7 +56,7 @@ def compress(
         raise ValueError(f"normalization must be a VecNormalize, not a {type(normalization).__name__}")
     check_bits(bits)
     original = read_model(model, model.get_vec_normalize_env() if normalization is None else normalization)
-    return CompressedPolicy(compress_network(original, bits, calibration), backend)
+    return CompressedPolicy(compress_network(original, bits, calibration, episode_starts), backend)
 
 
 class CompressedPolicy(Policy):

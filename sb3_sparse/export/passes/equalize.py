@@ -11,6 +11,7 @@ from dataclasses import replace
 from math import prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sb3_sparse.export.passes.storage import to_minifloats
 from sb3_sparse.runtime.network.records import Floats, Layer, Normalize
@@ -41,17 +42,20 @@ def guess_inputs(layer: Layer) -> Floats | None:
     return inputs
 
 
-def equalize(layer: Layer, normalize: Normalize | None, x: Floats) -> tuple[Layer, Normalize | None, Floats]:
+def equalize(
+    layer: Layer, normalize: Normalize | None, x: Floats, starts: NDArray[np.bool_] | None = None
+) -> tuple[Layer, Normalize | None, Floats]:
     """
     Find gains for the inputs. The layer holds them, or a normalization does if they differ by more than one byte can say.
 
     :param layer: A linear layer.
     :param normalize: The normalization before it, if there is one.
     :param x: Its inputs, ``[n, ...]``.
+    :param starts: Which of them begin an episode, if the layer is an LSTM.
     :return: The layer, still float, the normalization before it, and its inputs
     """
     largest = np.abs(layer.weight).max(axis=0).astype(np.float64)
-    deviation = columns(layer, x).std(axis=0, dtype=np.float64)
+    deviation = columns(layer, x, starts).std(axis=0, dtype=np.float64)
     # A deviation too small for an ordinary float counts as 0.
     known = (deviation > np.finfo(np.float32).tiny) & (largest > 0)
     if not known.any():

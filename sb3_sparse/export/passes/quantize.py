@@ -35,7 +35,9 @@ from sb3_sparse.runtime.network.reference import apply_layer, columns, run_lstm
 _MAX_NUMBERS = 1 << 25
 
 
-def round_weights(network: Network, bits: int, observations: Floats | None = None) -> Network:
+def round_weights(
+    network: Network, bits: int, observations: Floats | None = None, starts: NDArray[np.bool_] | None = None
+) -> Network:
     """
     Round all weights to int8; a weight that rounds to 0 is removed. Biases stay float until
     :func:`~sb3_sparse.export.passes.round_biases`.
@@ -44,6 +46,7 @@ def round_weights(network: Network, bits: int, observations: Floats | None = Non
     :param bits: Bits per weight, 2 to 8.
     :param observations: Observations as the environment gives them, ``[n, *shape]``, in the order of time if the network
         remembers; None guesses inputs as said above.
+    :param starts: Which of them begin an episode, ``[n]``, if the network remembers; by default only the first.
     :return: The quantized network, with ``ranges`` if there are observations
     """
     top = 2 ** (bits - 1) - 1
@@ -58,17 +61,17 @@ def round_weights(network: Network, bits: int, observations: Floats | None = Non
     normalize = network.normalize
     for index, layer in enumerate(network.layers):
         if index == 0 and x is not None and not layer.convolution and not layer.quantized:
-            layer, normalize, x = equalize(layer, normalize, x)
+            layer, normalize, x = equalize(layer, normalize, x, starts)
         if not layer.quantized:
-            inputs = None if x is None else columns(layer, _enough(layer, x))
+            inputs = None if x is None else columns(layer, _enough(layer, x), starts)
             # The means of guessed inputs mean nothing.
             mean = np.zeros(1) if inputs is None or observations is None else inputs.mean(axis=0, dtype=np.float64)
             layer = _round(layer, top, inputs, mean)
         if x is not None:
-            gained = columns(layer, x) if layer.lstm or layer.gain is not None else x
+            gained = columns(layer, x, starts) if layer.lstm or layer.gain is not None else x
             gained = gained if layer.gain is None else gained * layer.gain.values
             ranges.append(max(float(np.abs(gained).max()), 1e-6))
-            before, x = x, _apply(layer, x, before)
+            before, x = x, _apply(layer, x, before, starts)
         layers.append(layer)
     known = None if observations is None else tuple(ranges)
     return replace(network, normalize=normalize, layers=tuple(layers), ranges=known)
@@ -98,10 +101,10 @@ def _enough(layer: Layer, x: Floats) -> Floats:
     return x[:: -(-len(x) * numbers // _MAX_NUMBERS)] if layer.convolution else x
 
 
-def _apply(layer: Layer, x: Floats, before: Floats | None) -> Floats:
+def _apply(layer: Layer, x: Floats, before: Floats | None, starts: NDArray[np.bool_] | None) -> Floats:
     """The outputs of a layer, for as many inputs at a time as :func:`_enough` takes."""
     if layer.lstm:
-        return run_lstm(layer, x)[1]
+        return run_lstm(layer, x, starts)[1]
     size = len(_enough(layer, x))
     parts = [slice(start, start + size) for start in range(0, len(x), size)]
     return np.concatenate([apply_layer(layer, x[part], None if before is None else before[part]) for part in parts])

@@ -13,16 +13,17 @@ from sb3_sparse.runtime.network.records import Activation, Floats, Layer, Networ
 _SIGMOID = Activation("sigmoid")
 
 
-def columns(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
+def columns(layer: Layer, x: NDArray[Any], starts: NDArray[np.bool_] | None = None) -> NDArray[Any]:
     """
     :param layer: A layer.
     :param x: Its inputs, ``[n, ...]``.
+    :param starts: Which of them begin an episode, if the layer is an LSTM; see :func:`run_lstm`.
     :return: The vectors that its weight matrix ``[out, -1]`` multiplies: the inputs ``[n, in]`` of a linear layer; all windows
         of a convolution, rectified and padded, ``[n * height * width, channels * kernel height * kernel width]``; the inputs
         and the last outputs of an LSTM, see :func:`run_lstm`
     """
     if layer.lstm:
-        return run_lstm(layer, x)[0]
+        return run_lstm(layer, x, starts)[0]
     if layer.rectify:
         x = np.maximum(x, 0)
     if not layer.convolution:
@@ -81,16 +82,21 @@ def _remember(layer: Layer, x: Floats, memory: Floats) -> Floats:
     return hidden.copy()
 
 
-def run_lstm(layer: Layer, x: Floats) -> tuple[Floats, Floats]:
+def run_lstm(layer: Layer, x: Floats, starts: NDArray[np.bool_] | None = None) -> tuple[Floats, Floats]:
     """
     :param layer: An LSTM layer.
     :param x: Its inputs in the order of time, ``[n, ...]``; the first of them begins an episode.
+    :param starts: Which of them begin an episode, ``[n]``; by default only the first.
     :return: The vectors that its weight matrix multiplies, ``[n, in + out]``, and its outputs, ``[n, out]``
     """
     memory = np.zeros((1, 2, layer.outputs), np.float32)
     layer = replace(layer, weight=layer.dense(), bias=layer.biases, scale=None, gain=None)
-    outputs = np.concatenate([_remember(layer, step[None], memory) for step in x])
-    last = np.concatenate([np.zeros_like(outputs[:1]), outputs[:-1]])
+    outputs, last = np.zeros((2, len(x), layer.outputs), np.float32)
+    for index, step in enumerate(x):
+        if starts is not None and starts[index]:
+            memory[...] = 0
+        last[index] = memory[0, 0]
+        outputs[index] = _remember(layer, step[None], memory)[0]
     return np.concatenate([x.reshape(len(x), -1), last], axis=1), outputs
 
 
