@@ -11,11 +11,13 @@ import pytest
 import torch as th
 from gymnasium import spaces
 from sb3_contrib import MaskablePPO
+from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from sb3_contrib.common.maskable.evaluation import evaluate_policy
 from stable_baselines3 import DQN, PPO
+from stable_baselines3.common.envs import IdentityEnv
 
 from sb3_sparse import OneShotPruningCallback, compress, summarize
-from sb3_sparse.agents import load_agent
+from sb3_sparse.agents import compress_agent, load_agent
 from sb3_sparse.cli import main
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
 from sb3_sparse.runtime import Policy, load
@@ -227,6 +229,19 @@ def test_a_zip_says_what_it_is(sparse, tmp_path):
         assert type(loaded) is MaskablePPO
         for observation in range(5):
             assert loaded.predict(observation, deterministic=True)[0] == model.predict(observation, deterministic=True)[0]
+
+
+def test_an_environment_without_masks(tmp_path):
+    """Not one action is chosen among all, in calibration or in episodes."""
+    model = MaskablePPO("MlpPolicy", InvalidActionEnvDiscrete(dim=4, n_invalid_actions=2), n_steps=32, device="cpu", seed=0)
+    gym.register("Unmasked-v0", lambda: IdentityEnv(dim=4))
+    try:
+        model.save(tmp_path / "agent.zip")
+        with pytest.raises(ValueError, match=r"Unmasked-v0 has no action_masks\(\).*give the wrapper .* with --env-wrapper"):
+            compress_agent(tmp_path / "agent.zip", tmp_path / "out", env="Unmasked-v0", latency=False)
+        assert not (tmp_path / "out").exists()
+    finally:
+        del gym.registry["Unmasked-v0"]
 
 
 class Hopeful(MaskablePPO.policy_aliases["MlpPolicy"]):

@@ -9,6 +9,8 @@ from typing import Any
 
 import gymnasium as gym
 from gymnasium import spaces
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.maskable.utils import is_masking_supported
 from stable_baselines3.common.atari_wrappers import AtariWrapper, EpisodicLifeEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import is_wrapped, make_vec_env
@@ -17,6 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecFrameStack
 
 from sb3_sparse.agents.observations import fits
 from sb3_sparse.pixels.atari import is_atari
+from sb3_sparse.zoo.notation import brief
 
 
 def make_environment(
@@ -52,12 +55,19 @@ def make_environment(
     try:
         found = _find_version(env, kwargs)
         venv = make_vec_env(lambda: gym.make(found, **kwargs), n_envs=1, wrapper_class=lambda inner: _wrap(inner, wrapper))
-    except (gym.error.Error, ImportError, TypeError) as error:
-        raise ValueError(f"the environment '{env}' cannot be made: {error}") from error
+    except Exception as error:  # An environment may raise anything.
+        reason = str(error) if isinstance(error, (gym.error.Error, ImportError, ValueError)) else repr(error)
+        way_out = f" with {brief(kwargs)}: {reason}; give its arguments with --env-kwargs" if kwargs else f": {reason}"
+        raise ValueError(f"the environment '{env}' cannot be made{way_out}") from error
     try:
         if frame_stack is not None:
             venv = _stack(found, venv, model, frame_stack)
         _check_spaces(found, venv, model)
+        if isinstance(model, MaskablePPO) and not is_masking_supported(venv):
+            raise ValueError(
+                f"{found} has no action_masks(), and the model, a MaskablePPO, chooses among the actions that it allows: "
+                "give the wrapper that has it with --env-wrapper"
+            )
     except ValueError:
         venv.close()
         raise

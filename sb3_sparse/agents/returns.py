@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sb3_contrib import MaskablePPO
-from sb3_contrib.common.maskable.utils import get_action_masks, is_masking_supported
+from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import unwrap_wrapper
@@ -63,10 +63,10 @@ class Player:
 def find_masks(model: BaseAlgorithm, venv: VecEnv | None) -> Masks | None:
     """
     :param model: An SB3 model.
-    :param venv: One environment, if there is one.
+    :param venv: One environment, which has masks if the model takes them, as :func:`make_environment` checks, or None.
     :return: What gives the masks of its next action, as sb3-contrib asks for them; None without masks
     """
-    if not isinstance(model, MaskablePPO) or venv is None or not is_masking_supported(venv):
+    if not isinstance(model, MaskablePPO) or venv is None:
         return None
     return lambda: np.asarray(get_action_masks(venv)[0])
 
