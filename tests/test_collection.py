@@ -35,7 +35,7 @@ def place(folder, algorithm, env):
 
 
 @needs_tools
-@pytest.mark.quick("dqn-old", "ppo-today", "ars-old")
+@pytest.mark.quick("dqn-old", "ppo-today", "ars-old", "maskable_ppo-today")
 @pytest.mark.parametrize("old", [False, True], ids=["today", "old"])
 @pytest.mark.parametrize("name", [*CASES, "ars"])
 def test_every_algorithm(name, old, collection, tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_names_with_a_slash(collection, tmp_path):
         ("[", None),
     ):
         args.write_text(text)
-        assert collection.environment_of(agent) == expected or agent.stem
+        assert collection.environment_of(agent) == (expected or agent.stem)
 
 
 def test_a_process_for_each_agent(collection, tmp_path, monkeypatch):
