@@ -53,8 +53,8 @@ def environment_of(agent: Path) -> str:
     :param agent: A zip in rl-zoo3's layout.
     :return: Its environment: that of ``args.yml``, where a name may hold a slash, or that of the folder
     """
+    from sb3_sparse.zoo.beside import folder_of
     from sb3_sparse.zoo.notation import Loader
-    from sb3_sparse.zoo.settings import folder_of
 
     args = agent.parent / agent.stem / "args.yml"
     try:

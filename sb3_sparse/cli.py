@@ -18,8 +18,9 @@ from sb3_sparse import zoo
 
 
 _TRUST = (
-    "unpickle whatever the files name, which may run any code: for policies of your own; by default only classes of SB3, "
-    "gymnasium, numpy and torch are unpickled"
+    "unpickle and import whatever the files name, with any arguments, which may run any code: for policies and wrappers of "
+    "your own; by default only classes of SB3, gymnasium, numpy and torch are unpickled, only modules of known wrappers "
+    "imported, and only small numbers and words taken as arguments of an environment"
 )
 
 

@@ -203,6 +203,28 @@ def test_missing_statistics_are_noticed(tmp_path, capsys):
     assert f"as {statistics} says" in run(capsys, *arguments, "--vecnormalize", statistics)
 
 
+def test_statistics_of_rewards_alone(tmp_path, capsys):
+    """They are no statistics of observations, and a training that normalized rewards alone does not need any."""
+    agent, settings = tmp_path / "agent.zip", {"n_steps": 32, "batch_size": 32, **CPU}
+    arguments = (agent, "-o", tmp_path / "out", "--no-latency")
+    rewards = VecNormalize(make_vec_env("Pendulum-v1"), norm_obs=False)
+    PPO("MlpPolicy", rewards, **settings).learn(64).save(agent)
+    assert "was trained behind VecNormalize: if that normalized observations, give" in run(capsys, *arguments)
+    rewards.save(str(tmp_path / "vecnormalize.pkl"))
+    assert "was trained behind" not in run(capsys, *arguments)
+    PPO("MlpPolicy", VecNormalize(make_vec_env("Pendulum-v1")), **settings).learn(64).save(agent)
+    assert f"{tmp_path / 'vecnormalize.pkl'} does not normalize them: give" in fail(capsys, *arguments)
+
+
+def test_statistics_of_another_environment(tmp_path):
+    venv = VecNormalize(make_vec_env("Pendulum-v1"))
+    (tmp_path / "Reacher-v4").mkdir()
+    venv.save(str(tmp_path / "Reacher-v4" / "vecnormalize.pkl"))
+    assert load_normalization(tmp_path / "best_model.zip", "Pendulum-v1") is None
+    for env in ("Reacher-v5", None):
+        assert load_normalization(tmp_path / "best_model.zip", env)[0].parent.name == "Reacher-v4"
+
+
 @pytest.mark.parametrize("says", ["- - - normalize\n    - true\n", "normalize: dict(norm_obs=True, norm_reward=False)\n"])
 def test_the_settings_of_rl_zoo3_say_that_statistics_are_missing(says, tmp_path, capsys):
     agent = tmp_path / "agent.zip"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from sb3_contrib.common.wrappers import TimeFeatureWrapper
-from stable_baselines3 import PPO, SAC
+from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
@@ -16,7 +16,7 @@ from sb3_sparse.agents.compare import _as_json
 from sb3_sparse.cli import main
 from sb3_sparse.runtime import load
 from sb3_sparse.zoo.notation import read_arguments, read_literal
-from sb3_sparse.zoo.settings import Settings, find_settings
+from sb3_sparse.zoo.settings import Settings, find_settings, settle
 from sb3_sparse.zoo.wrappers import read_wrappers
 from tests.canary import SONGS
 
@@ -84,6 +84,18 @@ def test_what_rl_zoo3_writes(tmp_path):
     with pytest.raises(ValueError, match=r"which settings are those of .*CartPole-v1.*Pendulum-v1.*--config none"):
         find_settings(tmp_path / "best_model.zip")
     assert find_settings(tmp_path / "best_model.zip", "CartPole-v1").file == other
+
+
+def test_settings_of_another_environment(tmp_path):
+    """With an environment, only a folder of the same one in another version is its own."""
+    file = write(tmp_path / "CartPole-v0", {"n_timesteps": 1, "frame_stack": 2})
+    for env, expected in (("Pendulum-v1", None), ("CartPole", file), ("CartPole-v1", file), (None, file)):
+        found = find_settings(tmp_path / "best_model.zip", env)
+        assert (found and found.file) == expected
+    other = write(tmp_path / "runs", {"n_timesteps": 1})
+    assert find_settings(tmp_path / "best_model.zip", "Pendulum-v1") is None
+    with pytest.raises(ValueError, match=f"which settings are those of .*{file}, {other} with --config"):
+        find_settings(tmp_path / "best_model.zip")
 
 
 @pytest.mark.parametrize(
@@ -211,6 +223,55 @@ def test_wrappers_that_are_refused(notation, message):
     assert not OUT
 
 
+STACK = "gymnasium.wrappers.FrameStackObservation"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [100_000_000, -10_001, [3, 1 << 40], "../model.xml", "C:\\model.xml", "a" * 101, {"a": 1}, [[1]], b"1", float],
+    ids=repr,
+)
+def test_arguments_that_a_file_may_not_give(value, tmp_path):
+    """Before anything is built: the stack of a hundred million frames took 5.6 GB."""
+    file = tmp_path / "config.yml"
+    with pytest.raises(ValueError, match=r"the argument 'stack_size' of the environment wrapper FrameStack.*--trust"):
+        read_wrappers({STACK: {"stack_size": value}})
+    assert read_wrappers({STACK: {"stack_size": value}}, trust=True).classes[0][1] == {"stack_size": value}
+    found = Settings(file, env_kwargs={"g": 5.0, "xml_file": value})
+    with pytest.raises(ValueError, match=f"the argument 'xml_file' of the environment in {file}, .*--trust takes it, or"):
+        settle(found, None, None, None)
+    assert settle(found, None, None, None, trust=True).env_kwargs == found.env_kwargs
+    # What the user says is not somebody's.
+    assert settle(found, {"xml_file": value}, None, None).env_kwargs == found.env_kwargs
+
+
+def test_arguments_that_a_file_may_give():
+    kwargs = {"a": None, "b": True, "c": 10_000, "d": 1e300, "e": "a" * 100, "f": [-3, "x", 0.5], "g": ()}
+    assert read_wrappers({STACK: kwargs}).classes[0][1] == kwargs
+    assert settle(Settings(env_kwargs=kwargs), None, None, None).env_kwargs == kwargs
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"map_name": "zzz"}, "'FrozenLake-v1' cannot be made with {'map_name': 'zzz'}: KeyError('zzz'); give its arguments"),
+        ({"map_name": "../zzz"}, "the argument 'map_name' of the environment in "),
+    ],
+)
+def test_environments_that_fail(kwargs, message, tmp_path, capsys):
+    agent = tmp_path / "FrozenLake-v1.zip"
+    DQN("MlpPolicy", "FrozenLake-v1", buffer_size=1, **SMALL).save(agent)
+    file = write(tmp_path / "FrozenLake-v1", {"n_timesteps": 1, "env_kwargs": kwargs})
+    arguments = ["compress", str(agent), "-o", str(tmp_path / "out"), "--no-latency", "--episodes", "1"]
+    with pytest.raises(SystemExit):
+        main([*arguments, "--env", "FrozenLake-v1"])
+    error = capsys.readouterr().err
+    assert message in error and str(file) in error and "--config none" in error and "Traceback" not in error
+    # Without an environment they are not needed.
+    main(arguments)
+    assert (tmp_path / "out" / "FrozenLake-v1.sb3s").is_file()
+
+
 def test_wrappers_of_the_users_own():
     wrappers = read_wrappers("tests.test_settings.Sings", trust=True)
     assert isinstance(wrappers(gym.make("Pendulum-v1")), Sings) and OUT == ["sang"]
@@ -260,7 +321,7 @@ def test_a_wrapped_environment(own, tmp_path, capsys):
     if not own:
         with pytest.raises(SystemExit):
             main([*arguments, "--env-wrapper", "none"])
-        assert "Box(-8.0" not in capsys.readouterr().out
+        assert "Pendulum-v1 has observations Box([-1. -1. -8.]" in capsys.readouterr().err
 
 
 def test_arguments_that_json_cannot_hold():

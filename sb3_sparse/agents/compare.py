@@ -23,7 +23,7 @@ from sb3_sparse.agents.returns import Episodes, Masks, Player, Returns, compare_
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
 from sb3_sparse.runtime import BACKENDS, Policy, load
 from sb3_sparse.zoo.notation import brief
-from sb3_sparse.zoo.settings import Settings, find_settings
+from sb3_sparse.zoo.settings import Settings, find_settings, settle
 from sb3_sparse.zoo.wrappers import Wrappers, read_wrappers
 
 #: Names in tables and in report.json.
@@ -112,7 +112,10 @@ def compress_agent(
         raise ValueError(f"the time limit must be more than 0 seconds, got {time_limit}")
     check_bits(bits)
     _check_writable(out)
-    settings = _settle(find_settings(path, env, config), env_kwargs, env_wrapper, frame_stack)
+    settings = settle(find_settings(path, env, config), env_kwargs, env_wrapper, frame_stack, trust=trust or env is None)
+    if settings.speaks:
+        kwargs = f", with {brief(settings.env_kwargs)}" if settings.env_kwargs else ""
+        print(f"the environment is made as {settings.file} says{kwargs}")
     wrappers = None
     if env is not None and settings.env_wrapper is not None:
         wrappers = read_wrappers(settings.env_wrapper, trust=trust or env_wrapper is not None)
@@ -180,23 +183,6 @@ def _check_writable(out: Path) -> None:
         raise ValueError(f"{out} cannot be the output folder: {existing} cannot be written to")
 
 
-def _settle(
-    found: Settings | None, env_kwargs: Mapping[str, object] | None, env_wrapper: object, frame_stack: int | None
-) -> Settings:
-    """What the caller says of the environment counts, and otherwise what the files say."""
-    settings = found or Settings()
-    settings = replace(
-        settings,
-        env_kwargs={**settings.env_kwargs, **(env_kwargs or {})},
-        env_wrapper=settings.env_wrapper if env_wrapper is None else env_wrapper,
-        frame_stack=settings.frame_stack if frame_stack is None else frame_stack,
-    )
-    if found is not None and (settings.env_kwargs or settings.notes):
-        kwargs = f", with {brief(settings.env_kwargs)}" if settings.env_kwargs else ""
-        print(f"the environment is made as {found.file} says{kwargs}")
-    return settings
-
-
 def _load(
     path: Path,
     env: str | None,
@@ -217,7 +203,12 @@ def _load(
     original = read_model(model, normalization)
     venv = None
     if env is not None:
-        venv = make_environment(env, model, settings.env_kwargs, wrapper=wrappers, frame_stack=settings.frame_stack)
+        try:
+            venv = make_environment(env, model, settings.env_kwargs, wrapper=wrappers, frame_stack=settings.frame_stack)
+        except ValueError as error:
+            if not settings.speaks:
+                raise
+            raise ValueError(f"{error}; {settings.file} says how it is made, --config none leaves that out") from error
     return Agent(path, model, original, normalization, env, venv)
 
 

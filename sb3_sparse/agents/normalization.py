@@ -6,8 +6,10 @@ unless the file is trusted.
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.save_util import load_from_pkl
@@ -15,7 +17,8 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents.archive import explain
 from sb3_sparse.agents.unpickle import loads
-from sb3_sparse.zoo.settings import Settings, folder_of
+from sb3_sparse.zoo.beside import find_beside
+from sb3_sparse.zoo.settings import Settings
 
 #: What is given as a file to say that there is no normalization.
 NONE = Path("none")
@@ -32,8 +35,9 @@ def load_normalization(
     :param agent: Its zip.
     :param env: Name of its environment.
     :param path: The file, or "none" for no normalization; by default the file of the same checkpoint or with the zip's own
-        name, ``vecnormalize.pkl`` or ``vec_normalize.pkl`` next to the zip or in the folder with the name of the environment
-        or of the zip, as rl-zoo3 saves it, or the only other one next to the zip or a folder below.
+        name, ``vecnormalize.pkl`` or ``vec_normalize.pkl`` in the folder with the name of the environment or of the zip, as
+        rl-zoo3 saves it, or next to the zip, or the only other one next to the zip or a folder below, not in that of another
+        environment.
     :param trust: Whether to unpickle whatever the file names, which may run any code.
     :return: The file and its statistics; None if there is none
     :raises ValueError: if the file was not saved by ``VecNormalize``, or several may be meant
@@ -87,39 +91,58 @@ def check_normalization(
             f"{agent} was trained on observations that were not normalized, as {why}, and there is {found[0]}: give "
             "--vecnormalize none or --vecnormalize with this file to say which is right"
         )
-    if found is None and was_normalized:
+    if was_normalized and (found is None or not found[1].norm_obs):
+        missing = "no statistics of VecNormalize are next to it" if found is None else f"{found[0]} does not normalize them"
         raise ValueError(
-            f"{agent} was trained on normalized observations, as {why}, and no statistics of VecNormalize are next to it: "
-            "give their file with --vecnormalize, or --vecnormalize none if the policy takes observations as they are"
+            f"{agent} was trained on normalized observations, as {why}, and {missing}: give "
+            "their file with --vecnormalize, or --vecnormalize none if the policy takes observations as they are"
         )
+    behind = isinstance(model, OnPolicyAlgorithm) and model._last_original_obs is not None
+    if found is None and was_normalized is None and behind:
+        print(f"{agent} was trained behind VecNormalize: if that normalized observations, give its file with --vecnormalize")
 
 
 def _find(agent: Path, env: str | None) -> Path | None:
+    own = [agent.parent / f"{agent.stem}_{name}" for name in _NAMES]
     checkpoint = re.sub(r"_(\d+_steps)$", r"_vecnormalize_\1.pkl", agent.stem)
-    candidates = [agent.parent / checkpoint] if checkpoint != agent.stem else []
-    candidates += [agent.parent / f"{agent.stem}_{name}" for name in _NAMES]
-    for name in ("", *([folder_of(env)] if env else []), agent.stem):
-        candidates += [agent.parent / name / file for file in _NAMES]
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
-    if found is not None:
-        return found
-    around = (*agent.parent.glob("*.pkl"), *agent.parent.glob("*/*.pkl"))
-    others = sorted(file for file in around if re.search("vec_?normalize", file.name.lower()))
-    if len(others) > 1:
+    if checkpoint != agent.stem:
+        own.insert(0, agent.parent / checkpoint)
+    found = [file for file in own if file.is_file()][:1]
+    found = found or find_beside(agent, env, _NAMES, r".*vec_?normalize.*", unnamed=True)
+    if len(found) > 1:
         raise ValueError(
-            f"which statistics are those of {agent}? Give one of {', '.join(map(str, others))} with --vecnormalize"
+            f"which statistics are those of {agent}? Give one of {', '.join(map(str, found))} with --vecnormalize"
         )
-    return others[0] if others else None
+    return found[0] if found else None
 
 
 def _was_normalized(model: BaseAlgorithm) -> bool | None:
     """
-    Whether the observations of a model's training were normalized: an on-policy algorithm keeps the last one as it was before
-    only then. None where a zip does not say.
+    Whether the observations of a model's training were normalized. Behind a ``VecNormalize``, and only there, an on-policy
+    algorithm keeps an observation as it was before. It is that of the start of training, and the last one is that of its end,
+    so they differ in any case. Normalization shows by what it makes of observations: another type of number, and values
+    out of their bounds.
+
+    :return: None where a zip does not say
     """
     last, original = model._last_obs, model._last_original_obs
     if not isinstance(model, OnPolicyAlgorithm) or not isinstance(last, np.ndarray | dict):
         return None
-    if isinstance(last, dict):
-        return isinstance(original, dict) and any(not np.array_equal(last[key], original[key]) for key in last)
-    return isinstance(original, np.ndarray) and not np.array_equal(last, original)
+    if original is None:
+        return False
+    whole = model.observation_space
+    if isinstance(whole, spaces.Dict) and isinstance(last, dict) and isinstance(original, dict):
+        shows = any(_shows_normalization(space, last[key], original[key]) for key, space in whole.items())
+    else:
+        shows = _shows_normalization(whole, last, original)
+    return True if shows else None
+
+
+def _shows_normalization(space: spaces.Space[Any], last: Any, original: Any) -> bool:
+    if not isinstance(last, np.ndarray) or not isinstance(original, np.ndarray):
+        return False
+    if last.dtype != original.dtype or not isinstance(space, spaces.Box):
+        return bool(last.dtype != original.dtype)
+    # An environment may break its own bounds a little.
+    low, high = space.low - 1e-3 * (1 + np.abs(space.low)), space.high + 1e-3 * (1 + np.abs(space.high))
+    return bool(((last < low) | (last > high)).any())

@@ -6,11 +6,13 @@ They come with somebody's zip and are data. A value that is not read is an error
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
+from sb3_sparse.zoo.arguments import check_arguments
+from sb3_sparse.zoo.beside import find_beside
 from sb3_sparse.zoo.notation import Loader, Unread, brief, read_literal
 
 #: What is given as a file to say that there are no settings.
@@ -40,6 +42,11 @@ class Settings:
     frame_stack: int | None = None
 
     @property
+    def speaks(self) -> bool:
+        """Whether there is a file and something that is not the environment's default."""
+        return self.file is not None and bool(self.env_kwargs or self.notes)
+
+    @property
     def notes(self) -> list[str]:
         """What stands between an environment and the observations that a policy takes, in sentences."""
         notes = []
@@ -50,23 +57,13 @@ class Settings:
         return notes
 
 
-def folder_of(env: str) -> str:
-    """
-    >>> folder_of("ALE/Pong-v5")
-    'ALE-Pong-v5'
-
-    :param env: Name of an environment.
-    :return: rl-zoo3's name of its folder
-    """
-    return env.split(":")[-1].replace("/", "-")
-
-
 def find_settings(agent: Path, env: str | None = None, file: Path | None = None) -> Settings | None:
     """
     :param agent: The agent's zip.
     :param env: Name of its environment.
     :param file: A ``config.yml``, or "none" for no settings; by default the one in the folder with the name of the environment
-        or of the zip, as rl-zoo3 saves it, the one next to the zip, or the only other one a folder below.
+        or of the zip, as rl-zoo3 saves it, the one next to the zip, or the only other one a folder below, which has to have
+        the name of the environment with another version where that is given.
     :return: The settings; None if there are none
     :raises ValueError: if the file is damaged, several may be meant, or it says something that cannot be done here
     :raises OSError: if it cannot be read
@@ -77,17 +74,48 @@ def find_settings(agent: Path, env: str | None = None, file: Path | None = None)
     return None if file is None else _read(file)
 
 
-def _find(agent: Path, env: str | None) -> Path | None:
-    names = (*([folder_of(env)] if env else []), agent.stem, "")
-    for file in (agent.parent / name / "config.yml" for name in names):
-        if file.is_file():
-            return file
-    others = sorted(agent.parent.glob("*/config.yml"))
-    if len(others) > 1:
-        raise ValueError(
-            f"which settings are those of {agent}? Give one of {', '.join(map(str, others))} with --config, or --config none"
+def settle(
+    found: Settings | None,
+    env_kwargs: Mapping[str, object] | None,
+    env_wrapper: object,
+    frame_stack: int | None,
+    *,
+    trust: bool = False,
+) -> Settings:
+    """
+    What the caller says of the environment counts, and otherwise what the files say.
+
+    :param found: What the files say.
+    :param env_kwargs: Arguments of the environment, which count before those in the files.
+    :param env_wrapper: Its wrappers; None for those in the files.
+    :param frame_stack: How many observations are put together; None for as many as the files say.
+    :param trust: Whether to take any argument of the environment from the files.
+    :return: Both together
+    :raises ValueError: if an argument from the files may do harm
+    """
+    settings, own = found or Settings(), env_kwargs or {}
+    if not trust:
+        theirs = {name: value for name, value in settings.env_kwargs.items() if name not in own}
+        check_arguments(
+            f"the environment in {settings.file}",
+            theirs,
+            "give it with --env-kwargs, or --config none to leave the settings out",
         )
-    return others[0] if others else None
+    return replace(
+        settings,
+        env_kwargs={**settings.env_kwargs, **own},
+        env_wrapper=settings.env_wrapper if env_wrapper is None else env_wrapper,
+        frame_stack=settings.frame_stack if frame_stack is None else frame_stack,
+    )
+
+
+def _find(agent: Path, env: str | None) -> Path | None:
+    found = find_beside(agent, env, ["config.yml"], r"config\.yml", unnamed=False)
+    if len(found) > 1:
+        raise ValueError(
+            f"which settings are those of {agent}? Give one of {', '.join(map(str, found))} with --config, or --config none"
+        )
+    return found[0] if found else None
 
 
 def _read(file: Path) -> Settings:

@@ -14,6 +14,7 @@ from importlib import import_module
 import gymnasium as gym
 import yaml
 
+from sb3_sparse.zoo.arguments import check_arguments
 from sb3_sparse.zoo.notation import brief
 
 #: The modules that a file may name. A module below them counts as them: old files name those.
@@ -77,9 +78,9 @@ def read_wrappers(notation: object, *, trust: bool = False) -> Wrappers:
     TimeLimit(max_episode_steps=5)
 
     :param notation: The wrappers in rl-zoo3's notation; a class may stand for its name. None for no wrapper.
-    :param trust: Whether to import whatever module is named.
+    :param trust: Whether to import whatever module is named, and to take any argument.
     :return: The wrappers; a name of an old version stands for that of today
-    :raises ValueError: if a name is not known, or the notation is not rl-zoo3's
+    :raises ValueError: if a name is not known, an argument may do harm, or the notation is not rl-zoo3's
     """
     entries = notation if isinstance(notation, list) else [] if notation is None else [notation]
     return Wrappers(tuple(_read(entry, trust) for entry in entries))
@@ -107,7 +108,10 @@ def _read(entry: object, trust: bool) -> tuple[type[gym.Wrapper], Mapping[str, o
     kwargs = {} if kwargs is None else kwargs
     if isinstance(kwargs, dict) and all(isinstance(name, str) for name in kwargs):
         if isinstance(named, str):
-            return _find(named, trust), kwargs
+            found = _find(named, trust)
+            if not trust:
+                check_arguments(f"the environment wrapper {found.__name__}", kwargs, _WAY_OUT)
+            return found, kwargs
         if isinstance(named, type) and issubclass(named, gym.Wrapper):
             return named, kwargs
     raise ValueError(f"an environment wrapper is a name, or one name with its arguments, not {brief(entry)}: {_WAY_OUT}")
