@@ -99,7 +99,10 @@ def check_normalization(
         )
     behind = isinstance(model, OnPolicyAlgorithm) and model._last_original_obs is not None
     if found is None and was_normalized is None and behind:
-        print(f"{agent} was trained behind VecNormalize: if that normalized observations, give its file with --vecnormalize")
+        raise ValueError(
+            f"{agent} was trained behind VecNormalize, and no statistics of it are next to the zip: give their file with "
+            "--vecnormalize, or --vecnormalize none if only rewards were normalized"
+        )
 
 
 def _find(agent: Path, env: str | None) -> Path | None:
