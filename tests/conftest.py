@@ -21,6 +21,14 @@ REPRESENTED = {"a2c", "crossq", "ddpg", "maskable_ppo", "qrdqn", "recurrent_ppo"
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
+@pytest.fixture(autouse=True)
+def _distributions_are_validated() -> Iterator[None]:
+    """torch.compile() switches the validation of distributions off, for the whole process."""
+    validated = th.distributions.Distribution._validate_args
+    yield
+    th.distributions.Distribution.set_default_validate_args(validated)
+
+
 @pytest.fixture(scope="module")
 def scripts() -> Iterator[Callable[[str], ModuleType]]:
     """

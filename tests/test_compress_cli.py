@@ -229,7 +229,7 @@ def test_statistics_of_another_environment(tmp_path):
 @pytest.mark.parametrize("says", ["- - - normalize\n    - true\n", "normalize: dict(norm_obs=True, norm_reward=False)\n"])
 def test_the_settings_of_rl_zoo3_say_that_statistics_are_missing(says, tmp_path, capsys):
     agent = tmp_path / "agent.zip"
-    SAC("MlpPolicy", "Pendulum-v1", device="cpu").save(agent)
+    SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [8]}, device="cpu").save(agent)
     settings = tmp_path / "Pendulum-v1" / "config.yml"
     settings.parent.mkdir()
     tag = "!!python/object/apply:collections.OrderedDict\n" if says.startswith("-") else ""

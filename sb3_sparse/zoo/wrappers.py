@@ -74,8 +74,8 @@ class Wrappers:
 
 def read_wrappers(notation: object, *, trust: bool = False) -> Wrappers:
     """
-    >>> print(read_wrappers({"gymnasium.wrappers.TimeLimit": {"max_episode_steps": 5}}))
-    TimeLimit(max_episode_steps=5)
+    >>> print(read_wrappers({"gymnasium.wrappers.ClipReward": {"max_reward": 5}}))
+    ClipReward(max_reward=5)
 
     :param notation: The wrappers in rl-zoo3's notation; a class may stand for its name. None for no wrapper.
     :param trust: Whether to import whatever module is named, and to take any argument.
