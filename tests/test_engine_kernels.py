@@ -903,6 +903,10 @@ import numpy as np
 from sb3_sparse.engine.kernels import library
 sanitized = ctypes.CDLL(sys.argv[1])
 sanitized.engine_run.argtypes = [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
+sanitized.engine_run_by_two.argtypes = [*sanitized.engine_run.argtypes, ctypes.c_void_p]
+sanitized.engine_team.restype = ctypes.c_void_p
+sanitized.engine_disband.argtypes = [ctypes.c_void_p]
+team = sanitized.engine_team()
 library.load = lambda isa=None: sanitized
 import tests.test_engine_kernels as kernels
 for seed in range(40):
@@ -912,6 +916,7 @@ for seed in range(40):
     first = int(rng.integers(0, inputs))
     layer = kernels.Linear(rng.normal(size=(outputs, inputs)), rng.normal(size=outputs), mask, first, seed % 4 == 0)
     kernels.check_layer(None, layer, samples, rng)
+    kernels.check_layer(None, layer, samples, rng, team)
 for n in range(1, 30, 3):
     for kind in kernels.ElementType:
         kernels.test_load(None, kind, n, 33)
@@ -927,6 +932,7 @@ kernels.test_polyak_of_another_layout(None, 0.005)
 kernels.test_keep_largest(None, True)
 kernels.test_keep_largest_of_what_is_no_number(None)
 kernels.test_fake_quantize(None, 8, 1.0)
+sanitized.engine_disband(team)
 print("clean")
 """
 
