@@ -254,7 +254,7 @@ def load_actor(agent: Path | None, rng: np.random.Generator) -> tuple[BaseAlgori
     :return: The model and observations for it
     :raises ValueError: if it has images, or does not act between -1 and 1
     """
-    model = SAC("MlpPolicy", HalfCheetahSpaces(), buffer_size=1, seed=0) if agent is None else load_agent(agent)
+    model = SAC("MlpPolicy", HalfCheetahSpaces(), buffer_size=1, seed=0, device="cpu") if agent is None else load_agent(agent)
     shape, actions = model.observation_space.shape, model.action_space
     if shape is None or len(shape) != 1:
         raise ValueError("the agent must have observations that are vectors")

@@ -2,6 +2,7 @@
 What masking, rewiring and quantization cost: the time of a training step with a callback over that of stock SB3.
 
     python benchmarks/overhead.py --json benchmarks/results/overhead.json
+    python benchmarks/overhead.py --device cuda --rounds 60 --json benchmarks/results/overhead_gpu.json
 
 SAC and TD3 at the papers' size (17-256-256-6, batch 256; 100 for DS-TD3), each stock, with the actor pruned or quantized, and
 with actor and critics. All variants live in one process and take turns, a few updates at a time and in an order that is drawn
@@ -74,18 +75,33 @@ class HalfCheetahSpaces(gym.Env):
         return self.np_random.normal(size=17).astype(np.float32)
 
 
+def now() -> float:
+    """
+    :return: Seconds on a clock, when a GPU has done all that it was given
+    """
+    if th.cuda.is_initialized():
+        th.cuda.synchronize()
+    return time.perf_counter()
+
+
 def make(
-    algorithm: type[BaseAlgorithm], optimizer: type[th.optim.Optimizer], batch: int, variant: Callable[[], list[BaseCallback]]
+    algorithm: type[BaseAlgorithm],
+    optimizer: type[th.optim.Optimizer],
+    batch: int,
+    variant: Callable[[], list[BaseCallback]],
+    device: str,
 ) -> tuple[BaseAlgorithm, CallbackList]:
     """
     :param algorithm: SAC or TD3.
     :param optimizer: Its optimizer.
     :param batch: Its batch size.
     :param variant: What makes its callbacks.
+    :param device: Device of the model.
     :return: A model with a filled buffer and its callbacks, which have pruned or quantized it and are ready to go on
     """
-    kwargs = {"net_arch": [256, 256], "optimizer_class": optimizer}
-    model = algorithm("MlpPolicy", HalfCheetahSpaces(), policy_kwargs=kwargs, batch_size=batch, learning_starts=900, seed=0)
+    settings = {"batch_size": batch, "learning_starts": 900, "seed": 0, "device": device}
+    settings["policy_kwargs"] = {"net_arch": [256, 256], "optimizer_class": optimizer}
+    model = algorithm("MlpPolicy", HalfCheetahSpaces(), **settings)
     callbacks = CallbackList(variant())
     model.learn(1000, callback=callbacks)
     model.set_logger(Logger(folder=None, output_formats=[]))
@@ -102,14 +118,14 @@ def seconds(model: BaseAlgorithm, callbacks: CallbackList, updates: int) -> floa
     :param updates: Number of gradient steps.
     :return: Time of one of them
     """
-    begin = time.perf_counter()
+    begin = now()
     for _ in range(updates):
         if callbacks.callbacks:
             callbacks.on_rollout_start()
             callbacks.on_step()
             callbacks.on_rollout_end()
         model.train(gradient_steps=1, batch_size=model.batch_size)
-    return (time.perf_counter() - begin) / updates
+    return (now() - begin) / updates
 
 
 def pruning_seconds(callback: GradualPruningCallback) -> float:
@@ -117,9 +133,9 @@ def pruning_seconds(callback: GradualPruningCallback) -> float:
     :param callback: A callback whose networks have their final sparsity.
     :return: Time of one more pruning to it
     """
-    begin = time.perf_counter()
+    begin = now()
     callback._prune(callback.final_sparsity, draw=0)
-    return time.perf_counter() - begin
+    return now() - begin
 
 
 def rewiring_seconds(model: BaseAlgorithm, callback: RewiringCallback, number: int) -> float:
@@ -132,20 +148,21 @@ def rewiring_seconds(model: BaseAlgorithm, callback: RewiringCallback, number: i
     callback._growth.start()
     model.train(gradient_steps=2, batch_size=model.batch_size)
     callback._growth.stop()
-    begin = time.perf_counter()
+    begin = now()
     callback._rewire(callback._growth.masks(callback.fraction, seed=0, number=number))
-    return time.perf_counter() - begin
+    return now() - begin
 
 
-def measure(name: str, rounds: int, updates: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+def measure(name: str, rounds: int, updates: int, rng: np.random.Generator, device: str) -> dict[str, np.ndarray]:
     """
     :param name: A name in ``ALGORITHMS``.
     :param rounds: Number of rounds in which every variant has its turn.
     :param updates: Gradient steps per turn.
     :param rng: Source of the order of turns.
+    :param device: Device of the models.
     :return: By variant, time of a training step over stock in each round
     """
-    models = {variant: make(*ALGORITHMS[name], callbacks) for variant, callbacks in VARIANTS.items()}
+    models = {variant: make(*ALGORITHMS[name], callbacks, device) for variant, callbacks in VARIANTS.items()}
     ratios = {variant: [] for variant in VARIANTS if variant != "stock"}
     rewiring = {}
     for number in track(range(rounds), description=name):
@@ -178,14 +195,16 @@ def main() -> None:
     """Measure, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="six rounds, for a check")
+    parser.add_argument("--rounds", type=int, default=200, help="rounds in which every variant has its turn (default: 200)")
+    parser.add_argument("--device", default="cpu", help="where the models are (default: cpu)")
     parser.add_argument("--json", type=Path, help="where to store the result")
     args = parser.parse_args()
     th.set_num_threads(1)
     rng = np.random.default_rng(0)
-    rounds, updates = (6, 10) if args.quick else (200, 10)
+    rounds, updates = (6 if args.quick else args.rounds, 10)
     result = {"ratios": {}, "intervals": {}, "rounds": rounds, "updates_per_round": updates}
     for name in ALGORITHMS:
-        for variant, values in measure(name, rounds, updates, rng).items():
+        for variant, values in measure(name, rounds, updates, rng, args.device).items():
             result["ratios"][f"{name}/{variant}"] = round(float(np.median(values)), 4)
             result["intervals"][f"{name}/{variant}"] = interval(values, rng)
     for name, ratio in result["ratios"].items():

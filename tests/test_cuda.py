@@ -53,7 +53,7 @@ def test_same_rewiring_on_both_devices():
     assert th.equal(on_cpu, on_gpu)
 
 
-@pytest.mark.filterwarnings("ignore:pruning has left network")
+@pytest.mark.filterwarnings("ignore:pruning has")
 @pytest.mark.parametrize("saliency", ["snip", "grasp"])
 @pytest.mark.parametrize("name", ["sac", "td3", "dqn"])
 def test_saliencies_that_see_data(name, saliency):

@@ -136,7 +136,7 @@ def test_a_run_goes_on_wherever_it_was_saved(first, second, tmp_path):
     half.save(tmp_path / "half")
     half.save_replay_buffer(tmp_path / "buffer")
     state_of_torch, state_of_numpy = th.get_rng_state(), np.random.get_state()
-    loaded = SAC.load(tmp_path / "half", env=half.get_env())
+    loaded = SAC.load(tmp_path / "half", env=half.get_env(), device="cpu")
     restore(loaded)
     loaded.load_replay_buffer(tmp_path / "buffer")
     loaded._last_obs = half._last_obs
@@ -159,7 +159,7 @@ def test_a_checkpoint_holds_the_true_weights(tmp_path):
     checkpoint = CheckpointCallback(60, str(tmp_path))
     keeper = Keeper()
     model.learn(70, callback=[*METHODS["static"](), checkpoint, keeper, EngineCallback(strict=True)])
-    loaded = SAC.load(tmp_path / "rl_model_60_steps.zip")
+    loaded = SAC.load(tmp_path / "rl_model_60_steps.zip", device="cpu")
     layers = [layer for layer in loaded.policy.modules() if isinstance(layer, nn.Linear)]
     for layer, seen in zip(layers, keeper.seen[59], strict=True):
         assert th.equal(layer.weight, seen)

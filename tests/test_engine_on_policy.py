@@ -228,7 +228,7 @@ def test_a_run_goes_on_wherever_it_was_saved(name, second, first, tmp_path):
 
     half = run(make(name), first)
     half.save(tmp_path / "half")
-    loaded = type(half).load(tmp_path / "half", env=half.get_env())
+    loaded = type(half).load(tmp_path / "half", env=half.get_env(), device="cpu")
     restore(loaded)
     loaded._last_obs, loaded._last_episode_starts = half._last_obs, half._last_episode_starts
     loaded.set_logger(configure(None, []))

@@ -269,7 +269,7 @@ def test_pickles_go_on_where_they_were(tmp_path, in_file, steps):
     """A pickle holds its frames, also those of a file, and no more of them than were stored."""
     space = images(4, side=20)
     kwargs = {"memmap": tmp_path / "frames"} if in_file else {}
-    ours, theirs = FrameReplayBuffer(1000, space, ACTIONS, n_envs=2, **kwargs), ReplayBuffer(1000, space, ACTIONS, n_envs=2)
+    ours, theirs = FrameReplayBuffer(1000, space, ACTIONS, "cpu", 2, **kwargs), ReplayBuffer(1000, space, ACTIONS, "cpu", 2)
     fill((ours, theirs), space, 2, steps)
     file, capacity = pickle.dumps(ours), ours._pool.capacity
     assert len(file) < ours.nbytes + 20_000 < ours._pool.capacity * 400
@@ -288,7 +288,9 @@ def test_pickles_go_on_where_they_were(tmp_path, in_file, steps):
 def test_frames_in_a_file(tmp_path):
     """It grows with what it has to hold, and nothing is left of it."""
     space = images(4, side=20)
-    ours, theirs = FrameReplayBuffer(50, space, ACTIONS, memmap=tmp_path / "new" / "folder"), ReplayBuffer(50, space, ACTIONS)
+    ours, theirs = FrameReplayBuffer(50, space, ACTIONS, "cpu", memmap=tmp_path / "new" / "folder"), ReplayBuffer(
+        50, space, ACTIONS, "cpu"
+    )
     capacity = ours._pool.capacity
     for transition in strangers(np.random.default_rng(0), space, 1, 120, 256):
         for buffer in (ours, theirs):

@@ -423,7 +423,7 @@ def test_a_policy_alone(name, tmp_path):
         for parameter in model.policy.parameters():
             parameter.copy_(th.randn(parameter.shape, generator=th.Generator().manual_seed(1)))
     model.policy.save(tmp_path / "policy.pth")
-    policy = type(model.policy).load(tmp_path / "policy.pth")
+    policy = type(model.policy).load(tmp_path / "policy.pth", device="cpu")
     observations = transitions()["observations"]
     np.testing.assert_array_equal(
         policy.predict(observations, deterministic=True)[0], model.predict(observations, deterministic=True)[0]

@@ -33,6 +33,7 @@ from sb3_sparse.nn import (
     quantize,
     unmask_layers,
 )
+from sb3_sparse.nn.lstm import _in_one_chunk
 
 ACTOR = ["lstm_actor.ih_l0", "lstm_actor.hh_l0"]
 
@@ -92,7 +93,7 @@ def test_its_zip_is_a_plain_one(tmp_path):
     model.save(tmp_path / "agent.zip")
     with zipfile.ZipFile(tmp_path / "agent.zip") as archive:
         assert not any(b"sb3_sparse" in archive.read(name) for name in archive.namelist() if name != "data")
-    loaded = RecurrentPPO.load(tmp_path / "agent.zip")
+    loaded = RecurrentPPO.load(tmp_path / "agent.zip", device="cpu")
     assert type(loaded.policy.lstm_actor) is nn.LSTM
     x = np.ones((2, 3), np.float32)
     assert np.array_equal(loaded.predict(x, deterministic=True)[0], model.predict(x, deterministic=True)[0])
@@ -151,7 +152,7 @@ def test_quantized_weights_are_those_of_the_file(tmp_path):
     assert sorted(layer.weight[layer.weight != 0]) == sorted(integers[integers != 0])
     assert policy.report().layers[0].bits == 4
     model.save(tmp_path / "agent.zip")
-    loaded = RecurrentPPO.load(tmp_path / "agent.zip")
+    loaded = RecurrentPPO.load(tmp_path / "agent.zip", device="cpu")
     assert compress(loaded).network.layers[0].weight.tobytes() == layer.weight.tobytes()
     start, state, expected = np.array([True, True]), None, None
     for _ in range(5):
@@ -221,12 +222,25 @@ def test_lstms_that_cannot_be_pruned_are_named():
     assert overlooked_layers(net) == ["own", "gru", "normed"]
 
 
+def test_quantized_weights_in_one_chunk():
+    """On a GPU: as cuDNN stores the parameters, whatever the order of their names."""
+    flat = th.zeros(7)
+    like = [flat[3:].view(2, 2), flat[:3]]
+    weights = [th.arange(4.0).view(2, 2).requires_grad_(), th.arange(3.0)]
+    chunk = _in_one_chunk(weights, like)
+    assert all(th.equal(new, old) for new, old in zip(chunk, weights, strict=True))
+    assert all(new.is_contiguous() for new in chunk)
+    assert [new.storage_offset() for new in chunk] == [3, 0]
+    chunk[0].sum().backward()
+    assert th.equal(weights[0].grad, th.ones(2, 2))
+
+
 def test_sparse_policies(tmp_path):
     model = make(policies.SparseRecurrentPPOPolicy, sparsity=0.8)
     model.learn(64)
     check_zeros(model)
     model.save(tmp_path / "agent.zip")
-    loaded = RecurrentPPO.load(tmp_path / "agent.zip")
+    loaded = RecurrentPPO.load(tmp_path / "agent.zip", device="cpu")
     for mine, saved in zip(actors(loaded).values(), actors(model).values(), strict=True):
         assert th.equal(mine.mask, saved.mask) and th.equal(mine.weight, saved.weight)
 

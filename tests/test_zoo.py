@@ -28,7 +28,7 @@ from sb3_sparse.nn import select_networks
 from sb3_sparse.offline import ALGORITHMS, BC
 from sb3_sparse.sparsity import Constant, erk
 from sb3_sparse.state import SparsityState
-from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, with_sparsity
+from sb3_sparse.zoo import RECIPES, find_recipe, read_recipe, train_arguments, with_sparsity
 
 ROOT = Path(__file__).parent.parent
 #: One of the games that rl-zoo3 finds under the key atari.
@@ -431,6 +431,13 @@ def test_the_papers_counts(tmp_path):
     assert dense.training_flops(1_000_000) == sparse.training_flops(1_000_000, schedule=Constant(0.0))
     assert dense.training_flops(1_000_000) == pytest.approx(1.0744e14, rel=5e-5)
     assert sparse.training_flops(1_000_000) / dense.training_flops(1_000_000) == pytest.approx(0.4918, abs=5e-5)
+
+
+def test_the_engine_trains_on_the_cpu():
+    """Where there is a GPU, rl-zoo3 takes it; a device of the user's own counts."""
+    arguments = train_arguments("sac", "Pendulum-v1", engine=True, others=["--device", "cuda"])
+    assert [arguments[index + 1] for index, name in enumerate(arguments) if name == "--device"] == ["cpu", "cuda"]
+    assert "--device" not in train_arguments("sac", "Pendulum-v1")
 
 
 def test_the_papers_setting():

@@ -57,7 +57,7 @@ def _check_policy(model: BaseAlgorithm) -> None:
     """Refuse what stands between the observation and the first layer, or is not float32 on the CPU."""
     policy = original(model.policy)
     if model.device.type != "cpu":
-        raise Unsupported(f"the model is on {model.device}, and the engine runs on the CPU")
+        raise Unsupported(f"the model is on {model.device}, and the engine runs on the CPU: make or load it with device='cpu'")
     if not _is_known(policy):
         raise Unsupported(f"{type(policy).__name__} is not a policy of {', '.join(KNOWN)}, so it may compute anything")
     if getattr(model, "use_sde", False):

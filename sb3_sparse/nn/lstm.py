@@ -73,7 +73,8 @@ class MaskedLSTM(nn.LSTM):
         if not bits:
             return super().forward(input, hx)
         floats = self._flat_weights
-        self._flat_weights = self._forward_weights(bits)
+        weights = self._forward_weights(bits)
+        self._flat_weights = _in_one_chunk(weights, floats) if input.is_cuda else weights
         try:
             return super().forward(input, hx)
         finally:
@@ -129,6 +130,14 @@ def has_plain_weights(module: nn.Module) -> bool:
     :return: Whether it is an LSTM all of whose matrices are in :func:`lstm_weights`
     """
     return type(module) in (nn.LSTM, MaskedLSTM) and len(lstm_weights(module)) == len(_matrices(module))
+
+
+def _in_one_chunk(weights: list[Any], like: list[Any]) -> list[Any]:
+    """cuDNN wants the weights in one chunk of memory, in the order that it has given the parameters."""
+    order = sorted(range(len(like)), key=lambda index: int(like[index].data_ptr()))
+    parts = th.split(th.cat([weights[index].flatten() for index in order]), [like[index].numel() for index in order])
+    found = {index: part.view(like[index].shape) for index, part in zip(order, parts, strict=True)}
+    return [found[index] for index in range(len(like))]
 
 
 def _matrices(lstm: Any) -> list[str]:

@@ -66,6 +66,8 @@ def train_arguments(
             raise ValueError("--sparsity sets the sparsity of a recipe: give --recipe or --conf-file")
         changes.append(with_sparsity(Path(conf), env, check_sparsity(sparsity)))
     if engine:
+        # Where there is a GPU, rl-zoo3 takes it unless told otherwise; a device in `others` is told later, and counts.
+        others = ["--device", "cpu", *others]
         changes = with_engine(default_file(algo) if conf is None else Path(conf), env, changes)
     arguments = ["--algo", algo, "--env", env, *others]
     if conf is not None:
