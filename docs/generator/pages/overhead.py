@@ -1,5 +1,7 @@
 """The time of a training step over stock SB3's."""
 
+from typing import Any
+
 from ..markdown import estimate, percent, table
 from ..page import Page
 from ..stored import require, stored
@@ -17,8 +19,10 @@ def page() -> Page:
         "td3_rmsprop": "TD3 with RMSprop, which has no fused form",
     }
 
-    def rows(*variants: str) -> list[tuple[str, ...]]:
-        cells = {key: estimate(value, results["intervals"][key], 3) for key, value in results["ratios"].items()}
+    gpu = stored("overhead_gpu")
+
+    def rows(*variants: str, of: dict[str, Any] = results) -> list[tuple[str, ...]]:
+        cells = {key: estimate(value, of["intervals"][key], 3) for key, value in of["ratios"].items()}
         return [(label, *(cells[f"{group}/{variant}"] for variant in variants)) for group, label in groups.items()]
 
     costs = [results["ratios"][f"{group}/all/prune"] for group in ("sac", "td3", "td3_batch100")]
@@ -40,6 +44,15 @@ def page() -> Page:
             "## Static and dynamic sparse training at 50 %",
             "Actor and critics with budgets of ERK, rewired every 1,000 steps:",
             table(("", "static", "SET, targets pruned by count", "RigL"), rows("all/static", "all/set", "all/rigl")),
+            f"## On a GPU\n\nThe same on an {gpu['machine']['gpu']}, where a small network waits for the start of each operation:",
+            table(
+                ("", "actor pruned", "actor and critics pruned", "actor in 8 bits", "actor and critics in 8 bits"),
+                rows("actor/prune", "all/prune", "actor/qat", "all/qat", of=gpu),
+            ),
+            table(
+                ("", "static", "SET, targets pruned by count", "RigL"),
+                rows("all/static", "all/set", "all/rigl", of=gpu),
+            ),
         ],
         columns={
             "numbers": (
@@ -59,6 +72,10 @@ def page() -> Page:
                 "ERK at 50 % leaves the first layers dense. The λ of DS-TD3 prune those as well, and SET then costs a few"
                 " percent more."
             ),
+            (
+                "A GPU computes these small layers in less time than it takes to start an operation, so what counts there is the"
+                " number of operations: quantized critics and targets pruned by count cost a quarter and more."
+            ),
             "Sparse weights do not make PyTorch's layers faster: zeros are multiplied too.",
             "One size of network; wide layers and small batches pay more.",
         ],
@@ -66,8 +83,11 @@ def page() -> Page:
             "networks": "17-256-256-6, batch 256 or as stated",
             "rounds": f"{results['rounds']} of {results['updates_per_round']} updates, all variants in turns",
         },
-        commands=["taskset -c 1 python benchmarks/overhead.py --json benchmarks/results/overhead.json"],
-        files=["overhead"],
+        commands=[
+            "taskset -c 1 python benchmarks/overhead.py --json benchmarks/results/overhead.json",
+            f"python benchmarks/overhead.py --device cuda --rounds {gpu['rounds']} --json benchmarks/results/overhead_gpu.json",
+        ],
+        files=["overhead", "overhead_gpu"],
     )
 
 
