@@ -44,7 +44,8 @@ def page() -> Page:
             "## Static and dynamic sparse training at 50 %",
             "Actor and critics with budgets of ERK, rewired every 1,000 steps:",
             table(("", "static", "SET, targets pruned by count", "RigL"), rows("all/static", "all/set", "all/rigl")),
-            f"## On a GPU\n\nThe same on an {gpu['machine']['gpu']}, where a small network waits for the start of each operation:",
+            "## On a GPU",
+            f"The same on an {gpu['machine']['gpu']}, where a small network waits for the start of each operation:",
             table(
                 ("", "actor pruned", "actor and critics pruned", "actor in 8 bits", "actor and critics in 8 bits"),
                 rows("actor/prune", "all/prune", "actor/qat", "all/qat", of=gpu),
@@ -73,8 +74,8 @@ def page() -> Page:
                 " percent more."
             ),
             (
-                "A GPU computes these small layers in less time than it takes to start an operation, so what counts there is the"
-                " number of operations: quantized critics and targets pruned by count cost a quarter and more."
+                "A GPU computes these small layers in less time than it takes to start an operation, so what counts there is"
+                " the number of operations: quantized critics and targets pruned by count cost a quarter and more."
             ),
             "Sparse weights do not make PyTorch's layers faster: zeros are multiplied too.",
             "One size of network; wide layers and small batches pay more.",
@@ -85,7 +86,8 @@ def page() -> Page:
         },
         commands=[
             "taskset -c 1 python benchmarks/overhead.py --json benchmarks/results/overhead.json",
-            f"python benchmarks/overhead.py --device cuda --rounds {gpu['rounds']} --json benchmarks/results/overhead_gpu.json",
+            f"python benchmarks/overhead.py --device cuda --rounds {gpu['rounds']}"
+            " --json benchmarks/results/overhead_gpu.json",
         ],
         files=["overhead", "overhead_gpu"],
     )
