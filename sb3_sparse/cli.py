@@ -167,6 +167,9 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
         "--frame-stack", type=int, help="observations that VecFrameStack puts together; by default the settings'"
     )
     parser.add_argument(
+        "--one-frame", action="store_true", help="the exported policy takes one of them at a time and keeps the others itself"
+    )
+    parser.add_argument(
         "--config", type=Path, help="rl-zoo3's settings of the training, or none; by default the config.yml next to the zip"
     )
     parser.add_argument("--algo", help="algorithm, such as sac; by default the zip says")
@@ -210,6 +213,7 @@ def _compress(args: argparse.Namespace, _: list[str]) -> None:
         env_kwargs=env_kwargs,
         env_wrapper=None if args.env_wrapper is None else read_notation(args.env_wrapper),
         frame_stack=args.frame_stack,
+        one_frame=args.one_frame,
         config=args.config,
         algorithm=args.algo,
         vecnormalize=args.vecnormalize,

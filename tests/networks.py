@@ -21,6 +21,7 @@ from sb3_sparse.runtime.network.records import (
     Normalize,
     Part,
     Pool,
+    Stack,
 )
 from sb3_sparse.runtime.network.reference import apply_layer, layer_inputs
 
@@ -150,6 +151,24 @@ def draw_parted_network(rng, **kwargs):
     return replace(network, parts=parts)
 
 
+def draw_stacked_network(rng, **kwargs):
+    """
+    A network that stacks two to four frames of an image or another array, which may be normalized one by one.
+
+    :param rng: Where the numbers come from.
+    :param kwargs: As of :func:`draw_network`.
+    :return: The network
+    """
+    frames, image = int(rng.integers(2, 5)), bool(rng.random() < 0.3)
+    frame = tuple(map(int, rng.integers(1, 5, 3 if image else rng.integers(1, 4))))
+    shape = (frames * frame[0], *frame[1:]) if image else (*frame[:-1], frames * frame[-1])
+    network, normalize = draw_network(rng, image=image, shape=shape, **kwargs), None
+    if not image and rng.random() < 0.5:
+        limit = 1.5 if rng.random() < 0.5 else rng.choice([1.5, np.inf], frame).astype(np.float32)
+        normalize = Normalize(*(rng.random((2, *frame)).astype(np.float32) + np.float32(0.5)), limit)
+    return replace(network, stack=Stack(frames, normalize))
+
+
 def draw_part(rng, key, quantized=None):
     kind = rng.integers(3) if key else 1
     shape = tuple(map(int, rng.integers(1, 4, rng.integers(0, 3))))
@@ -273,7 +292,7 @@ def draw_recurrent_network(rng, *, quantized=None, head=None, density=None):
 
 
 def draw_observations(rng, network, count):
-    return rng.normal(size=(count, *network.shape)).astype(np.float32)
+    return rng.normal(size=(count, *network.frame_shape)).astype(np.float32)
 
 
 def has(backend):
@@ -396,7 +415,7 @@ def mutate(rng, data):
 def tampered(seed, count):
     """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
     rng = np.random.default_rng(seed)
-    kinds = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network)
+    kinds = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network, draw_stacked_network)
     originals = [encode(draw(rng)) for draw in kinds for _ in range(12)]
     for index in range(count):
         original = originals[rng.integers(len(originals))]

@@ -42,13 +42,17 @@ from sb3_sparse.runtime.network.records import (
     Normalize,
     Part,
     Pool,
+    Stack,
 )
 from sb3_sparse.runtime.network.reference import layer_inputs
+from sb3_sparse.runtime.network.stacking import push
 from sb3_sparse.runtime.observations import read_parts
 from tests.networks import AVAILABLE, draw_arrays
 
 RELU = Activation("relu")
 RECORDS = (Network, Part, Normalize, Layer, Head, Activation, Pool, Minifloats, Fixed)
+#: With what lies in front of a network, which its backends do not see: a policy keeps the stack of frames itself.
+ALL_RECORDS = (*RECORDS, Stack)
 #: What reads networks, and how it is asked to.
 READERS = {
     NUMPY: functions,
@@ -60,6 +64,7 @@ READERS = {
     ONNX: to_onnx,
     PASSES: lambda network: require_known(network, PASSES),
 }
+STACKING = (COMPACT, FLOAT, ONNX, PASSES)
 every_reader = pytest.mark.parametrize("reader", READERS, ids=lambda reader: reader.name)
 
 
@@ -127,6 +132,15 @@ def parted():
     return Network((11,), False, normalize, layers, head(), parts=parts)
 
 
+def stacked():
+    """The last three frames of normalized numbers, and a normalization of the whole as well."""
+    network = perceptron()
+    weight = quantized(draw(0, 12, 18), RELU, gain=minifloats(18, 2.0))
+    normalize = Normalize(draw(2, 2, 9), np.abs(draw(3, 2, 9)) + 1, 2.0)
+    stack = Stack(3, Normalize(3 * draw(4, 2, 3), np.abs(draw(5, 2, 3)) + 1, 1.0))
+    return replace(network, shape=(2, 9), normalize=normalize, layers=(weight, network.layers[1]), stack=stack)
+
+
 def calibrated(network):
     """The network with the ranges of its inputs."""
     gains = [1.0 if layer.gain is None else layer.gain.values for layer in network.layers]
@@ -141,11 +155,13 @@ def observe(network, count):
         return draw_arrays(rng, network, count)
     if network.image:
         return rng.integers(0, 256, (count, *network.shape), dtype=np.uint8)
-    return rng.normal(size=(count, *network.shape)).astype(np.float32)
+    return rng.normal(size=(count, *network.frame_shape)).astype(np.float32)
 
 
 def vector(network, x, encoders=None):
-    """The inputs of the first layer."""
+    """The inputs of the first layer; each observation begins an episode."""
+    if network.stack is not None:
+        return push(network, np.zeros((len(x), *network.shape), np.float32), x)
     return assemble(network, read_parts(x, network.parts)[0], encoders) if network.parts else x
 
 
@@ -166,6 +182,7 @@ EXAMPLES = [
     residual(),
     recurrent(),
     recurrent(wide=False),
+    calibrated(stacked()),
     *(calibrated(perceptron(Activation(name, *NUMBERS.get(name, ())))) for name in ACTIVATIONS),
     *(calibrated(perceptron(kind=kind)) for kind in HEADS),
 ]
@@ -176,7 +193,7 @@ IN_BYTES = [network for network in EXAMPLES if not network.lstms]
 
 @every_reader
 def test_declarations_name_what_exists(reader):
-    assert set(reader.records) == set(RECORDS)
+    assert set(reader.records) == set(ALL_RECORDS if reader in STACKING else RECORDS)
     for record, names in reader.records.items():
         assert names <= set(record_fields(record)), record
     assert reader.activations <= set(ACTIVATIONS) and reader.heads <= set(HEADS)
@@ -205,7 +222,7 @@ def extend(monkeypatch):
 
 
 def declare(monkeypatch, kind, *, like):
-    for reader in READERS:
+    for reader in READERS if like is not Stack else STACKING:
         monkeypatch.setitem(reader.records, kind, reader.records[like])
 
 
@@ -243,6 +260,20 @@ def test_an_unknown_field_is_refused_by_name(reader, extend):
         }
         assert re.match(where.get(kind, "the "), str(error.value))
     assert seen == set(RECORDS)
+
+
+@every_reader
+def test_a_stack_is_known_or_refused(reader, extend):
+    """Backends compute whole observations; what keeps a stack knows all of it."""
+    network = stacked() if reader is not INTEGER else calibrated(stacked())
+    if reader not in STACKING:
+        with pytest.raises(ValueError, match=rf"the network has stack=Stack\(\.\.\.\), which {reader.name} does not support"):
+            READERS[reader](network)
+        return
+    READERS[reader](network)
+    READERS[reader](replace(network, stack=extend(network.stack)))
+    with pytest.raises(ValueError, match=f"the stack of the network has extra='x', which {reader.name} does not support"):
+        READERS[reader](replace(network, stack=extend(network.stack, extra="x")))
 
 
 @every_reader
@@ -341,13 +372,13 @@ def uses(network):
 
 
 def test_the_examples_use_everything():
-    fields = {(record, name) for record in RECORDS for name in record_fields(record)}
+    fields = {(record, name) for record in ALL_RECORDS for name in record_fields(record)}
     assert set().union(*map(uses, EXAMPLES)) == fields | set(ACTIVATIONS) | set(HEADS)
 
 
 def test_actions_depend_on_everything():
     """With a field of some example set to its default, the actions are others, or there are none."""
-    fields = [(kind, *item) for kind in RECORDS for item in record_fields(kind).items()]
+    fields = [(kind, *item) for kind in ALL_RECORDS for item in record_fields(kind).items()]
     for kind, name, default in fields:
         if default is not MISSING and (kind, name) != (Network, "ranges"):
             changes = ((network, everywhere(network, partial(reset, kind, name, default))) for network in EXAMPLES)
@@ -392,7 +423,7 @@ def test_vbmi_computes_it_in_numpy():
     for network in IN_BYTES:
         encoders = {key: partial(vbmi.simulate_vbmi, encoder) for key, encoder in network.encoders.items()}
         x = vector(network, observe(network, 8), encoders)
-        assert_close(network.head(vbmi.simulate_vbmi(network, x)), network, 0.03)
+        assert_close(network.head(vbmi.simulate_vbmi(replace(network, stack=None), x)), network, 0.03)
 
 
 def test_the_file_holds_it():
@@ -406,6 +437,7 @@ def test_onnx_computes_it(form):
         session = onnxruntime.InferenceSession(to_onnx(network, form=form), providers=["CPUExecutionProvider"])
         _, lstms, units = network.state_shape
         states = dict.fromkeys("hc" if lstms else "", np.zeros((lstms, 8, units), np.float32))
+        states |= {} if network.stack is None else {"frames": np.zeros((8, *network.shape), np.float32)}
         x = observe(network, 8)
         inputs = x if network.parts else {"observation": x}
         assert_close(session.run(["action"], {**inputs, **states})[0], network)
@@ -414,15 +446,16 @@ def test_onnx_computes_it(form):
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no C compiler (gcc)")
 @pytest.mark.parametrize("code", [FLOAT, INTEGER], ids=["float", "integer"])
 def test_c_computes_it(code, tmp_path):
-    networks = {f"n{i}": network for i, network in enumerate(EXAMPLES) if code is FLOAT or without_integers(network) is None}
+    computed = (network for network in EXAMPLES if code is FLOAT or without_integers(replace(network, stack=None)) is None)
+    networks = {f"n{i}": network for i, network in enumerate(computed)}
     assert code is FLOAT or len(networks) == len(EXAMPLES) - 3
     lines = []
     for name, network in networks.items():
         (tmp_path / f"{name}.h").write_text(to_c(network, name=name))
         lines += [f"#define {name.upper()}_INTEGER"] * (code is INTEGER) + [f'#include "{name}.h"']
         given = ends.arguments(network, name)
-        state = f"{name}_state state; {name}_reset(&state);" if network.lstms else ""
-        call = f"{name}_act({', '.join(['&state'] * bool(network.lstms) + [argument.name for argument in given])}, y);"
+        state = f"{name}_state state; {name}_reset(&state);" if network.remembers else ""
+        call = f"{name}_act({', '.join(['&state'] * network.remembers + [argument.name for argument in given])}, y);"
         lines.append(f"void run_{name}({ends.declare(given, name)}, {name}_action *y) {{ {state} {call} }}")
     source, library = tmp_path / "all.c", tmp_path / "all.so"
     source.write_text("\n".join(lines))

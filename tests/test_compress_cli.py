@@ -309,6 +309,64 @@ def test_errors_come_before_the_first_file(sac, tmp_path, capsys, monkeypatch, a
     assert not (tmp_path / "out").exists()
 
 
+class Broken(gym.Wrapper):
+    """Raises an error in one of its methods, after some steps."""
+
+    def __init__(self, env, method, after):
+        super().__init__(env)
+        self.method, self.after, self.steps = method, after, 0
+
+    def fail(self, method):
+        self.steps += method == "step"
+        if method == self.method and self.steps > self.after:
+            raise RuntimeError("the simulator\nis unstable")
+
+    def reset(self, **kwargs):
+        self.fail("reset")
+        return self.env.reset(**kwargs)
+
+    def step(self, action):
+        self.fail("step")
+        return self.env.step(action)
+
+    def close(self):
+        self.fail("close")
+
+
+@pytest.mark.parametrize(
+    ("method", "after", "files"),
+    [("step", 5, False), ("reset", -1, False), ("step", 150, True), ("reset", 100, True), ("reset", 250, True)],
+)
+def test_an_environment_that_fails_ends_in_a_sentence(sac, tmp_path, capsys, method, after, files):
+    """In calibration, and in the episodes behind it, when the files are written; its error is the cause."""
+    wrapper = f"{{{__name__}.Broken: {{method: {method}, after: {after}}}}}"
+    options = ["--env", "Pendulum-v1", "--env-wrapper", wrapper, "--trust", "--calibration-steps", "120", "--no-latency"]
+    with pytest.raises(SystemExit) as stop:
+        main(["compress", str(sac), "-o", str(tmp_path / "out"), *options])
+    assert stop.value.code == 2
+    error = capsys.readouterr().err.split("error: ")[1]
+    assert error.count("\n") == 1 and "'Pendulum-v1' failed while an episode was played" in error
+    assert "(RuntimeError: the simulator is unstable): make it as it was in training with --env-kwargs" in error
+    assert (tmp_path / "out" / "agent.sb3s").exists() == files
+
+
+def test_the_error_of_an_environment_is_the_cause(sac):
+    model = load_agent(sac)
+    venv = make_environment("Pendulum-v1", model, wrapper=lambda env: Broken(env, "step", 3))
+    with pytest.raises(ValueError, match="'Pendulum-v1' failed while an episode was played") as error:
+        play_returns(venv, model_act(model, None), [0])
+    assert isinstance(error.value.__cause__, RuntimeError)
+    with pytest.raises(ZeroDivisionError):
+        play_returns(make_environment("Pendulum-v1", model), lambda observation, start: 1 / 0, [0])
+
+
+def test_the_end_of_an_environment_does_not_count(sac, tmp_path, capsys):
+    wrapper = f"{{{__name__}.Broken: {{method: close, after: -1}}}}"
+    options = ["--env", "Pendulum-v1", "--env-wrapper", wrapper, "--trust", "--calibration-steps", "9", "--episodes", "1"]
+    run(capsys, sac, "-o", tmp_path, "--no-latency", *options)
+    assert (tmp_path / "report.json").exists()
+
+
 def test_wrong_bits_come_before_the_zip_is_read(tmp_path):
     with pytest.raises(ValueError, match="bits=1: give a number from 2 to 8, or 32"):
         compare.compress_agent(tmp_path / "none.zip", tmp_path / "out", bits=1)

@@ -330,7 +330,8 @@ def test_vec_normalize_of_images():
 
 def test_statistics_that_do_not_fit():
     env = VecFrameStack(VecNormalize(DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)])), 2)
-    with pytest.raises(ValueError, match=r"shape \(5,\), .* shape \(10,\): VecFrameStack around VecNormalize cannot"):
+    around = "VecFrameStack around VecNormalize is exported with frame_stack=2"
+    with pytest.raises(ValueError, match=rf"shape \(5,\), .* shape \(10,\): {around}"):
         compress(SAC("MlpPolicy", env, device="cpu"))
     other = VecNormalize(DummyVecEnv([lambda: Spaces(spaces.Box(-1, 1, (3,)), TORQUE)]))
     with pytest.raises(ValueError, match=r"shape \(3,\), those of the model have shape \(5,\)$"):

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_sparse.agents import make_environment, model_act, play_returns
-from sb3_sparse.agents.compare import _as_json
+from sb3_sparse.agents.files import as_json
 from sb3_sparse.cli import main
 from sb3_sparse.runtime import load
 from sb3_sparse.zoo.notation import read_arguments, read_literal
@@ -326,7 +326,7 @@ def test_a_wrapped_environment(own, tmp_path, capsys):
 
 def test_arguments_that_json_cannot_hold():
     """The report has their text, after minutes of work."""
-    assert [_as_json(value) for value in (1e999, {(1, 2): 3}, {"a": [1]})] == ["inf", "{(1, 2): 3}", {"a": [1]}]
+    assert [as_json(value) for value in (1e999, {(1, 2): 3}, {"a": [1]})] == ["inf", "{(1, 2): 3}", {"a": [1]}]
 
 
 def test_stacked_observations(tmp_path, capsys):

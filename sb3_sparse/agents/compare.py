@@ -1,23 +1,23 @@
 """``sb3-sparse compress``: from an SB3 zip to files, figures and an honest comparison."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
+from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
 
-from sb3_sparse.agents.environment import make_environment
-from sb3_sparse.agents.files import write_files
+from sb3_sparse.agents.environment import close, make_environment, stacked_frames
+from sb3_sparse.agents.files import as_json, check_writable, write_files
 from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import check_normalization, load_normalization
-from sb3_sparse.agents.observations import Observation, length, stack
+from sb3_sparse.agents.observations import Frames, Observation, frame_space, length, stack
 from sb3_sparse.agents.progress import Progress
 from sb3_sparse.agents.returns import Episodes, Masks, Player, Returns, compare_returns, find_masks, model_act, play_starts
 from sb3_sparse.export import Original, check_bits, compress_network, read_model
@@ -42,6 +42,7 @@ class Agent:
     :param normalization: The statistics of its observations, if they are normalized.
     :param env: Name of its environment, if it is known.
     :param venv: The environment.
+    :param frames: How many of its observations make one of the model's, if the exported policy stacks them itself.
     """
 
     path: Path
@@ -50,11 +51,25 @@ class Agent:
     normalization: VecNormalize | None
     env: str | None
     venv: VecEnv | None
+    frames: int | None = None
 
     @property
     def act(self) -> Player:
         """The model's deterministic policy."""
-        return model_act(self.model, self.normalization, self.masks)
+        return model_act(self.model, self.normalization, self.masks, self.stack)
+
+    @property
+    def stack(self) -> Frames | None:
+        """What stacks the environment's observations for the model."""
+        return None if self.frames is None else Frames(self.space, self.frames, self.normalization)
+
+    @property
+    def space(self) -> spaces.Box:
+        """The space of one frame."""
+        if self.venv is None:
+            return frame_space(self.model.observation_space, self.frames or 1)
+        assert isinstance(self.venv.observation_space, spaces.Box)
+        return self.venv.observation_space
 
     @property
     def masks(self) -> Masks | None:
@@ -70,6 +85,7 @@ def compress_agent(
     env_kwargs: Mapping[str, object] | None = None,
     env_wrapper: object = None,
     frame_stack: int | None = None,
+    one_frame: bool = False,
     config: Path | None = None,
     algorithm: str | None = None,
     vecnormalize: Path | None = None,
@@ -91,6 +107,7 @@ def compress_agent(
     :param env_kwargs: Arguments of the environment, which count before those in its settings.
     :param env_wrapper: Its wrappers in rl-zoo3's notation, an empty list for none; by default those in the settings.
     :param frame_stack: How many observations ``VecFrameStack`` puts together; by default as the settings say.
+    :param one_frame: Whether the exported policy takes one of them and keeps the others itself.
     :param config: rl-zoo3's settings of the training, or "none"; by default the ``config.yml`` next to the zip or below.
     :param algorithm: Name of the algorithm, if the zip does not say it.
     :param vecnormalize: Statistics of ``VecNormalize``; by default found where SB3 and rl-zoo3 save them.
@@ -111,7 +128,7 @@ def compress_agent(
     if not time_limit > 0:
         raise ValueError(f"the time limit must be more than 0 seconds, got {time_limit}")
     check_bits(bits)
-    _check_writable(out)
+    check_writable(out)
     settings = settle(find_settings(path, env, config), env_kwargs, env_wrapper, frame_stack, trust=trust or env is None)
     if settings.speaks:
         kwargs = f", with {brief(settings.env_kwargs)}" if settings.env_kwargs else ""
@@ -119,7 +136,7 @@ def compress_agent(
     wrappers = None
     if env is not None and settings.env_wrapper is not None:
         wrappers = read_wrappers(settings.env_wrapper, trust=trust or env_wrapper is not None)
-    agent = _load(path, env, settings, wrappers, algorithm, vecnormalize, trust)
+    agent = _load(path, env, settings, wrappers, algorithm, vecnormalize, trust, one_frame)
     calibration = Progress("observations for calibration", calibration_steps, time_limit / 4)
     try:
         observations, starts = _observations(agent, seed + episodes, calibration)
@@ -129,7 +146,8 @@ def compress_agent(
         compact.write_bytes(compressed.data)
         found = compressed.report
         nbytes = {SB3_ZIP: path.stat().st_size, **found.nbytes}
-        report = replace(found, nbytes=nbytes, notes=(*found.notes, *settings.notes))
+        seen = replace(settings, frame_stack=None) if one_frame else settings
+        report = replace(found, nbytes=nbytes, notes=(*found.notes, *seen.notes))
         print(f"\n{report}\n")
         masks = isinstance(agent.model, MaskablePPO)
         written = [compact.name, *write_files(path.stem, agent.original, compressed, out, masks=masks), "report.json"]
@@ -141,16 +159,16 @@ def compress_agent(
         )
         times = _time(agent, exported, compact, observations) if latency else None
     finally:
-        if agent.venv is not None:
-            agent.venv.close()
+        close(agent.venv)
     content = {
         "agent": path.name,
         "algorithm": type(agent.model).__name__,
         "env": env,
         "env_used": None if agent.venv is None else agent.venv.get_attr("spec")[0].id,
-        "env_kwargs": {name: _as_json(value) for name, value in settings.env_kwargs.items()},
+        "env_kwargs": {name: as_json(value) for name, value in settings.env_kwargs.items()},
         "env_wrapper": str(wrappers) if wrappers and wrappers.classes else None,
-        "frame_stack": settings.frame_stack,
+        "frame_stack": agent.frames or settings.frame_stack,
+        "one_frame": one_frame,
         "bits": bits,
         "calibration_steps": 0 if observations is None else length(observations),
         "vecnormalize": agent.normalization is not None,
@@ -165,24 +183,6 @@ def compress_agent(
     print(f"\nwritten to {out}: {', '.join(written)}")
 
 
-def _as_json(value: object) -> object:
-    """An argument of an environment, or its text where JSON cannot hold it."""
-    try:
-        json.dumps(value, allow_nan=False)
-    except (TypeError, ValueError):
-        return str(value)
-    return value
-
-
-def _check_writable(out: Path) -> None:
-    """Before minutes of work, not after."""
-    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
-    if not existing.is_dir():
-        raise ValueError(f"{out} cannot be the output folder: {existing} is a file")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise ValueError(f"{out} cannot be the output folder: {existing} cannot be written to")
-
-
 def _load(
     path: Path,
     env: str | None,
@@ -191,6 +191,7 @@ def _load(
     algorithm: str | None,
     vecnormalize: Path | None,
     trust: bool,
+    one_frame: bool,
 ) -> Agent:
     model = load_agent(path, algorithm, trust=trust)
     print(f"{path.name}: {type(model).__name__}")
@@ -199,8 +200,11 @@ def _load(
     normalization = None if found is None else found[1]
     if vecnormalize is None:
         check_normalization(path, model, found, settings)
+    frames = stacked_frames(env, model, wrapped=wrappers is not None, frame_stack=settings.frame_stack) if one_frame else None
+    if one_frame and frames is None:
+        raise ValueError(f"--one-frame needs to know how many frames {path.name} was trained on: give --frame-stack N as well")
     # A model that cannot be exported is refused before any episode is played.
-    original = read_model(model, normalization)
+    original = read_model(model, normalization, frames)
     venv = None
     if env is not None:
         try:
@@ -209,7 +213,10 @@ def _load(
             if not settings.speaks:
                 raise
             raise ValueError(f"{error}; {settings.file} says how it is made, --config none leaves that out") from error
-    return Agent(path, model, original, normalization, env, venv)
+        if isinstance(venv, VecFrameStack) and one_frame:
+            # The policy stacks, and the model's player does.
+            venv = venv.venv
+    return Agent(path, model, original, normalization, env, venv, frames)
 
 
 def _observations(agent: Agent, seed: int, progress: Progress) -> Episodes | tuple[None, None]:
@@ -233,16 +240,18 @@ def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progres
 
 def _time(agent: Agent, exported: Policy, compact: Path, observations: Observation | None) -> Latency:
     if observations is None:
-        space = agent.model.observation_space
+        space = agent.model.observation_space if agent.frames is None else agent.space
         space.seed(0)
         observations = stack([space.sample() for _ in range(256)])
-    contestants: dict[str, Callable[[Observation], object]] = {SB3_PREDICT: model_act(agent.model, agent.normalization)}
+    contestants: dict[str, Callable[[Observation], object]] = {
+        SB3_PREDICT: model_act(agent.model, agent.normalization, frames=agent.stack)
+    }
     for backend in BACKENDS:
         try:
             if backend != "auto":
                 policy = exported if backend == exported.backend else load(compact, backend)
-                # What a recurrent policy remembers belongs to its time.
-                contestants[backend] = Player(policy) if policy.network.lstms else policy.predict
+                # What a policy remembers belongs to its time.
+                contestants[backend] = Player(policy) if policy.network.remembers else policy.predict
         except RuntimeError as error:
             print(str(error).splitlines()[0])
     latency = measure_latency(contestants, observations)

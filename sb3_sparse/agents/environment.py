@@ -2,9 +2,10 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from textwrap import shorten
 from typing import Any
 
 import gymnasium as gym
@@ -49,9 +50,9 @@ def make_environment(
             # Registers the environments without velocities, and those of the packages that rl-zoo3 knows.
             import_module("rl_zoo3.import_envs")
     kwargs: dict[str, Any] = dict(env_kwargs or {})
-    atari = wrapper is None and frame_stack is None and is_image_space(model.observation_space) and is_atari(env)
-    if atari:
-        wrapper, frame_stack = AtariWrapper, min(model.observation_space.shape or (1,))
+    frames = stacked_frames(env, model, wrapped=wrapper is not None, frame_stack=frame_stack)
+    if frames != frame_stack:
+        wrapper, frame_stack = AtariWrapper, frames
     try:
         found = _find_version(env, kwargs)
         venv = make_vec_env(lambda: gym.make(found, **kwargs), n_envs=1, wrapper_class=lambda inner: _wrap(inner, wrapper))
@@ -74,6 +75,54 @@ def make_environment(
     if found != env:
         print(f"{env} is gone, so {found} is used instead", flush=True)
     return venv
+
+
+@contextmanager
+def playing(venv: VecEnv) -> Iterator[None]:
+    """
+    While an environment is asked for something.
+
+    :param venv: The environment, for its name.
+    :raises ValueError: if the environment raises any error, which is its cause
+    """
+    try:
+        yield
+    except Exception as error:  # An environment may raise anything.
+        reason = shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
+        raise ValueError(
+            f"the environment '{_name(venv)}' failed while an episode was played ({reason}): make it as it was in training "
+            "with --env-kwargs and --env-wrapper, or leave --env out, which exports without calibration and returns"
+        ) from error
+
+
+def close(venv: VecEnv | None) -> None:
+    """
+    :param venv: An environment, if there is one. An error that it raises at its end says nothing about a policy.
+    """
+    with suppress(Exception):
+        if venv is not None:
+            venv.close()
+
+
+def _name(venv: VecEnv) -> str:
+    with suppress(Exception):
+        return str(venv.get_attr("spec")[0].id)
+    return "without a name"
+
+
+def stacked_frames(
+    env: str | None, model: BaseAlgorithm, *, wrapped: bool = False, frame_stack: int | None = None
+) -> int | None:
+    """
+    :param env: Name of the environment, if it is known.
+    :param model: The model that will play in it.
+    :param wrapped: Whether there is a wrapper, if only an empty one.
+    :param frame_stack: How many observations ``VecFrameStack`` puts together, if that is said.
+    :return: The same number; that of an Atari game is by default the one that its model was trained on
+    """
+    if wrapped or frame_stack is not None or env is None or not is_image_space(model.observation_space) or not is_atari(env):
+        return frame_stack
+    return min(model.observation_space.shape or (1,))
 
 
 class _Ends(gym.Wrapper[Any, Any, Any, Any]):

@@ -1,5 +1,7 @@
-"""Files of an exported policy other than the compact one: a C header, an ONNX graph and a figure."""
+"""Files of an exported policy other than the compact one: a C header, an ONNX graph and a figure; and where they go."""
 
+import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -46,3 +48,29 @@ def c_name(stem: str) -> str:
     """
     name = re.sub(r"\W+", "_", stem.lower(), flags=re.ASCII).strip("_")
     return name if re.match("[a-z]", name) and name != "sb3s" else f"policy_{name}".rstrip("_")
+
+
+def as_json(value: object) -> object:
+    """
+    :param value: An argument of an environment.
+    :return: The same, or its text where JSON cannot hold it
+    """
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        return str(value)
+    return value
+
+
+def check_writable(out: Path) -> None:
+    """
+    Before minutes of work, not after.
+
+    :param out: A folder to write to, which need not exist.
+    :raises ValueError: if it cannot be written to
+    """
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not existing.is_dir():
+        raise ValueError(f"{out} cannot be the output folder: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"{out} cannot be the output folder: {existing} cannot be written to")

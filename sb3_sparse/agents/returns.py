@@ -14,7 +14,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import unwrap_wrapper
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_sparse.agents.observations import Observation, stack, take
+from sb3_sparse.agents.environment import playing
+from sb3_sparse.agents.observations import Frames, Observation, stack, take
 from sb3_sparse.agents.progress import Progress
 from sb3_sparse.runtime import Policy
 from sb3_sparse.table import format_table
@@ -34,6 +35,8 @@ class Player:
     :param policy: An SB3 model, or an exported policy.
     :param normalization: The statistics of the model's observations, if they are normalized.
     :param masks: Gives the masks of the next action, if the policy takes them.
+    :param frames: Stacks and normalizes the environment's observations, if they are not stacked and the policy is a model that
+        takes stacks.
     """
 
     def __init__(
@@ -41,10 +44,12 @@ class Player:
         policy: BaseAlgorithm | Policy,
         normalization: VecNormalize | None = None,
         masks: Masks | None = None,
+        frames: Frames | None = None,
     ) -> None:
         self._predict: Callable[..., Any] = policy.predict
         self._masks = masks
-        self._normalize = None if normalization is None else normalization.normalize_obs
+        self._frames = frames
+        self._normalize = None if normalization is None or frames is not None else normalization.normalize_obs
         self._state: tuple[NDArray[Any], ...] | None = None
 
     def __call__(self, observation: Observation, start: bool = False) -> NDArray[Any]:
@@ -53,6 +58,8 @@ class Player:
         :param start: Whether it begins an episode.
         :return: The deterministic action
         """
+        if self._frames is not None:
+            observation = self._frames(observation, start)
         if self._normalize is not None:
             observation = self._normalize(observation)
         masks = {} if self._masks is None else {"action_masks": self._masks()}
@@ -68,17 +75,25 @@ def find_masks(model: BaseAlgorithm, venv: VecEnv | None) -> Masks | None:
     """
     if not isinstance(model, MaskablePPO) or venv is None:
         return None
-    return lambda: np.asarray(get_action_masks(venv)[0])
+
+    def masks() -> NDArray[Any]:
+        with playing(venv):
+            return np.asarray(get_action_masks(venv)[0])
+
+    return masks
 
 
-def model_act(model: BaseAlgorithm, normalization: VecNormalize | None, masks: Masks | None = None) -> Player:
+def model_act(
+    model: BaseAlgorithm, normalization: VecNormalize | None, masks: Masks | None = None, frames: Frames | None = None
+) -> Player:
     """
     :param model: An SB3 model.
     :param normalization: The statistics of its observations, if they are normalized.
     :param masks: See :class:`Player`.
+    :param frames: See :class:`Player`.
     :return: Its deterministic ``predict``, with the observation normalized first
     """
-    return Player(model, normalization, masks)
+    return Player(model, normalization, masks, frames)
 
 
 def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float | None]]:
@@ -89,10 +104,12 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float
     :param act: The policy.
     :param seed: Seed of the episode.
     :return: The observations that the policy acts on; the last one with the return of the episode, the others with None
+    :raises ValueError: if the environment raises an error
     """
-    _end_game(venv)
-    venv.seed(seed)
-    observations = venv.reset()
+    with playing(venv):
+        _end_game(venv)
+        venv.seed(seed)
+        observations = venv.reset()
     total: float | None = None
     start = True
     while total is None:
@@ -100,7 +117,9 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float
         # A copy, for the environment may write the next one into the same memory.
         observation = take(observations, 0)
         # A life of an Atari game is an episode for the policy.
-        observations, _, (start,), infos = venv.step(np.asarray(act(observation, start))[None])
+        action = np.asarray(act(observation, start))[None]
+        with playing(venv):
+            observations, _, (start,), infos = venv.step(action)
         # Not "done": an Atari game goes on after a life is lost. Monitor sums the rewards of the game before they are clipped.
         total = float(infos[0]["episode"]["r"]) if "episode" in infos[0] else None
         yield observation, total

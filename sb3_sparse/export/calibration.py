@@ -1,4 +1,4 @@
-"""Calibration observations as the passes take them: channels first, finite, and not too many."""
+"""Calibration observations as the passes take them: channels first, frames stacked, finite, and not too many."""
 
 from collections.abc import Mapping
 from math import prod
@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.network.records import Floats, Network
+from sb3_sparse.runtime.network.stacking import unroll
 from sb3_sparse.runtime.observations import read_parts
 
 #: Most observations that calibration looks at, evenly spread, or the first ones if the network remembers; fewer of images,
@@ -17,12 +18,14 @@ _OBSERVATIONS, _IMAGES = 4096, 256
 _NUMBERS = 1 << 25
 
 
-def calibration_inputs(network: Network, calibration: Any) -> dict[str, NDArray[Any]]:
+def calibration_inputs(network: Network, calibration: Any, starts: NDArray[np.bool_] | None = None) -> dict[str, NDArray[Any]]:
     """
     :param network: A network.
     :param calibration: Observations as the environment gives them, ``[n, ...]``, or a dict of them; images may have their
         channels last.
-    :return: Some or all of them by the key of their part, ``[m, *shape]`` in float32; "" for a network without parts
+    :param starts: What :func:`calibration_starts` returns for them.
+    :return: Some or all of them by the key of their part, ``[m, *shape]`` in float32, stacked if the network stacks frames; ""
+        for a network without parts
     :raises ValueError: if they have the wrong shape or type, or are not finite
     """
     most = _IMAGES if any(layer.convolution for layer in network.every_layer) else _OBSERVATIONS
@@ -32,8 +35,12 @@ def calibration_inputs(network: Network, calibration: Any) -> dict[str, NDArray[
         arrays, batch = read_parts(calibration, network.parts)
         if not batch or not len(next(iter(arrays.values()))):
             raise ValueError("calibration must be several observations, one array [n, ...] for each key")
-    most = min(most, max(1, _NUMBERS // sum(prod(array.shape[1:]) for array in arrays.values())))
-    return {key: _finite(_choose(array, most, first=bool(network.lstms))) for key, array in arrays.items()}
+    numbers = sum(prod(array.shape[1:]) for array in arrays.values()) if network.stack is None else prod(network.shape)
+    most = min(most, max(1, _NUMBERS // numbers))
+    chosen = {key: _choose(len(array), most, first=bool(network.lstms)) for key, array in arrays.items()}
+    if network.stack is not None:
+        return {key: _finite(unroll(network, array, starts, chosen[key])) for key, array in arrays.items()}
+    return {key: _finite(array[chosen[key]]) for key, array in arrays.items()}
 
 
 def calibration_starts(network: Network, calibration: Any, starts: Any) -> NDArray[np.bool_] | None:
@@ -55,25 +62,25 @@ def calibration_starts(network: Network, calibration: Any, starts: Any) -> NDArr
             f"episode_starts must be true or false for each of the {count} calibration observations, but has shape "
             f"{array.shape} and type {array.dtype}"
         )
-    return array.astype(bool) if network.lstms else None
+    return array.astype(bool) if network.remembers else None
 
 
 def _read(network: Network, calibration: Any) -> NDArray[Any]:
-    array = np.asarray(calibration)
-    if network.image and array.shape[1:] != network.shape and array.ndim == len(network.shape) + 1:
+    array, shape = np.asarray(calibration), network.frame_shape
+    if network.image and array.shape[1:] != shape and array.ndim == len(shape) + 1:
         array = np.moveaxis(array, -1, 1)
-    if array.ndim == 0 or array.dtype.kind not in "fiub" or array.shape[1:] != network.shape or not len(array):
+    if array.ndim == 0 or array.dtype.kind not in "fiub" or array.shape[1:] != shape or not len(array):
         raise ValueError(
-            f"calibration must be an array of observations of shape {('n', *network.shape)}, but has shape {array.shape} and "
+            f"calibration must be an array of observations of shape {('n', *shape)}, but has shape {array.shape} and "
             f"type {array.dtype}"
         )
     return array
 
 
-def _choose(array: NDArray[Any], most: int, *, first: bool) -> NDArray[Any]:
-    most = min(most, len(array))
-    chosen: NDArray[Any] = array[np.arange(most) if first else np.linspace(0, len(array) - 1, most).round().astype(int)]
-    return chosen
+def _choose(count: int, most: int, *, first: bool) -> NDArray[np.int64]:
+    """Indices of the observations that are looked at."""
+    most = min(most, count)
+    return np.arange(most) if first else np.linspace(0, count - 1, most).round().astype(np.int64)
 
 
 def _finite(array: NDArray[Any]) -> Floats:

@@ -6,7 +6,8 @@ int64 for classes (one that does not exist counts as none), and float32 for all 
 array. Where the observation is a dict, each key is such an input. Output ``action``: ``[n, *action_shape]``, int64 of
 ``Discrete`` and ``MultiDiscrete``, else float32. VecNormalize, image scaling, unscaling, clipping and argmax are part of the
 graph. A recurrent policy has the inputs ``h`` and ``c``, ``[LSTM layers, n, units]``, zeros where an episode begins, and the
-outputs ``next_h`` and ``next_c``. The three forms compute the same to float rounding and differ in how weights lie on disk:
+outputs ``next_h`` and ``next_c``. One that stacks frames has the input ``frames``, ``[n, *stacked shape]``, and the output
+``next_frames``. The three forms compute the same to float rounding and differ in how weights lie on disk:
 
 - ``float``: float32, scales and gains multiplied in. Every tool reads it.
 - ``qdq``: quantized layers keep their int8 weights, with a ``DequantizeLinear`` of one scale per row (axis 0; zero point 0,
@@ -27,10 +28,21 @@ from numpy.typing import NDArray
 from sb3_sparse.export.onnx_activations import WRITERS
 from sb3_sparse.export.onnx_graph import ONNX_BOOL, ONNX_FLOAT, OnnxGraph, serialize
 from sb3_sparse.export.onnx_inputs import Input, assemble_inputs, graph_inputs
-from sb3_sparse.export.onnx_states import OnnxStates
+from sb3_sparse.export.onnx_states import OnnxStates, push_frame
 from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
-from sb3_sparse.runtime.network.records import Activation, Fixed, Head, Layer, Minifloats, Network, Normalize, Part, Pool
+from sb3_sparse.runtime.network.records import (
+    Activation,
+    Fixed,
+    Head,
+    Layer,
+    Minifloats,
+    Network,
+    Normalize,
+    Part,
+    Pool,
+    Stack,
+)
 
 WEIGHT_FORMS = ("float", "qdq", "sparse")
 
@@ -38,7 +50,8 @@ ONNX = Capabilities(
     "the ONNX export",
     instead="use the compact file, or export the policy without it",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts stack",
+        Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
@@ -68,6 +81,7 @@ def to_onnx(network: Network, *, form: str = "float", masks: bool = False) -> by
     if form not in WEIGHT_FORMS:
         raise ValueError(f"unknown form '{form}': use one of {', '.join(WEIGHT_FORMS)}")
     require_known(network, ONNX)
+    _ = network.shapes  # Raises an error if layers do not fit each other.
     inputs = graph_inputs(network)
     if masks:
         (size,) = with_outputs(network).head.shape
@@ -80,6 +94,9 @@ def to_onnx(network: Network, *, form: str = "float", masks: bool = False) -> by
     encoders, x = network.encoders, "observation"
     if network.parts:
         x = assemble_inputs(graph, network, lambda key, x: _layers(graph, encoders[key], f"parts.{key}.", x, form))
+    if network.stack is not None:
+        x = x if network.stack.normalize is None else _normalize(graph, network.stack.normalize, "frames.normalize", x)
+        x = push_frame(graph, network, x)
     x = _layers(graph, network, "", x, form)
     if masks:
         x = graph.add("Where", "action_masks", x, graph.tensor("head.forbidden", -np.inf))

@@ -25,9 +25,9 @@ _ACTIONS = {
 
 _STATES = {
     "h": "Outputs of the LSTM layers one step ago, zeros where an episode begins.",
-    "c": "Their cells, likewise.",
+    "c": "Cells of the LSTM layers one step ago, zeros where an episode begins.",
+    "frames": "The last observations, zeros where an episode begins.",
 }
-_NEXT = {"next_h": "h of the next step.", "next_c": "c of the next step."}
 
 
 class OnnxGraph:
@@ -87,14 +87,12 @@ def serialize(
         else:
             initializers.append(tensor)
     kind = TensorProto.INT64 if network.head.kind == "argmax" else TensorProto.FLOAT
-    _, lstms, size = network.state_shape
     given, returned = (
         [
-            helper.make_tensor_value_info(name, TensorProto.FLOAT, [lstms, "n", size], text)
-            for name, text in states.items()
-            if lstms
+            helper.make_tensor_value_info(f"{prefix}{name}", type_, shape, text.format(_STATES[name], name))
+            for name, (type_, shape) in _states(network).items()
         ]
-        for states in (_STATES, _NEXT)
+        for prefix, text in (("", "{}"), ("next_", "{1} of the next step."))
     )
     taken = {"action", *graph.tensors, *(output for *_, output, _ in graph.nodes), *(state.name for state in given)}
     asked = [name for name, *_ in inputs]
@@ -123,6 +121,15 @@ def serialize(
     )
     data: bytes = model.SerializeToString(deterministic=True)
     return data
+
+
+def _states(network: Network) -> dict[str, tuple[int, list[int | str]]]:
+    """Type and shape of everything that the network remembers, by name."""
+    _, lstms, size = network.state_shape
+    states: dict[str, tuple[int, list[int | str]]] = {name: (ONNX_FLOAT, [lstms, "n", size]) for name in "hc" if lstms}
+    if network.stack is not None:
+        states["frames"] = (ONNX_UINT8 if network.image else ONNX_FLOAT, ["n", *network.shape])
+    return states
 
 
 def _sparse(name: str, values: NDArray[Any]) -> "SparseTensorProto":

@@ -36,7 +36,7 @@ def graph_inputs(network: Network) -> list[Input]:
     """
     if not network.parts:
         kind = (ONNX_UINT8, _IMAGE) if network.image else (ONNX_FLOAT, _NUMBERS)
-        return [Input("observation", kind[0], network.shape, kind[1])]
+        return [Input("observation", kind[0], network.frame_shape, kind[1])]
     inputs = []
     for part in network.parts:
         image = part.encoder is not None and part.encoder.image

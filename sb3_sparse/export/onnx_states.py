@@ -1,9 +1,26 @@
-"""The state of a recurrent policy in an ONNX graph: from the inputs h and c to the outputs next_h and next_c."""
+"""
+What a policy remembers in an ONNX graph: from the inputs h and c of LSTM layers, and frames of a stack, to the outputs next_h,
+next_c and next_frames.
+"""
 
 import numpy as np
 
 from sb3_sparse.export.onnx_graph import OnnxGraph
 from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.runtime.network.stacking import stack_axis
+
+
+def push_frame(graph: OnnxGraph, network: Network, x: str) -> str:
+    """
+    :param graph: Where nodes go.
+    :param network: A network with a stack of frames.
+    :param x: Name of a frame, ``[n, *frame_shape]``.
+    :return: Name of the stack that ends in it, ``[n, *shape]``, which is an output of the graph
+    """
+    axis = stack_axis(network) % (len(network.shape) + 1)
+    bounds = (network.frame_shape[axis - 1], network.shape[axis - 1], axis)
+    names = [graph.tensor(f"states.at.{number}", [number], np.int64) for number in bounds]
+    return graph.add("Concat", graph.add("Slice", "frames", *names), x, name="next_frames", axis=axis)
 
 
 class OnnxStates:

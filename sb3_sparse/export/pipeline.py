@@ -28,7 +28,7 @@ from sb3_sparse.export.agreement import check_agreement
 from sb3_sparse.export.calibration import calibration_inputs, calibration_starts
 from sb3_sparse.export.passes import PASSES, center, fold, order, round_biases, round_weights, shrink, shrink_features
 from sb3_sparse.export.report import Report, make_report
-from sb3_sparse.export.trace import Graph, trace
+from sb3_sparse.export.trace import Graph, read_stack, trace
 from sb3_sparse.nn import quantized_bits
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.assemble import assemble
@@ -66,13 +66,18 @@ class Compressed(NamedTuple):
     data: bytes
 
 
-def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None) -> Original:
+def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None, frame_stack: int | None = None) -> Original:
     """
     :param model: See :func:`~sb3_sparse.export.compress`.
     :param normalization: The statistics that its observations were normalized with, if they were.
+    :param frame_stack: See :func:`~sb3_sparse.export.compress`.
     :return: Its policy
     :raises ValueError: if it cannot be exported; the sentence names the reason
     """
+    stack = None if frame_stack is None else read_stack(model, normalization, frame_stack)
+    if stack is not None and stack.normalize is not None:
+        # The model sees what comes out of the stack, which is normalized already.
+        normalization = None
     graph = trace(model, normalization)
     network = fold(graph)
     require_known(network, PASSES)
@@ -80,7 +85,7 @@ def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None) 
     bits = quantized_bits(model.policy)
     as_it_is = {**saved_bits(model), **bits} == bits
     check_agreement(model, network if as_it_is else fold(trace(model, normalization, bits)), normalization)
-    return Original(graph, network)
+    return Original(graph, replace(network, stack=stack))
 
 
 def check_bits(bits: int) -> None:
@@ -107,8 +112,8 @@ def compress_network(
     :raises ValueError: if the number of bits or the calibration observations are wrong
     """
     check_bits(bits)
-    observations = None if calibration is None else calibration_inputs(original.network, calibration)
     starts = calibration_starts(original.network, calibration, episode_starts)
+    observations = None if calibration is None else calibration_inputs(original.network, calibration, starts)
     network, inputs = shrink_features(shrink(original.network)), None
     encoders = {
         key: _compress(encoder, bits, None if observations is None else observations[key])

@@ -23,6 +23,7 @@ def compress(
     *,
     episode_starts: NDArray[Any] | None = None,
     normalization: VecNormalize | None = None,
+    frame_stack: int | None = None,
     backend: str = "auto",
 ) -> "CompressedPolicy":
     """
@@ -40,12 +41,16 @@ def compress(
         of ``Box``, ``Discrete``, ``MultiDiscrete`` or ``MultiBinary``, or of a ``Dict`` of them.
     :param bits: Bits per weight: 2 to 8, or 32 for float weights, which lose nothing.
     :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``, or a dict of such
-        arrays; a thousand are plenty. Those of a recurrent policy are in the order of time. Without them, inputs are guessed
-        from the first layer, and there is no integer-only C code, because the range of the activations is unknown.
-    :param episode_starts: Which of the calibration observations begin an episode, ``[n]`` of bool: there a recurrent policy
-        remembers nothing. By default only the first does. Other policies do not need it.
+        arrays; a thousand are plenty. Those of a recurrent policy are in the order of time, and so are frames. Without them,
+        inputs are guessed from the first layer, and there is no integer-only C code, because the range of the activations is
+        unknown.
+    :param episode_starts: Which of the calibration observations begin an episode, ``[n]`` of bool: there a policy remembers
+        nothing. By default only the first does. Only recurrent policies and those with a ``frame_stack`` need it.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the model's environment, if it
-        has one. Its statistics become part of the policy.
+        has one. Its statistics become part of the policy. It may be inside of ``VecFrameStack`` if ``frame_stack`` is given.
+    :param frame_stack: How many frames ``VecFrameStack`` put together in training, to make the stack a part of the policy: it
+        takes one frame at a time then, and ``predict`` takes and returns the others as its state. By default it takes stacked
+        observations.
     :param backend: See :class:`~sb3_sparse.runtime.Policy`.
     :return: The policy
     :raises ValueError: if an argument is wrong, or the model has a layer that cannot be exported; the sentence names it
@@ -55,7 +60,8 @@ def compress(
     if normalization is not None and not isinstance(normalization, VecNormalize):
         raise ValueError(f"normalization must be a VecNormalize, not a {type(normalization).__name__}")
     check_bits(bits)
-    original = read_model(model, model.get_vec_normalize_env() if normalization is None else normalization)
+    normalization = model.get_vec_normalize_env() if normalization is None else normalization
+    original = read_model(model, normalization, frame_stack)
     return CompressedPolicy(compress_network(original, bits, calibration, episode_starts), backend)
 
 

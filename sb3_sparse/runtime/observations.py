@@ -24,12 +24,12 @@ def read_observation(
     :param observation: The argument of ``predict``.
     :param network: The network that will compute it.
     :param encoders: See :func:`~sb3_sparse.runtime.network.assemble.assemble`.
-    :return: One observation, an array of the network's shape, and False; or a contiguous batch, ``[n, *shape]`` in float32 or
-        uint8, and True
+    :return: One observation, an array of the network's shape (or of one frame's, if it stacks frames), and False; or a
+        contiguous batch of them, ``[n, ...]`` in float32 or uint8, and True
     :raises ValueError: if it does not consist of arrays of numbers, a key is missing or unknown, or an array has another shape
     """
     if not network.parts:
-        return _read_array(observation, network.shape, network.image, _WHOLE)
+        return _read_array(observation, network.frame_shape, network.image, _WHOLE)
     arrays, batch = read_parts(observation, network.parts)
     x = assemble(network, arrays, encoders)
     return (x, True) if batch else (x[0], False)

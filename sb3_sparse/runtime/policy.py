@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sb3_sparse.runtime.masks import choose, with_outputs
 from sb3_sparse.runtime.memory import State, read_state, write_state
 from sb3_sparse.runtime.network.assemble import Encoder
 from sb3_sparse.runtime.network.records import Network
+from sb3_sparse.runtime.network.stacking import push
 from sb3_sparse.runtime.observations import read_observation
 
 #: Ways to compute an action. All agree to float rounding except "vbmi", whose hidden activations have 8 bits.
@@ -47,6 +49,8 @@ class Policy:
             raise ValueError(f"unknown backend '{backend}': use one of {', '.join(BACKENDS)}")
         _ = network.shapes  # Raises an error if layers do not fit each other: no backend can help that.
         self.network = network
+        #: What the backends compute: the same, of observations that are whole.
+        self._whole = replace(network, stack=None)
         self._wanted = backend
         self._outputs: Policy | None = None
         for name in _AUTO if backend == "auto" else (backend,):
@@ -60,33 +64,33 @@ class Policy:
                     raise
 
     def _attach(self, name: str) -> None:
-        encoders = {key: Policy(encoder, name) for key, encoder in self.network.encoders.items()}
+        encoders = {key: Policy(encoder, name) for key, encoder in self._whole.encoders.items()}
         self._encoders = {key: _first(encoder) for key, encoder in encoders.items()}
-        if self.network.lstms:
+        if self._whole.lstms:
             self._attach_recurrent(name)
         else:
             self._attach_plain(name)
         self.backend = name
 
     def _attach_recurrent(self, name: str) -> None:
-        small = self._step = numpy_backend.recurrent_step(self.network)
+        small = self._step = numpy_backend.recurrent_step(self._whole)
         if name == "ctypes":
-            small = native.library_step(self.network)
+            small = native.library_step(self._whole)
         elif name != "numpy":
-            small = native.kernel_step(self.network, native.kernel(self.network, vector=name == "vbmi", fallback=self.predict))
+            small = native.kernel_step(self._whole, native.kernel(self._whole, vector=name == "vbmi", fallback=self.predict))
         self._small_step = small
 
     def _attach_plain(self, name: str) -> None:
         if name == "ctypes":
-            self._single, self._small = native.library(self.network)
+            self._single, self._small = native.library(self._whole)
         elif name != "numpy":
-            kernel = native.kernel(self.network, vector=name == "vbmi", fallback=self.predict)
-            self._single, self._small = native.functions(self.network, kernel)
-            if not self.network.encoders:
+            kernel = native.kernel(self._whole, vector=name == "vbmi", fallback=self.predict)
+            self._single, self._small = native.functions(self._whole, kernel)
+            if not self._whole.encoders and self.network.stack is None:
                 # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
                 self.predict = kernel.predict  # type: ignore[method-assign]
         # Large batches are fastest in numpy, whatever computes the small ones.
-        single, self._large = numpy_backend.functions(self.network)
+        single, self._large = numpy_backend.functions(self._whole)
         if name == "numpy":
             self._single, self._small = single, self._large
 
@@ -104,14 +108,15 @@ class Policy:
 
         :param observation: One observation as the environment gives it, or a batch of them, ``[n, ...]``; a dict of arrays for
             a ``Dict`` space, a class for ``Discrete``.
-        :param state: What a recurrent policy remembers: the state that the last call returned, or None. Others do not use it.
-        :param episode_start: For each observation of a recurrent policy whether it begins an episode, ``[n]``. Others do not
-            use it.
+        :param state: What a policy remembers that is recurrent or stacks frames: the state that the last call returned, or
+            None. Others do not use it.
+        :param episode_start: For each observation of such a policy whether it begins an episode, ``[n]``.
         :param deterministic: Must be true: an exported policy has only its deterministic action.
         :param action_masks: Whether each discrete action is allowed, ``[n, actions]``, as MaskablePPO takes it; None allows
             all.
-        :return: The action, or the batch of actions; and the next state, a tuple of two arrays ``[LSTM layers, n, units]``, or
-            None if the policy is not recurrent. It has fewer units than the model's where dead units were removed
+        :return: The action, or the batch of actions; and the next state, or None of a policy that does not remember. It is a
+            tuple of arrays: two of ``[LSTM layers, n, units]`` for an LSTM, with fewer units than the model's where dead units
+            were removed, and one of ``[n, *stacked shape]`` for frames, with the channels of images first
         :raises ValueError: if the observation or the state has the wrong shape, a key is missing or a class does not exist, or
             ``deterministic`` is false
         """
@@ -120,8 +125,8 @@ class Policy:
         if action_masks is not None:
             return self._among(observation, state, episode_start, action_masks)
         x, batch = read_observation(observation, self.network, self._encoders)
-        if self.network.lstms:
-            return self._remember(x if batch else np.ascontiguousarray(x[None], np.float32), state, episode_start, batch=batch)
+        if self.network.remembers:
+            return self._remember(x if batch else x[None], state, episode_start, batch=batch)
         return (self._batch(x) if batch else self._single(x)), None
 
     def _among(self, observation: Any, state: State | None, start: Any, masks: Any) -> tuple[NDArray[Any], State | None]:
@@ -135,9 +140,15 @@ class Policy:
     def _remember(
         self, x: NDArray[Any], state: State | None, episode_start: NDArray[Any] | None, *, batch: bool
     ) -> tuple[NDArray[Any], State]:
-        rows = read_state(self.network, len(x), state, episode_start)
-        actions = (self._small_step if 0 < len(x) < _BATCH else self._step)(x, rows)
-        return (actions if batch else actions.reshape(self.network.head.shape)), write_state(rows)
+        rows, stacks = read_state(self.network, len(x), state, episode_start)
+        x = np.ascontiguousarray(x, np.uint8 if x.dtype == np.uint8 else np.float32)
+        if stacks is not None:
+            x = stacks = push(self.network, stacks, x)
+        if self.network.lstms:
+            actions = (self._small_step if 0 < len(x) < _BATCH else self._step)(x, rows)
+        else:
+            actions = self._batch(x)
+        return (actions if batch else actions.reshape(self.network.head.shape)), write_state(rows, stacks)
 
     def _batch(self, x: NDArray[Any]) -> NDArray[Any]:
         # No other backend gives the actions of vbmi, which rounds activations.

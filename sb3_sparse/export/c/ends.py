@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from sb3_sparse.export.c.tables import Tables, fill, literal
-from sb3_sparse.runtime.network.records import Floats, Head, Network, Part
+from sb3_sparse.runtime.network.records import Floats, Head, Network, Normalize, Part
 
 #: What an argument cannot be named: keywords of C and C++, and what the function names itself.
 _TAKEN = """
@@ -34,7 +34,7 @@ class Argument(NamedTuple):
 
     def describe(self, network: Network) -> str:
         """A sentence for the header's comment."""
-        shape = network.shape if self.part is None else self.part.shape
+        shape = network.frame_shape if self.part is None else self.part.shape
         order = f", in the order {'x'.join(map(str, shape))}" if len(shape) > 1 else ""
         key = ascii(self.part.key).replace("*/", "* /") if self.part is not None and self.part.key else ""
         name = self.name if key[1:-1] in ("", self.name) else f"{self.name} (the key {key})"
@@ -144,16 +144,26 @@ def input_code(network: Network, tables: Tables) -> list[str]:
     """
     lines = ["float v = (float)observation[i];"]
     if network.normalize is not None:
-        mean, scale = (tables.add("float", key, getattr(network.normalize, key)) for key in ("mean", "scale"))
-        lines.append(f"v = (v - {mean}[i]) * {scale}[i];")
-        limits = network.normalize.limits.reshape(-1)
-        if np.isfinite(limits).any():
-            limit = _bound(tables, "limit", limits)
-            lines.append(f"v = v < -{limit} ? -{limit} : v > {limit} ? {limit} : v;")
+        lines += normalize_code(network.normalize, tables)
     gain = network.layers[0].gain
     if gain is not None:
         lines.append(f"v *= (float){tables.minifloat()}({tables.add('uint8_t', 'gain', gain.codes)}[i]);")
     return [f"    {line}" for line in lines]
+
+
+def normalize_code(normalize: Normalize, tables: Tables) -> list[str]:
+    """
+    :param normalize: A normalization.
+    :param tables: Where its tables go.
+    :return: Lines that normalize v, input number i
+    """
+    mean, scale = (tables.add("float", key, getattr(normalize, key)) for key in ("mean", "scale"))
+    lines = [f"v = (v - {mean}[i]) * {scale}[i];"]
+    limits = normalize.limits.reshape(-1)
+    if np.isfinite(limits).any():
+        limit = _bound(tables, "limit", limits)
+        lines.append(f"v = v < -{limit} ? -{limit} : v > {limit} ? {limit} : v;")
+    return lines
 
 
 def head_code(head: Head, tables: Tables, value: list[str]) -> list[str]:

@@ -23,13 +23,15 @@ from sb3_sparse.runtime.network.records import (
     Part,
     Pool,
     Shape,
+    Stack,
 )
 
 FLOAT = Capabilities(
     "the float code of a C header",
     instead="export the policy without it, or load its compact file in Python",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts stack",
+        Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",

@@ -20,7 +20,7 @@ from sb3_sparse.export.c.ends import arguments, assemble_code, choice_parts, dec
 from sb3_sparse.export.c.float_code import FLOAT, float_code
 from sb3_sparse.export.c.integer import without_integers
 from sb3_sparse.export.c.integer_code import integer_code
-from sb3_sparse.export.c.recurrence import state_parts
+from sb3_sparse.export.c.recurrence import stack_code, state_parts
 from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vbmi_code import vbmi_code
 from sb3_sparse.export.c.vectors import COUNT, vector_name, vectors
@@ -47,10 +47,13 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False) -> str:
     if not isinstance(name, str) or not re.fullmatch(r"[a-z][a-z0-9_]*", name) or name == "sb3s":
         raise ValueError(f"name='{name}' must be a C identifier in small letters other than sb3s")
     require_known(network, FLOAT)
+    _ = network.shapes  # Raises an error if something does not fit.
     upper = name.upper()
     quantized = all(layer.quantized for layer in network.every_layer)
-    no_integers = without_integers(network)
-    no_vbmi = unknown(network, VBMI) if quantized else "exported with float weights: no VBMI"
+    # The stack of frames is the same in every arithmetic.
+    whole = replace(network, stack=None)
+    no_integers = without_integers(whole)
+    no_vbmi = unknown(whole, VBMI) if quantized else "exported with float weights: no VBMI"
     integers, vbmi = no_integers is None, no_vbmi is None
     smooth = (KERNELS / "smooth.h").read_text()
     parts = _parts(network, name, quantized=quantized, integers=integers, vbmi=vbmi)
@@ -75,12 +78,12 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False) -> str:
 
 
 def _code(write: Callable[[Network, str], str], network: Network, name: str) -> str:
-    """The code of a network in one arithmetic; with parts, that of its encoders and its layers, and what calls them."""
-    if not network.parts:
+    """The code of a network in one arithmetic; with parts or a stack, that of its encoders and layers, and what calls them."""
+    if not network.parts and network.stack is None:
         return write(network, name)
     networks = {f"{name}_part{index}": part.encoder for index, part in enumerate(network.parts) if part.encoder is not None}
     lines = []
-    for prefix, each in {**networks, f"{name}_vector": replace(network, parts=())}.items():
+    for prefix, each in {**networks, f"{name}_vector": replace(network, parts=(), stack=None)}.items():
         action = "float" if prefix in networks else f"{name}_action"
         lines += [f"#define {prefix.upper()}_STORAGE {name.upper()}_STORAGE"]
         lines += [
@@ -88,7 +91,7 @@ def _code(write: Callable[[Network, str], str], network: Network, name: str) -> 
             f"typedef {action} {prefix}_action;",
         ]
         lines += [f"typedef {name}_state {prefix}_state;"] * bool(each.lstms) + [write(each, prefix)]
-    return "\n".join([*lines, "", assemble_code(network, name)])
+    return "\n".join([*lines, "", assemble_code(network, name) if network.stack is None else stack_code(network, name)])
 
 
 def _parts(network: Network, name: str, *, quantized: bool, integers: bool, vbmi: bool) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The test vectors of a header: observations, and the actions that its code must give."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,6 +14,7 @@ from sb3_sparse.runtime.backends.vbmi import simulate_vbmi
 from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
+from sb3_sparse.runtime.network.stacking import stack_axis, unroll
 
 #: From a network and observations to the outputs of its last layer.
 Arithmetic = Callable[[Network, Floats], Floats]
@@ -67,6 +69,10 @@ def _key(argument: Argument) -> str:
 
 def _compute(compute: Arithmetic, network: Network, drawn: Drawn) -> Floats:
     """The outputs of the last layer; encoders are computed in the same arithmetic."""
+    if network.stack is not None:
+        # One episode.
+        stacks = unroll(network, drawn[""], None, np.arange(len(drawn[""])))
+        return compute(replace(network, stack=None), stacks)
     if not network.parts:
         return compute(network, drawn[""])
     encoders = {key: partial(compute, encoder) for key, encoder in network.encoders.items()}
@@ -90,7 +96,7 @@ def _observations(network: Network) -> Drawn:
     drawn = _draw_parts(network, COUNT * _DRAWN if _discrete(network.head) else COUNT)
     if not _discrete(network.head):
         return drawn
-    if network.lstms:
+    if network.remembers:
         count = len(drawn[next(iter(drawn))]) // COUNT
         episodes = [{key: array[COUNT * index :][:COUNT] for key, array in drawn.items()} for index in range(count)]
         return max(episodes, key=lambda episode: float(_margins(network.head, _compute(_outputs, network, episode)).min()))
@@ -101,6 +107,8 @@ def _observations(network: Network) -> Drawn:
 
 def _draw_parts(network: Network, count: int) -> Drawn:
     x, start, drawn = _draw(network, count), 0, {}
+    if network.stack is not None:
+        return {"": _newest(network, x)}
     if not network.parts:
         return {"": x}
     generator = np.random.default_rng(1)
@@ -114,6 +122,14 @@ def _draw_parts(network: Network, count: int) -> Drawn:
             drawn[part.key] = x[:, start : start + part.width].reshape(count, *part.shape)
         start += part.width
     return drawn
+
+
+def _newest(network: Network, stacks: Floats) -> Floats:
+    """The newest frames of stacks, as the environment gives them."""
+    assert network.stack is not None
+    frames = np.split(stacks, network.stack.frames, axis=stack_axis(network))[-1]
+    normalize = network.stack.normalize
+    return frames if normalize is None else (frames / normalize.scale + normalize.mean).astype(np.float32)
 
 
 def _draw(network: Network, count: int) -> Floats:

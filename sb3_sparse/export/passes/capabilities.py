@@ -13,6 +13,7 @@ from sb3_sparse.runtime.network.records import (
     Normalize,
     Part,
     Pool,
+    Stack,
 )
 
 #: All passes take activations and heads as they are.
@@ -20,7 +21,8 @@ PASSES = Capabilities(
     "the export",
     instead="change this part of the model, or update sb3_sparse",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts stack",
+        Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",

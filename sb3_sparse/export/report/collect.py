@@ -40,6 +40,14 @@ def make_report(graph: Graph, original: Network, network: Network, *, nbytes: in
     return Report(layers, sizes(original, nbytes, min(bits, 8)), notes)
 
 
+def _input_notes(graphs: Sequence[Graph], original: Network) -> Iterable[str]:
+    stack = original.stack
+    if stack is not None:
+        yield f"The policy takes one observation at a time and keeps the last {stack.frames} itself, as VecFrameStack does."
+    if any(each.normalize is not None for each in graphs) or (stack is not None and stack.normalize is not None):
+        yield "VecNormalize is part of the policy: it takes observations as the environment gives them."
+
+
 def _trained_bits(layer: Layer) -> int:
     """Training sets the scale such that the largest weight is the largest integer."""
     return max(2, int(np.abs(layer.weight.astype(np.int64)).max()).bit_length() + 1)
@@ -49,8 +57,7 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
     yield from graph.notes
     graphs = [*graph.encoders.values(), graph]
     operations = [operation for each in graphs for operation in each.operations]
-    if any(each.normalize is not None for each in graphs):
-        yield "VecNormalize is part of the policy: it takes observations as the environment gives them."
+    yield from _input_notes(graphs, original)
     affines = [operation for operation in operations if isinstance(operation, Affine)]
     if any(affine.shift.any() for affine in affines):
         yield "Batch norm was folded into the layers around it."

@@ -71,9 +71,12 @@ def _check_shape(key: str, shape: Shape, space: spaces.Space[Any] | None) -> Non
         raise ValueError(f"the statistics of VecNormalize are of {of}observations, which the model has not as a Box: {space}")
     expected = tuple(space.shape)
     if shape != expected:
-        frames = len(shape) == len(expected) == 1 and expected[0] % shape[0] == 0
+        frames = 0 < len(shape) == len(expected) and shape[:-1] == expected[:-1] and expected[-1] % shape[-1] == 0
         order = (
-            ": VecFrameStack around VecNormalize cannot be exported, VecNormalize around VecFrameStack can" if frames else ""
+            f": VecFrameStack around VecNormalize is exported with frame_stack={expected[-1] // shape[-1]} (--one-frame on a "
+            "command line), which makes the stack a part of the policy; VecNormalize around VecFrameStack also without"
+            if frames
+            else ""
         )
         raise ValueError(
             f"the statistics of VecNormalize are of {of}observations of shape {shape}, those of the model have shape "

@@ -24,17 +24,19 @@ from sb3_sparse.runtime.network.records import (
     Normalize,
     Part,
     Pool,
+    Stack,
 )
 
 MAGIC = b"SB3S"
 #: The newest version. A file gets the oldest version that can hold its network.
-VERSION = 3
+VERSION = 4
 #: The parts of a network that a file can hold.
 COMPACT = Capabilities(
     "the compact file",
     instead="use to_c or to_onnx, or export the policy without it",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts stack",
+        Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",

@@ -10,11 +10,11 @@ import numpy as np
 from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
 from sb3_sparse.runtime.format.head_bytes import read_head, write_head
 from sb3_sparse.runtime.format.layer_bytes import needs_version, read_layer, write_layer
-from sb3_sparse.runtime.network.records import Floats, Layer, Network, Normalize, Part, Shape
+from sb3_sparse.runtime.network.records import Floats, Layer, Network, Normalize, Part, Shape, Stack
 
-_IMAGE, _NORMALIZED, _RANGES, _PARTS, _LIMITS = 1, 2, 4, 8, 16
-#: The version that has parts, and one limit per element.
-_PARTS_VERSION = 3
+_IMAGE, _NORMALIZED, _RANGES, _PARTS, _LIMITS, _STACK = 1, 2, 4, 8, 16, 32
+#: The version that has parts, and one limit per element; and the one that has stacks.
+_PARTS_VERSION, _STACK_VERSION = 3, 4
 #: Kinds of parts by their numbers in the file: a new one goes to the end.
 _NUMBERS, _CLASSES, _ENCODED = range(3)
 
@@ -24,6 +24,8 @@ def oldest_version(network: Network) -> int:
     :param network: A network.
     :return: The oldest version of the format that can hold it
     """
+    if network.stack is not None:
+        return _STACK_VERSION
     if network.parts or (network.normalize is not None and np.ndim(network.normalize.limit)):
         return _PARTS_VERSION
     return max(map(needs_version, network.layers), default=1)
@@ -39,20 +41,34 @@ def write_network(writer: Writer, network: Network) -> None:
     limits = normalize is not None and bool(np.ndim(normalize.limit))
     writer.shape(network.shape)
     flags = _IMAGE * network.image | _NORMALIZED * (normalize is not None) | _RANGES * (ranges is not None)
-    writer.pack("B", flags | _PARTS * bool(network.parts) | _LIMITS * limits)
+    flags |= _PARTS * bool(network.parts) | _LIMITS * limits | _STACK * (network.stack is not None)
+    writer.pack("B", flags)
+    if network.stack is not None:
+        _write_stack(writer, network.stack)
     if network.parts:
         writer.pack("B", len(network.parts))
         for part in network.parts:
             _write_part(writer, part)
     if normalize is not None:
-        for numbers in (normalize.limit, normalize.mean, normalize.scale):
-            writer.array(np.asarray(numbers).reshape(-1), "f4")
+        _write_normalize(writer, normalize)
     writer.pack("B", len(network.layers))
     for index, layer in enumerate(network.layers):
         if ranges is not None:
             writer.pack("f", ranges[index])
         write_layer(writer, layer)
     write_head(writer, network.head)
+
+
+def _write_stack(writer: Writer, stack: Stack) -> None:
+    normalize = stack.normalize
+    writer.pack("BB", stack.frames, 0 if normalize is None else 1 + bool(np.ndim(normalize.limit)))
+    if normalize is not None:
+        _write_normalize(writer, normalize)
+
+
+def _write_normalize(writer: Writer, normalize: Normalize) -> None:
+    for numbers in (normalize.limit, normalize.mean, normalize.scale):
+        writer.array(np.asarray(numbers).reshape(-1), "f4")
 
 
 def _write_part(writer: Writer, part: Part) -> None:
@@ -79,7 +95,12 @@ def read_network(reader: Reader, version: int, length: int, before: list[Layer] 
     shape = reader.shape()
     require(len(shape) > 0, "its observation has no shape")
     flags = reader.integer("B")
-    require(flags < (8 if version < _PARTS_VERSION else 32), "it has unknown flags")
+    known = 64 if version >= _STACK_VERSION else 32 if version >= _PARTS_VERSION else 8
+    require(flags < known, "it has unknown flags")
+    stack = None
+    if flags & _STACK:
+        require(before is None and not flags & _PARTS, "frames are stacked in a part or of parts")
+        stack = _read_stack(reader, shape, image=bool(flags & _IMAGE))
     parts: tuple[Part, ...] = ()
     layers = [] if before is None else before
     if flags & _PARTS:
@@ -97,8 +118,8 @@ def read_network(reader: Reader, version: int, length: int, before: list[Layer] 
         layers.append(layer := read_layer(reader, current, layers, length))
         require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
         current = layer.output_shape(current)
-    head, known = read_head(reader, current), tuple(ranges) if flags & _RANGES else None
-    return Network(shape, bool(flags & _IMAGE), normalize, tuple(layers[start:]), head, known, parts)
+    head, measured = read_head(reader, current), tuple(ranges) if flags & _RANGES else None
+    return Network(shape, bool(flags & _IMAGE), normalize, tuple(layers[start:]), head, measured, parts, stack)
 
 
 def _read_normalize(reader: Reader, shape: Shape, *, limits: bool) -> Normalize:
@@ -110,6 +131,17 @@ def _read_normalize(reader: Reader, shape: Shape, *, limits: bool) -> Normalize:
         limit = reader.number(positive=True, infinite=True)
     mean, scale = (reader.array(prod(shape), "f4").reshape(shape) for _ in range(2))
     return Normalize(mean, scale, limit)
+
+
+def _read_stack(reader: Reader, shape: Shape, *, image: bool) -> Stack:
+    frames, normalized = reader.unpack("BB")
+    axis = 0 if image else len(shape) - 1
+    require(frames > 1 and shape[axis] % frames == 0, f"its observation is not a stack of {frames} frames")
+    require(normalized < (1 if image else 3), "the normalization of its frames is of an unknown kind")
+    if not normalized:
+        return Stack(frames)
+    frame = (*shape[:axis], shape[axis] // frames, *shape[axis + 1 :])
+    return Stack(frames, _read_normalize(reader, frame, limits=normalized == 2))
 
 
 def _read_parts(reader: Reader, shape: Shape, version: int, length: int, layers: list[Layer]) -> tuple[Part, ...]:

@@ -5,6 +5,7 @@ Everything here is numpy and immutable. The exporter makes these records, the fi
 C, ONNX) reads them, so there is one definition of what a policy computes:
 
     x = concatenate(parts)                                           of a dict or of classes, see Part
+    x = concatenate(last stack without its oldest frame, x)          of frames, see Stack
     x = clip((x - mean) * scale, -limit, limit)                      with VecNormalize, see Normalize
     x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
     x = lstm(scale * (weight @ (gain * [x, h])) + bias)              a layer that remembers, see Layer
@@ -36,6 +37,7 @@ __all__ = [
     "Part",
     "Pool",
     "Shape",
+    "Stack",
 ]
 
 
@@ -66,6 +68,22 @@ class Normalize:
         """
         y: Floats = np.clip((x - self.mean) * self.scale, -self.limit, self.limit).astype(np.float32)
         return y
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """
+    The last observations (frames) of an episode behind each other, as SB3's ``VecFrameStack`` makes one observation of them:
+    the newest is the last, and those before the episode are zeros. Images are stacked by their channels, other arrays along
+    their last dimension.
+
+    :param frames: How many there are, at least 2.
+    :param normalize: The normalization of each frame before it comes to the others, of a ``VecNormalize`` inside of the
+        ``VecFrameStack``; None without.
+    """
+
+    frames: int
+    normalize: Normalize | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +118,8 @@ class Network:
     """
     A whole policy.
 
-    :param shape: Shape of an observation; channels first for images. With parts, ``(n,)``.
+    :param shape: Shape of an observation; channels first for images. With parts, ``(n,)``; with a stack, that of all its
+        frames together.
     :param image: Whether it is an image; then ``predict`` takes observations with channels last, too.
     :param normalize: Statistics of ``VecNormalize``; None without.
     :param layers: The layers, in order; a linear layer flattens its input.
@@ -109,6 +128,7 @@ class Network:
         arithmetic needs it.
     :param parts: How the vector ``[n]`` is put together from a dict or from classes, in order; empty for a single array of
         numbers.
+    :param stack: How the network makes an observation of those that it is given one after the other; None if each is whole.
     """
 
     shape: Shape
@@ -118,6 +138,20 @@ class Network:
     head: Head
     ranges: tuple[float, ...] | None = None
     parts: tuple[Part, ...] = ()
+    stack: Stack | None = None
+
+    @property
+    def frame_shape(self) -> Shape:
+        """Shape of an observation as it is given: that of one frame, if there is a stack."""
+        if self.stack is None:
+            return self.shape
+        axis = 0 if self.image else len(self.shape) - 1
+        return (*self.shape[:axis], self.shape[axis] // self.stack.frames, *self.shape[axis + 1 :])
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an action depends on earlier observations."""
+        return bool(self.lstms) or self.stack is not None
 
     @property
     def encoders(self) -> dict[str, "Network"]:
@@ -151,6 +185,7 @@ class Network:
     def shapes(self) -> list[Shape]:
         """Shape of the observation and of every layer's output; ValueError if they do not fit each other."""
         _check_parts(self)
+        _check_stack(self)
         shapes = [self.shape]
         for layer in self.layers:
             if layer.residual and (layer.rectify or len(shapes) < 2 or layer.sum_shape(shapes[-1]) != shapes[-2]):
@@ -174,6 +209,19 @@ def _check_parts(network: Network) -> None:
         if part.sizes and (len(part.sizes) != prod(part.shape) or min(part.sizes) < 1 or encoder is not None):
             raise ValueError(f"the part '{part.key}' of shape {part.shape} does not fit its classes {part.sizes}")
         if encoder is not None and (
-            encoder.parts or encoder.lstms or encoder.shapes[0] != part.shape or not encoder.head.changes_nothing
+            encoder.parts or encoder.remembers or encoder.shapes[0] != part.shape or not encoder.head.changes_nothing
         ):
             raise ValueError(f"the part '{part.key}' of shape {part.shape} does not fit its encoder")
+
+
+def _check_stack(network: Network) -> None:
+    stack = network.stack
+    if stack is None:
+        return
+    if network.parts:
+        raise ValueError("a stack of frames is not for observations of parts")
+    length = network.shape[0 if network.image else -1] if network.shape else 0
+    if stack.frames < 2 or length % stack.frames != 0 or length == 0:
+        raise ValueError(f"an observation of shape {network.shape} is not a stack of {stack.frames} frames")
+    if stack.normalize is not None and (network.image or stack.normalize.mean.shape != network.frame_shape):
+        raise ValueError(f"the normalization of a frame of shape {network.frame_shape} does not fit it")
