@@ -33,7 +33,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from torch import nn
 
 from sb3_sparse import CompressedPolicy, GradualPruningCallback, compress
-from sb3_sparse.agents import Player, play_observations, play_returns
+from sb3_sparse.agents import Player, play_returns, play_starts
 
 #: The networks that are pruned: all of an action but its output layer.
 NETWORKS = ["lstm_actor", "mlp_extractor"]
@@ -141,7 +141,8 @@ def measure(
     model.learn(steps - steps // 2, callback=pruning)
     seconds += time.process_time() - clock
     player = Player(model, statistics)
-    policy = compress(model, calibration=play_observations(venv, player, 4096, FIRST + episodes))
+    observations, starts = play_starts(venv, player, 4096, FIRST + episodes)
+    policy = compress(model, calibration=observations, episode_starts=starts)
     contestants = {
         PRUNED: player,
         "compact file": Player(policy),
