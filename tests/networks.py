@@ -8,7 +8,8 @@ import numpy as np
 
 from sb3_sparse.runtime import BACKENDS, Policy
 from sb3_sparse.runtime.backends.vbmi import in_bytes
-from sb3_sparse.runtime.format.artifact import encode
+from sb3_sparse.runtime.format.artifact import encode_as
+from sb3_sparse.runtime.format.network_bytes import oldest_version
 from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.records import (
     HEADS,
@@ -291,6 +292,17 @@ def draw_recurrent_network(rng, *, quantized=None, head=None, density=None):
     return Network(shape, len(shape) == 3, normalize, tuple(layers), head)
 
 
+def narrowed(rng, network):
+    """The network with quantized weights of 2 to 8 bits, each layer as it comes."""
+
+    def narrow(layer):
+        return np.sign(layer.weight) * (abs(layer.weight) >> int(rng.integers(0, 7)))
+
+    layers = [replace(layer, weight=narrow(layer)) if layer.quantized else layer for layer in network.layers]
+    parts = (replace(part, encoder=part.encoder and narrowed(rng, part.encoder)) for part in network.parts)
+    return replace(network, layers=tuple(layers), parts=tuple(parts))
+
+
 def draw_observations(rng, network, count):
     return rng.normal(size=(count, *network.frame_shape)).astype(np.float32)
 
@@ -416,7 +428,9 @@ def tampered(seed, count):
     """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
     rng = np.random.default_rng(seed)
     kinds = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network, draw_stacked_network)
-    originals = [encode(draw(rng)) for draw in kinds for _ in range(12)]
+    networks = [draw(rng) for draw in kinds for _ in range(12)]
+    originals = [encode_as(network, oldest_version(network)) for network in networks[::2]]
+    originals += [encode_as(narrowed(rng, network), 5) for network in networks[1::2]]
     for index in range(count):
         original = originals[rng.integers(len(originals))]
         if index % 4 == 0:

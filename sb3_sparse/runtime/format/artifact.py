@@ -9,10 +9,12 @@ import struct
 import zlib
 
 from sb3_sparse.runtime.format.bytestream import Reader, Writer, require
+from sb3_sparse.runtime.format.deflate import deflate
 from sb3_sparse.runtime.format.head_bytes import HEADS
 from sb3_sparse.runtime.format.layer_bytes import ACTIVATIONS
 from sb3_sparse.runtime.format.limits import check_size
 from sb3_sparse.runtime.format.network_bytes import oldest_version, read_network, write_network
+from sb3_sparse.runtime.format.weight_bytes import LAYOUT_VERSION
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import (
     Activation,
@@ -28,8 +30,8 @@ from sb3_sparse.runtime.network.records import (
 )
 
 MAGIC = b"SB3S"
-#: The newest version. A file gets the oldest version that can hold its network.
-VERSION = 4
+#: The newest version. A file gets the oldest version that can hold its network, or the one with layouts if it is smaller.
+VERSION = 5
 #: The parts of a network that a file can hold.
 COMPACT = Capabilities(
     "the compact file",
@@ -54,8 +56,6 @@ _HEADER = struct.Struct("<4sBBHI")
 _DEFLATED = 1
 #: A payload that would deflate further than this is stored as it is: a short file never expands into a huge payload.
 _MAX_RATIO = 32
-#: Of larger payloads, the last percent would take four times as long.
-_SMALL = 1 << 18
 
 
 def encode(network: Network) -> bytes:
@@ -65,16 +65,24 @@ def encode(network: Network) -> bytes:
     :raises ValueError: if it is larger than the format allows, or the format cannot hold a part of it
     """
     require_known(network, COMPACT)
+    oldest = oldest_version(network)
+    data = min((encode_as(network, version) for version in sorted({oldest, max(oldest, LAYOUT_VERSION)})), key=len)
+    check_size(network, len(data))
+    return data
+
+
+def encode_as(network: Network, version: int) -> bytes:
+    """
+    :param network: The network.
+    :param version: A version that can hold it.
+    :return: The bytes of its file in that version
+    """
     writer = Writer()
-    write_network(writer, network)
-    payload = writer.bytes()
-    compressor = zlib.compressobj(9 if len(payload) <= _SMALL else 7, zlib.DEFLATED, -15)
-    packed = compressor.compress(payload) + compressor.flush()
+    write_network(writer, network, version)
+    payload, packed = b"".join(writer.parts), deflate(writer.parts)
     deflated = len(packed) < len(payload) <= _MAX_RATIO * len(packed)
-    version = oldest_version(network)
     header = _HEADER.pack(MAGIC, version, _DEFLATED if deflated else 0, 0, len(payload))
     body = packed if deflated else payload
-    check_size(network, len(header) + 4 + len(body))
     return header + struct.pack("<I", zlib.crc32(body, zlib.crc32(header))) + body
 
 

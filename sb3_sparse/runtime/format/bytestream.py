@@ -16,14 +16,17 @@ _MAX_DIMENSIONS = 8
 
 
 class Writer:
-    """Appends numbers to a file in memory; ValueError of a number that does not fit into its bytes."""
+    """
+    Appends numbers to a file in memory; ValueError of a number that does not fit into its bytes. Each call adds a part to
+    ``parts``, which are the file.
+    """
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self.parts: list[bytes] = []
 
     def pack(self, form: str, *values: Any) -> None:
         try:
-            self._parts.append(struct.pack(f"<{form}", *values))
+            self.parts.append(struct.pack(f"<{form}", *values))
         except struct.error as error:
             raise ValueError(f"the file format has no room for {values}: {error}") from error
 
@@ -31,15 +34,15 @@ class Writer:
         kind = np.dtype(dtype)
         if kind.kind != "f" and array.size and array.max() > np.iinfo(kind).max:
             raise ValueError(f"the file format has no room for {array.max()} where it has {kind.itemsize} bytes")
-        self._parts.append(np.ascontiguousarray(array, dtype=kind.newbyteorder("<")).tobytes())
+        self.parts.append(np.ascontiguousarray(array, dtype=kind.newbyteorder("<")).tobytes())
 
     def shape(self, shape: Shape) -> None:
         if len(shape) > _MAX_DIMENSIONS:
             raise ValueError(f"the file format has no room for a shape of {len(shape)} dimensions")
         self.pack(f"B{len(shape)}I", len(shape), *shape)
 
-    def bytes(self) -> bytes:
-        return b"".join(self._parts)
+    def extend(self, other: "Writer") -> None:
+        self.parts += other.parts
 
 
 class Reader:

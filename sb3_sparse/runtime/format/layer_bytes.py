@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
-from sb3_sparse.runtime.format.delta import delta_decode, delta_encode, to_runs
 from sb3_sparse.runtime.format.limits import check_weights
+from sb3_sparse.runtime.format.weight_bytes import LAYOUT_VERSION, MAX_ENTRIES, fits_deltas, read_weights, write_weights
 from sb3_sparse.runtime.network.records import Activation, Fixed, Layer, Minifloats, Pool, Shape
 
 #: Activations by their numbers in the file: a new one goes to the end.
@@ -20,8 +20,6 @@ ACTIVATIONS = (
 _OLD = 8
 #: Activations whose two numbers are in the file.
 _NUMBERS = ("clip", "leaky_relu", "elu")
-#: Most entries of one row: their count has two bytes.
-_MAX_ROW = (1 << 16) - 1
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
@@ -49,15 +47,18 @@ def needs_version(layer: Layer) -> int:
     :param layer: A layer.
     :return: The oldest version of the format that can hold it
     """
+    if not fits_deltas(layer.weight.reshape(layer.rows, -1)):
+        return LAYOUT_VERSION
     if layer.lstm or ACTIVATIONS.index(layer.activation.name) >= _OLD:
         return 3
     return 2 if layer.rectify or layer.residual or layer.pool is not None else 1
 
 
-def write_layer(writer: Writer, layer: Layer) -> None:
+def write_layer(writer: Writer, layer: Layer, version: int) -> None:
     """
     :param writer: The file to write to.
     :param layer: A layer.
+    :param version: Version of the file.
     :raises ValueError: if it is larger than the format allows
     """
     writer.pack("BBH", _kind(layer), ACTIVATIONS.index(layer.activation.name), layer.outputs)
@@ -81,15 +82,7 @@ def write_layer(writer: Writer, layer: Layer) -> None:
         writer.array(layer.bias.codes, "i2")
     else:
         writer.array(layer.biases, "f4")
-    counts, deltas, values = delta_encode(layer.weight.reshape(layer.rows, -1))
-    if counts.max(initial=0) > _MAX_ROW:
-        row = f"a layer of shape {layer.weight.shape} has a row of {counts.max()} weights"
-        raise ValueError(f"{row}, and the compact file has room for {_MAX_ROW}: prune it first")
-    runs = to_runs(counts)
-    writer.pack("H", len(runs))
-    writer.array(runs, "u2")
-    writer.array(deltas, "u1")
-    writer.array(values, "i1" if layer.quantized else "f4")
+    write_weights(writer, layer.weight.reshape(layer.rows, -1), version)
 
 
 def _kind(layer: Layer) -> _Kind:
@@ -106,9 +99,10 @@ def _kind(layer: Layer) -> _Kind:
     return _Kind(sum(kind for kind, present in has.items() if present))
 
 
-def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -> Layer:
+def read_layer(reader: Reader, version: int, shape: Shape, before: list[Layer], length: int) -> Layer:
     """
     :param reader: The file to read from.
+    :param version: Version of the file.
     :param shape: Shape of its input.
     :param before: The layers before it.
     :param length: Bytes of the file.
@@ -122,7 +116,7 @@ def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -
     require(_Kind.CONVOLUTION in kind or not kind & _CONVOLUTIONS, "a linear layer has something that only a convolution has")
     require(_Kind.CONVOLUTION not in kind or not kind & _LINEAR, "a convolution has something that only a linear layer has")
     lstm = _Kind.LSTM in kind
-    require(not lstm or (name == 0 and 4 * outputs <= _MAX_ROW), "an LSTM layer has an activation, or too many units")
+    require(not lstm or (name == 0 and 4 * outputs <= MAX_ENTRIES), "an LSTM layer has an activation, or too many units")
     activation = _read_activation(reader, ACTIVATIONS[name])
     stride, padding, pool = (1, 1), (0, 0), None
     if _Kind.CONVOLUTION in kind:
@@ -151,14 +145,7 @@ def read_layer(reader: Reader, shape: Shape, before: list[Layer], length: int) -
         require(largest <= _MAX_FLOAT, "a weight is too large")
     else:
         bias = reader.array(rows, "f4")
-    runs = reader.array(2 * reader.integer("H"), "u2").astype(np.int64).reshape(-1, 2)
-    require(int(runs[:, 1].sum()) == rows, "its rows do not add up")
-    require(bool((runs[:, 0] <= columns).all()), "a row has more weights than columns")
-    counts = np.repeat(runs[:, 0], runs[:, 1])
-    entries = int(counts.sum())
-    deltas = reader.array(entries, "u1")
-    values = reader.array(entries, "i1" if _Kind.QUANTIZED in kind else "f4")
-    weight = delta_decode(counts, deltas, values, columns).reshape(dimensions)
+    weight = read_weights(reader, version, rows, columns, integers=_Kind.QUANTIZED in kind).reshape(dimensions)
     rectify, residual = _Kind.RECTIFY in kind, _Kind.RESIDUAL in kind
     layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool, lstm)
     require(prod(layer.sum_shape(shape)) <= MAX_ELEMENTS, f"a layer gives {layer.sum_shape(shape)}")

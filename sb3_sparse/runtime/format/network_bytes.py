@@ -24,17 +24,16 @@ def oldest_version(network: Network) -> int:
     :param network: A network.
     :return: The oldest version of the format that can hold it
     """
-    if network.stack is not None:
-        return _STACK_VERSION
-    if network.parts or (network.normalize is not None and np.ndim(network.normalize.limit)):
-        return _PARTS_VERSION
-    return max(map(needs_version, network.layers), default=1)
+    limits = network.normalize is not None and np.ndim(network.normalize.limit)
+    own = _STACK_VERSION if network.stack is not None else _PARTS_VERSION if network.parts or limits else 1
+    return max([own, *map(needs_version, network.every_layer)])
 
 
-def write_network(writer: Writer, network: Network) -> None:
+def write_network(writer: Writer, network: Network, version: int) -> None:
     """
     :param writer: The file to write to.
     :param network: A network.
+    :param version: Version of the file.
     :raises ValueError: if it is larger than the format allows
     """
     normalize, ranges = network.normalize, network.ranges
@@ -48,14 +47,14 @@ def write_network(writer: Writer, network: Network) -> None:
     if network.parts:
         writer.pack("B", len(network.parts))
         for part in network.parts:
-            _write_part(writer, part)
+            _write_part(writer, part, version)
     if normalize is not None:
         _write_normalize(writer, normalize)
     writer.pack("B", len(network.layers))
     for index, layer in enumerate(network.layers):
         if ranges is not None:
             writer.pack("f", ranges[index])
-        write_layer(writer, layer)
+        write_layer(writer, layer, version)
     write_head(writer, network.head)
 
 
@@ -71,13 +70,13 @@ def _write_normalize(writer: Writer, normalize: Normalize) -> None:
         writer.array(np.asarray(numbers).reshape(-1), "f4")
 
 
-def _write_part(writer: Writer, part: Part) -> None:
+def _write_part(writer: Writer, part: Part, version: int) -> None:
     key = part.key.encode()
     writer.pack("B", len(key))
     writer.array(np.frombuffer(key, np.uint8), "u1")
     writer.pack("B", _ENCODED if part.encoder is not None else _CLASSES if part.sizes else _NUMBERS)
     if part.encoder is not None:
-        write_network(writer, part.encoder)
+        write_network(writer, part.encoder, version)
         return
     writer.shape(part.shape)
     writer.array(np.array(part.sizes, np.int64), "u4")
@@ -115,7 +114,7 @@ def read_network(reader: Reader, version: int, length: int, before: list[Layer] 
     for _ in range(count):
         if flags & _RANGES:
             ranges.append(reader.number(positive=True))
-        layers.append(layer := read_layer(reader, current, layers, length))
+        layers.append(layer := read_layer(reader, version, current, layers, length))
         require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
         current = layer.output_shape(current)
     head, measured = read_head(reader, current), tuple(ranges) if flags & _RANGES else None
