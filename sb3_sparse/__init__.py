@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         topology_history,
     )
     from sb3_sparse.cost import summarize
+    from sb3_sparse.distillation import distill
     from sb3_sparse.engine import EngineCallback
     from sb3_sparse.export import CompressedPolicy, compress
     from sb3_sparse.state import restore
@@ -31,6 +32,7 @@ __all__ = [
     "RewiringCallback",
     "__version__",
     "compress",
+    "distill",
     "restore",
     "summarize",
     "topology_history",
@@ -47,6 +49,7 @@ _HOMES = {
     "QATCallback": "callbacks",
     "RewiringCallback": "callbacks",
     "compress": "export",
+    "distill": "distillation",
     "restore": "state",
     "summarize": "cost",
     "topology_history": "callbacks",

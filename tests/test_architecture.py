@@ -23,11 +23,12 @@ ALLOWED = {
     "engine": {"nn", "offline", "runtime"},
     "export": {"nn", "policies", "runtime", "state", "table", "version"},
     "agents": {"cost", "export", "nn", "offline", "pixels", "runtime", "state", "table", "zoo"},
+    "distillation": {"agents", "callbacks", "engine", "export", "nn", "offline", "runtime", "sparsity", "state"},
     "zoo": {"offline", "pixels", "sparsity"},
-    "cli": {"agents", "zoo"},
+    "cli": {"agents", "distillation", "zoo"},
     "table": set(),
     "version": set(),
-    "__init__": {"callbacks", "cost", "engine", "export", "state", "version"},
+    "__init__": {"callbacks", "cost", "distillation", "engine", "export", "state", "version"},
 }
 #: The ground floor imports one package and the standard library alone.
 GROUND_FLOOR = {"sparsity": "torch", "nn": "torch", "runtime": "numpy"}

@@ -21,7 +21,7 @@ from sb3_sparse.engine.offline import OfflineLearner
 from sb3_sparse.engine.on_policy import OnPolicyLearner
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import look_through_references
-from sb3_sparse.offline import OfflineAlgorithm
+from sb3_sparse.offline import UpdateLoop
 
 if TYPE_CHECKING:
     from stable_baselines3.common.buffers import ReplayBuffer
@@ -150,7 +150,7 @@ def engage(model: BaseAlgorithm, session: Session) -> None:
     """
     if isinstance(model, OnPolicyAlgorithm):
         put_between(model, session, OnPolicyLearner)
-    elif isinstance(model, OfflineAlgorithm):
+    elif isinstance(model, UpdateLoop):
         put_between(model, session, OfflineLearner)  # type: ignore[type-abstract]
     else:
         put_between(model, session, Learner)

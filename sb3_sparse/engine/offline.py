@@ -1,4 +1,4 @@
-"""An offline algorithm that trains in the engine."""
+"""An algorithm that learns by gradient updates alone, and trains in the engine."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from sb3_sparse.engine.engaged import Engaged
 from sb3_sparse.engine.support import look_through_references
-from sb3_sparse.offline import OfflineAlgorithm
+from sb3_sparse.offline import UpdateLoop
 
 
-class OfflineLearner(Engaged, OfflineAlgorithm):
-    """What is different in an offline algorithm that trains in the engine."""
+class OfflineLearner(Engaged, UpdateLoop):
+    """What is different in such an algorithm that trains in the engine."""
 
     def train(self, gradient_steps: int, batch_size: int) -> None:
         with self._released_on_error():
@@ -22,7 +22,7 @@ class OfflineLearner(Engaged, OfflineAlgorithm):
         session = self._session
         self._update_learning_rate(session.update.optimizers)
         if not session.take_over():
-            super().train(gradient_steps, batch_size)
+            super().train(gradient_steps, batch_size)  # type: ignore[safe-super]
             return
         for _ in range(gradient_steps):
             for name, loss in session.train(1, batch_size).items():

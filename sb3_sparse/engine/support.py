@@ -34,7 +34,8 @@ def find_update(model: BaseAlgorithm) -> Update:
     :return: Its update
     :raises Unsupported: if the engine cannot train it; the message says why
     """
-    kind = UPDATES.get(type(model))
+    # Algorithms above the engine bring their update with them.
+    kind = UPDATES.get(type(model)) or vars(type(model)).get("engine_update")
     if kind is None:
         names = ", ".join(algorithm.__name__ for algorithm in UPDATES)
         raise Unsupported(f"{type(model).__name__} is none of {names}")

@@ -10,6 +10,7 @@ from sb3_sparse.offline.bcq import BCQ, BCQPolicy
 from sb3_sparse.offline.data import OfflineBatch, OfflineDataset
 from sb3_sparse.offline.discrete_bc import DiscreteBC, DiscreteBCPolicy
 from sb3_sparse.offline.discrete_bcq import DiscreteBCQ, DiscreteBCQPolicy
+from sb3_sparse.offline.loop import UpdateLoop
 from sb3_sparse.offline.policy import OfflinePolicy
 
 #: The offline algorithms by name.
@@ -34,5 +35,6 @@ __all__ = [
     "OfflineBatch",
     "OfflineDataset",
     "OfflinePolicy",
+    "UpdateLoop",
     "VAEPolicy",
 ]

@@ -7,7 +7,7 @@ The training loop of an algorithm that does not step in an environment: its cloc
 import sys
 import time
 from abc import abstractmethod
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -24,6 +24,8 @@ class UpdateLoop(BaseAlgorithm):
 
     #: Samples per update.
     batch_size: int
+    #: Updates between two calls of the callbacks.
+    updates_per_call: ClassVar[int] = 1
     #: The losses since the last entry of the log.
     _means: LossMeans
 
@@ -74,13 +76,23 @@ class UpdateLoop(BaseAlgorithm):
         callback.on_rollout_end()
         while self.num_timesteps < total_timesteps:
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
-            self.train(gradient_steps=1, batch_size=self.batch_size)
+            if not self._before_train():
+                break
+            self.train(gradient_steps=self.updates_per_call, batch_size=self.batch_size)
             if not self._tell(callback, locals()):
                 break
             if log_interval is not None and self.num_timesteps % log_interval == 0:
                 self.dump_logs()
         callback.on_training_end()
         return self
+
+    def _before_train(self) -> bool:
+        """
+        What an algorithm does before it computes updates.
+
+        :return: Whether to go on
+        """
+        return True
 
     def _tell(self, callback: BaseCallback, variables: dict[str, Any]) -> bool:
         """
@@ -91,7 +103,7 @@ class UpdateLoop(BaseAlgorithm):
         :return: Whether to go on
         """
         callback.on_rollout_start()
-        self.num_timesteps += 1
+        self.num_timesteps += self.updates_per_call
         callback.update_locals(variables)
         if not callback.on_step():
             return False

@@ -1,0 +1,154 @@
+"""A distillation under way: the teacher, the student in training, and the states that come in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
+
+from sb3_sparse.agents.observations import Observation
+from sb3_sparse.distillation.checkpoint import Checkpoint
+from sb3_sparse.distillation.plan import PRUNING, ROUNDS, Plan
+from sb3_sparse.distillation.rollouts import Rollouts
+from sb3_sparse.distillation.source import Source
+from sb3_sparse.distillation.states import States
+from sb3_sparse.distillation.student import finish, make_student
+from sb3_sparse.distillation.teacher import Teacher, fast_act
+from sb3_sparse.distillation.training import Distillation
+
+#: Rounds between two checkpoints, and rounds whose returns decide whether the student plays like the teacher.
+_SAVED, _RECENT = 5, 10
+#: Fewest episodes that decide.
+_EPISODES = 5
+#: Rounds of one seed have seeds of their own.
+_STRIDE = 100_003
+
+
+class Lesson:
+    """
+    A distillation.
+
+    :param model: The teacher.
+    :param source: Where states come from.
+    :param plan: How long it takes.
+    :param net_arch: Widths of the student's hidden layers; None for the teacher's.
+    :param seed: Seed of everything that is drawn.
+    :param stop_at: Share of the teacher's return at which it ends early; None for never.
+    :param checkpoint: Where it is saved; None for nowhere.
+    :param verbose: Verbosity level, as in SB3.
+    """
+
+    def __init__(
+        self,
+        model: BaseAlgorithm,
+        source: Source,
+        plan: Plan,
+        net_arch: Sequence[int] | None,
+        seed: int,
+        *,
+        stop_at: float | None = None,
+        checkpoint: Checkpoint | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.source, self.plan, self.seed = source, plan, seed
+        self.stop_at, self.checkpoint = stop_at, checkpoint
+        self.teacher = Teacher(model, source.normalization, source.env)
+        self.student = make_student(model, net_arch, seed)
+        #: Returns of episodes without noise: the teacher's, and the student's by round.
+        self.teacher_returns: list[float] = []
+        self.returns: dict[int, list[float]] = {}
+        self._rollouts = None if source.env is None else Rollouts(source.env, self.teacher.act)
+        observations = self._first_observations()
+        inputs = self.teacher.inputs(observations)
+        self.behavior = self.teacher.behavior(inputs)
+        vectors = self.teacher.network.first is not None
+        capacity = len(inputs) if self._rollouts is None else plan.steps
+        self.states = States(capacity, inputs, self._targets(inputs), normalize=vectors)
+        self.training = Distillation(
+            self.student,
+            self.behavior,
+            self.states,
+            plan.rate,
+            round_updates=plan.updates // ROUNDS,
+            begin_round=self._begin_round,
+            seed=seed,
+            verbose=verbose,
+        )
+
+    def _first_observations(self) -> Observation:
+        if self._rollouts is None:
+            assert self.source.recorded is not None
+            return self.source.recorded
+        observations, self.teacher_returns = self._rollouts.play(self.plan.first_steps, self.seed * _STRIDE)
+        return observations
+
+    def _targets(self, inputs: NDArray[np.generic]) -> NDArray[np.float32]:
+        targets: NDArray[np.float32] = self.behavior.targets(self.teacher.network.outputs(inputs)).numpy()
+        return targets
+
+    def resume(self) -> None:
+        """Go on where the checkpoint says."""
+        saved = None if self.checkpoint is None else self.checkpoint.load()
+        if saved is not None:
+            assert self.checkpoint is not None
+            self.checkpoint.put_back(self.states, saved["added"])
+            self.teacher_returns, self.returns = saved["teacher_returns"], saved["returns"]
+            self.training.put_back(saved)
+
+    def train(self, updates: int, callbacks: list[BaseCallback]) -> None:
+        """
+        :param updates: Updates of the whole run; one that goes on has fewer left.
+        :param callbacks: Callbacks of the training.
+        """
+        training = self.training
+        left = updates - training.num_timesteps
+        if left > 0:
+            training.learn(left, CallbackList(callbacks), reset_num_timesteps=False)
+
+    def _begin_round(self, number: int) -> bool:
+        """Add states, and say whether to go on."""
+        if number >= ROUNDS:
+            return True
+        if self.checkpoint is not None and number and number % _SAVED == 0:
+            self.checkpoint.save(self.training, self.teacher_returns, self.returns)
+        wanted = self.plan.states_by(number) - self.states.added
+        if self._rollouts is None or wanted <= 0:
+            return True
+        self.training.publish()
+        act = fast_act(self.student, self.source.normalization, self.source.env)
+        observations, self.returns[number] = self._rollouts.play(wanted, self.seed * _STRIDE + 1 + number, act)
+        inputs = self.teacher.inputs(observations)
+        self.states.add(inputs, self._targets(inputs))
+        self._log(number)
+        return not self._plays_like_the_teacher(number)
+
+    def _log(self, number: int) -> None:
+        logger = self.training.logger
+        recent = self._recent(number)
+        if recent:
+            logger.record("rollout/ep_rew_mean", float(np.mean(recent)))
+        if self.teacher_returns:
+            logger.record("rollout/teacher_ep_rew_mean", float(np.mean(self.teacher_returns)))
+        logger.record("rollout/states", len(self.states))
+
+    def _recent(self, number: int) -> list[float]:
+        return [each for index in range(number - _RECENT + 1, number + 1) for each in self.returns.get(index, ())]
+
+    def _plays_like_the_teacher(self, number: int) -> bool:
+        recent = self._recent(number)
+        if self.stop_at is None or number < PRUNING * ROUNDS + _RECENT or len(recent) < _EPISODES or not self.teacher_returns:
+            return False
+        goal, worst = float(np.mean(self.teacher_returns)), abs(float(np.mean(self.teacher_returns)))
+        return float(np.mean(recent)) >= goal - (1 - self.stop_at) * worst
+
+    def end(self) -> BaseAlgorithm:
+        """
+        :return: The student, whole
+        """
+        self.training.publish()
+        inputs = self.states.inputs[: len(self.states)]
+        finish(self.teacher.model, self.student, self.training.policy.student, self.states.raw(inputs[-20_000:]))
+        return self.student

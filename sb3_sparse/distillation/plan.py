@@ -1,0 +1,71 @@
+"""How long a distillation takes, and what happens when: its learning rate, its sparsity, its rounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import cos, pi
+
+#: The share of the updates in which the sparsity rises, and in which the learning rate is constant.
+PRUNING, CONSTANT = 0.55, 0.44
+#: The share of the updates after which connections are not rewired.
+REWIRING = 0.85
+#: The learning rate at the start and at the end.
+HIGHEST_RATE, LOWEST_RATE = 1e-3, 1e-5
+#: Rounds of environment steps and updates, and prunings in each.
+ROUNDS, PRUNINGS = 100, 4
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    The lengths of a distillation.
+
+    :param updates: Gradient updates, a multiple of ``ROUNDS`` blocks.
+    :param steps: Environment steps.
+    :param first_steps: Those of them that the teacher plays alone, before the first update.
+    :param initial_sparsity: Sparsity from the first update on.
+    :param rewired: Share of the connections that the first rewiring moves; 0 for none.
+    """
+
+    updates: int
+    steps: int
+    first_steps: int
+    initial_sparsity: float
+    rewired: float
+
+    def rate(self, left: float) -> float:
+        """
+        :param left: The remaining progress, 1 to 0.
+        :return: The learning rate: constant, then along a cosine to its lowest
+        """
+        falling = max(0.0, (1 - left - CONSTANT) / (1 - CONSTANT))
+        return LOWEST_RATE + (HIGHEST_RATE - LOWEST_RATE) * 0.5 * (1 + cos(pi * falling))
+
+    def states_by(self, number: int) -> int:
+        """
+        :param number: Number of a round, from 0.
+        :return: States that there are when its updates begin
+        """
+        return self.first_steps + round((self.steps - self.first_steps) * (number + 1) / ROUNDS)
+
+
+def make_plan(sparsity: float, updates: int | None, steps: int | None, block: int) -> Plan:
+    """
+    :param sparsity: The student's sparsity.
+    :param updates: Gradient updates; by default more for a higher sparsity.
+    :param steps: Environment steps; likewise.
+    :param block: Updates between two calls of the callbacks.
+    :return: The plan
+    :raises ValueError: if there are fewer updates or steps than rounds
+    """
+    high = sparsity > 0.96
+    updates = (600_000 if high else 100_000) if updates is None else updates
+    steps = (400_000 if high else 300_000) if steps is None else steps
+    unit = ROUNDS * block
+    if updates < unit or steps < 2 * ROUNDS:
+        raise ValueError(
+            f"updates={updates} and steps={steps} are too few: a distillation has {ROUNDS} rounds, and needs {unit} updates"
+            f" and {2 * ROUNDS} environment steps at least"
+        )
+    updates = round(updates / unit) * unit
+    return Plan(updates, steps, min(20_000, steps // 2), min(0.8 if high else 0.6, sparsity), 0.2 if high else 0.0)

@@ -1,0 +1,117 @@
+"""``distill``: a trained agent to a smaller one, in minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_sparse.callbacks import GradualPruningCallback, RewiringCallback
+from sb3_sparse.distillation.checkpoint import Checkpoint
+from sb3_sparse.distillation.lesson import Lesson
+from sb3_sparse.distillation.plan import PRUNING, PRUNINGS, REWIRING, ROUNDS, Plan, make_plan
+from sb3_sparse.distillation.progress import ProgressBar
+from sb3_sparse.distillation.source import Given, open_source
+from sb3_sparse.distillation.training import BLOCK, NETWORK
+from sb3_sparse.engine import EngineCallback
+from sb3_sparse.nn import check_bits
+from sb3_sparse.sparsity import ChosenDistribution, Saliency, check_sparsity
+
+
+def distill(
+    model: BaseAlgorithm,
+    env: Given,
+    sparsity: float = 0.95,
+    net_arch: Sequence[int] | None = None,
+    bits: int | None = None,
+    steps: int | None = None,
+    updates: int | None = None,
+    seed: int = 0,
+    *,
+    saliency: str | Saliency = "fisher",
+    distribution: ChosenDistribution | None = None,
+    stop_at: float | None = None,
+    normalization: VecNormalize | None = None,
+    callback: BaseCallback | Sequence[BaseCallback] | None = None,
+    engine: bool = True,
+    checkpoint: str | Path | None = None,
+    tensorboard_log: str | None = None,
+    progress_bar: bool = False,
+    verbose: int = 0,
+) -> BaseAlgorithm:
+    """
+    Train a smaller student to act as a trained agent does: a model of the same class that predicts, saves and goes on training
+    as any other, and whose weights are mostly zero.
+
+        student = distill(SAC.load("expert"), "HalfCheetah-v4", sparsity=0.95)
+        student.save("student")
+        compress(student).to_c("student.h")
+
+    The student begins with the teacher's weights and is pruned gradually while it learns the teacher's deterministic actions,
+    by supervised learning (Hinton et al. 2015; Rusu et al. 2016 for policies). The states come from the student's own episodes
+    (Ross et al. 2011), and from segments of both agents with noisy actions. Weights are ranked by ``|w| * sqrt(v)`` with
+    Adam's second moments v. The moving average of the weights is what the student gets.
+
+    :param model: The trained agent: SAC, TD3, DDPG, TQC, CrossQ, PPO, A2C, TRPO, DQN, QRDQN or MaskablePPO.
+    :param env: The environment that it was trained in, or its name. Recorded observations as the environment gives them, or an
+        :class:`~sb3_sparse.offline.OfflineDataset`, do as well, but a student of these alone has not seen its own mistakes.
+    :param sparsity: Share of zeros in the network that acts, over all its layers, in [0, 1).
+    :param net_arch: Widths of the student's hidden layers, such as [64, 64]; None for the teacher's.
+    :param bits: Bits of the weights behind the first layer, 2 to 8, for which it is trained at the end; None for float
+        weights. The exporter rounds the first layer, whose inputs have different units.
+    :param steps: Environment steps; by default 300,000, and 400,000 above 96 %.
+    :param updates: Gradient updates of 256 states each; by default 100,000, and 600,000 above 96 %.
+    :param seed: Seed of the environment, the minibatches and new weights. On one machine the same seed gives the same student.
+    :param saliency: Which weights to keep: see :class:`~sb3_sparse.callbacks.GradualPruningCallback`.
+    :param distribution: How many weights each layer keeps: likewise.
+    :param stop_at: Stop early, once the student has its sparsity, when its mean return over the last rounds is this share of
+        the teacher's; None for all updates.
+    :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
+    :param callback: Callbacks of SB3 for the training, whose steps are updates. ``model`` is the training in them, and its
+        ``predict`` the student's.
+    :param engine: Whether to train in the engine, where it knows the network.
+    :param checkpoint: Folder for a run that can be interrupted: called again with the same arguments, it goes on, and ends as
+        if it had not been.
+    :param tensorboard_log: Folder of the log for tensorboard.
+    :param progress_bar: Whether to show a progress bar.
+    :param verbose: Verbosity level, as in SB3.
+    :return: The student
+    :raises ValueError: if an argument is wrong, the environment does not fit the model, or its deterministic action does not
+        come from one network that the exporter knows
+    """
+    check_sparsity(sparsity)
+    if bits is not None:
+        check_bits(bits)
+    plan = make_plan(sparsity, updates, steps, BLOCK)
+    source = open_source(model, env, normalization)
+    saver = None
+    if checkpoint is not None:
+        names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
+        run = [type(model).__name__, sparsity, net_arch, bits, plan, seed, *names, stop_at]
+        saver = Checkpoint(Path(checkpoint), repr(run))
+    lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
+    lesson.training.tensorboard_log = tensorboard_log
+    lesson.resume()
+    others = [callback] if isinstance(callback, BaseCallback) else list(callback or [])
+    others += [ProgressBar()] * progress_bar + [EngineCallback()] * engine
+    lesson.train(plan.updates, [*_sparsifiers(plan, sparsity, saliency, distribution), *others])
+    return lesson.end()
+
+
+def _sparsifiers(
+    plan: Plan, sparsity: float, saliency: str | Saliency, distribution: ChosenDistribution | None
+) -> list[BaseCallback]:
+    """The callbacks that make a student sparse."""
+    if not sparsity:
+        return []
+    freq = plan.updates // (ROUNDS * PRUNINGS)
+    first = plan.initial_sparsity
+    pruning = GradualPruningCallback(NETWORK, sparsity, 0.0, PRUNING, freq, saliency, distribution, initial_sparsity=first)
+    found: list[BaseCallback] = [pruning]
+    if plan.rewired:
+        freq = plan.updates // ROUNDS
+        found.append(RewiringCallback(NETWORK, plan.rewired, freq, "gradient", "cosine", REWIRING, "mask"))
+    return found

@@ -1,0 +1,132 @@
+"""
+The states that a student learns from: on its own path, on the teacher's, and off both.
+
+A student that has seen the teacher's path alone does not know what to do beside it, and its first mistake leads there. So
+states come from whole episodes of the student (Ross et al. 2011, "DAgger"), and from segments of the teacher and of the
+student, half of them with noisy actions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from gymnasium import spaces
+from numpy.typing import NDArray
+from stable_baselines3.common.vec_env import VecEnv
+
+from sb3_sparse.agents.observations import Observation, stack, take
+
+#: A deterministic policy: a batch of observations as the environment gives them to a batch of actions.
+Act = Callable[[Observation], NDArray[Any]]
+#: Steps of a segment.
+SEGMENTS = (10, 30, 100, 300)
+#: Standard deviations of the noise, in half widths of the action space; probabilities of a random discrete action.
+NOISE = (0.05, 0.1, 0.2, 0.4)
+#: The chance that an episode is the student's alone, without noise; and that a segment of the others is the teacher's.
+ALONE, TEACHER = 0.375, 0.25
+
+
+class Rollouts:
+    """
+    Plays whole episodes. What happens in a round depends on its seed alone, so that a run can go on after any of them.
+
+    :param env: The environments, whose observations are not normalized.
+    :param teacher: The teacher.
+    """
+
+    def __init__(self, env: VecEnv, teacher: Act) -> None:
+        self.env = env
+        self.teacher = teacher
+
+    def play(self, steps: int, seed: int, student: Act | None = None) -> tuple[Observation, list[float]]:
+        """
+        :param steps: Steps to play at least; the episodes that have begun go on to their end.
+        :param seed: Seed of the environments and of all choices.
+        :param student: The student; None for the teacher alone.
+        :return: The observations, and the returns of episodes that the student played alone
+        """
+        rng = np.random.default_rng(seed)
+        self.env.seed(int(rng.integers(2**31 - 1)))
+        observations: Any = self.env.reset()
+        players = [_Player(rng, student is not None) for _ in range(self.env.num_envs)]
+        seen: list[Observation] = []
+        returns: list[float] = []
+        count = 0
+        while any(player.playing for player in players):
+            actions = self._act(observations, players, student)
+            seen += [take(observations, index) for index, player in enumerate(players) if player.playing]
+            observations, rewards, dones, infos = self.env.step(actions)
+            for index, player in enumerate(players):
+                count += player.playing
+                if player.step(float(rewards[index])) and dones[index]:
+                    if player.alone:
+                        returns.append(_return_of(infos[index], player.total))
+                    player.begin(count < steps)
+        return stack(seen), returns
+
+    def _act(self, observations: Observation, players: list[_Player], student: Act | None) -> NDArray[Any]:
+        space = self.env.action_space
+        if len(players) == 1:
+            act = student if student is not None and not players[0].teaches else self.teacher
+            actions = act(observations)
+        else:
+            actions = self.teacher(observations)
+            if student is not None:
+                own = np.array([not player.teaches for player in players])
+                actions = np.where(own.reshape(-1, *[1] * (actions.ndim - 1)), student(observations), actions)
+        return np.stack([player.disturb(action, space) for player, action in zip(players, actions, strict=True)])
+
+
+class _Player:
+    """Who plays in one environment."""
+
+    def __init__(self, rng: np.random.Generator, has_student: bool) -> None:
+        self._rng = rng
+        self._has_student = has_student
+        self.begin(True)
+
+    def begin(self, playing: bool) -> None:
+        """Begin an episode, or stop."""
+        self.playing = playing
+        self.total = 0.0
+        self.alone = self._has_student and self._rng.random() < ALONE
+        self._left = 0
+        self._draw()
+
+    def _draw(self) -> None:
+        """Draw a segment."""
+        rng = self._rng
+        self.teaches = not self._has_student or (not self.alone and rng.random() < TEACHER)
+        self.noise = 0.0 if self.alone or rng.random() < 0.5 else float(rng.choice(NOISE))
+        self._left = int(rng.choice(SEGMENTS))
+
+    def disturb(self, action: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
+        """The action with this segment's noise."""
+        if not self.noise:
+            return action
+        if isinstance(space, spaces.Box):
+            width = (space.high.astype(np.float64) - space.low) / 2
+            width = np.where(np.isfinite(width), width, 1.0)
+            noisy = action + self.noise * width * self._rng.standard_normal(action.shape)
+            return np.clip(noisy, space.low, space.high).astype(action.dtype)
+        if self._rng.random() >= self.noise:
+            return action
+        shape = action.shape
+        choices = {spaces.Discrete: lambda: space.n, spaces.MultiDiscrete: lambda: space.nvec}  # type: ignore[attr-defined]
+        high = choices.get(type(space), lambda: 2)()
+        return np.asarray(self._rng.integers(high, size=shape)).astype(action.dtype)
+
+    def step(self, reward: float) -> bool:
+        """Count a step, and draw the next segment where one ends; false if nobody plays here."""
+        self.total += reward
+        self._left -= 1
+        if self._left <= 0 and not self.alone:
+            self._draw()
+        return self.playing
+
+
+def _return_of(info: dict[str, Any], total: float) -> float:
+    """The return of an episode: Monitor's, if there is one, which sees rewards before wrappers change them."""
+    return float(info["episode"]["r"]) if "episode" in info else total

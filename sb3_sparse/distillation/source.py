@@ -1,0 +1,105 @@
+"""Where a student's states come from: environments that agents play in, or recorded observations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
+
+from sb3_sparse.agents.environment import make_environment
+from sb3_sparse.agents.observations import Observation, fits
+from sb3_sparse.offline import OfflineDataset
+
+#: What a user may give: an environment or its name, a dataset, or observations as an environment gives them.
+Given = str | gym.Env[Any, Any] | VecEnv | OfflineDataset | NDArray[Any] | Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Source:
+    """
+    Where states come from. Observations are those of the environment, not normalized.
+
+    :param env: Environments without normalization; None for recorded observations.
+    :param recorded: Recorded observations, ``[n, ...]``; None with environments.
+    :param normalization: What the model's observations are normalized with; None if they are not.
+    """
+
+    env: VecEnv | None
+    recorded: Observation | None
+    normalization: VecNormalize | None
+
+
+def open_source(model: BaseAlgorithm, given: Given, normalization: VecNormalize | None = None) -> Source:
+    """
+    :param model: The teacher.
+    :param given: What the user gave.
+    :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the given environment, or else
+        of the model's.
+    :return: The source
+    :raises ValueError: if it does not fit the model
+    """
+    own = model.get_vec_normalize_env() if normalization is None else normalization
+    if isinstance(given, OfflineDataset):
+        own_space, given = given.observation_space, _observations(given)
+        _check(model, fits(own_space, model.observation_space), own_space)
+    if isinstance(given, (np.ndarray, Mapping)):
+        return Source(None, _read(model, given), own)
+    env: Any = _make(given, model) if isinstance(given, str) else given
+    if not isinstance(env, (gym.Env, VecEnv)):
+        raise ValueError(f"env={env!r} is no environment, name of one, dataset or array of observations")
+    if isinstance(env, VecNormalize):
+        own, env = env if normalization is None else own, env.venv
+    elif isinstance(env, VecEnv) and unwrap_vec_wrapper(env, VecNormalize) is not None:
+        raise ValueError(
+            "there is a VecNormalize inside another wrapper of the environment, so its statistics are not those of the"
+            " model's observations: wrap the environment the other way round"
+        )
+    venv = model._wrap_env(env, monitor_wrapper=True)
+    _check(model, fits(venv.observation_space, model.observation_space), venv.observation_space)
+    if venv.action_space != model.action_space:
+        raise ValueError(f"the actions of the environment are {venv.action_space}, those of the model {model.action_space}")
+    return Source(venv, None, own)
+
+
+def _make(name: str, model: BaseAlgorithm) -> VecEnv:
+    # SB3 draws the seed of environments from numpy's global generator, which is the user's.
+    state = np.random.get_state()
+    try:
+        return make_environment(name, model)
+    finally:
+        np.random.set_state(state)
+
+
+def _check(model: BaseAlgorithm, fit: bool, space: gym.Space[Any]) -> None:
+    if not fit:
+        raise ValueError(
+            f"the observations are of {space}, and the model takes {model.observation_space}: give what it was trained in"
+        )
+
+
+def _observations(dataset: OfflineDataset) -> Any:
+    arrays = dataset.arrays
+    found = {key: array[arrays.index] for key, array in arrays.observations.items()}
+    return found if len(found) > 1 else next(iter(found.values()))
+
+
+def _read(model: BaseAlgorithm, given: Any) -> Any:
+    space: Any = model.observation_space
+    if isinstance(space, gym.spaces.Dict):
+        wrong = not isinstance(given, Mapping) or set(given) != set(space.spaces)
+        arrays = {} if wrong else {key: np.asarray(array) for key, array in given.items()}
+        wrong = wrong or any(arrays[key].shape[1:] != part.shape for key, part in space.spaces.items())
+        found: Any = arrays
+    else:
+        found = np.asarray(given)
+        arrays, wrong = {"": found}, isinstance(given, Mapping) or found.shape[1:] != space.shape
+    counts = {len(array) for array in arrays.values()}
+    if wrong or len(counts) != 1 or not min(counts) or not all(np.isfinite(array).all() for array in arrays.values()):
+        raise ValueError(f"recorded observations must be finite numbers of {space}, [n, ...], with n of at least 1")
+    return found

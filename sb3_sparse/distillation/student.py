@@ -1,0 +1,127 @@
+"""A smaller agent of the teacher's algorithm: it begins with the teacher's weights, and is a plain SB3 model in the end."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch as th
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from torch import nn
+
+from sb3_sparse.distillation.network import ActionNetwork, read_network
+from sb3_sparse.nn import MaskedLayer, find_networks, hold_masks, mask_layers, original
+from sb3_sparse.state import SparsityState
+
+#: States that the standard deviation of a Gaussian is fitted on, and what keeps its weights small.
+_FITTED, _RIDGE = 20_000, 1e-3
+
+
+def make_student(teacher: BaseAlgorithm, net_arch: Sequence[int] | None = None, seed: int = 0) -> BaseAlgorithm:
+    """
+    :param teacher: A trained model.
+    :param net_arch: Widths of the hidden layers of the network that acts; None for the teacher's. Critics and value networks
+        keep theirs.
+    :param seed: Seed of the weights that the teacher does not have.
+    :return: A model of the same class with the teacher's hyperparameters, and its weights wherever the shapes are equal; it
+        has no environment, and its optimizers have not taken a step
+    :raises ValueError: if the widths are no positive integers, or the policy does not take them
+    """
+    policy = original(teacher.policy)
+    # As `load` does it, without a file.
+    names, tensors = teacher._get_torch_save_params()
+    left_out = {name.split(".")[0] for name in (*names, *tensors)} | set(teacher._excluded_save_params())
+    left_out |= {"sparsity_state", "_last_obs", "_last_episode_starts", "_last_original_obs", "ep_info_buffer"}
+    kind: Any = type(teacher)
+    student: BaseAlgorithm = kind(policy=teacher.policy_class, env=None, device=teacher.device, _init_setup_model=False)
+    student.__dict__.update({name: copy.deepcopy(value) for name, value in vars(teacher).items() if name not in left_out})
+    if net_arch is not None:
+        student.policy_kwargs = {**student.policy_kwargs, "net_arch": _arch(teacher, net_arch)}
+    with th.random.fork_rng([]):
+        state = np.random.get_state()
+        th.manual_seed(seed)
+        student.seed = None
+        student._setup_model()
+        student.seed = teacher.seed
+        np.random.set_state(state)
+    own = original(student.policy).state_dict()
+    for name, tensor in policy.state_dict().items():
+        if name in own and own[name].shape == tensor.shape:
+            own[name].copy_(tensor)
+    original(student.policy).load_state_dict(own)
+    for name in tensors:
+        value = getattr(teacher, name, None)
+        if isinstance(value, th.Tensor):
+            getattr(student, name).data.copy_(value.data)
+    return student
+
+
+def _arch(teacher: BaseAlgorithm, net_arch: Sequence[int]) -> Any:
+    """``policy_kwargs["net_arch"]`` for a student: other networks than the one that acts keep their widths."""
+    widths = list(net_arch)
+    if not widths or not all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
+        raise ValueError(f"net_arch={net_arch!r} must be a list of widths, such as [64, 64]")
+    policy: Any = original(teacher.policy)
+    if isinstance(teacher, OnPolicyAlgorithm):
+        arch = policy.net_arch
+        return {"pi": widths, "vf": list(arch["vf"] if isinstance(arch, dict) else arch)}
+    if hasattr(policy, "critic_kwargs"):
+        return {"pi": widths, "qf": list(policy.critic_kwargs["net_arch"])}
+    return widths
+
+
+@th.no_grad()
+def finish(teacher: BaseAlgorithm, student: BaseAlgorithm, trained: ActionNetwork, inputs: NDArray[np.generic]) -> None:
+    """
+    Make a student whole, so that it goes on training: masks and bits as a callback would have left them, target networks that
+    equal theirs, and the spread of its exploration.
+
+    :param teacher: The teacher.
+    :param student: The student, which has its weights.
+    :param trained: The network that has been trained, with masks and bits.
+    :param inputs: Inputs of both networks, ``[n, ...]``.
+    """
+    network = read_network(student)
+    _put_masks(student, network, trained)
+    policy: Any = original(student.policy)
+    for name, child in policy.named_children():
+        if not name.endswith("_target") and hasattr(policy, f"{name}_target"):
+            getattr(policy, f"{name}_target").load_state_dict(child.state_dict())
+    if hasattr(getattr(policy, "actor", None), "log_std") and isinstance(policy.actor.log_std, nn.Linear):
+        _fit_log_std(teacher, student, inputs[-_FITTED:])
+
+
+def _put_masks(student: BaseAlgorithm, network: ActionNetwork, trained: ActionNetwork) -> None:
+    policy = original(student.policy)
+    names = {layer: name for layers in find_networks(policy).values() for name, layer in layers.items()}
+    for own, other in zip(network.modules(), trained.modules(), strict=True):
+        if not isinstance(other, MaskedLayer) or own not in names:
+            continue
+        state = SparsityState(student)
+        mask_layers(own, persistent=False)
+        own.set_mask(other.mask)  # type: ignore[operator]
+        state.save_mask(names[own], other.mask)
+        if other.bits is not None:
+            own.set_bits(other.bits)  # type: ignore[operator]
+            state.save_bits(names[own], other.bits)
+    hold_masks(policy)
+
+
+def _fit_log_std(teacher: BaseAlgorithm, student: BaseAlgorithm, inputs: NDArray[np.generic]) -> None:
+    """Ridge regression of the logarithm of the teacher's standard deviation on the student's latent features."""
+    actors: list[Any] = [original(model.policy).actor for model in (student, teacher)]
+    tensor, own = th.as_tensor(inputs, device=student.device), actors[0].log_std
+    features, theirs = (
+        actor.latent_pi(read_network(model).features(tensor)) for actor, model in zip(actors, (student, teacher), strict=True)
+    )
+    target, features = actors[1].log_std(theirs).clamp(-20, 2).double(), features.double()
+    center, middle = features.mean(dim=0), target.mean(dim=0)
+    x, y = features - center, target - middle
+    gram = x.T @ x / len(x) + _RIDGE * th.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    weight = th.linalg.solve(gram, x.T @ y / len(x)).T
+    own.weight.copy_(weight)
+    own.bias.copy_(middle - weight @ center)

@@ -1,0 +1,219 @@
+"""Distillation: a student of every algorithm acts as its teacher does, is a plain SB3 model, and can be interrupted."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+
+from sb3_sparse import compress, distill, restore
+from sb3_sparse.distillation.network import read_network
+from sb3_sparse.distillation.student import make_student
+from sb3_sparse.offline import OfflineDataset
+from tests.algorithms import CASES
+from tests.invariants import check, check_targets
+
+SHORT = {"steps": 1000, "updates": 5000}
+#: One environment for each, whose actions the student copies.
+NAMES = [name for name in CASES if name not in ("recurrent_ppo", "ars")]
+
+
+def teacher(name, **kwargs):
+    """Not trained, but with weights large enough that its action depends on the observation."""
+    model = CASES[name].make(device="cpu", **kwargs)
+    with th.no_grad():
+        for parameter in read_network(model).parameters():
+            parameter.mul_(1.5)
+    return model
+
+
+def equal_states(one, other):
+    for mine, theirs in zip(one.policy.state_dict().items(), other.policy.state_dict().items(), strict=True):
+        assert mine[0] == theirs[0] and th.equal(mine[1], theirs[1]), mine[0]
+
+
+def weights_of(model):
+    return [parameter for parameter in read_network(model).parameters() if parameter.dim() > 1]
+
+
+def act(model, observations):
+    return model.predict(observations, deterministic=True)[0]
+
+
+def samples(model, count=64):
+    model.observation_space.seed(0)
+    return np.stack([model.observation_space.sample() for _ in range(count)])
+
+
+@pytest.mark.filterwarnings("ignore:SB3 trains this model, because the engine cannot")
+@pytest.mark.parametrize("name", NAMES)
+def test_every_algorithm(name, tmp_path):
+    """The exact number of weights, the teacher's actions, a plain zip, and training that goes on with the masks."""
+    model = teacher(name)
+    student = distill(model, model.get_env(), 0.5, **SHORT)
+    assert type(student) is type(model) and student is not model
+    total = sum(weight.numel() for weight in weights_of(student))
+    assert sum(int((weight != 0).sum()) for weight in weights_of(student)) == round(0.5 * total)
+    observations = samples(model)
+    mine, theirs = act(student, observations), act(model, observations)
+    if isinstance(model.action_space, gym.spaces.Box):
+        assert np.abs(mine - theirs).mean() < 0.1 * (model.action_space.high - model.action_space.low).max()
+    else:
+        assert (mine == theirs).mean() > 0.8
+    student.save(tmp_path / "student.zip")
+    loaded = CASES[name].algorithm.load(tmp_path / "student.zip", env=model.get_env(), device="cpu")
+    assert (act(loaded, observations) == mine).all()
+    restore(loaded)
+    loaded.learn(60)
+    check(loaded)
+    check_targets(loaded)
+    assert compress(student).nbytes < compress(model).nbytes
+
+
+@pytest.mark.parametrize("engine", [True, False])
+def test_the_same_seed(engine):
+    """The same student to the bit; nothing else is disturbed. In the engine and in torch, the same up to rounding."""
+    model = teacher("sac")
+    before = {name: tensor.clone() for name, tensor in model.policy.state_dict().items()}
+    state = th.get_rng_state(), np.random.get_state()[1].copy()
+    one, two = (distill(model, "Pendulum-v1", 0.8, seed=3, engine=engine, **SHORT) for _ in range(2))
+    equal_states(one, two)
+    assert all(th.equal(tensor, before[name]) for name, tensor in model.policy.state_dict().items())
+    assert th.equal(th.get_rng_state(), state[0]) and (np.random.get_state()[1] == state[1]).all()
+    other = distill(model, "Pendulum-v1", 0.8, seed=4, engine=engine, **SHORT)
+    assert not th.equal(weights_of(other)[0], weights_of(one)[0])
+
+
+def test_the_engine_trains_as_torch():
+    model = teacher("sac")
+    students = [distill(model, "Pendulum-v1", 0.0, engine=engine, **SHORT) for engine in (True, False)]
+    for mine, theirs in zip(*map(weights_of, students), strict=True):
+        assert (mine - theirs).abs().max() < 0.02
+    observations = samples(model)
+    assert np.abs(act(students[0], observations) - act(students[1], observations)).max() < 0.02
+
+
+class Stop(BaseCallback):
+    """Ctrl-C after some updates."""
+
+    def __init__(self, after):
+        super().__init__()
+        self.after = after
+
+    def _on_step(self):
+        if self.num_timesteps >= self.after:
+            raise KeyboardInterrupt
+        return True
+
+
+@pytest.mark.parametrize("name", ["sac", "dqn"])
+def test_interrupted_and_resumed(name, tmp_path):
+    """It ends as one that was not, bit for bit, wherever it stopped."""
+    model = teacher(name)
+    kwargs = {"seed": 1, "steps": 1000, "updates": 5000}
+    whole = distill(model, CASES[name].env, 0.8, **kwargs)
+    for after in (1300, 3300):
+        with pytest.raises(KeyboardInterrupt):
+            distill(model, CASES[name].env, 0.8, checkpoint=tmp_path, callback=Stop(after), **kwargs)
+    equal_states(distill(model, CASES[name].env, 0.8, checkpoint=tmp_path, **kwargs), whole)
+    with pytest.raises(ValueError, match="another distillation"):
+        distill(model, CASES[name].env, 0.9, checkpoint=tmp_path, **kwargs)
+
+
+def test_another_width():
+    """The critics keep theirs, and their weights; the student is a model whose zip says its own width."""
+    model = teacher("sac")
+    student = distill(model, "Pendulum-v1", 0.0, [8, 4], **SHORT)
+    assert [tuple(weight.shape) for weight in weights_of(student)] == [(8, 3), (4, 8), (1, 4)]
+    for mine, theirs in zip(student.critic.parameters(), model.critic.parameters(), strict=True):
+        assert th.equal(mine, theirs)
+    student.set_env(gym.make("Pendulum-v1"))
+    student.learn(100)
+    ppo = make_student(teacher("ppo"), [8])
+    assert [tuple(p.shape) for p in ppo.policy.value_net.parameters()] == [(1, 16), (1,)]
+    assert tuple(make_student(teacher("dqn"), [8]).q_net_target.q_net[0].weight.shape) == (8, 4)
+
+
+def test_exploration_goes_on_as_the_teachers():
+    """The standard deviation of a squashed Gaussian follows from the new features."""
+    model = teacher("sac", policy_kwargs={"log_std_init": -1.0})
+    student = distill(model, "Pendulum-v1", 0.8, steps=2000, updates=5000)
+    observations = th.as_tensor(samples(model))
+    with th.no_grad():
+        mine, theirs = (each.actor.get_action_dist_params(observations)[1] for each in (student, model))
+    assert (mine - theirs).abs().mean() < 0.3 * theirs.std() + 0.05
+
+
+def test_normalized_observations():
+    """The student sees what the teacher sees, and has the statistics folded in when it is exported."""
+    venv = VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), norm_reward=False)
+    model = PPO("MlpPolicy", venv, n_steps=64, batch_size=32, seed=0, device="cpu").learn(500)
+    statistics = venv.obs_rms.mean.copy()
+    student = distill(model, venv, 0.5, **SHORT)
+    assert (venv.obs_rms.mean == statistics).all()
+    raw = samples(model)
+    normalized = venv.normalize_obs(raw)
+    assert np.abs(act(student, normalized) - act(model, normalized)).mean() < 0.2
+    exported = compress(student, bits=32, normalization=venv)
+    np.testing.assert_allclose(exported.predict(raw)[0], act(student, normalized), atol=1e-4)
+
+
+def test_recorded_observations():
+    """Without an environment."""
+    model = teacher("td3")
+    observations = samples(model, 3000)
+    student = distill(model, observations, 0.5, **SHORT)
+    assert np.abs(act(student, observations) - act(model, observations)).mean() < 0.2
+    data = OfflineDataset.from_arrays(
+        observations=observations[:-1],
+        actions=np.zeros((2999, 1), np.float32),
+        rewards=np.zeros(2999),
+        next_observations=observations[1:],
+        terminations=np.zeros(2999, bool),
+        truncations=np.zeros(2999, bool),
+        observation_space=model.observation_space,
+        action_space=model.action_space,
+    )
+    again = distill(model, data, 0.5, **SHORT)
+    assert np.abs(act(again, observations) - act(model, observations)).mean() < 0.2
+
+
+def test_early_stop():
+    """Once the student has its sparsity, and plays like the teacher."""
+    model = teacher("dqn")
+    seen = []
+    last = ConvertCallback(lambda variables, _: not seen.append(variables["self"].num_timesteps))
+    student = distill(model, "CartPole-v1", 0.5, steps=2000, updates=10_000, stop_at=0.2, callback=last)
+    assert 5500 <= seen[-1] < 10_000
+    assert sum(int((weight != 0).sum()) for weight in weights_of(student)) == round(
+        0.5 * sum(map(th.numel, weights_of(student)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "sentence"),
+    [
+        ({"sparsity": 1.0}, "sparsity"),
+        ({"bits": 9}, "bits=9"),
+        ({"updates": 100}, "too few"),
+        ({"steps": 3}, "too few"),
+        ({"net_arch": [0]}, "list of widths"),
+        ({"env": "CartPole-v1"}, "observations"),
+        ({"env": 7}, "no environment"),
+        ({"env": np.zeros((0, 3), np.float32)}, "at least 1"),
+        ({"env": np.zeros((5, 4), np.float32)}, "finite numbers of"),
+        ({"env": np.full((5, 3), np.nan, np.float32)}, "finite"),
+    ],
+)
+def test_bad_input(kwargs, sentence):
+    model = teacher("sac")
+    with pytest.raises(ValueError, match=sentence):
+        distill(**{"model": model, "env": "Pendulum-v1", **SHORT, **kwargs})
+
+
+def test_teachers_that_cannot_act_alone():
+    model = CASES["recurrent_ppo"].make()
+    with pytest.raises(ValueError, match="reads more than the observation"):
+        distill(model, "Pendulum-v1")
