@@ -45,7 +45,7 @@ class Rollouts:
         :param steps: Steps to play at least; the episodes that have begun go on to their end.
         :param seed: Seed of the environments and of all choices.
         :param student: The student; None for the teacher alone.
-        :return: The observations, and the returns of episodes that the student played alone
+        :return: The observations, and the returns of episodes that the student, or the teacher without one, played alone
         """
         rng = np.random.default_rng(seed)
         self.env.seed(int(rng.integers(2**31 - 1)))
@@ -91,7 +91,7 @@ class _Player:
         """Begin an episode, or stop."""
         self.playing = playing
         self.total = 0.0
-        self.alone = self._has_student and self._rng.random() < ALONE
+        self.alone = self._rng.random() < ALONE
         self._left = 0
         self._draw()
 
