@@ -9,7 +9,7 @@ from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_sparse import compress, distill, restore
-from sb3_sparse.distillation.network import read_network
+from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.student import make_student
 from sb3_sparse.offline import OfflineDataset
 from tests.algorithms import CASES

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch as th
 
-from sb3_sparse.distillation.states import States
-from sb3_sparse.distillation.training import Distillation
+from sb3_sparse.distillation.learning.states import States
+from sb3_sparse.distillation.learning.training import Distillation
 
 
 class Checkpoint:

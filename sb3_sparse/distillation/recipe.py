@@ -11,11 +11,11 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.callbacks import GradualPruningCallback, RewiringCallback
 from sb3_sparse.distillation.checkpoint import Checkpoint
+from sb3_sparse.distillation.experience.source import Given, open_source
+from sb3_sparse.distillation.learning.training import BLOCK, NETWORK
 from sb3_sparse.distillation.lesson import Lesson
 from sb3_sparse.distillation.plan import PRUNING, PRUNINGS, REWIRING, ROUNDS, Plan, make_plan
 from sb3_sparse.distillation.progress import ProgressBar
-from sb3_sparse.distillation.source import Given, open_source
-from sb3_sparse.distillation.training import BLOCK, NETWORK
 from sb3_sparse.engine import EngineCallback
 from sb3_sparse.nn import check_bits
 from sb3_sparse.sparsity import ChosenDistribution, Saliency, check_sparsity

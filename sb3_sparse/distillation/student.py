@@ -13,7 +13,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from torch import nn
 
-from sb3_sparse.distillation.network import ActionNetwork, read_network
+from sb3_sparse.distillation.learning.network import ActionNetwork, read_network
 from sb3_sparse.nn import MaskedLayer, find_networks, hold_masks, mask_layers, original
 from sb3_sparse.state import SparsityState
 

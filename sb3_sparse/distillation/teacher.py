@@ -12,9 +12,9 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.agents.observations import Observation
-from sb3_sparse.distillation.behavior import Behavior, find_behavior
-from sb3_sparse.distillation.network import read_network
-from sb3_sparse.distillation.rollouts import Act
+from sb3_sparse.distillation.experience.rollouts import Act
+from sb3_sparse.distillation.learning.behavior import Behavior, find_behavior
+from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.export.passes import shrink
 from sb3_sparse.export.pipeline import read_model
 from sb3_sparse.nn import original

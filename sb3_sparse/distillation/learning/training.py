@@ -19,10 +19,10 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.type_aliases import Schedule
 from torch import nn
 
-from sb3_sparse.distillation.behavior import Behavior
-from sb3_sparse.distillation.network import ActionNetwork, detached, read_network
-from sb3_sparse.distillation.states import States
-from sb3_sparse.distillation.update import DistillationUpdate
+from sb3_sparse.distillation.learning.behavior import Behavior
+from sb3_sparse.distillation.learning.network import ActionNetwork, detached, read_network
+from sb3_sparse.distillation.learning.states import States
+from sb3_sparse.distillation.learning.update import DistillationUpdate
 from sb3_sparse.nn import MaskedLayer, flush_moments, fuse_adam
 from sb3_sparse.offline.loop import UpdateLoop
 from sb3_sparse.offline.spaces_env import make_spaces_env

@@ -1,0 +1,1 @@
+"""The states that a student meets: in environments, or recorded ones."""
