@@ -26,7 +26,7 @@ from sb3_sparse.export.passes import order, shrink
 from sb3_sparse.offline.spaces_env import SpacesEnv
 from sb3_sparse.policies import SparseRecurrentPPOPolicy
 from sb3_sparse.runtime import Policy, load
-from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.format.artifact import decode, encode, encode_as
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs, run_lstm
 from tests.networks import EXACT, draw_observations, draw_recurrent_network, expect_close, pack, unpack
@@ -482,7 +482,7 @@ def test_an_lstm_that_nobody_reads():
 def file_of(*changes, version=3):
     """A file of an LSTM layer of one unit and two inputs, with changes of bytes of the payload: (offset, byte)."""
     network = Network((2,), False, None, (lstm(1, 2), linear(1, 1)), Head("positive", (1,)))
-    payload = bytearray(unpack(encode(network)))
+    payload = bytearray(unpack(encode_as(network, 3)))
     for at, byte in changes:
         payload[at] = byte
     return pack(bytes(payload), version=version)
@@ -496,7 +496,7 @@ LAYER = 7
     [
         (file_of(version=1), "of a kind that version 1 does not have"),
         (file_of(version=2), "of a kind that version 2 does not have"),
-        (file_of(version=5), "has format version 5, not 1 to 4"),
+        (file_of(version=6), "has format version 6, not 1 to 5"),
         (file_of((LAYER, 129)), "a convolution has something that only a linear layer has"),
         (file_of((LAYER, 128 + 16)), "a linear layer has something that only a convolution has"),
         (file_of((LAYER + 1, 1)), "an LSTM layer has an activation, or too many units"),
