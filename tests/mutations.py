@@ -17,7 +17,7 @@ import sys
 import traceback
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,8 +25,10 @@ from time import perf_counter, process_time
 from typing import Any
 
 import numpy as np
+from gymnasium import spaces
 from numpy.random import Generator
-from sb3_contrib import ARS, QRDQN
+from sb3_contrib import ARS, QRDQN, MaskablePPO, RecurrentPPO
+from sb3_contrib.common.envs import InvalidActionEnvDiscrete
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import make_vec_env
@@ -36,8 +38,10 @@ from sb3_sparse import GradualPruningCallback, QATCallback
 from sb3_sparse.agents import load_agent, load_normalization
 from sb3_sparse.agents.archive import read_policy
 from sb3_sparse.agents.count import summarize_agent
+from sb3_sparse.agents.observations import stack
 from sb3_sparse.cli import main
 from sb3_sparse.export import compress_network, read_model
+from sb3_sparse.offline.spaces_env import make_spaces_env
 from sb3_sparse.runtime import Policy
 from tests.canary import CANARY, SONGS
 from tests.old_zips import save_old, save_old_statistics
@@ -74,16 +78,24 @@ class TooLong(BaseException):
     """Not an Exception, so that nobody takes it for an error of the file."""
 
 
-def originals(folder: Path) -> list[tuple[Path, Path | None]]:
+def originals(folder: Path, kinds: Sequence[str] = ()) -> list[tuple[Path, Path | None]]:
     """
     :param folder: Where to save.
+    :param kinds: The kinds of agents; by default all.
     :return: Small agents of today's and of SB3 1.x's writing, each with its statistics
     """
 
-    def make(algorithm: type[BaseAlgorithm], env: Any, **settings: Any) -> BaseAlgorithm:
-        return algorithm("MlpPolicy", env, device="cpu", seed=0, policy_kwargs={"net_arch": [6, 5]}, **settings)
+    def make(kind: type[Any], env: Any, policy: str = "MlpPolicy", more: Any = None, **settings: Any) -> BaseAlgorithm:
+        kwargs = {"net_arch": [6, 5], **(more or {})}
+        return kind(policy, env, device="cpu", seed=0, policy_kwargs=kwargs, **settings)
 
-    venv = VecNormalize(make_vec_env("Pendulum-v1"))
+    venv, hidden = VecNormalize(make_vec_env("Pendulum-v1")), VecNormalize(make_vec_env("Pendulum-v1"))
+    place, action = spaces.Box(-2, 2, (3,)), spaces.Box(-1, 1, (2,))
+    dictionary = spaces.Dict({"place": place, "goal": place, "kind": spaces.Discrete(3)})
+    goals = VecNormalize(make_spaces_env(dictionary, action), norm_obs_keys=["place"])
+    camera = make_spaces_env(spaces.Dict({"place": place, "camera": spaces.Box(0, 255, (36, 36, 1), np.uint8)}), action)
+    masked = InvalidActionEnvDiscrete(dim=5, n_invalid_actions=2)
+    multi, lstm, short = "MultiInputPolicy", {"lstm_hidden_size": 6}, {"n_steps": 16, "batch_size": 8, "n_epochs": 1}
     prune, quantize = GradualPruningCallback("all", 0.5, start=9, end=20, update_freq=5), QATCallback("actor", 20)
     models: dict[str, tuple[BaseAlgorithm, VecNormalize | None]] = {
         "ppo": (make(PPO, venv, n_steps=16, batch_size=8, n_epochs=1).learn(16), venv),
@@ -92,7 +104,12 @@ def originals(folder: Path) -> list[tuple[Path, Path | None]]:
         "qrdqn": (make(QRDQN, "CartPole-v1", buffer_size=10), None),
         "td3": (make(TD3, "Pendulum-v1", buffer_size=99, learning_starts=9).learn(30, [prune, quantize]), None),
         "ars": (make(ARS, "CartPole-v1"), None),
+        "dict": (make(PPO, goals, multi), goals),
+        "images": (make(SAC, camera, multi, {"features_extractor_kwargs": {"cnn_output_dim": 4}}, buffer_size=10), None),
+        "recurrent": (make(RecurrentPPO, hidden, "MlpLstmPolicy", lstm, **short).learn(16), hidden),
+        "masked": (make(MaskablePPO, masked, **short).learn(16), None),
     }
+    models = {name: model for name, model in models.items() if not kinds or name in kinds}
     found: list[tuple[Path, Path | None]] = []
     for name, (model, statistics) in models.items():
         for old in (False, True):
@@ -257,13 +274,21 @@ def export(agent: Path, statistics: Path | None) -> None:
     exact = Policy(compress_network(original, 32).network, "numpy")
     space = model.observation_space
     space.seed(0)
-    observations = np.stack([space.sample() for _ in range(4)])
-    normalized = observations if normalization is None else normalization.normalize_obs(observations)
-    expected, actions = model.predict(normalized, deterministic=True)[0], exact.predict(observations)[0]
-    if expected.dtype.kind == "f":
-        np.testing.assert_allclose(actions, expected, rtol=1e-3, atol=1e-3 * float(np.abs(expected).max(initial=1e-2)))
-    else:
-        assert (actions == expected).mean() >= 0.5, f"{actions} for {expected}"
+    state: Any = None
+    own: Any = None
+    masks = {}
+    if isinstance(model, MaskablePPO):
+        masks["action_masks"] = np.random.default_rng(0).random((4, exact.network.head.inputs)) < 0.7
+    # What is remembered shows in the second step.
+    for _ in range(1 + bool(exact.network.lstms)):
+        observations = stack([space.sample() for _ in range(4)])
+        normalized = observations if normalization is None else normalization.normalize_obs(observations)
+        expected, state = model.predict(normalized, state, deterministic=True, **masks)
+        actions, own = exact.predict(observations, own, **masks)
+        if expected.dtype.kind == "f":
+            np.testing.assert_allclose(actions, expected, rtol=1e-3, atol=1e-3 * float(np.abs(expected).max(initial=1e-2)))
+        else:
+            assert (actions == expected).mean() >= 0.5, f"{actions} for {expected}"
 
 
 def command(*arguments: str) -> None:
@@ -311,17 +336,21 @@ def check(agent: Path, statistics: Path | None, *, thorough: bool, commands: boo
     return answers
 
 
-def survive(count: int, seed: int, folder: Path, log: Callable[[str], None] = print) -> tuple[Counter[str], list[str]]:
+def survive(
+    count: int, seed: int, folder: Path, log: Callable[[str], None] = print, kinds: Sequence[str] = ()
+) -> tuple[Counter[str], list[str]]:
     """
     :param count: Number of files.
     :param seed: What they follow from.
     :param folder: Where to write them.
     :param log: What is told of failures.
+    :param kinds: The kinds of agents; by default all.
     :return: How often an export ended how, and a description of each failure
     """
     agents = []
-    for agent, file in originals(folder):
-        assert check(agent, file, thorough=True, commands=True) == ["right"] * 5, agent
+    for agent, file in originals(folder, kinds):
+        found = check(agent, file, thorough=True, commands=True)
+        assert found == ["right"] * 5, (agent, found)
         agents.append((agent.read_bytes(), file and file.read_bytes()))
     ends: Counter[str] = Counter()
     failures = []
@@ -364,10 +393,11 @@ def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--kinds", nargs="+", default=[], help="kinds of agents, such as dict; by default all")
     args = parser.parse_args()
     start = perf_counter()
     with TemporaryDirectory() as folder:
-        ends, failures = survive(args.count, args.seed, Path(folder), lambda text: print(text, flush=True))
+        ends, failures = survive(args.count, args.seed, Path(folder), lambda text: print(text, flush=True), args.kinds)
     print(f"{args.count} files in {perf_counter() - start:.0f} s: {dict(ends)}, {len(failures)} failures")
     sys.exit(bool(failures))
 

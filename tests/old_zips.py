@@ -17,7 +17,7 @@ _CODE = ("lr_schedule", "clip_range", "exploration_schedule", "ep_info_buffer", 
 def by_gym(instance: Any) -> bytes:
     """A pickle as the old package wrote it: of its own module, with a generator of random numbers and fewer attributes."""
     instance.seed(0)
-    written = pickle.dumps(instance, protocol=2)
+    written = pickle.dumps(instance, protocol=3)
     assert b"cgymnasium.spaces." in written
     return written.replace(b"cgymnasium.spaces.", b"cgym.spaces.").replace(b"cgymnasium.utils.", b"cgym.utils.")
 
@@ -58,4 +58,4 @@ def save_old_statistics(venv: VecNormalize, file: Path) -> None:
     :param venv: An environment with statistics.
     :param file: Where to save them as ``VecNormalize`` of SB3 1.x did.
     """
-    file.write_bytes(pickle.dumps(venv, protocol=2).replace(b"cgymnasium.", b"cgym."))
+    file.write_bytes(pickle.dumps(venv, protocol=3).replace(b"cgymnasium.", b"cgym."))
