@@ -132,7 +132,7 @@ def check_header(agent: Path, out: Path) -> str:
     :param out: Where its header is.
     :return: "passed" if it compiles and passes its self test, in the arithmetics that it has; otherwise what happened
     """
-    from sb3_sparse.agents.files import c_name
+    from sb3_sparse.agents.compression.files import c_name
 
     header, name, compiler = out / f"{agent.stem}.h", c_name(agent.stem).upper(), shutil.which("cc") or shutil.which("gcc")
     if not header.is_file():

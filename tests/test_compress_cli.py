@@ -19,7 +19,6 @@ from sb3_sparse import OneShotPruningCallback, QATCallback
 from sb3_sparse.agents import (
     Latency,
     Returns,
-    compare,
     load_agent,
     load_normalization,
     make_environment,
@@ -28,7 +27,8 @@ from sb3_sparse.agents import (
     play_returns,
     play_starts,
 )
-from sb3_sparse.agents.files import c_name
+from sb3_sparse.agents.compression import compare
+from sb3_sparse.agents.compression.files import c_name
 from sb3_sparse.cli import main
 from sb3_sparse.export import pipeline
 from sb3_sparse.runtime import BACKENDS, load

@@ -12,7 +12,7 @@ from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_sparse.agents import make_environment, model_act, play_returns
-from sb3_sparse.agents.files import as_json
+from sb3_sparse.agents.compression.files import as_json
 from sb3_sparse.cli import main
 from sb3_sparse.runtime import load
 from sb3_sparse.zoo.notation import read_arguments, read_literal

@@ -3,11 +3,12 @@ Any trained agent of SB3, sb3-contrib or :mod:`sb3_sparse.offline`: loaded from 
 compared with its exported policy.
 """
 
-from sb3_sparse.agents.compare import compress_agent
+from sb3_sparse.agents.compression.compare import compress_agent
+from sb3_sparse.agents.compression.latency import Latency, measure_latency
 from sb3_sparse.agents.environment import make_environment
-from sb3_sparse.agents.latency import Latency, measure_latency
 from sb3_sparse.agents.load import ALGORITHMS, load_agent
 from sb3_sparse.agents.normalization import load_normalization
+from sb3_sparse.agents.opening import Agent, open_agent
 from sb3_sparse.agents.progress import Progress
 from sb3_sparse.agents.returns import (
     Act,
@@ -24,6 +25,7 @@ from sb3_sparse.agents.returns import (
 __all__ = [
     "ALGORITHMS",
     "Act",
+    "Agent",
     "Latency",
     "Player",
     "Progress",
@@ -35,6 +37,7 @@ __all__ = [
     "make_environment",
     "measure_latency",
     "model_act",
+    "open_agent",
     "play",
     "play_observations",
     "play_returns",

@@ -1,1 +1,1 @@
-"""How a network learns from the outputs of another: what it learns, the states, and the training, in torch and in the engine."""
+"""How a network learns the outputs of another: its goal, the states, and the training, in torch and in the engine."""

@@ -3,78 +3,26 @@
 import json
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from gymnasium import spaces
 from sb3_contrib import MaskablePPO
-from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sparse.agents.environment import close, make_environment, stacked_frames
-from sb3_sparse.agents.files import as_json, check_writable, write_files
-from sb3_sparse.agents.latency import Latency, measure_latency
-from sb3_sparse.agents.load import load_agent
-from sb3_sparse.agents.normalization import check_normalization, load_normalization
-from sb3_sparse.agents.observations import Frames, Observation, frame_space, length, stack
+from sb3_sparse.agents.compression.files import as_json, check_writable, write_files
+from sb3_sparse.agents.compression.latency import Latency, measure_latency
+from sb3_sparse.agents.environment import close
+from sb3_sparse.agents.observations import Observation, length, stack
+from sb3_sparse.agents.opening import Agent, open_agent
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import Episodes, Masks, Player, Returns, compare_returns, find_masks, model_act, play_starts
-from sb3_sparse.export import Original, check_bits, compress_network, read_model
+from sb3_sparse.agents.returns import Episodes, Player, Returns, compare_returns, model_act, play_starts
+from sb3_sparse.export import check_bits, compress_network
 from sb3_sparse.runtime import BACKENDS, Policy, load
-from sb3_sparse.zoo.notation import brief
-from sb3_sparse.zoo.settings import Settings, find_settings, settle
-from sb3_sparse.zoo.wrappers import Wrappers, read_wrappers
 
 #: Names in tables and in report.json.
 SB3_ZIP, SB3_PREDICT = "SB3 zip", "SB3 predict"
 _PACKAGES = ("sb3_sparse", "stable_baselines3", "sb3_contrib", "gymnasium", "torch", "numpy")
-
-
-@dataclass(frozen=True)
-class Agent:
-    """
-    A trained agent.
-
-    :param path: Its zip.
-    :param model: The model.
-    :param original: Its policy as it was trained.
-    :param normalization: The statistics of its observations, if they are normalized.
-    :param env: Name of its environment, if it is known.
-    :param venv: The environment.
-    :param frames: How many of its observations make one of the model's, if the exported policy stacks them itself.
-    """
-
-    path: Path
-    model: BaseAlgorithm
-    original: Original
-    normalization: VecNormalize | None
-    env: str | None
-    venv: VecEnv | None
-    frames: int | None = None
-
-    @property
-    def act(self) -> Player:
-        """The model's deterministic policy."""
-        return model_act(self.model, self.normalization, self.masks, self.stack)
-
-    @property
-    def stack(self) -> Frames | None:
-        """What stacks the environment's observations for the model."""
-        return None if self.frames is None else Frames(self.space, self.frames, self.normalization)
-
-    @property
-    def space(self) -> spaces.Box:
-        """The space of one frame."""
-        if self.venv is None:
-            return frame_space(self.model.observation_space, self.frames or 1)
-        assert isinstance(self.venv.observation_space, spaces.Box)
-        return self.venv.observation_space
-
-    @property
-    def masks(self) -> Masks | None:
-        """The masks of its next action, if it takes them."""
-        return find_masks(self.model, self.venv)
 
 
 def compress_agent(
@@ -129,14 +77,19 @@ def compress_agent(
         raise ValueError(f"the time limit must be more than 0 seconds, got {time_limit}")
     check_bits(bits)
     check_writable(out)
-    settings = settle(find_settings(path, env, config), env_kwargs, env_wrapper, frame_stack, trust=trust or env is None)
-    if settings.speaks:
-        kwargs = f", with {brief(settings.env_kwargs)}" if settings.env_kwargs else ""
-        print(f"the environment is made as {settings.file} says{kwargs}")
-    wrappers = None
-    if env is not None and settings.env_wrapper is not None:
-        wrappers = read_wrappers(settings.env_wrapper, trust=trust or env_wrapper is not None)
-    agent = _load(path, env, settings, wrappers, algorithm, vecnormalize, trust, one_frame)
+    agent = open_agent(
+        path,
+        env=env,
+        env_kwargs=env_kwargs,
+        env_wrapper=env_wrapper,
+        frame_stack=frame_stack,
+        one_frame=one_frame,
+        config=config,
+        algorithm=algorithm,
+        vecnormalize=vecnormalize,
+        trust=trust,
+    )
+    settings, wrappers = agent.settings, agent.wrappers
     calibration = Progress("observations for calibration", calibration_steps, time_limit / 4)
     try:
         observations, starts = _observations(agent, seed + episodes, calibration)
@@ -181,42 +134,6 @@ def compress_agent(
     }
     (out / "report.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     print(f"\nwritten to {out}: {', '.join(written)}")
-
-
-def _load(
-    path: Path,
-    env: str | None,
-    settings: Settings,
-    wrappers: Wrappers | None,
-    algorithm: str | None,
-    vecnormalize: Path | None,
-    trust: bool,
-    one_frame: bool,
-) -> Agent:
-    model = load_agent(path, algorithm, trust=trust)
-    print(f"{path.name}: {type(model).__name__}")
-    found = load_normalization(path, env, vecnormalize, trust=trust)
-    print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
-    normalization = None if found is None else found[1]
-    if vecnormalize is None:
-        check_normalization(path, model, found, settings)
-    frames = stacked_frames(env, model, wrapped=wrappers is not None, frame_stack=settings.frame_stack) if one_frame else None
-    if one_frame and frames is None:
-        raise ValueError(f"--one-frame needs to know how many frames {path.name} was trained on: give --frame-stack N as well")
-    # A model that cannot be exported is refused before any episode is played.
-    original = read_model(model, normalization, frames)
-    venv = None
-    if env is not None:
-        try:
-            venv = make_environment(env, model, settings.env_kwargs, wrapper=wrappers, frame_stack=settings.frame_stack)
-        except ValueError as error:
-            if not settings.speaks:
-                raise
-            raise ValueError(f"{error}; {settings.file} says how it is made, --config none leaves that out") from error
-        if isinstance(venv, VecFrameStack) and one_frame:
-            # The policy stacks, and the model's player does.
-            venv = venv.venv
-    return Agent(path, model, original, normalization, env, venv, frames)
 
 
 def _observations(agent: Agent, seed: int, progress: Progress) -> Episodes | tuple[None, None]:

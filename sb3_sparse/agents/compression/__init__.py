@@ -1,0 +1,1 @@
+"""``sb3-sparse compress``: the files of an exported policy, and its comparison with the agent."""

@@ -1,0 +1,12 @@
+"""
+The command ``sb3-sparse``:
+
+    sb3-sparse train --algo sac --env Pendulum-v1 --recipe gmp --sparsity 0.95    rl-zoo3's train with our recipes
+    sb3-sparse enjoy --algo sac --env Pendulum-v1                                 rl-zoo3's enjoy
+    sb3-sparse summary agent.zip                                                  connections, neurons, FLOPs and bytes
+    sb3-sparse compress agent.zip --env Pendulum-v1 -o out/                       a small, fast policy, compared with SB3's
+"""
+
+from sb3_sparse.cli.main import main
+
+__all__ = ["main"]
