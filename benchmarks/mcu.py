@@ -38,7 +38,7 @@ from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.sparsity import erk, magnitude, prune
 
 C = Path(__file__).parent / "mcu"
-KERNELS = Path(sb3_sparse.__file__).parent / "runtime" / "c"
+KERNELS = Path(sb3_sparse.__file__).parent / "runtime" / "backends" / "c"
 GCC, SIZE, QEMU = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
 FLAGS = ("-std=c99", "-O2", "-mthumb", "-ffunction-sections", "-fdata-sections")

@@ -137,6 +137,13 @@ def with_rows_of(counts, inputs):
     return round_biases(round_weights(network, 8, observe(network, 64)))
 
 
+def mixed(network, other):
+    """The first layer of one, and the others of another."""
+    inputs = layer_inputs(replace(network, layers=(network.layers[0], *other.layers[1:])), observe(network, 64))[:-1]
+    ranges = tuple(float(np.abs(x).max()) for x in inputs)
+    return replace(network, layers=(network.layers[0], *other.layers[1:]), ranges=(network.ranges[0], *ranges[1:]))
+
+
 def without_weights(network):
     """Its hidden layer has lost all its units but one that is not fed."""
     first, last = network.layers[0], network.layers[-1]
@@ -175,6 +182,14 @@ def networks():
         f"deep_{activation}": perceptron(HEADS["unscale"], activation, sizes=(8, 16, 20, 24))
         for activation in ("relu", "tanh")
     }
+    dense, sparse = {"sizes": (17, 64, 48), "density": 1.0}, {"sizes": (60, 80, 61), "density": 0.15}
+    found |= {f"dense{bits}": perceptron(HEADS["unscale"], bits=bits, **dense) for bits in (2, 3, 4, 5, 6, 8, 32)}
+    found |= {f"sparse{bits}": perceptron(HEADS["discrete"], bits=bits, **sparse) for bits in (2, 4)}
+    found |= {f"bytes{bits}": perceptron(HEADS["unscale"], bits=bits, **dense) for bits in (2,)}
+    found["mixed"] = mixed(perceptron(bits=8, **dense), perceptron(bits=4, **dense))
+    found["packed_tanh"] = perceptron(HEADS["clip"], "tanh", 3, **dense)
+    found["packed_per_row"] = with_float_scales(perceptron(bits=4, **dense), same=False)
+    found["packed_wide"] = perceptron(bits=4, sizes=(300, 40, 16), density=0.1)
     found["wide_input"] = perceptron(sizes=(300, 24, 16), density=0.1)
     found["long_runs"] = with_rows_of([1] * 300 + [0] * 260 + [1], 8)
     found["wide_hidden"] = perceptron(sizes=(8, 520, 24), density=0.2)
@@ -253,7 +268,7 @@ def folder(tmp_path_factory):
     """Where all headers are."""
     folder = tmp_path_factory.mktemp("headers")
     for name, network in networks().items():
-        (folder / f"{name}.h").write_text(to_c(network, name=name))
+        (folder / f"{name}.h").write_text(to_c(network, name=name, pack=not name.startswith("bytes")))
     return folder
 
 

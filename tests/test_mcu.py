@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,31 @@ def test_fits_a_microcontroller(mcu, found, target):
     assert 40 * ours["instructions"] < dense["instructions"] and 20 * ours["instructions"] < int8["instructions"]
     # Weights in four bytes and in one.
     assert 4 * 71_000 < dense["flash"] < 4 * 74_000 and 71_000 < int8["flash"] < 80_000
+
+
+@needs_tools
+@pytest.mark.parametrize("arithmetic", ["w8a16", "w8a32"])
+def test_fewer_bits_are_less_flash(mcu, arithmetic):
+    """A dense 17-64-64-6 actor, tables and code together; and a byte for each weight is more flash, but fewer instructions."""
+    model = mcu.SAC(
+        "MlpPolicy", mcu.HalfCheetahSpaces(), buffer_size=1, seed=0, device="cpu", policy_kwargs={"net_arch": [64, 64]}
+    )
+    observations, _ = mcu.observe(model, None, count=256)
+    rows = {}
+
+    def write(policy, pack, folder):
+        policy.to_c(folder / "policy.h", pack=pack)
+
+    for bits in (8, 6, 4, 3, 2):
+        policy = mcu.compress(model, bits=bits, calibration=observations)
+        for pack in (True, False):
+            rows[bits, pack] = mcu.measure(partial(write, policy, pack), "m4f", mcu.ARITHMETICS[arithmetic])
+    assert not any(row["self_test"] for row in rows.values())
+    weights = 17 * 64 + 64 * 64 + 64 * 6
+    for bits in (6, 4, 3, 2):
+        assert rows[bits, True]["flash"] <= weights * bits / 8 + 1400
+        assert rows[bits, False]["flash"] > rows[bits, True]["flash"] + 0.9 * weights * (8 - bits) / 8 - 100
+        assert rows[bits, False]["instructions"] < 0.8 * rows[bits, True]["instructions"]
 
 
 @needs_tools

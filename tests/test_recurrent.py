@@ -203,7 +203,7 @@ def test_the_header_plays_as_the_model(name, tmp_path):
 
 
 @needs_gcc
-@pytest.mark.parametrize("bits", [8, 32])
+@pytest.mark.parametrize("bits", [4, 8, 32])
 @pytest.mark.parametrize("name", ["continuous", "discrete"])
 def test_the_header_tests_itself(name, bits, tmp_path):
     """Its test vectors are one episode: with other weights for what is remembered some of them fail."""

@@ -90,15 +90,17 @@ class CompressedPolicy(Policy):
         """
         Path(path).write_bytes(self._compressed.data)
 
-    def to_c(self, path: str | os.PathLike[str], *, name: str = "policy", masks: bool = False) -> None:
+    def to_c(self, path: str | os.PathLike[str], *, name: str = "policy", masks: bool = False, pack: bool = True) -> None:
         """
         Write one C99 header with the policy, test vectors and a self test; see :func:`sb3_sparse.export.c.header.to_c`.
 
         :param path: Where to write; "cheetah.h", for example.
         :param name: Prefix of its functions and tables.
         :param masks: Whether it takes masks of the discrete actions.
+        :param pack: Whether weights of 2, 3, 4 or 6 bits share bytes where that takes less flash; a byte for each weight is
+            read in fewer instructions.
         """
-        Path(path).write_text(to_c(self.network, name=name, masks=masks))
+        Path(path).write_text(to_c(self.network, name=name, masks=masks, pack=pack))
 
     def to_onnx(self, path: str | os.PathLike[str], *, form: str = "float", masks: bool = False) -> None:
         """

@@ -7,7 +7,7 @@ import numpy as np
 
 from sb3_sparse.export.c import text
 from sb3_sparse.export.c.ends import head_code, input_code
-from sb3_sparse.export.c.layers import count_bytes, cut_runs, offsets
+from sb3_sparse.export.c.layers import Form, choose_forms, count_bytes, cut_runs, offsets
 from sb3_sparse.export.c.recurrence import recall, remember
 from sb3_sparse.export.c.tables import Tables, activation, literal
 from sb3_sparse.export.c.windows import Buffers, padded, pooled
@@ -25,6 +25,32 @@ from sb3_sparse.runtime.network.records import (
     Shape,
     Stack,
 )
+
+#: A sparse linear layer: runs of rows with equal counts; the run with no rows is the last.
+_ROWS = """
+static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *runs, @PARAMETERS@,
+                       const float *x, float *y) {
+    unsigned n, k;@STATE@
+    for (; (n = runs[1]) != 0; runs += 2)
+        for (; n != 0; n--) {
+            float sum = 0.0f;
+            for (k = runs[0]; k != 0; k--) sum += (float)@NEXT@ * x[*columns++];
+            *y++ = @VALUE@;
+        }
+}
+"""
+
+#: A dense linear layer.
+_DENSE = """
+static void @FUNCTION@(const @WEIGHT@ *weights, unsigned rows, unsigned columns, @PARAMETERS@, const float *x, float *y) {
+    unsigned k;@STATE@
+    for (; rows != 0; rows--) {
+        float sum = 0.0f;
+        for (k = 0; k < columns; k++) sum += (float)@NEXT@ * x[k];
+        *y++ = @VALUE@;
+    }
+}
+"""
 
 FLOAT = Capabilities(
     "the float code of a C header",
@@ -47,14 +73,15 @@ FLOAT = Capabilities(
 )
 
 
-def float_code(network: Network, name: str) -> str:
+def float_code(network: Network, name: str, *, pack: bool = True) -> str:
     """
     :param network: A network.
     :param name: Prefix of all names.
+    :param pack: See :func:`~sb3_sparse.export.c.layers.choose_forms`.
     :return: Its tables and functions
     """
     tables, buffers, shapes = Tables(name), Buffers("float"), network.shapes
-    gain, x, z = network.layers[0].gain, buffers.take(network.shape), ""
+    gain, x, z, forms = network.layers[0].gain, buffers.take(network.shape), "", choose_forms(network, pack=pack)
     code = [f"for (i = 0; i < {prod(network.shape)}; i++) {{", *input_code(network, tables)]
     code += [f"    a[i] = v{'' if gain is None else ' * ' + literal(gain.unit)};", "}"]
     for index, (layer, shape) in enumerate(zip(network.layers, shapes, strict=False)):
@@ -62,7 +89,8 @@ def float_code(network: Network, name: str) -> str:
         busy = [z] * layer.residual + [x] * any(after.residual for after in network.layers[index + 1 : index + 2])
         copy, bare, inner, source = padded(tables, buffers, layer, shape, x, *busy)
         y = buffers.take((layer.rows,) if layer.lstm else layer.sum_shape(shape), source, *busy)
-        code += [*copy, *recall(tables, buffers, network, index, x), _call(tables, index, bare, inner, source, y)]
+        code += [*copy, *recall(tables, buffers, network, index, x)]
+        code += [_call(tables, index, forms[index], bare, inner, source, y)]
         code += remember(network, index, y)
         if layer.activation.name != "identity" or layer.residual:
             added = f" + {z}[i]" if layer.residual else ""
@@ -75,35 +103,39 @@ def float_code(network: Network, name: str) -> str:
     return tables.act([buffers.declaration(f"{name.upper()}_STORAGE")], code, remembers=bool(network.lstms))
 
 
-def _call(tables: Tables, index: int, layer: Layer, before: Shape, x: str, y: str) -> str:
+def _call(tables: Tables, index: int, form: Form, layer: Layer, before: Shape, x: str, y: str) -> str:
     """The call that computes a layer from buffer x to buffer y, without its activation."""
     counts, columns, values, shape = offsets(layer, before)
     columns_kind = _unsigned(int(np.prod(before)) + (layer.outputs if layer.lstm else 0) - 1)
     counts_kind = _unsigned(int(counts.max(initial=0)))
-    weight = "int8_t" if layer.quantized else "float"
-    packed = isinstance(layer.scale, Minifloats) and isinstance(layer.bias, Fixed)
-    form = "packed" if packed else "plain" if layer.quantized else "unscaled"
-    parameters, scale, offset = text.CONSTANTS[form]
-    if packed:
+    weight = "uint8_t" if form.packed else "int8_t" if layer.quantized else "float"
+    fixed = isinstance(layer.scale, Minifloats) and isinstance(layer.bias, Fixed)
+    constants = "packed" if fixed else "plain" if layer.quantized else "unscaled"
+    parameters, scale, offset = text.CONSTANTS[constants]
+    if fixed:
         tables.minifloat()
     parts = {"COLUMN": columns_kind, "RUN": counts_kind, "WEIGHT": weight, "PARAMETERS": parameters}
+    parts |= {"STATE": "\n    uint32_t group = 1;" if form.packed else ""}
+    parts |= {"NEXT": f"{tables.code(form.width)}(&weights, &group)" if form.packed else "*weights++"}
     if layer.convolution:
         snippet = text.CONVOLUTION
         parts["CONSTANTS"] = f"scale = {scale}, offset = {offset}" if scale else f"offset = {offset}"
         parts["VALUE"] = "sum * scale + offset" if scale else "sum + offset"
     else:
-        snippet = text.ROWS
+        snippet = _DENSE if form.dense else _ROWS
         parts["VALUE"] = f"sum * ({scale}) + {offset}" if scale else f"sum + {offset}"
-    name = "_".join(["conv" if layer.convolution else "rows", form, columns_kind, counts_kind])
+    name = f"{'conv' if layer.convolution else 'dense' if form.dense else 'rows'}_{constants}"
+    name += f"_bits{form.width}" * form.packed + ("" if form.dense else f"_{columns_kind}_{counts_kind}")
     snippet = re.sub("@(CONSTANTS|VALUE)@", lambda match: parts[match[1]], snippet)
     function = tables.function(name.replace("_t", "").replace("uint", ""), snippet, parts)
-    runs = counts if layer.convolution else cut_runs(counts, 255 if counts_kind == "uint8_t" else 65535)
-    arguments = [
-        tables.add(columns_kind, f"columns{index}", columns),
-        tables.add(weight, f"weights{index}", values),
-        tables.add(counts_kind, f"runs{index}", runs),
-        *([shape] if shape else []),
-    ]
+    values = layer.weight.reshape(-1) if form.dense else values
+    weights = tables.add(weight, f"weights{index}", form.pack(values.astype(np.int8)) if form.packed else values)
+    if form.dense:
+        arguments = [weights, str(layer.rows), str(layer.weight.shape[1])]
+    else:
+        runs = counts if layer.convolution else cut_runs(counts, 255 if counts_kind == "uint8_t" else 65535)
+        arguments = [tables.add(columns_kind, f"columns{index}", columns), weights]
+        arguments += [tables.add(counts_kind, f"runs{index}", runs), *([shape] if shape else [])]
     if isinstance(layer.scale, Minifloats) and isinstance(layer.bias, Fixed):
         arguments += [tables.add("uint8_t", f"scale{index}", layer.scale.codes), literal(layer.scale.unit)]
         arguments += [tables.add("int16_t", f"bias{index}", layer.bias.codes), literal(layer.bias.unit)]

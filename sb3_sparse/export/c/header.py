@@ -1,7 +1,7 @@
 """
 One C99 header with a policy: tables, code, test vectors and a self test.
 
-Three arithmetics in the same file. W8A32: 8-bit weights, float activations, as the Python backends compute. W8A16:
+Three arithmetics in the same file. W8A32: weights of up to 8 bits, float activations, as the Python backends compute. W8A16:
 only integers between the observation and the last layer, for processors without a floating-point unit
 (:mod:`~sb3_sparse.export.c.integer`); it computes a hidden activation other than ReLU in float, and does not compute residual
 networks. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
@@ -11,6 +11,7 @@ import re
 import zlib
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -20,6 +21,7 @@ from sb3_sparse.export.c.ends import arguments, assemble_code, choice_parts, dec
 from sb3_sparse.export.c.float_code import FLOAT, float_code
 from sb3_sparse.export.c.integer import without_integers
 from sb3_sparse.export.c.integer_code import integer_code
+from sb3_sparse.export.c.layers import choose_forms
 from sb3_sparse.export.c.recurrence import stack_code, state_parts
 from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vbmi_code import vbmi_code
@@ -31,12 +33,14 @@ from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.version import __version__
 
 
-def to_c(network: Network, *, name: str = "policy", masks: bool = False) -> str:
+def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: bool = True) -> str:
     """
     :param network: A network, quantized or float.
     :param name: Prefix of functions, types and (in capitals) macros.
     :param masks: Whether discrete actions are chosen among those that are allowed: the policy gives the values of all actions
         then, and ``<name>_choose`` takes the best.
+    :param pack: Whether weights of 2, 3, 4 or 6 bits share bytes where that takes less flash; a byte for each weight is read
+        in fewer instructions.
     :return: The text of the header
     :raises ValueError: if the name is not a C identifier, a number is NaN, the float code does not compute the network, or
         there are masks and the actions are not discrete
@@ -56,7 +60,7 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False) -> str:
     no_vbmi = unknown(whole, VBMI) if quantized else "exported with float weights: no VBMI"
     integers, vbmi = no_integers is None, no_vbmi is None
     smooth = (KERNELS / "smooth.h").read_text()
-    parts = _parts(network, name, quantized=quantized, integers=integers, vbmi=vbmi)
+    parts = _parts(network, name, pack=pack, quantized=quantized, integers=integers, vbmi=vbmi)
     for key, part in choice_parts(head, name).items() if masks else ():
         parts[key] = f"{parts[key]}{part}"
     body = "\n".join(
@@ -67,9 +71,13 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False) -> str:
             f"#if defined({upper}_VBMI)\n",
             _code(vbmi_code, network, name) if vbmi else f'#error "{no_vbmi}"',
             f"\n#elif defined({upper}_INTEGER)\n",
-            _code(integer_code, network, name) if integers else f'#error "{no_integers}: there are no integers in this file"',
+            (
+                _code(partial(integer_code, pack=pack), network, name)
+                if integers
+                else f'#error "{no_integers}: there are no integers in this file"'
+            ),
             "\n#else\n",
-            _code(float_code, network, name),
+            _code(partial(float_code, pack=pack), network, name),
             "\n#endif",
             fill(text.SELF_TEST, {**parts, "VECTORS": vectors(network, name, integers=integers, vbmi=vbmi)}),
         ]
@@ -94,8 +102,10 @@ def _code(write: Callable[[Network, str], str], network: Network, name: str) -> 
     return "\n".join([*lines, "", assemble_code(network, name) if network.stack is None else stack_code(network, name)])
 
 
-def _parts(network: Network, name: str, *, quantized: bool, integers: bool, vbmi: bool) -> dict[str, object]:
+def _parts(network: Network, name: str, *, pack: bool, quantized: bool, integers: bool, vbmi: bool) -> dict[str, object]:
     weights = sum(int(np.count_nonzero(layer.weight)) for layer in network.every_layer)
+    networks = (*network.encoders.values(), network)
+    bits = max(form.width for each in networks for form in choose_forms(each, pack=pack))
     given = arguments(network, name)
     typed = given[0].part is None or not given[0].part.key
     return {
@@ -108,9 +118,9 @@ def _parts(network: Network, name: str, *, quantized: bool, integers: bool, vbmi
         "OBSERVATION": f"typedef {given[0].kind} {name}_observation;\n" if typed else "",
         "TESTED": ", ".join(f"{vector_name(name, argument)}[i]" for argument in given),
         "ACTIONS": prod(network.head.shape),
-        "DEFAULT": f"{'8-bit' if quantized else 'float'} weights, float activations",
+        "DEFAULT": f"{f'{bits}-bit' if quantized else 'float'} weights, float activations",
         "INTEGER": "      "
-        + ("the hidden layers in integers: 8-bit weights, 16-bit activations" if integers else "not in this file"),
+        + (f"the hidden layers in integers: {bits}-bit weights, 16-bit activations" if integers else "not in this file"),
         "VBMI": "         " + ("AVX-512 VBMI (-march=native): 8-bit hidden activations" if vbmi else "not in this file"),
         "ACTION": "int32_t" if network.head.kind == "argmax" else "float",
         "COUNT": COUNT,

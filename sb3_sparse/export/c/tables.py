@@ -69,6 +69,10 @@ class Tables:
         """The function that unpacks a minifloat."""
         return self.function("minifloat", text.MINIFLOAT, {})
 
+    def code(self, width: int) -> str:
+        """The function that reads the next code of so many bits."""
+        return self.function(f"code{width}", text.CODE, {"WIDTH": width, "SHIFT": 32 - width})
+
     def act(self, variables: Iterable[str], code: Iterable[str], *, remembers: bool = False) -> str:
         """The function ``<name>_act`` with these lines in it, and before it the functions and tables that it uses."""
         parameters = [f"{self.name}_state *state"] * remembers

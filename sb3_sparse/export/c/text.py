@@ -36,17 +36,17 @@ static inline int32_t @NAME@_minifloat(uint8_t code) {
 }
 """
 
-#: A linear layer: runs of rows with equal counts; the run with no rows is the last.
-ROWS = """
-static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *runs, @PARAMETERS@,
-                       const float *x, float *y) {
-    unsigned n, k;
-    for (; (n = runs[1]) != 0; runs += 2)
-        for (; n != 0; n--) {
-            float sum = 0.0f;
-            for (k = runs[0]; k != 0; k--) sum += (float)*weights++ * x[*columns++];
-            *y++ = @VALUE@;
-        }
+#: The next of several codes of @WIDTH@ bits in a group of three bytes; what is left of the group has a 1 in front.
+CODE = """
+static inline int32_t @FUNCTION@(const uint8_t **codes, uint32_t *group) {
+    int32_t code;
+    if (*group == 1) {
+        *group = 0x1000000u | (uint32_t)(*codes)[2] << 16 | (uint32_t)(*codes)[1] << 8 | (*codes)[0];
+        *codes += 3;
+    }
+    code = (int32_t)(*group << @SHIFT@) >> @SHIFT@;
+    *group >>= @WIDTH@;
+    return code;
 }
 """
 
@@ -118,38 +118,8 @@ CONSTANTS = {
     "unscaled": ("const float *bias", "", "*bias++"),
 }
 
-#: The same in integers, one stream of bytes for a layer: factor, shift; runs (entries in a row, rows); for each row its
-#: entries (column, weight), its multiplier and its offset. With factor 0 there are neither, and the sums go out in 32 bits.
-INTEGER_ROWS = """
-static const uint8_t *@FUNCTION@(const uint8_t *p, const int16_t *x, void *output) {
-    const int32_t factor = p[0] | (uint16_t)p[1] << 8;
-    const int shift = p[2];
-    int16_t *y = (int16_t *)output;
-    int32_t *sums = (int32_t *)output;
-    unsigned n;
-    for (p += 3; (n = p[@RUN@]) != 0;) {
-        const unsigned size = @COUNT@ * @ENTRY@;
-        p += @RUN@ + 1;
-        for (; n != 0; n--) {
-            const uint8_t *end = p + size;
-            int32_t sum = 0;
-            for (; p != end; p += @ENTRY@) sum += (int32_t)(int8_t)p[@WEIGHT@] * x[@COLUMN@];
-            if (factor == 0) {
-                *sums++ = sum;
-                continue;
-            }
-            sum = (int32_t)(((int64_t)sum * @MULTIPLIER@) >> 32) >> shift;
-            sum += (int16_t)(p[@TAIL@] | (uint16_t)p[@TAIL@ + 1] << 8);
-            p += @TAIL@ + 2;
-            sum = sum > @TOP@ ? @TOP@ : sum;
-            *y++ = (int16_t)(sum < 0 ? 0 : sum);
-        }
-    }
-    return p + @RUN@ + 1;
-}
-"""
-
-#: Of a convolution: for each channel the count, the entries (offset from the corner of a window, weight) and the same tail.
+#: A convolution in integers, one stream of bytes: factor, shift; for each channel the count, the entries (offset from the
+#: corner of a window, weight), its multiplier and its offset. With factor 0 there are neither, and the sums go out in 32 bits.
 INTEGER_CONVOLUTION = """
 static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, unsigned width, unsigned down,
                                  unsigned right, const int16_t *x, void *output) {
@@ -173,7 +143,7 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned h
                 const int16_t *corner = x + i * down + j * right;
                 const uint8_t *q = entries;
                 int32_t sum = 0;
-                for (l = k; l != 0; l--, q += @ENTRY@) sum += (int32_t)(int8_t)q[@WEIGHT@] * corner[@COLUMN@];
+                for (l = k; l != 0; l--, q += @ENTRY@) sum += @WEIGHT@ * corner[@COLUMN@];
                 if (factor == 0) {
                     *sums++ = sum;
                     continue;
