@@ -14,7 +14,7 @@ from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, compress
 from sb3_sparse.export.passes import order, round_biases, shrink, to_minifloats
-from sb3_sparse.export.trace import records
+from sb3_sparse.export.trace import At, records
 from sb3_sparse.nn import prunable_layers
 from sb3_sparse.offline import BC, BCQ, OfflineDataset
 from sb3_sparse.runtime.format.artifact import encode
@@ -121,13 +121,13 @@ def chain(trunk: nn.Sequential, *heads: nn.Linear) -> Network:
     """
     layers: list[Layer] = []
     for module in trunk:
-        ((_, record),) = records(module, type(module).__name__, {})
+        ((_, record),) = records(module, At(type(module).__name__, {}, ()))
         if isinstance(record, Activation):
             layers[-1] = replace(layers[-1], activation=record)
         else:
             layers.append(record)
     if heads:
-        parts = [record for head in heads for _, record in records(head, "head", {})]
+        parts = [record for head in heads for _, record in records(head, At("head", {}, ()))]
         weight = np.concatenate([part.weight for part in parts])
         layers.append(Layer(weight, np.concatenate([part.biases for part in parts])))
     limit = np.full(layers[-1].outputs, np.inf, np.float32)

@@ -19,6 +19,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -303,6 +304,49 @@ def narrowed(rng, network):
     return replace(network, layers=tuple(layers), parts=tuple(parts))
 
 
+def draw_signal_network(rng, *, quantized=None, head=None, density=None):
+    """
+    Convolutions over the time of a signal, and linear layers; with layer norms, average pools and a slope for each channel
+    here and there.
+
+    :param rng: Where the numbers come from.
+    :param quantized: Whether the layers are int8; by default each as it comes.
+    :param head: Kind of the head.
+    :param density: Share of weights that exist.
+    :return: A network of two to five layers
+    """
+    shape, head = tuple(map(int, rng.integers(3, 12, rng.choice([1, 2])))), draw_head(rng, head)
+    view = (*shape[:-1], *[1] * (3 - len(shape)), shape[-1])
+    layers, current = [], view
+
+    def add(outputs, *, convolution, activation=None):
+        nonlocal current
+        activation = activation or ACTIVATIONS[rng.integers(len(ACTIVATIONS))]
+        if rng.random() < 0.2:
+            activation = Activation("prelu", slopes=rng.uniform(-0.5, 1.2, outputs).astype(np.float32))
+        quantize = bool(rng.random() < 0.5) if quantized is None else quantized
+        thin = rng.choice([0.05, 0.3, 1.0]) if density is None else density
+        layer = draw_layer(rng, current, outputs, activation, convolution=convolution, quantized=quantize, density=thin)
+        sums = layer.sum_shape(current)
+        if rng.random() < 0.5:
+            scale, shift = rng.normal(size=(2, *sums)).astype(np.float32)
+            layer = replace(layer, norm=Norm(float(np.float32(10.0 ** -rng.integers(1, 6))), scale, shift))
+        if convolution and rng.random() < 0.6:
+            layer = replace(layer, pool=draw_pool(rng, sums)._replace(mean=bool(rng.random() < 0.7)))
+        layers.append(layer)
+        current = layer.output_shape(current)
+
+    for _ in range(rng.integers(1, 3)):
+        add(int(rng.integers(1, 8)), convolution=True)
+    for _ in range(rng.integers(0, 2)):
+        add(int(rng.integers(1, 20)), convolution=False)
+    add(head.inputs, convolution=False, activation=Activation())
+    normalize = None
+    if rng.random() < 0.5:
+        normalize = Normalize(*(rng.random((2, *shape)).astype(np.float32) + np.float32(0.5)), 1.5)
+    return Network(shape, False, normalize, tuple(layers), head, view=view)
+
+
 def draw_observations(rng, network, count):
     return rng.normal(size=(count, *network.frame_shape)).astype(np.float32)
 
@@ -427,10 +471,11 @@ def mutate(rng, data):
 def tampered(seed, count):
     """Files that somebody has tampered with: a quarter has a wrong checksum, half was changed inside of what is compressed."""
     rng = np.random.default_rng(seed)
-    kinds = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network, draw_stacked_network)
+    kinds = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network)
+    kinds += (draw_stacked_network, draw_signal_network)
     networks = [draw(rng) for draw in kinds for _ in range(12)]
     originals = [encode_as(network, oldest_version(network)) for network in networks[::2]]
-    originals += [encode_as(narrowed(rng, network), 5) for network in networks[1::2]]
+    originals += [encode_as(narrowed(rng, network), max(5, oldest_version(network))) for network in networks[1::2]]
     for index in range(count):
         original = originals[rng.integers(len(originals))]
         if index % 4 == 0:

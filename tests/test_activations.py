@@ -9,13 +9,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.passes import fold
-from sb3_sparse.export.trace import Graph
-from sb3_sparse.export.trace.chain import chain
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.format.artifact import decode, encode_as
 from sb3_sparse.runtime.format.network_bytes import oldest_version
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
+from tests.chains import folded
 from tests.networks import EXACT, pack, unpack
 
 #: The exact functions, in doubles.
@@ -104,13 +102,6 @@ SCALED = {
 }
 
 
-def folded(modules, shape, outputs):
-    operations, names = chain(((str(index), module) for index, module in enumerate(modules)), {})
-    bound = np.full(outputs, np.inf, np.float32)
-    head = Head("clip", (outputs,), -bound, bound)
-    return fold(Graph(shape, False, None, tuple(operations), tuple(names), head))
-
-
 @pytest.mark.parametrize("name", SCALED)
 def test_scales_fold_into_layers(name):
     th.manual_seed(0)
@@ -132,7 +123,6 @@ def test_a_pool_behind_a_scaled_activation():
 
 
 REFUSED = {
-    "slope for each channel": (nn.PReLU(8), r"with a slope for each channel in place of PReLU\(\)'s one, cannot be exported"),
     "negative alpha": (nn.CELU(-1.0), "whose alpha is not positive, cannot be exported"),
     "low threshold": (nn.Softplus(threshold=2), "whose threshold is below 15, cannot be exported"),
     "negative beta": (nn.Softplus(-1.0), "whose beta is not positive"),

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.backends.plan import Plan
+from sb3_sparse.runtime.format import artifact
 from sb3_sparse.runtime.format.artifact import decode, encode, encode_as
 from sb3_sparse.runtime.format.bytestream import Writer
 from sb3_sparse.runtime.format.layer_bytes import write_layer
@@ -30,6 +31,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -42,6 +44,7 @@ from tests.networks import (
     draw_parted_network,
     draw_recurrent_network,
     draw_residual_network,
+    draw_signal_network,
     draw_stacked_network,
     pack,
     seal,
@@ -98,6 +101,7 @@ def same(a, b):
 
 
 KINDS = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network, draw_stacked_network)
+KINDS += (draw_signal_network,)
 
 
 @settings(max_examples=200, deadline=None)
@@ -109,13 +113,13 @@ def test_round_trip(seed, draw):
     assert encode(decode(data)) == data
     assert same(decode(pack(unpack(data), deflate=data[5] == 0, version=data[4])), network), "compressed or not"
     oldest = oldest_version(network)
-    old, new = encode_as(network, oldest), encode_as(network, 5)
+    old, new = encode_as(network, oldest), encode_as(network, max(5, oldest))
     assert same(decode(old), network) and same(decode(new), network)
     assert data == (old if len(old) <= len(new) else new), "the oldest version, or the smallest"
     odd = any(layer.rectify or layer.residual or layer.pool for layer in network.layers)
     newer = any(list(ACTIVATIONS).index(layer.activation.name) > 7 for layer in network.layers)
     needed = 3 if newer or network.lstms or network.parts else 1 + odd
-    assert oldest == (needed if network.stack is None else 4), "no newer than it needs"
+    assert oldest == (6 if network.view else 4 if network.stack else needed), "no newer than it needs"
 
 
 def in_floats(network):
@@ -188,8 +192,8 @@ def number(at, value):
         (b"SB3", "does not begin with 'SB3S'"),
         (b"SB3S", "unpack_from requires"),
         (b"PK\3\4" + TINY_BYTES[4:], "does not begin with 'SB3S'"),
-        (seal(b"SB3S\6" + TINY_BYTES[5:]), "format version 6, not 1 to 5: update sb3_sparse"),
-        (seal(b"SB3S\0" + TINY_BYTES[5:]), "format version 0, not 1 to 5"),
+        (seal(b"SB3S\7" + TINY_BYTES[5:]), "format version 7, not 1 to 6: update sb3_sparse"),
+        (seal(b"SB3S\0" + TINY_BYTES[5:]), "format version 0, not 1 to 6"),
         (TINY_BYTES[:15], "unpack_from requires"),
         (TINY_BYTES[:-1], "checksum"),
         (TINY_BYTES + b"\0", "checksum"),
@@ -219,7 +223,8 @@ def number(at, value):
         (change(LAYER, 2 + 64), "that only a convolution has"),
         (change(LAYER, 8), "scales without integers"),
         (change(LAYER, 3), "a convolution does not fit"),
-        (change(LAYER + 1, 14), "unknown kind"),
+        (change(LAYER + 1, 15), "unknown kind"),
+        (change(LAYER + 1, 14), "a layer is of a kind that version 1 does not have"),
         (change(LAYER + 1, 8), "a layer is of a kind that version 1 does not have"),
         (change(LAYER + 2, 0, 0), "unknown kind"),
         (number(LAYER + 4, 0.0), "a number is 0.0"),
@@ -363,6 +368,90 @@ def test_an_encoder_does_not_act():
         part = replace(last, encoder=replace(last.encoder, head=head))
         with pytest.raises(ValueError, match="the part 'cam' of shape \\(2,\\) does not fit its encoder"):
             encode(replace(network, parts=(*network.parts[:2], part)))
+
+
+#: The tiny network with a slope for each output and a layer norm, and its layer; and a signal with a pool of means.
+NORM = Norm(2.0**-10, np.array([1, 2], np.float32), np.array([0, -1], np.float32))
+NORMED = replace(
+    TINY,
+    layers=(replace(TINY.layers[0], activation=Activation("prelu", slopes=np.array([0.5, -1], np.float32)), norm=NORM),),
+)
+NORMED_LAYER = bytes.fromhex("""
+    02 0e 02 00 01 00 00 00 3f 00 00 80 bf
+    00 00 80 3a 00 00 80 3f 00 00 00 40 00 00 00 00 00 00 80 bf
+    00 00 80 39 00 18
+""")
+SIGNAL = Network(
+    (2, 4),
+    False,
+    None,
+    (
+        Layer(np.ones((1, 2, 1, 2), np.float32), np.ones(1, np.float32), pool=Pool((1, 2), (1, 1), mean=True)),
+        Layer(np.ones((1, 2), np.float32), np.ones(1, np.float32)),
+    ),
+    Head("positive", (1,)),
+    view=(2, 1, 4),
+)
+SIGNAL_START = bytes.fromhex("02 02 00 00 00 04 00 00 00 40 03 02 00 00 00 01 00 00 00 04 00 00 00 02")
+SIGNAL_LAYER = bytes.fromhex("41 00 01 00 02 01 02 01 01 00 00 01 02 01 01 00 00")
+
+
+def change_sixth(network, at, *values, version=6):
+    payload = bytearray(unpack(encode(network)))
+    payload[at : at + len(values)] = bytes(values)
+    return pack(bytes(payload), deflate=False, version=version)
+
+
+def test_the_sixth_version():
+    payload = unpack(encode(NORMED))
+    assert encode(NORMED)[4] == encode(SIGNAL)[4] == 6
+    assert payload[:LAYER] == TINY_BYTES[16 : 16 + LAYER] and payload[LAYER:].startswith(NORMED_LAYER)
+    # The rest is that of the tiny network, behind its scales.
+    assert payload[LAYER + len(NORMED_LAYER) :] == unpack(encode_as(TINY, 5))[LAYER + 10 :]
+    assert unpack(encode(SIGNAL)).startswith(SIGNAL_START + SIGNAL_LAYER)
+    assert same(decode(encode(NORMED)), NORMED) and same(decode(encode(SIGNAL)), SIGNAL)
+
+
+def test_older_readers_refuse_it(monkeypatch):
+    monkeypatch.setattr(artifact, "VERSION", 5)
+    for each in (NORMED, SIGNAL):
+        with pytest.raises(ValueError, match="has format version 6, not 1 to 5: update sb3_sparse to read it"):
+            decode(encode(each))
+
+
+END = len(SIGNAL_START)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (change_sixth(NORMED, 0, version=5), "a layer is of a kind that version 5 does not have"),
+        (change_sixth(NORMED, LAYER + 1, 15), "unknown kind"),
+        (change_sixth(NORMED, LAYER + 4, 5), "a layer has unknown parts"),
+        (change_sixth(NORMED, LAYER + 4, 3), "the mean of a pool without a pool"),
+        (change_sixth(NORMED, LAYER, 2 + 128, 0), "an LSTM layer has a norm"),
+        (change_sixth(NORMED, LAYER + 5, *struct.pack("<f", np.nan)), "a number is not finite"),
+        (change_sixth(NORMED, LAYER + 13, *struct.pack("<f", 0)), "a number is 0.0"),
+        (change_sixth(NORMED, LAYER + 13, *struct.pack("<f", -1)), "a number is -1.0"),
+        (change_sixth(NORMED, LAYER + 17, *struct.pack("<f", np.inf)), "a number is not finite"),
+        (change_sixth(SIGNAL, 0, version=5), "unknown flags"),
+        (change_sixth(SIGNAL, 9, 128), "unknown flags"),
+        (change_sixth(SIGNAL, 9, 65), r"it is read as \(2, 1, 4\)"),
+        (change_sixth(SIGNAL, 11, 3), r"it is read as \(3, 1, 4\)"),
+        (change_sixth(SIGNAL, 10, 2), r"it is read as \(2, 1\)"),
+        (change_sixth(SIGNAL, END + 4, 1), "it ends too early"),
+        (residual({}, {"norm": Norm(1.0, *np.ones((2, 2, 3, 3), np.float32))}, version=6)[1], "a residual layer has a norm"),
+    ],
+)
+def test_damaged_files_of_the_sixth_version(data, message):
+    with pytest.raises(ValueError, match=message) as error:
+        decode(data)
+    assert "\n" not in str(error.value) and 30 < len(str(error.value)) < 250
+
+
+def test_a_view_before_a_linear_layer():
+    with pytest.raises(ValueError, match=r"an observation of shape \(2,\) cannot be read in the shape \(1, 1, 2\)"):
+        encode(replace(TINY, view=(1, 1, 2)))
 
 
 def test_what_the_first_version_does_not_have():

@@ -24,11 +24,12 @@ from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_sparse.export import compress
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.c.integer import integer_layers, simulate_integers
+from sb3_sparse.export.c.integer import integer_layers, simulate_integers, without_integers
 from sb3_sparse.export.passes import round_biases, round_weights
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends import vbmi
-from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Normalize, Pool
+from sb3_sparse.runtime.network.capabilities import unknown
+from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Norm, Normalize, Pool
 from sb3_sparse.runtime.network.reference import layer_inputs
 
 GCC, CLANG, GXX = (shutil.which(name) for name in ("gcc", "clang", "g++"))
@@ -95,7 +96,7 @@ def convolutions(activation, *, normalize=False):
     return round_biases(round_weights(network, 8, observe(network, 16)))
 
 
-def windows(activation, *, residual=False, bits=8):
+def windows(activation, *, residual=False, mean=False, bits=8):
     """Padded convolutions with pools, and between them a residual block or two layers of the same size."""
     rng = np.random.default_rng(3)
 
@@ -104,9 +105,9 @@ def windows(activation, *, residual=False, bits=8):
         return Layer(weight, normal(rng, outputs) / 2, **{"activation": Activation(activation), "padding": (1, 1), **kwargs})
 
     layers = [
-        convolution(4, 3, padding=(1, 2), pool=Pool((3, 2), (2, 2), (1, 1))),
+        convolution(4, 3, padding=(1, 2), pool=Pool((3, 2), (2, 2), (1, 1), mean)),
         convolution(6, 4, rectify=residual),
-        convolution(4, 6, residual=residual, pool=Pool((2, 3), (1, 2), (1, 0))),
+        convolution(4, 6, residual=residual, pool=Pool((2, 3), (1, 2), (1, 0), mean)),
         convolution(5, 4, kernel=2, stride=(2, 1), padding=(0, 1)),
     ]
     layers[0] = replace(layers[0], weight=layers[0].weight / 100)
@@ -115,6 +116,29 @@ def windows(activation, *, residual=False, bits=8):
         shape = layer.output_shape(shape)
     network = Network((3, 9, 7), True, None, (*layers, linear(rng, 3, int(np.prod(shape)))), UNBOUNDED)
     return network if bits == 32 else round_biases(round_weights(network, bits, observe(network, 16)))
+
+
+def normed(bits=8):
+    """A vector that is read as a signal; layer norms in a convolution and in a linear layer, and a slope for each channel."""
+    rng = np.random.default_rng(6)
+    slopes = Activation("prelu", slopes=np.linspace(-0.3, 1.2, 5, dtype=np.float32))
+    first = Layer(normal(rng, 5, 3, 1, 4) / 3, normal(rng, 5), slopes, stride=(1, 2), padding=(0, 1))
+    first = replace(first, norm=Norm(1e-5, *normal(rng, 2, 5, 1, 10)), pool=Pool((1, 3), (1, 2), mean=True))
+    second = replace(linear(rng, 16, 20, "silu"), norm=Norm(1e-2, *normal(rng, 2, 16)))
+    network = Network((60,), False, None, (first, second, linear(rng, 3, 16)), UNBOUNDED, view=(3, 1, 20))
+    return network if bits == 32 else round_biases(round_weights(network, bits, observe(network, 64)))
+
+
+def with_slopes(network):
+    """A slope for each unit or channel in each hidden layer."""
+    layers = list(network.layers)
+    for index, layer in enumerate(layers[:-1]):
+        layers[index] = replace(
+            layer, activation=Activation("prelu", slopes=np.linspace(-0.5, 1, layer.outputs, dtype=np.float32))
+        )
+    inputs = layer_inputs(network := replace(network, layers=tuple(layers)), observe(network, 64))[:-1]
+    gains = [1 if layer.gain is None else layer.gain.values for layer in network.layers]
+    return replace(network, ranges=tuple(float(np.abs(x * gain).max()) for x, gain in zip(inputs, gains, strict=True)))
 
 
 def with_float_scales(network, *, same):
@@ -172,7 +196,7 @@ def networks():
     """By name, everything that a header can hold."""
     rng = np.random.default_rng(2)
     statistics = [Normalize(normal(rng, 8), rng.random(8).astype(np.float32) + 0.1, limit) for limit in (0.5, INF)]
-    found = {f"hidden_{activation}": perceptron(activation=activation) for activation in ACTIVATIONS}
+    found = {f"hidden_{activation}": perceptron(activation=activation) for activation in ACTIVATIONS if activation != "prelu"}
     found |= {head: perceptron(HEADS[head]) for head in HEADS}
     found |= {f"bits{bits}": perceptron(HEADS["unscale"], "tanh", bits) for bits in (2, 4, 32)}
     found |= {f"float_{head}": perceptron(HEADS[head], "silu", 32) for head in ("discrete", "clip_half")}
@@ -204,6 +228,9 @@ def networks():
     found |= {f"windows_{activation}": windows(activation) for activation in ("relu", "silu")}
     found |= {f"residual_{activation}": windows(activation, residual=True) for activation in ("relu", "tanh")}
     found["residual_float"] = windows("identity", residual=True, bits=32)
+    found |= {f"means_{activation}": windows(activation, mean=True) for activation in ("relu", "tanh")}
+    found |= {f"normed{bits}": normed(bits) for bits in (8, 32)}
+    found |= {"slopes": with_slopes(perceptron()), "conv_slopes": with_slopes(windows("relu"))}
     found["nature_cnn"] = nature_cnn()
     return found
 
@@ -212,8 +239,8 @@ def in_mode(mode):
     """The networks that a header has this arithmetic for."""
     quantized = {name: network for name, network in networks().items() if network.layers[0].quantized}
     if mode == "integer":
-        return {name: network for name, network in quantized.items() if not network.residual}
-    return networks() if mode == "float" else quantized
+        return {name: network for name, network in quantized.items() if without_integers(network) is None}
+    return networks() if mode == "float" else {name: each for name, each in quantized.items() if not unknown(each, vbmi.VBMI)}
 
 
 def observe(network, count):
@@ -404,7 +431,8 @@ def test_integers_stay_close_to_floats():
         batch = observe(network, 16)
         outputs = layer_inputs(network, batch)[-1]
         error = np.abs(simulate_integers(network, batch) - outputs).max() / (1 + np.abs(outputs).max())
-        assert error < 1e-3, name
+        # A mean rounds once more than a maximum.
+        assert error < (2e-3 if "means" in name else 1e-3), name
 
 
 @pytest.mark.skipif(GXX is None, reason="there is no C++ compiler")

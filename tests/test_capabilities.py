@@ -39,6 +39,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -50,7 +51,7 @@ from sb3_sparse.runtime.observations import read_parts
 from tests.networks import AVAILABLE, draw_arrays
 
 RELU = Activation("relu")
-RECORDS = (Network, Part, Normalize, Layer, Head, Activation, Pool, Minifloats, Fixed)
+RECORDS = (Network, Part, Normalize, Layer, Norm, Head, Activation, Pool, Minifloats, Fixed)
 #: With what lies in front of a network, which its backends do not see: a policy keeps the stack of frames itself.
 ALL_RECORDS = (*RECORDS, Stack)
 #: What reads networks, and how it is asked to.
@@ -141,6 +142,23 @@ def stacked():
     return replace(network, shape=(2, 9), normalize=normalize, layers=(weight, network.layers[1]), stack=stack)
 
 
+def normed():
+    """A signal that is read as an image of height 1, with a layer norm in a convolution and in a linear layer, and means."""
+    first = quantized(draw(0, 3, 2, 1, 3), stride=(1, 2), padding=(0, 1), pool=Pool((1, 3), (1, 2), (0, 1), mean=True))
+    first = replace(first, norm=Norm(0.1, draw(4, 3, 1, 5) + 1, draw(5, 3, 1, 5)))
+    second = quantized(draw(1, 6, 9), RELU, norm=Norm(0.1, draw(6, 6) + 1, draw(7, 6)))
+    normalize = Normalize(draw(2, 2, 9), np.abs(draw(3, 2, 9)) + 1, 2.0)
+    layers = (first, second, quantized(draw(8, 4, 6)))
+    return Network((2, 9), False, normalize, layers, head(), view=(2, 1, 9))
+
+
+def meaned():
+    """A pool of means, some of which are beyond the border."""
+    first = quantized(draw(0, 3, 2, 3, 2), Activation("tanh"), pool=Pool((2, 3), (1, 2), (1, 0), mean=True))
+    shape = first.output_shape((2, 7, 8))
+    return Network((14, 8), False, None, (first, quantized(draw(1, 4, int(np.prod(shape))))), head(), view=(2, 7, 8))
+
+
 def calibrated(network):
     """The network with the ranges of its inputs."""
     gains = [1.0 if layer.gain is None else layer.gain.values for layer in network.layers]
@@ -172,8 +190,20 @@ def rows(x):
     return list(x)
 
 
-NUMBERS = {"clip": (-0.2, 0.4), "leaky_relu": (0.1,), "elu": (1.3,)}
-#: The first three are of integers and have every record; together they use every field, activation and head.
+NUMBERS = {
+    "clip": (-0.2, 0.4),
+    "leaky_relu": (0.1,),
+    "elu": (1.3,),
+    "prelu": (0.0, 0.0, np.linspace(-0.5, 0.9, 12, dtype=np.float32)),
+}
+
+
+def vbmi_knows(network):
+    """There are no LSTMs and no norms in bytes."""
+    return not network.lstms and all(layer.norm is None for layer in network.layers)
+
+
+#: The first three are of integers and have every record but a norm; together they use every field, activation and head.
 EXAMPLES = [
     calibrated(perceptron()),
     calibrated(convolution(image=False)),
@@ -183,12 +213,23 @@ EXAMPLES = [
     recurrent(),
     recurrent(wide=False),
     calibrated(stacked()),
+    normed(),
+    calibrated(meaned()),
     *(calibrated(perceptron(Activation(name, *NUMBERS.get(name, ())))) for name in ACTIVATIONS),
     *(calibrated(perceptron(kind=kind)) for kind in HEADS),
 ]
 
 
-IN_BYTES = [network for network in EXAMPLES if not network.lstms]
+def complete(reader):
+    """Examples that together have every record that a reader knows."""
+    return EXAMPLES[:3] + [normed()] * ("norm" in reader.records[Layer])
+
+
+def known_records(reader):
+    return set(RECORDS) - (set() if "norm" in reader.records[Layer] else {Norm})
+
+
+IN_BYTES = [network for network in EXAMPLES if vbmi_knows(network)]
 
 
 @every_reader
@@ -245,7 +286,7 @@ def put(record, name, value):
 @every_reader
 def test_an_unknown_field_is_refused_by_name(reader, extend):
     seen = set()
-    changed = [everywhere(example, lambda record: extend(record, extra="something")) for example in EXAMPLES[:3]]
+    changed = [everywhere(example, lambda record: extend(record, extra="something")) for example in complete(reader)]
     for kind, network in chain(*changed):
         seen.add(kind)
         sentence = rf"has extra='something', which {reader.name} does not support: \w+"
@@ -259,7 +300,7 @@ def test_an_unknown_field_is_refused_by_name(reader, extend):
             Part: r"parts\[\d\] of the network has",
         }
         assert re.match(where.get(kind, "the "), str(error.value))
-    assert seen == set(RECORDS)
+    assert seen == known_records(reader)
 
 
 @every_reader
@@ -278,7 +319,7 @@ def test_a_stack_is_known_or_refused(reader, extend):
 
 @every_reader
 def test_an_unknown_field_that_is_not_in_use_is_accepted(reader, extend):
-    for example in EXAMPLES[:3]:
+    for example in complete(reader):
         for _, network in everywhere(example, extend):
             READERS[reader](network)
 
@@ -312,11 +353,11 @@ def test_a_record_of_an_unknown_kind_is_refused(reader):
 def test_a_subclass_of_a_record_is_refused(reader):
     """It has the fields of its base and may compute something else."""
     seen = set()
-    for kind, network in chain(*(everywhere(example, extended) for example in EXAMPLES[:3])):
+    for kind, network in chain(*(everywhere(example, extended) for example in complete(reader))):
         seen.add(kind)
         with pytest.raises(ValueError, match=f"is of type Wide, which {reader.name} does not support"):
             READERS[reader](network)
-    assert seen == set(RECORDS)
+    assert seen == known_records(reader)
 
 
 @every_reader
@@ -448,7 +489,7 @@ def test_onnx_computes_it(form):
 def test_c_computes_it(code, tmp_path):
     computed = (network for network in EXAMPLES if code is FLOAT or without_integers(replace(network, stack=None)) is None)
     networks = {f"n{i}": network for i, network in enumerate(computed)}
-    assert code is FLOAT or len(networks) == len(EXAMPLES) - 3
+    assert code is FLOAT or len(networks) == len(EXAMPLES) - 4
     lines = []
     for name, network in networks.items():
         (tmp_path / f"{name}.h").write_text(to_c(network, name=name))

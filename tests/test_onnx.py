@@ -88,7 +88,7 @@ def test_heads(head, form):
 
 @pytest.mark.parametrize("form", WEIGHT_FORMS)
 @pytest.mark.parametrize("bits", [4, 8, 32])
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", sorted(set(ACTIVATIONS) - {"prelu"}))
 def test_activations(activation, bits, form):
     assert_agrees(perceptron(HEADS["clip"], activation, bits), normal(np.random.default_rng(1), 64, 8), form)
 

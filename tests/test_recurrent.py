@@ -496,7 +496,7 @@ LAYER = 7
     [
         (file_of(version=1), "of a kind that version 1 does not have"),
         (file_of(version=2), "of a kind that version 2 does not have"),
-        (file_of(version=6), "has format version 6, not 1 to 5"),
+        (file_of(version=7), "has format version 7, not 1 to 6"),
         (file_of((LAYER, 129)), "a convolution has something that only a linear layer has"),
         (file_of((LAYER, 128 + 16)), "a linear layer has something that only a convolution has"),
         (file_of((LAYER + 1, 1)), "an LSTM layer has an activation, or too many units"),

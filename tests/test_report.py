@@ -69,7 +69,7 @@ def test_bytes_by_hand():
     file = io.BytesIO()
     np.savez_compressed(file, **tensors, **{"0.bias": FIRST.bias, "1.bias": LAST.bias})
     assert nbytes["npz compressed float32"] == file.getbuffer().nbytes
-    assert nbytes == sizes(original, len(encode(network)))
+    assert nbytes == sizes(original.layers, len(encode(network)))
 
 
 def test_entropy_bound_by_hand():

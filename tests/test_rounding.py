@@ -122,7 +122,7 @@ def test_the_file_of_a_sparse_actor(sparsity, most):
     assert policy.nbytes <= most
     if sparsity == 0.95:
         original = fold(trace(model))
-        assert policy.nbytes <= 1.35 * sizes(original, policy.nbytes, 8)["entropy bound"]
+        assert policy.nbytes <= 1.35 * sizes(original.layers, policy.nbytes, 8)["entropy bound"]
 
 
 def row_by_row(matrix, steps, top, inputs, mean):

@@ -43,6 +43,7 @@ from tests.networks import (
     draw_network,
     draw_observations,
     draw_recurrent_network,
+    draw_signal_network,
     expect_close,
     tampered,
     vbmi_actions,
@@ -675,6 +676,7 @@ def cases():
         yield draw_network(rng, image=index % 3 == 0, head=head, activation=activation, width=70)
         if index % 4 == 0:
             yield draw_recurrent_network(rng)
+            yield draw_signal_network(rng)
     works = 0
     for data in tampered(99, 4000):
         try:
@@ -711,9 +713,10 @@ def test_kernels_under_sanitizers(vector, tmp_path):
     rng, expected, parts = np.random.default_rng(1), [], []
     extremes = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40, 0, 1], np.float32)
     for network in cases():
-        if vector and network.lstms:
+        try:
+            plan = Plan(network, vector=vector)
+        except ValueError:  # A norm in bytes, or a layer that is too wide.
             continue
-        plan = Plan(network, vector=vector)
         x = draw_observations(rng, network, 5)
         x[3:] = rng.choice(extremes, x[3:].shape)
         actions = Policy(network, "vbmi" if vector else "compiled").predict(x[:3])[0]

@@ -17,9 +17,11 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from stable_baselines3.common.vec_env.base_vec_env import VecEnvWrapper
 from stable_baselines3.common.vec_env.stacked_observations import StackedObservations
+from torch import nn
 
 from sb3_sparse import compress
 from sb3_sparse.cli import main
@@ -35,6 +37,19 @@ from tests.networks import AVAILABLE, EXACT, draw_stacked_network, expect_close,
 
 VECTOR = spaces.Box(-2, 2, (3,))
 CONTINUOUS = spaces.Box(np.array([-1, -0.05], np.float32), np.array([0.02, 3], np.float32))
+
+
+class OverTime(BaseFeaturesExtractor):
+    """A convolution over the values of each frame, whose channels are the frames."""
+
+    def __init__(self, space):
+        super().__init__(space, 8)
+        self.net = nn.Sequential(nn.Unflatten(1, (4, 3)), nn.Conv1d(4, 4, 2), nn.LayerNorm((4, 2)), nn.ReLU(), nn.Flatten())
+
+    def forward(self, observations):
+        return self.net(observations)
+
+
 #: Algorithm, policy and its arguments, the space of one frame, actions, frames, and where VecNormalize is.
 MODELS = {
     "vectors": (PPO, "MlpPolicy", {}, VECTOR, CONTINUOUS, 4, ""),
@@ -54,6 +69,7 @@ MODELS = {
     "images, normalized inside": (
         *(PPO, "MlpPolicy", {"normalize_images": False}, spaces.Box(0, 255, (8, 9, 1), np.uint8), CONTINUOUS, 3, "inside"),
     ),
+    "frames of a signal": (PPO, "MlpPolicy", {"features_extractor_class": OverTime}, VECTOR, CONTINUOUS, 4, "inside"),
     "recurrent": (RecurrentPPO, "MlpLstmPolicy", {"lstm_hidden_size": 12}, VECTOR, CONTINUOUS, 3, ""),
     "recurrent, normalized inside": (
         *(RecurrentPPO, "MlpLstmPolicy", {"lstm_hidden_size": 12}, VECTOR, spaces.Discrete(4), 3, "inside"),

@@ -18,14 +18,12 @@ from torch import nn
 from torch.nn.utils import prune
 
 from sb3_sparse import QATCallback, compress
-from sb3_sparse.export.passes import fold
-from sb3_sparse.export.trace import MODULES, PATHS, Graph
-from sb3_sparse.export.trace.chain import chain
-from sb3_sparse.nn import ActionPath, MaskedConv2d, MaskedLinear, MaskedLSTM
+from sb3_sparse.export.trace import MODULES, PATHS
+from sb3_sparse.nn import ActionPath, MaskedConv1d, MaskedConv2d, MaskedLinear, MaskedLSTM
 from sb3_sparse.policies.extractors import ResidualBlock
-from sb3_sparse.runtime.network.records import Head
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES
+from tests.chains import folded
 
 #: One of each, for four units or channels.
 EXAMPLES = {
@@ -37,7 +35,17 @@ EXAMPLES = {
     nn.BatchNorm1d: lambda: nn.BatchNorm1d(4),
     nn.BatchNorm2d: lambda: nn.BatchNorm2d(4),
     BatchRenorm1d: lambda: BatchRenorm1d(4),
+    nn.Conv1d: lambda: nn.Conv1d(4, 4, 3, stride=2, padding=1),
+    MaskedConv1d: lambda: MaskedConv1d(4, 4, 2),
+    nn.MaxPool1d: lambda: nn.MaxPool1d(3, 2, 1),
     nn.MaxPool2d: lambda: nn.MaxPool2d(3, 2, 1),
+    nn.AvgPool1d: lambda: nn.AvgPool1d(3, 2, 1),
+    nn.AvgPool2d: lambda: nn.AvgPool2d((3, 2), (2, 1), (1, 0)),
+    nn.AdaptiveMaxPool1d: lambda: nn.AdaptiveMaxPool1d(3),
+    nn.AdaptiveMaxPool2d: lambda: nn.AdaptiveMaxPool2d((1, None)),
+    nn.AdaptiveAvgPool1d: lambda: nn.AdaptiveAvgPool1d(1),
+    nn.AdaptiveAvgPool2d: lambda: nn.AdaptiveAvgPool2d((3, 2)),
+    nn.LayerNorm: lambda: nn.LayerNorm(4),
     nn.ReLU: nn.ReLU,
     nn.ReLU6: nn.ReLU6,
     nn.LeakyReLU: lambda: nn.LeakyReLU(0.3),
@@ -57,10 +65,13 @@ EXAMPLES = {
     nn.LSTM: lambda: nn.LSTM(4, 6, num_layers=2),
     MaskedLSTM: lambda: MaskedLSTM(4, 6, num_layers=2),
     nn.Flatten: nn.Flatten,
+    nn.Unflatten: lambda: nn.Unflatten(1, (-1, 1)),
     nn.Identity: nn.Identity,
     nn.Dropout: nn.Dropout,
 }
-IMAGES = (nn.Conv2d, MaskedConv2d, ResidualBlock, nn.BatchNorm2d, nn.MaxPool2d)
+SIGNALS = (nn.Conv1d, MaskedConv1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveMaxPool1d, nn.AdaptiveAvgPool1d)
+IMAGES = (nn.Conv2d, MaskedConv2d, ResidualBlock, nn.BatchNorm2d, nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveMaxPool2d)
+IMAGES += (nn.AdaptiveAvgPool2d,)
 
 
 def randomize(module):
@@ -83,16 +94,19 @@ def run(modules, x):
 @pytest.mark.parametrize("kind", MODULES, ids=lambda kind: kind.__name__)
 def test_every_module_in_the_table(kind):
     th.manual_seed(0)
-    shape, before = ((2, 9, 8), nn.Conv2d(2, 4, 3)) if kind in IMAGES else ((5,), nn.Linear(5, 4))
+    shape, before = ((5,), nn.Linear(5, 4))
+    if kind in IMAGES:
+        shape, before = (2, 9, 8), nn.Conv2d(2, 4, 3)
+    elif kind in SIGNALS:
+        shape, before = (2, 8), nn.Conv1d(2, 4, 3)
+    elif kind is nn.Unflatten:
+        before = nn.Identity()
     x = th.randn(7, *shape)
     front = nn.Sequential(before, EXAMPLES[kind](), nn.Flatten())
     model = randomize(nn.Sequential(*front, nn.Linear(run(randomize(front), x).shape[1], 3)))
-    operations, names = chain(((str(index), module) for index, module in enumerate(model)), {})
-    bound = np.full(3, np.inf, np.float32)
-    graph = Graph(shape, False, None, tuple(operations), tuple(names), Head("clip", (3,), -bound, bound))
+    network = folded(model, shape, 3)
     expected = run(model, x).detach().numpy()
-    np.testing.assert_allclose(layer_inputs(fold(graph), x.numpy())[-1], expected, rtol=1e-4, atol=1e-5)
-    assert names[0] == "0" and names[-1] == "3"
+    np.testing.assert_allclose(layer_inputs(network, x.numpy())[-1], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_every_policy_in_the_table_is_tested():
@@ -391,8 +405,8 @@ def test_a_hook_elsewhere_is_not_refused():
 
 def test_errors_name_the_modules_that_are_known():
     model = make(TD3Policy)
-    model.policy.actor.mu.insert(1, nn.LayerNorm(8))
-    with pytest.raises(ValueError, match=r"'actor.mu.1' \(LayerNorm.*made of the modules Linear, .*, Hardtanh"):
+    model.policy.actor.mu.insert(1, nn.GroupNorm(2, 8))
+    with pytest.raises(ValueError, match=r"'actor.mu.1' \(GroupNorm.*made of the modules Linear, .*, Hardtanh"):
         compress(model)
 
 

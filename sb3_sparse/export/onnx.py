@@ -21,6 +21,7 @@ them. Other tools may not read sparse initializers at all, and ONNX's own shape 
 """
 
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -50,13 +52,14 @@ ONNX = Capabilities(
     "the ONNX export",
     instead="use the compact file, or export the policy without it",
     records={
-        Network: "shape image normalize layers head ranges parts stack",
+        Network: "shape image normalize layers head ranges parts stack view",
         Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
-        Activation: "name low high",
-        Pool: "kernel stride padding",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Activation: "name low high slopes",
+        Norm: "epsilon scale shift",
+        Pool: "kernel stride padding mean",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -109,6 +112,8 @@ def _layers(graph: OnnxGraph, network: Network, prefix: str, x: str, form: str) 
         x = graph.add("Cast", x, to=ONNX_FLOAT)
     if network.normalize is not None:
         x = _normalize(graph, network.normalize, f"{prefix}normalize", x)
+    if network.view is not None:
+        x = graph.add("Reshape", x, graph.tensor(f"{prefix}view", (0, *network.view), np.int64))
     before, states = x, OnnxStates(graph, network)
     for index, (layer, shape) in enumerate(zip(network.layers, network.shapes, strict=False)):
         if not layer.convolution and len(shape) != 1:
@@ -150,10 +155,14 @@ def _layer(graph: OnnxGraph, layer: Layer, name: str, x: str, before: str, form:
         x = graph.add("Gemm", x, weight, bias, transB=1)
     if layer.residual:
         x = graph.add("Add", x, before)
-    x = WRITERS[layer.activation.name](graph, name, layer.activation, x)
+    if layer.norm is not None:
+        numbers = [graph.tensor(f"{name}.norm.{key}", getattr(layer.norm, key)) for key in ("scale", "shift")]
+        x = graph.add("LayerNormalization", x, *numbers, axis=1, epsilon=layer.norm.epsilon)
+    x = WRITERS[layer.activation.name](graph, name, layer, x)
     if layer.pool is not None:
-        kernel, stride, padding = layer.pool
-        x = graph.add("MaxPool", x, kernel_shape=[*kernel], strides=[*stride], pads=[*padding, *padding])
+        kernel, stride, padding, mean = layer.pool
+        options: dict[str, Any] = {"kernel_shape": [*kernel], "strides": [*stride], "pads": [*padding, *padding]}
+        x = graph.add("AveragePool", x, **options, count_include_pad=1) if mean else graph.add("MaxPool", x, **options)
     return x
 
 

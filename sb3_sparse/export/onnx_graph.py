@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: ``TensorProto.FLOAT``, ``UINT8``, ``INT64`` and ``BOOL``, numbers of the format.
 ONNX_FLOAT, ONNX_UINT8, ONNX_INT64, ONNX_BOOL = 1, 2, 7, 9
-#: Old enough for every runtime of the last years; all operators used here exist since opset 13.
+#: Old enough for every runtime of the last years; layer norms exist since opset 17, all other operators since 13 or 14.
 _OPSET, _IR_VERSION = 17, 8
 _ACTIONS = {
     "unscale": "Actions in the units of the environment, within its bounds.",

@@ -7,9 +7,9 @@ import numpy as np
 
 from sb3_sparse.export.c import text
 from sb3_sparse.export.c.ends import head_code, input_code
-from sb3_sparse.export.c.layers import Form, choose_forms, count_bytes, cut_runs, offsets
+from sb3_sparse.export.c.layers import Form, choose_forms, count_bytes, cut_runs, offsets, row_of
 from sb3_sparse.export.c.recurrence import recall, remember
-from sb3_sparse.export.c.tables import Tables, activation, literal
+from sb3_sparse.export.c.tables import Tables, literal
 from sb3_sparse.export.c.windows import Buffers, padded, pooled
 from sb3_sparse.runtime.network.capabilities import Capabilities
 from sb3_sparse.runtime.network.records import (
@@ -19,6 +19,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -56,13 +57,14 @@ FLOAT = Capabilities(
     "the float code of a C header",
     instead="export the policy without it, or load its compact file in Python",
     records={
-        Network: "shape image normalize layers head ranges parts stack",
+        Network: "shape image normalize layers head ranges parts stack view",
         Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
-        Activation: "name low high",
-        Pool: "kernel stride padding",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Activation: "name low high slopes",
+        Norm: "epsilon scale shift",
+        Pool: "kernel stride padding mean",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -92,10 +94,14 @@ def float_code(network: Network, name: str, *, pack: bool = True) -> str:
         code += [*copy, *recall(tables, buffers, network, index, x)]
         code += [_call(tables, index, forms[index], bare, inner, source, y)]
         code += remember(network, index, y)
+        size = prod(layer.sum_shape(shape))
+        if layer.norm is not None:
+            numbers = [tables.add("float", f"norm_{key}{index}", getattr(layer.norm, key)) for key in ("scale", "shift")]
+            code.append(f"sb3s_norm({size}, {', '.join(numbers)}, {literal(layer.norm.epsilon)}, {y});")
         if layer.activation.name != "identity" or layer.residual:
-            added = f" + {z}[i]" if layer.residual else ""
-            code += [f"for (i = 0; i < {prod(layer.sum_shape(shape))}; i++) {{", f"    const float v = {y}[i]{added};"]
-            code += [f"    {y}[i] = {activation(layer.activation)};", "}"]
+            added, row = f" + {z}[i]" if layer.residual else "", row_of(layer, size, "i")
+            code += [f"for (i = 0; i < {size}; i++) {{", f"    const float v = {y}[i]{added};"]
+            code += [f"    {y}[i] = {tables.activation(layer.activation, index, row)};", "}"]
         pool, y = pooled(tables, buffers, layer, shape, y, *busy)
         code += pool
         x, z = y, x

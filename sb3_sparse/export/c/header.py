@@ -68,6 +68,7 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
             once("SB3S_ACTIVATIONS", (KERNELS / "activations.h").read_text()),
             *[smooth] * any(f"float sb3s_{layer.activation.name}(" in smooth for layer in network.every_layer),
             *[(KERNELS / "lstm.h").read_text()] * bool(network.lstms),
+            *[(KERNELS / "norm.h").read_text()] * any(layer.norm is not None for layer in network.every_layer),
             f"#if defined({upper}_VBMI)\n",
             _code(vbmi_code, network, name) if vbmi else f'#error "{no_vbmi}"',
             f"\n#elif defined({upper}_INTEGER)\n",

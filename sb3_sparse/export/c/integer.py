@@ -26,6 +26,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -37,12 +38,13 @@ INTEGER = Capabilities(
     "the integer code of a C header",
     instead="use its float code",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts view",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify pool",
-        Activation: "name low high",
-        Pool: "kernel stride padding",
+        Activation: "name low high slopes",
+        Norm: "epsilon scale shift",
+        Pool: "kernel stride padding mean",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -177,8 +179,7 @@ def simulate_integers(network: Network, observations: Floats) -> Floats:
     :return: Outputs of the last layer, ``[n, out]``; the head makes actions of them
     """
     constants = integer_layers(network)
-    x = observations.astype(np.float32)
-    x = x if network.normalize is None else network.normalize(x)
+    x = network.read(observations)
     gain, step = network.layers[0].gain, 1 / constants[0].unit
     if gain is not None:
         x = x.reshape(len(x), -1) * minifloat_integers(gain.codes).astype(np.float32)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sb3_sparse.export.c import text
 from sb3_sparse.export.c.ends import head_code, input_code
 from sb3_sparse.export.c.integer import IntegerLayer, integer_layers
-from sb3_sparse.export.c.layers import Form, choose_forms, count_bytes, cut_runs, offsets
-from sb3_sparse.export.c.tables import Tables, activation, literal
+from sb3_sparse.export.c.layers import Form, choose_forms, count_bytes, cut_runs, offsets, row_of
+from sb3_sparse.export.c.tables import Tables, literal
 from sb3_sparse.export.c.windows import Buffers, padded, pooled
 from sb3_sparse.runtime.network.records import Layer, Minifloats, Network, Shape
 
@@ -97,12 +97,12 @@ def integer_code(network: Network, name: str, *, pack: bool = True) -> str:
             code += pool
             continue
         sums = max(sums, size)
-        row = "@I@" if size == layer.outputs else f"@I@ / {size // layer.outputs}"
+        row = row_of(layer, size, "@I@")
         scales = layer.scales * np.float32(constant.unit)
         table = tables.add("float", f"rows{index}", np.stack([scales, layer.biases], axis=1))
         value = [f"float v = (float)sums[@I@] * {table}[2 * ({row})] + {table}[2 * ({row}) + 1];"]
         if layer.activation.name != "identity":
-            value.append(f"v = {activation(layer.activation)};")
+            value.append(f"v = {tables.activation(layer.activation, index, row)};")
         if last:
             code += head_code(network.head, tables, value)
         else:

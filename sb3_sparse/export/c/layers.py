@@ -108,6 +108,16 @@ def offsets(layer: Layer, before: Shape) -> tuple[NDArray[np.int64], NDArray[np.
     return counts, columns, weights[rows, columns], arguments
 
 
+def row_of(layer: Layer, size: int, index: str) -> str:
+    """
+    :param layer: A layer.
+    :param size: Number of its sums.
+    :param index: A sum, as an expression.
+    :return: The row, or the channel, of that sum
+    """
+    return index if size == layer.outputs else f"{index} / {size // layer.outputs}"
+
+
 def count_bytes(largest: int) -> int:
     """
     :param largest: An integer that is not negative.

@@ -29,11 +29,6 @@ def fill(snippet: str, parts: Mapping[str, object]) -> str:
     return re.sub("@([A-Z]+)@", lambda match: str(parts.get(match[1], match[0])), snippet)
 
 
-def activation(function: Activation) -> str:
-    """An activation as an expression of v."""
-    return fill(text.ACTIVATIONS[function.name], {"LOW": literal(function.low), "HIGH": literal(function.high)})
-
-
 def once(macro: str, code: str) -> str:
     """Code that several headers bring along, compiled with the first."""
     return f"#ifndef {macro}\n#define {macro}\n{code}#endif\n"
@@ -64,6 +59,13 @@ class Tables:
         full = f"{self.name}_{name}"
         self.functions.setdefault(full, fill(snippet, {**parts, "NAME": self.name, "FUNCTION": full}))
         return full
+
+    def activation(self, function: Activation, index: int, row: str) -> str:
+        """The activation of the layer with this index, as an expression of v, which is a sum of this row."""
+        parts = {"LOW": literal(function.low), "HIGH": literal(function.high)}
+        if function.slopes is not None:
+            parts["SLOPE"] = f"{self.add('float', f'slopes{index}', function.slopes)}[{row}]"
+        return fill(text.ACTIVATIONS[function.name], parts)
 
     def minifloat(self) -> str:
         """The function that unpacks a minifloat."""

@@ -71,42 +71,6 @@ static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @
 }
 """
 
-#: The input of a convolution with zeros around it.
-PAD = """
-static void @FUNCTION@(int channels, int height, int width, int top, int side, const @TYPE@ *x, @TYPE@ *y) {
-    int i, j;
-    for (; channels != 0; channels--)
-        for (i = -top; i < height + top; i++)
-            for (j = -side; j < width + side; j++)
-                if (i >= 0 && i < height && j >= 0 && j < width) {
-                    *y++ = @VALUE@;
-                    x++;
-                } else
-                    *y++ = 0;
-}
-"""
-
-#: A max pool. Its padding is at most half of its window, so every window has an element of x.
-POOL = """
-static void @FUNCTION@(int channels, int height, int width, int rows, int columns, int tall, int wide, int down, int right,
-                       int above, int beside, const @TYPE@ *x, @TYPE@ *y) {
-    int i, j, k, l;
-    for (; channels != 0; channels--, x += height * width)
-        for (i = 0; i < rows; i++)
-            for (j = 0; j < columns; j++) {
-                const int top = i * down - above < 0 ? 0 : i * down - above;
-                const int side = j * right - beside < 0 ? 0 : j * right - beside;
-                const int bottom = i * down - above + tall < height ? i * down - above + tall : height;
-                const int end = j * right - beside + wide < width ? j * right - beside + wide : width;
-                @TYPE@ largest = x[top * width + side];
-                for (k = top; k < bottom; k++)
-                    for (l = side; l < end; l++)
-                        if (x[k * width + l] > largest) largest = x[k * width + l];
-                *y++ = largest;
-            }
-}
-"""
-
 #: Scale and bias of a row: parameters, scale, bias.
 CONSTANTS = {
     "packed": (
@@ -219,4 +183,5 @@ ACTIVATIONS = {
     "softplus": "sb3s_softplus(v)",
     "softsign": "sb3s_softsign(v)",
     "hardswish": "sb3s_hardswish(v)",
+    "prelu": "v < 0.0f ? @SLOPE@ * v : v",
 }

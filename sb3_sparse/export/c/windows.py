@@ -3,9 +3,57 @@
 from dataclasses import replace
 from math import prod
 
-from sb3_sparse.export.c import text
-from sb3_sparse.export.c.tables import Tables
+from sb3_sparse.export.c.tables import Tables, fill
 from sb3_sparse.runtime.network.records import Layer, Shape
+
+#: The input of a convolution with zeros around it.
+_PAD = """
+static void @FUNCTION@(int channels, int height, int width, int top, int side, const @TYPE@ *x, @TYPE@ *y) {
+    int i, j;
+    for (; channels != 0; channels--)
+        for (i = -top; i < height + top; i++)
+            for (j = -side; j < width + side; j++)
+                if (i >= 0 && i < height && j >= 0 && j < width) {
+                    *y++ = @VALUE@;
+                    x++;
+                } else
+                    *y++ = 0;
+}
+"""
+
+#: A pool: what it begins each window with, does with each element v, and writes. Its padding is at most half of its window, so
+#: every window has an element of x.
+_POOL = """
+static void @FUNCTION@(int channels, int height, int width, int rows, int columns, int tall, int wide, int down, int right,
+                       int above, int beside, const @TYPE@ *x, @TYPE@ *y) {
+    int i, j, k, l;
+    for (; channels != 0; channels--, x += height * width)
+        for (i = 0; i < rows; i++)
+            for (j = 0; j < columns; j++) {
+                const int top = i * down - above < 0 ? 0 : i * down - above;
+                const int side = j * right - beside < 0 ? 0 : j * right - beside;
+                const int bottom = i * down - above + tall < height ? i * down - above + tall : height;
+                const int end = j * right - beside + wide < width ? j * right - beside + wide : width;
+                @BEGIN@
+                for (k = top; k < bottom; k++)
+                    for (l = side; l < end; l++) {
+                        const @TYPE@ v = x[k * width + l];
+                        @EACH@
+                    }
+                *y++ = @RESULT@;
+            }
+}
+"""
+_LARGEST = {"BEGIN": "@TYPE@ largest = x[top * width + side];", "EACH": "if (v > largest) largest = v;", "RESULT": "largest"}
+#: The mean counts the padding as zeros. That of integers is rounded to the nearest, and is positive where it is divided.
+_MEAN = {
+    "float": {"BEGIN": "float sum = 0.0f;", "EACH": "sum += v;", "RESULT": "sum / (float)(tall * wide)"},
+    "int16_t": {
+        "BEGIN": "uint32_t sum = 32768u * (uint32_t)(tall * wide) + (uint32_t)(tall * wide) / 2;",
+        "EACH": "sum += (uint32_t)v;",
+        "RESULT": "(int16_t)((int32_t)(sum / (uint32_t)(tall * wide)) - 32768)",
+    },
+}
 
 
 class Buffers:
@@ -54,7 +102,7 @@ def padded(
     after = (channels, height + 2 * top, width + 2 * side)
     copy = buffers.take(after, x, *busy)
     parts = {"TYPE": buffers.kind, "VALUE": "*x < 0 ? 0 : *x" if layer.rectify else "*x"}
-    function = tables.function("rectify" if layer.rectify else "pad", text.PAD, parts)
+    function = tables.function("rectify" if layer.rectify else "pad", _PAD, parts)
     return [f"{function}({channels}, {height}, {width}, {top}, {side}, {x}, {copy});"], bare, after, copy
 
 
@@ -73,5 +121,7 @@ def pooled(tables: Tables, buffers: Buffers, layer: Layer, shape: Shape, x: str,
     after = layer.output_shape(shape)
     y = buffers.take(after, x, *busy)
     numbers = (*layer.sum_shape(shape), *after[1:], *layer.pool.kernel, *layer.pool.stride, *layer.pool.padding)
-    function = tables.function("pool", text.POOL, {"TYPE": buffers.kind})
+    steps = _MEAN[buffers.kind] if layer.pool.mean else _LARGEST
+    snippet = fill(_POOL, steps)
+    function = tables.function("mean_pool" if layer.pool.mean else "pool", snippet, {"TYPE": buffers.kind})
     return [f"{function}({', '.join(map(str, numbers))}, {x}, {y});"], y

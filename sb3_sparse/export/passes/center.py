@@ -19,10 +19,10 @@ def center(network: Network) -> Network:
 
     :param network: A network.
     :return: One that chooses the same actions; the same network if its actions are not discrete, or its last layer is
-        quantized already or ends in an activation
+        quantized already or ends in an activation or a norm
     """
     last = network.layers[-1]
-    if network.head.kind != "argmax" or last.quantized or last.activation != IDENTITY:
+    if network.head.kind != "argmax" or last.quantized or last.activation != IDENTITY or last.norm is not None:
         return network
     weight, bias = last.weight.astype(np.float64), last.biases.astype(np.float64)
     for rows in np.split(np.arange(last.outputs), np.cumsum(network.head.groups)[:-1]):

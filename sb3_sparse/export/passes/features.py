@@ -27,7 +27,8 @@ def shrink_features(network: Network) -> Network:
             last = part.encoder.layers[-1]
             fed = last.weight.astype(bool).any(axis=1) | (network.normalize is not None)
             constant = np.logical_not(fed)
-            keep = _alive(first, columns, constant)
+            # A norm sees all features.
+            keep = _alive(first, columns, constant) if last.norm is None else np.ones(len(columns), bool)
             value = last.activation(last.biases)
             dead = constant & ~keep
             bias += first.dense()[:, columns[dead]].astype(np.float64) @ value[dead]

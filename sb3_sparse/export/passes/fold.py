@@ -5,6 +5,7 @@ The network computes the same function; only the order in which floats are added
 """
 
 from dataclasses import replace
+from math import prod
 
 import numpy as np
 
@@ -46,14 +47,16 @@ def fold(graph: Graph) -> Network:
         Part(part.key, encoders[part.key].shape, encoder=encoders[part.key]) if part.key in encoders else part
         for part in graph.parts
     )
-    network = Network(graph.shape, graph.image, normalize, tuple(layers), graph.head, parts=parts)
+    network = Network(graph.shape, graph.image, normalize, tuple(layers), graph.head, parts=parts, view=graph.view)
     _ = network.shapes  # Raises an error if layers do not fit each other.
     return network
 
 
 def _passes_on(layer: Layer, affine: Affine) -> bool:
     """Whether scaling the output of a layer is the same as scaling its rows."""
-    return layer.activation.name in ("relu", "leaky_relu") and not layer.residual and bool((affine.scale > 0).all())
+    scales = layer.activation.name in ("relu", "leaky_relu", "prelu") and not layer.residual and layer.norm is None
+    # Behind a convolution that has been flattened there may be one number for each place.
+    return scales and len(affine.scale) in (1, layer.rows) and bool((affine.scale > 0).all())
 
 
 def _before(layer: Layer, affine: Affine) -> Layer:
@@ -63,6 +66,9 @@ def _before(layer: Layer, affine: Affine) -> Layer:
         raise ValueError("a batch norm before a residual block cannot be exported, unless it follows a convolution")
     # Channels of a convolution before a linear layer have several columns each.
     inputs, own = layer.inputs, layer.weight.shape[1] - layer.inputs
+    if inputs % len(affine.scale):
+        numbers = f"a batch norm of {len(affine.scale)} numbers before a convolution of {inputs} channels"
+        raise ValueError(f"{numbers} cannot be exported: put it behind nn.Unflatten")
     shape = (1, inputs + own, *[1] * (layer.weight.ndim - 2))
     scale, shift = (np.repeat(part, inputs // len(part)) for part in (affine.scale, affine.shift))
     # What an LSTM reads of its own outputs stays as it is.
@@ -87,4 +93,7 @@ def _chain(first: Affine, second: Affine) -> Affine:
 def _as_normalize(affine: Affine, shape: tuple[int, ...]) -> Normalize:
     # scale * x + shift = (x - mean) * scale
     mean = np.where(affine.scale != 0, -affine.shift / np.where(affine.scale != 0, affine.scale, 1), 0)
-    return Normalize(mean.astype(np.float32).reshape(shape), affine.scale.reshape(shape), float("inf"))
+    # One number per channel where there are channels.
+    size = prod(shape) // len(mean)
+    mean, scale = (np.repeat(each.astype(np.float32), size).reshape(shape) for each in (mean, affine.scale))
+    return Normalize(mean, scale, float("inf"))

@@ -53,14 +53,13 @@ def round_weights(
     if observations is None:
         x = guess_inputs(network.layers[0])
     else:
-        x = observations.astype(np.float32)
-        x = x if network.normalize is None else network.normalize(x)
+        x = network.read(observations)
     before: Floats | None = None
     layers: list[Layer] = []
     ranges: list[float] = []
     normalize = network.normalize
     for index, layer in enumerate(network.layers):
-        if index == 0 and x is not None and not layer.convolution and not layer.quantized:
+        if index == 0 and x is not None and not layer.convolution and not layer.quantized and not _selects(layer):
             layer, normalize, x = equalize(layer, normalize, x, starts)
         if not layer.quantized:
             inputs = None if x is None else columns(layer, _enough(layer, x), starts)
@@ -79,10 +78,12 @@ def round_weights(
 
 def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float64]) -> Layer:
     """The layer with integers; ``inputs`` are those of its matrix, ``[n, in]``, before the gain, and ``mean`` is theirs."""
-    if np.array_equal(layer.weight, np.eye(*layer.weight.shape[:2])):
-        # A unit layer only carries an activation: its weights stay 1.
-        return replace(layer, weight=layer.weight.astype(np.int8), scale=one_scale(layer.rows, 1.0))
     matrix = layer.weight.reshape(layer.rows, -1).astype(np.float64)
+    if _selects(layer):
+        # A unit layer only carries an activation, a norm or a pool: its weights stay what they are.
+        sizes = np.abs(matrix).max(axis=1).astype(np.float32)
+        scales = one_scale(layer.rows, float(sizes[0])) if (sizes == sizes[0]).all() else sizes
+        return replace(layer, weight=np.sign(layer.weight).astype(np.int8), scale=scales)
     scale = to_minifloats((np.abs(matrix).max(axis=1) / top).astype(np.float32), up=True)
     steps = scale.values.astype(np.float64)[:, None]
     gain = 1.0 if layer.gain is None else layer.gain.values
@@ -93,6 +94,12 @@ def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float
     errors = (matrix - integers * steps) * (mean * gain)
     bias = (layer.biases + errors.sum(axis=1)).astype(np.float32)
     return replace(layer, weight=integers.astype(np.int8).reshape(layer.weight.shape), scale=scale, bias=bias)
+
+
+def _selects(layer: Layer) -> bool:
+    """Whether each row has one weight, and each column one at most."""
+    exists = layer.weight.reshape(layer.rows, -1) != 0
+    return bool((exists.sum(axis=1) == 1).all() and (exists.sum(axis=0) <= 1).all())
 
 
 def _enough(layer: Layer, x: Floats) -> Floats:

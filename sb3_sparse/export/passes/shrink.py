@@ -19,7 +19,8 @@ def shrink(network: Network) -> Network:
     A neuron without a live input is the constant ``activation(bias)``, which is added to the biases of the layers that read
     it; a neuron without a live output is dropped. A layer that would lose all its neurons keeps one, without weights. The
     channels of a stream, which residual layers add to, are removed only if they are dead all along it. The units of an LSTM
-    are not constant even without an input, and die only if nothing but dead units reads them.
+    are not constant even without an input, and die only if nothing but dead units reads them. Those of a layer with a norm
+    stay: its mean and its variance are over all of them.
 
     :param network: A network, float or quantized; its biases are float.
     :return: The smaller network
@@ -33,6 +34,8 @@ def shrink(network: Network) -> Network:
 def _shrink_stream(layers: list[Layer], stream: list[int]) -> bool:
     """Shrink the layers of one stream and those that read it, in place; returns whether anything has changed."""
     count = layers[stream[0]].outputs
+    if any(layers[index].norm is not None for index in stream):
+        return False
     fed, read = np.zeros(count, bool), np.zeros(count, bool)
     for index in stream:
         fed |= by_output(layers[index]).any(axis=1) | layers[index].lstm
@@ -41,7 +44,7 @@ def _shrink_stream(layers: list[Layer], stream: list[int]) -> bool:
     for index, constant in constants.items():
         reads = by_input(layers[index], layers[index].weight, count).any(axis=(0, 2))
         # With zero padding the input is not constant at the border, so the channel stays.
-        foldable &= ~reads | (constant == 0) | (not any(layers[index].padding))
+        foldable &= ~reads | (constant == 0) | (not _is_padded(layers[index - 1], layers[index]))
         read |= reads
     if layers[stream[0]].lstm:
         read = _read_on(layers[stream[0]], read)
@@ -72,6 +75,11 @@ def _constants(layers: list[Layer], stream: list[int]) -> dict[int, Floats]:
         value = layer.activation(value + layer.biases if layer.residual else layer.biases)
         constants[index + 1] = np.maximum(value, np.float32(0)) if layers[index + 1].rectify else value
     return constants
+
+
+def _is_padded(before: Layer, layer: Layer) -> bool:
+    """Whether there are zeros around what a layer reads of the one before it, or in the means that it reads."""
+    return any(layer.padding) or (before.pool is not None and before.pool.mean and any(before.pool.padding))
 
 
 def _deaf(layer: Layer) -> Layer:

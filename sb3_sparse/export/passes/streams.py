@@ -34,7 +34,7 @@ def find_streams(layers: list[Layer]) -> list[list[int]]:
 def take_rows(layer: Layer, rows: Indices) -> Layer:
     """
     :param layer: A layer.
-    :param rows: Indices of the outputs to keep, in their new order.
+    :param rows: Indices of the outputs to keep, in their new order; all of them if it has a norm, which sees them all.
     :return: The layer with these outputs
     """
     scale, gain, weight = layer.scale, layer.gain, layer.weight
@@ -45,7 +45,14 @@ def take_rows(layer: Layer, rows: Indices) -> Layer:
         weight, gain = weight[:, columns], gain and gain._replace(codes=gain.codes[columns])
     if scale is not None:
         scale = scale[rows] if isinstance(scale, np.ndarray) else scale._replace(codes=scale.codes[rows])
-    return replace(layer, weight=weight[rows], bias=layer.biases[rows], scale=scale, gain=gain)
+    activation, norm = layer.activation, layer.norm
+    if activation.slopes is not None:
+        activation = activation._replace(slopes=activation.slopes[rows])
+    if norm is not None:
+        norm = norm._replace(scale=norm.scale[rows], shift=norm.shift[rows])
+    return replace(
+        layer, weight=weight[rows], bias=layer.biases[rows], activation=activation, scale=scale, gain=gain, norm=norm
+    )
 
 
 def take_columns(layer: Layer, inputs: Indices, before: int) -> Layer:

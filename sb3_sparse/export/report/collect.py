@@ -21,23 +21,27 @@ def make_report(graph: Graph, original: Network, network: Network, *, nbytes: in
     :return: The report
     """
     # The tanh after a clipped mean is a layer of its own, which the model does not have.
-    names = [name for encoder in graph.encoders.values() for name in encoder.names]
-    names += [*graph.names, *["squash"] * (len(original.layers) - len(graph.names))]
+    graphs = [*graph.encoders.values(), graph]
+    names = [name for each in graphs for name in each.names]
+    added = ["squash"] * (len(original.layers) - len(graph.names))
+    # Of unit layers, which only carry something, the model has no weights.
+    carriers = {*added, *(name for each in graphs for name in each.carriers)}
     layers = tuple(
         LayerReport(
             name=name,
             shape=tuple(before.weight.shape),
-            total=before.weight.size,
-            nonzero=int(np.count_nonzero(before.weight)),
+            total=0 if name in carriers else before.weight.size,
+            nonzero=0 if name in carriers else int(np.count_nonzero(before.weight)),
             shape_after=tuple(after.weight.shape),
             nonzero_after=int(np.count_nonzero(after.weight)),
             dead_neurons=before.outputs - after.outputs,
             bits=_trained_bits(before) if before.quantized else bits if after.quantized else 32,
         )
-        for name, before, after in zip(names, original.every_layer, network.every_layer, strict=True)
+        for name, before, after in zip([*names, *added], original.every_layer, network.every_layer, strict=True)
     )
     notes = tuple(_notes(graph, original, layers, calibrated=calibrated))
-    return Report(layers, sizes(original, nbytes, min(bits, 8)), notes)
+    own = [layer for report, layer in zip(layers, original.every_layer, strict=True) if report.total]
+    return Report(layers, sizes(own, nbytes, min(bits, 8)), notes)
 
 
 def _input_notes(graphs: Sequence[Graph], original: Network) -> Iterable[str]:
@@ -73,9 +77,10 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
     if not calibrated and len(kept) < len(layers):
         how = "rounded plainly" if original.every_layer[0].convolution else "rounded for inputs guessed from its weights"
         yield f"Without calibration observations the network was {how}: give some if the return suffers."
-    if original.residual:
-        yield "There is no integer-only C code for residual layers."
-    elif original.lstms:
-        yield "There is no integer-only C code for LSTM layers."
+    kinds = {"residual layers": original.residual, "LSTM layers": original.lstms}
+    kinds["layer norms"] = any(layer.norm is not None for layer in original.every_layer)
+    without = next((kind for kind, present in kinds.items() if present), None)
+    if without is not None:
+        yield f"There is no integer-only C code for {without}."
     elif not calibrated:
         yield "Without calibration observations the range of the activations is unknown: no integer-only C code."

@@ -15,7 +15,8 @@ class LayerReport:
 
     :param name: Its name under ``model.policy``.
     :param shape: Shape of the weight as it was trained, ``(out, in)`` or ``(out, in, height, width)``.
-    :param total: Number of weights as it was trained, zeros included.
+    :param total: Number of weights as it was trained, zeros included; 0 of a unit layer, which the model does not have, but
+        which carries an activation, a norm or a pool that no layer of it can have.
     :param nonzero: How many of them were not zero.
     :param shape_after: Shape of the weight without dead neurons.
     :param nonzero_after: How many weights are not zero in the end.

@@ -6,26 +6,27 @@ store a sparse network, not the passes before them. Only the compact file includ
 """
 
 import io
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.records import Floats, Layer, Network
+from sb3_sparse.runtime.network.records import Floats, Layer
 
 DENSE, COMPACT_FILE = "dense float32", "compact file"
 
 
-def sizes(original: Network, compact: int, bits: int = 8) -> dict[str, int]:
+def sizes(layers: Sequence[Layer], compact: int, bits: int = 8) -> dict[str, int]:
     """
-    :param original: The network as it was trained.
+    :param layers: The layers of the network as it was trained.
     :param compact: Bytes of the compact file of the network that was exported.
     :param bits: Bits per weight that the entropy bound rounds to.
     :return: Bytes by the name of the format
     """
-    weights = [layer.dense() for layer in original.every_layer]
-    biases = [layer.biases for layer in original.every_layer]
+    weights = [layer.dense() for layer in layers]
+    biases = [layer.biases for layer in layers]
     total, rows = sum(weight.size for weight in weights), sum(bias.size for bias in biases)
     return {
         DENSE: 4 * (total + rows),
@@ -34,7 +35,7 @@ def sizes(original: Network, compact: int, bits: int = 8) -> dict[str, int]:
         "npz compressed float32": _npz_bytes(weights, biases),
         COMPACT_FILE: compact,
         "papers' value-only count": sum(int(np.count_nonzero(weight)) for weight in weights),
-        "entropy bound": ceil(sum(entropy_bound(layer, bits) for layer in original.every_layer)),
+        "entropy bound": ceil(sum(entropy_bound(layer, bits) for layer in layers)),
     }
 
 

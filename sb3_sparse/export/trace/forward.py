@@ -30,10 +30,26 @@ def _dropout(p: float = 0.5, training: bool = True, inplace: bool = False) -> nn
     return nn.Identity()
 
 
-def _max_pool(
-    kernel_size: int, stride: int | None = None, padding: int = 0, dilation: int = 1, ceil_mode: bool = False, **other: bool
-) -> nn.Module:
-    return nn.MaxPool2d(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode, **other)
+def _max_pool(kind: type[nn.MaxPool1d | nn.MaxPool2d]) -> Callable[..., nn.Module]:
+    """The function has its arguments in another order."""
+
+    def pool(
+        kernel_size: int,
+        stride: int | None = None,
+        padding: int = 0,
+        dilation: int = 1,
+        ceil_mode: bool = False,
+        **other: bool,
+    ) -> nn.Module:
+        return kind(kernel_size, stride, padding, dilation, ceil_mode=ceil_mode, **other)
+
+    return pool
+
+
+def _unsqueeze(dim: int) -> nn.Module:
+    if dim != 1:
+        raise ValueError("it makes another dimension than that of the channels")
+    return nn.Unflatten(1, (1, -1))
 
 
 #: Name of a function of ``torch`` or ``torch.nn.functional``, or of a method of a tensor -> the module that computes the same,
@@ -56,8 +72,14 @@ FUNCTIONS: Mapping[str, Callable[..., nn.Module]] = {
     "hardtanh": nn.Hardtanh,
     "clamp": _clamp,
     "clip": _clamp,
-    "max_pool2d": _max_pool,
+    "max_pool1d": _max_pool(nn.MaxPool1d),
+    "max_pool2d": _max_pool(nn.MaxPool2d),
+    "avg_pool1d": nn.AvgPool1d,
+    "avg_pool2d": nn.AvgPool2d,
+    "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
+    "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d,
     "flatten": _flatten,
+    "unsqueeze": _unsqueeze,
     "dropout": _dropout,
     "float": nn.Identity,
     "contiguous": nn.Identity,

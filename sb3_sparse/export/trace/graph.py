@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from sb3_sparse.runtime.network.records import IDENTITY, Floats, Head, Layer, Normalize, Part, Shape
 
 
@@ -38,7 +40,18 @@ def ends_in_sums(layer: Layer | Affine) -> bool:
     """
     if not isinstance(layer, Layer):
         return False
-    return layer.activation == IDENTITY and not layer.residual and layer.pool is None and not layer.lstm
+    plain = not layer.residual and not layer.lstm and layer.pool is None and layer.norm is None
+    return plain and layer.activation == IDENTITY
+
+
+def unit_layer(shape: Shape) -> Layer:
+    """
+    :param shape: Shape of its input: one dimension, or three with the channels first.
+    :return: The layer that changes nothing
+    """
+    size = shape[0]
+    weight = np.eye(size, dtype=np.float32).reshape(size, size, *[1] * (len(shape) - 1))
+    return Layer(weight, np.zeros(size, np.float32))
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +64,8 @@ class Graph:
     :param normalize: Statistics of ``VecNormalize``, if there are any.
     :param operations: What is computed, in order.
     :param names: Full names of the layers among the operations.
+    :param carriers: Names of those that are not layers of the model, but carry an activation, a norm or a pool.
+    :param view: The shape in which the first layer reads an observation that has another one; None where it has that shape.
     :param head: Makes an action of the last output.
     :param notes: What was left out of the model's own layers, one sentence each.
     :param parts: How the vector that is computed with is put together; empty for a single array of numbers.
@@ -63,6 +78,8 @@ class Graph:
     operations: tuple[Layer | Affine, ...]
     names: tuple[str, ...]
     head: Head
+    carriers: tuple[str, ...] = ()
+    view: Shape | None = None
     notes: tuple[str, ...] = ()
     parts: tuple[Part, ...] = ()
     encoders: Mapping[str, "Graph"] = field(default_factory=dict)

@@ -13,10 +13,11 @@ from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.export.trace.chain import chain
-from sb3_sparse.export.trace.graph import Affine, Graph
-from sb3_sparse.export.trace.modules import Bits, refuse
+from sb3_sparse.export.trace.graph import Affine, Graph, unit_layer
+from sb3_sparse.export.trace.modules import refuse
 from sb3_sparse.export.trace.observation import normalize_array, normalize_parts, read_part, read_statistics
 from sb3_sparse.export.trace.paths import find_parts, find_path, flatten
+from sb3_sparse.export.trace.record import Bits
 from sb3_sparse.nn import ActionPath, original, quantized_bits
 from sb3_sparse.runtime.network.capabilities import record_fields
 from sb3_sparse.runtime.network.records import IDENTITY, Activation, Head, Layer, Part, Shape
@@ -44,12 +45,16 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits:
     policy.set_training_mode(False)
     statistics = read_statistics(normalization, space)
     parts, encoders = _trace_parts(policy, path, statistics, normalization, bits)
+    shape: Shape = (sum(part.width for part in parts),)
+    if alone := len(parts) == 1 and not parts[0].key and not parts[0].sizes:
+        # An array of numbers keeps its shape.
+        shape = parts[0].shape
     features, rest = flatten(policy, path)
-    operations, found = chain((*features, *rest), bits)
+    operations, names, carriers, view = chain((*features, *rest), bits, shape)
     notes = []
     if path.zero_inputs:
-        first = next(name for name, _ in rest if name in found)
-        _cut_inputs(operations, found.index(first), path.zero_inputs)
+        first = next(name for name, _ in rest if name in names)
+        _cut_inputs(operations, names.index(first), path.zero_inputs)
         notes.append(f"{path.zero_reason}, so {path.zero_inputs} columns of '{first}' are left out.")
     image = is_image_space(space)
     if image and policy.normalize_images:
@@ -58,13 +63,23 @@ def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits:
         operations[-1:] = _mean(operations[-1], path.estimates)
     if path.tanh:
         operations = _squash(operations)
-    shape: Shape = (sum(part.width for part in parts),)
-    normalize = normalize_parts(parts, statistics, normalization, encoders)
-    if len(parts) == 1 and not parts[0].key and not parts[0].sizes:
-        # An array of numbers keeps its shape.
-        shape, parts = parts[0].shape, ()
-        normalize = None if normalize is None else normalize_array(statistics[""], normalization)
-    return Graph(shape, image, normalize, tuple(operations), tuple(found), _head(policy), tuple(notes), parts, encoders)
+    if alone:
+        normalize = normalize_array(statistics[""], normalization) if "" in statistics else None
+    else:
+        normalize = normalize_parts(parts, statistics, normalization, encoders)
+    return Graph(
+        shape=shape,
+        image=image,
+        normalize=normalize,
+        operations=tuple(operations),
+        names=tuple(names),
+        head=_head(policy),
+        carriers=tuple(carriers),
+        view=view,
+        notes=tuple(notes),
+        parts=() if alone else parts,
+        encoders=encoders,
+    )
 
 
 def _trace_parts(
@@ -83,19 +98,29 @@ def _trace_parts(
     for key, modules in find_parts(policy, path).items():
         each = space.spaces[key] if isinstance(space, spaces.Dict) else space
         part, image = read_part(key, each), is_image_space(each)
-        operations, found = chain(modules, bits)
+        operations, names, carriers, view = chain(modules, bits, (part.width,) if part.sizes else part.shape)
         if operations:
             last = operations[-1]
             if part.sizes or not isinstance(last, Layer) or last.convolution:
                 refuse(f"the features extractor of the observation '{key}' ({each}), which does not end in a linear layer,")
             normalize = None if key not in statistics else normalize_array(statistics[key], normalization)
-            pixels = [_PIXELS] * (image and policy.normalize_images)
+            if image and policy.normalize_images:
+                operations.insert(0, _PIXELS)
             free = np.full(last.outputs, np.inf, np.float32)
-            head = Head("clip", free.shape, -free, free)
-            encoders[key] = Graph(part.shape, image, normalize, (*pixels, *operations), tuple(found), head)
+            encoders[key] = Graph(
+                shape=part.shape,
+                image=image,
+                normalize=normalize,
+                operations=tuple(operations),
+                names=tuple(names),
+                head=Head("clip", free.shape, -free, free),
+                carriers=tuple(carriers),
+                view=view,
+            )
             part = Part(key, free.shape)
         elif key and image and policy.normalize_images:
-            refuse(f"the features extractor of the observation '{key}', which flattens an image,")
+            what = f"the features extractor of the observation '{key}', which flattens an image,"
+            refuse(what, "convolutions in front of the Flatten")
         parts.append(part)
     return tuple(parts), encoders
 
@@ -131,8 +156,7 @@ def _squash(operations: list[Layer | Affine]) -> list[Layer | Affine]:
     if last.activation == IDENTITY and not last.lstm:
         return [*operations[:-1], replace(last, activation=tanh)]
     # With gSDE the mean is clipped first: a unit layer carries the tanh.
-    size = last.outputs
-    return [*operations, Layer(np.eye(size, dtype=np.float32), np.zeros(size, np.float32), tanh)]
+    return [*operations, replace(unit_layer((last.outputs,)), activation=tanh)]
 
 
 def _head(policy: BasePolicy) -> Head:

@@ -83,7 +83,7 @@ PATHS: dict[type[BasePolicy], Callable[[Any], ActionPath]] = {
 }
 #: The ``forward`` of a features extractor -> its modules. Subclasses that keep the ``forward`` are found as well.
 EXTRACTORS: dict[Callable[..., Any], Callable[[Any], tuple[nn.Module, ...]]] = {
-    FlattenExtractor.forward: lambda extractor: (),
+    FlattenExtractor.forward: lambda extractor: (extractor.flatten,),
     NatureCNN.forward: lambda extractor: (extractor.cnn, extractor.linear),
     # Its modules are those of the parts of an observation.
     CombinedExtractor.forward: lambda extractor: (),

@@ -19,6 +19,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -35,12 +36,13 @@ NUMPY = Capabilities(
     "the numpy backend",
     instead="export the policy without it, or update sb3_sparse",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts view",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
-        Activation: "name low high",
-        Pool: "kernel stride padding",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Activation: "name low high slopes",
+        Norm: "epsilon scale shift",
+        Pool: "kernel stride padding mean",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -60,8 +62,9 @@ def functions(network: Network) -> tuple[Function, Function]:
     :raises ValueError: if the network has something that is not computed here, or its layers do not fit each other
     """
     network = _prepared(network)
-    if any(layer.convolution for layer in network.layers):
-        return _convolutional(network)
+    convolutional = any(layer.convolution for layer in network.layers)
+    if convolutional or any(layer.norm is not None for layer in network.layers):
+        return _in_general(network, _CONVOLUTIONAL if convolutional else _LINEAR)
     return _single(network), _in_parts(_batch(network), _LINEAR)
 
 
@@ -89,11 +92,11 @@ def _prepared(network: Network) -> Network:
     return replace(network, layers=tuple(layers))
 
 
-def _convolutional(network: Network) -> tuple[Function, Function]:
+def _in_general(network: Network, size: int) -> tuple[Function, Function]:
     def act(x: Floats) -> NDArray[Any]:
         return network.head(layer_inputs(network, x)[-1])
 
-    return lambda x: act(x[None]).reshape(network.head.shape), _in_parts(act, _CONVOLUTIONAL)
+    return lambda x: act(x[None]).reshape(network.head.shape), _in_parts(act, size)
 
 
 def _single(network: Network) -> Function:

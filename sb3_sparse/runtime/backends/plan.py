@@ -22,6 +22,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -32,12 +33,13 @@ COMPILED = Capabilities(
     "the compiled backend",
     instead="use backend='numpy'",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts view",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
-        Activation: "name low high",
-        Pool: "kernel stride padding",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Activation: "name low high slopes",
+        Norm: "epsilon scale shift",
+        Pool: "kernel stride padding mean",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -114,7 +116,7 @@ def _ends(block: Block, network: Network) -> Fields:
 
 def _layer(block: Block, network: Network, index: int, before: Shape, *, vector: bool) -> Fields:
     layer = network.layers[index]
-    fields = _common(layer, before)
+    fields = _common(block, layer, before)
     in_8_bits = vector and in_bytes(network, index)
     if layer.convolution:
         after = layer.sum_shape(before)
@@ -131,11 +133,11 @@ def _layer(block: Block, network: Network, index: int, before: Shape, *, vector:
 def _pixels(block: Block, network: Network) -> Fields:
     """The first layer, for observations in bytes."""
     layer, before = network.layers[0], network.shape
-    return _common(layer, before) | byte_convolution(block.add, layer, before, layer.sum_shape(before), pixels=True)
+    return _common(block, layer, before) | byte_convolution(block.add, layer, before, layer.sum_shape(before), pixels=True)
 
 
-def _common(layer: Layer, before: Shape) -> Fields:
-    """The members that every kernel reads: sizes, activation, and the steps of a convolution around its sums."""
+def _common(block: Block, layer: Layer, before: Shape) -> Fields:
+    """The members that every kernel reads: sizes, and the steps around the sums."""
     fields: Fields = {
         "activation": structs.ACTIVATIONS.index(layer.activation.name),
         "low": layer.activation.low,
@@ -147,7 +149,13 @@ def _common(layer: Layer, before: Shape) -> Fields:
         "residual": layer.residual,
     }
     if layer.pool is not None:
-        names = (f"pool_{name}" for name in ("height", "width", "down", "right", "top", "side"))
-        numbers = (*layer.pool.kernel, *layer.pool.stride, *layer.pool.padding)
+        names = (f"pool_{name}" for name in ("height", "width", "down", "right", "top", "side", "mean"))
+        numbers = (*layer.pool.kernel, *layer.pool.stride, *layer.pool.padding, layer.pool.mean)
         fields |= dict(zip(names, numbers, strict=True))
+    if layer.activation.slopes is not None:
+        # Kernels for slices of 16 rows fill up the last one.
+        fields["slopes"] = block.add(np.pad(layer.activation.slopes, (0, -layer.outputs % 16)))
+    if layer.norm is not None:
+        fields |= {"norm_scale": block.add(layer.norm.scale), "norm_shift": block.add(layer.norm.shift)}
+        fields["epsilon"] = layer.norm.epsilon
     return fields

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 #: Activations and heads by their numbers in the kernels.
 ACTIVATIONS = (
     *("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu"),
-    *("gelu", "gelu_tanh", "mish", "softplus", "softsign", "hardswish"),
+    *("gelu", "gelu_tanh", "mish", "softplus", "softsign", "hardswish", "prelu"),
 )
 HEADS = ("unscale", "clip", "argmax", "positive")
 
@@ -29,10 +29,10 @@ def _struct(members: str, floats: str) -> np.dtype[Any]:
 #: ``sb3s_layer``. Its low and high are numbers of the activation.
 LAYER = _struct(
     "kind activation in out low high rectify residual pool_height pool_width pool_down pool_right pool_top pool_side "
-    "weights indices biases counts runs scales sums channels height width "
+    "pool_mean weights indices biases counts runs scales sums channels height width "
     "stride_height stride_width pad_height pad_width out_height out_width pitch phase places tile vectors "
-    "across units state",
-    floats="low high",
+    "across units state slopes norm_scale norm_shift epsilon",
+    floats="low high epsilon",
 )
 #: ``sb3s_plan``. Its limit, low and high are offsets of arrays.
 PLAN = _struct(

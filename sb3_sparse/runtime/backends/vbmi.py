@@ -19,6 +19,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -30,12 +31,13 @@ VBMI = Capabilities(
     "the vbmi backend",
     instead="use backend='auto'",
     records={
-        Network: "shape image normalize layers head ranges parts",
+        Network: "shape image normalize layers head ranges parts view",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
         Layer: "weight bias activation scale gain stride padding rectify residual pool",
-        Activation: "name low high",
-        Pool: "kernel stride padding",
+        Activation: "name low high slopes",
+        Norm: "epsilon scale shift",
+        Pool: "kernel stride padding mean",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -95,8 +97,7 @@ def simulate_vbmi(network: Network, observations: Floats) -> Floats:
     :raises ValueError: if the kernels do not compute the network
     """
     require_known(network, VBMI)
-    x = observations.astype(np.float32)
-    x = before = x if network.normalize is None else network.normalize(x)
+    x = before = network.read(observations)
     for index, layer in enumerate(network.layers):
         if in_bytes(network, index):
             axes = tuple(range(1, x.ndim))

@@ -23,6 +23,7 @@ from sb3_sparse.runtime.network.records import (
     Layer,
     Minifloats,
     Network,
+    Norm,
     Normalize,
     Part,
     Pool,
@@ -31,19 +32,20 @@ from sb3_sparse.runtime.network.records import (
 
 MAGIC = b"SB3S"
 #: The newest version. A file gets the oldest version that can hold its network, or the one with layouts if it is smaller.
-VERSION = 5
+VERSION = 6
 #: The parts of a network that a file can hold.
 COMPACT = Capabilities(
     "the compact file",
     instead="use to_c or to_onnx, or export the policy without it",
     records={
-        Network: "shape image normalize layers head ranges parts stack",
+        Network: "shape image normalize layers head ranges parts stack view",
         Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm",
-        Activation: "name low high",
-        Pool: "kernel stride padding",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Activation: "name low high slopes",
+        Norm: "epsilon scale shift",
+        Pool: "kernel stride padding mean",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",

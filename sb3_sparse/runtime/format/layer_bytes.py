@@ -9,22 +9,25 @@ from numpy.typing import NDArray
 from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
 from sb3_sparse.runtime.format.limits import check_weights
 from sb3_sparse.runtime.format.weight_bytes import LAYOUT_VERSION, MAX_ENTRIES, fits_deltas, read_weights, write_weights
-from sb3_sparse.runtime.network.records import Activation, Fixed, Layer, Minifloats, Pool, Shape
+from sb3_sparse.runtime.network.elements import count_windows
+from sb3_sparse.runtime.network.records import Activation, Fixed, Layer, Minifloats, Norm, Pool, Shape
 
 #: Activations by their numbers in the file: a new one goes to the end.
 ACTIVATIONS = (
     *("identity", "relu", "tanh", "clip", "leaky_relu", "elu", "sigmoid", "silu"),
-    *("gelu", "gelu_tanh", "mish", "softplus", "softsign", "hardswish"),
+    *("gelu", "gelu_tanh", "mish", "softplus", "softsign", "hardswish", "prelu"),
 )
-#: How many of them versions 1 and 2 have.
-_OLD = 8
+#: How many of them each version has.
+_KNOWN = (0, 8, 8, 14, 14, 14, 15)
+#: The version whose layers have a second byte for their parts.
+_MORE_VERSION = 6
 #: Activations whose two numbers are in the file.
 _NUMBERS = ("clip", "leaky_relu", "elu")
 _MAX_FLOAT = float(np.finfo(np.float32).max)
 
 
 class _Kind(IntFlag):
-    """The kind of a layer and its optional parts. All bits have a meaning: a new part needs a place of its own."""
+    """The kind of a layer and its optional parts. All bits have a meaning: newer parts are in :class:`_More`."""
 
     CONVOLUTION = 1
     QUANTIZED = 2
@@ -34,6 +37,13 @@ class _Kind(IntFlag):
     RESIDUAL = 32
     POOL = 64
     LSTM = 128
+
+
+class _More(IntFlag):
+    """Parts of a layer in a byte that versions before the sixth do not have."""
+
+    NORM = 1
+    MEAN = 2
 
 
 #: Parts that only a convolution can have.
@@ -47,11 +57,12 @@ def needs_version(layer: Layer) -> int:
     :param layer: A layer.
     :return: The oldest version of the format that can hold it
     """
-    if not fits_deltas(layer.weight.reshape(layer.rows, -1)):
-        return LAYOUT_VERSION
-    if layer.lstm or ACTIVATIONS.index(layer.activation.name) >= _OLD:
-        return 3
-    return 2 if layer.rectify or layer.residual or layer.pool is not None else 1
+    if _more(layer):
+        return _MORE_VERSION
+    weights = 1 if fits_deltas(layer.weight.reshape(layer.rows, -1)) else LAYOUT_VERSION
+    parts = 3 if layer.lstm else 2 if layer.rectify or layer.residual or layer.pool is not None else 1
+    activation = ACTIVATIONS.index(layer.activation.name)
+    return max(weights, parts, next(version for version, known in enumerate(_KNOWN) if activation < known))
 
 
 def write_layer(writer: Writer, layer: Layer, version: int) -> None:
@@ -62,12 +73,17 @@ def write_layer(writer: Writer, layer: Layer, version: int) -> None:
     :raises ValueError: if it is larger than the format allows
     """
     writer.pack("BBH", _kind(layer), ACTIVATIONS.index(layer.activation.name), layer.outputs)
-    if layer.activation.name in _NUMBERS:
-        writer.pack("ff", layer.activation.low, layer.activation.high)
+    if version >= _MORE_VERSION:
+        writer.pack("B", _more(layer))
+    _write_activation(writer, layer.activation)
     if layer.convolution:
         writer.pack("6B", *layer.weight.shape[2:], *layer.stride, *layer.padding)
     if layer.pool is not None:
         writer.pack("6B", *layer.pool.kernel, *layer.pool.stride, *layer.pool.padding)
+    if layer.norm is not None:
+        writer.pack("f", layer.norm.epsilon)
+        for numbers in (layer.norm.scale, layer.norm.shift):
+            writer.array(numbers, "f4")
     if layer.gain is not None:
         writer.pack("f", layer.gain.unit)
         writer.array(layer.gain.codes, "u1")
@@ -85,6 +101,13 @@ def write_layer(writer: Writer, layer: Layer, version: int) -> None:
     write_weights(writer, layer.weight.reshape(layer.rows, -1), version)
 
 
+def _write_activation(writer: Writer, activation: Activation) -> None:
+    if activation.slopes is not None:
+        writer.array(activation.slopes, "f4")
+    if activation.name in _NUMBERS:
+        writer.pack("ff", activation.low, activation.high)
+
+
 def _kind(layer: Layer) -> _Kind:
     has = {
         _Kind.CONVOLUTION: layer.convolution,
@@ -97,6 +120,11 @@ def _kind(layer: Layer) -> _Kind:
         _Kind.LSTM: layer.lstm,
     }
     return _Kind(sum(kind for kind, present in has.items() if present))
+
+
+def _more(layer: Layer) -> _More:
+    mean = layer.pool is not None and layer.pool.mean
+    return _More(_More.NORM * (layer.norm is not None) | _More.MEAN * mean)
 
 
 def read_layer(reader: Reader, version: int, shape: Shape, before: list[Layer], length: int) -> Layer:
@@ -117,18 +145,26 @@ def read_layer(reader: Reader, version: int, shape: Shape, before: list[Layer], 
     require(_Kind.CONVOLUTION not in kind or not kind & _LINEAR, "a convolution has something that only a linear layer has")
     lstm = _Kind.LSTM in kind
     require(not lstm or (name == 0 and 4 * outputs <= MAX_ENTRIES), "an LSTM layer has an activation, or too many units")
-    activation = _read_activation(reader, ACTIVATIONS[name])
+    require(name < _KNOWN[version], f"a layer is of a kind that version {version} does not have")
+    more = _More(reader.integer("B")) if version >= _MORE_VERSION else _More(0)
+    require(more <= sum(_More), "a layer has unknown parts")
+    require(_Kind.POOL in kind or _More.MEAN not in more, "a layer has the mean of a pool without a pool")
+    require(not lstm or _More.NORM not in more, "an LSTM layer has a norm")
+    require(_Kind.RESIDUAL not in kind or _More.NORM not in more, "a residual layer has a norm")
+    activation = _read_activation(reader, ACTIVATIONS[name], outputs)
     stride, padding, pool = (1, 1), (0, 0), None
     if _Kind.CONVOLUTION in kind:
         require(len(shape) == 3, "a convolution does not fit")
         kernel, stride, padding = _read_windows(reader)
         dimensions: Shape = (outputs, shape[0], *kernel)
-        pool = Pool(*_read_windows(reader)) if _Kind.POOL in kind else None
+        pool = Pool(*_read_windows(reader), mean=_More.MEAN in more) if _Kind.POOL in kind else None
     else:
         dimensions = (4 * outputs, prod(shape) + outputs) if lstm else (outputs, prod(shape))
     size = prod(dimensions)
     nbytes = sum(layer.weight.nbytes for layer in before) + size * (1 if _Kind.QUANTIZED in kind else 4)
     check_weights(sum(layer.weight.size for layer in before) + size, nbytes, length)
+    sums = (outputs, *count_windows(shape[1:], dimensions[2:], stride, padding)) if _Kind.CONVOLUTION in kind else (outputs,)
+    norm = _read_norm(reader, sums) if _More.NORM in more else None
     rows, columns = dimensions[0], prod(dimensions[1:])
     gain = Minifloats(codes=np.zeros(0, np.uint8), unit=1.0) if _Kind.GAIN in kind else None
     if gain is not None:
@@ -147,12 +183,12 @@ def read_layer(reader: Reader, version: int, shape: Shape, before: list[Layer], 
         bias = reader.array(rows, "f4")
     weight = read_weights(reader, version, rows, columns, integers=_Kind.QUANTIZED in kind).reshape(dimensions)
     rectify, residual = _Kind.RECTIFY in kind, _Kind.RESIDUAL in kind
-    layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool, lstm)
+    layer = Layer(weight, bias, activation, scale, gain, stride, padding, rectify, residual, pool, lstm, norm)
     require(prod(layer.sum_shape(shape)) <= MAX_ELEMENTS, f"a layer gives {layer.sum_shape(shape)}")
     return layer
 
 
-def _read_windows(reader: Reader) -> tuple[tuple[int, int], ...]:
+def _read_windows(reader: Reader) -> tuple[tuple[int, int], tuple[int, int], tuple[int, int]]:
     """Kernel, stride and padding."""
     height, width, down, right, top, side = reader.unpack("6B")
     require(min(height, width, down, right) > 0, "a kernel or a stride is 0")
@@ -166,7 +202,15 @@ def _largest(numbers: Minifloats | NDArray[np.float32]) -> float:
     return float(np.abs(numbers).max(initial=0))
 
 
-def _read_activation(reader: Reader, name: str) -> Activation:
+def _read_norm(reader: Reader, sums: Shape) -> Norm:
+    require(prod(sums) <= MAX_ELEMENTS, f"a layer gives {sums}")
+    epsilon = reader.number(positive=True)
+    return Norm(epsilon, *(reader.array(prod(sums), "f4").reshape(sums) for _ in range(2)))
+
+
+def _read_activation(reader: Reader, name: str, outputs: int) -> Activation:
+    if name == "prelu":
+        return Activation(name, slopes=reader.array(outputs, "f4"))
     if name not in _NUMBERS:
         return Activation(name)
     low, high = (reader.number(infinite=name == "clip") for _ in range(2))

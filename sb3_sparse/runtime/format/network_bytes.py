@@ -12,9 +12,11 @@ from sb3_sparse.runtime.format.head_bytes import read_head, write_head
 from sb3_sparse.runtime.format.layer_bytes import needs_version, read_layer, write_layer
 from sb3_sparse.runtime.network.records import Floats, Layer, Network, Normalize, Part, Shape, Stack
 
-_IMAGE, _NORMALIZED, _RANGES, _PARTS, _LIMITS, _STACK = 1, 2, 4, 8, 16, 32
-#: The version that has parts, and one limit per element; and the one that has stacks.
-_PARTS_VERSION, _STACK_VERSION = 3, 4
+_IMAGE, _NORMALIZED, _RANGES, _PARTS, _LIMITS, _STACK, _VIEW = 1, 2, 4, 8, 16, 32, 64
+#: The first number that is too large for the flags of each version.
+_FLAGS = (0, 8, 8, 32, 64, 64, 128)
+#: The version that has parts, and one limit per element; the one that has stacks; and the one that has a view.
+_PARTS_VERSION, _STACK_VERSION, _VIEW_VERSION = 3, 4, 6
 #: Kinds of parts by their numbers in the file: a new one goes to the end.
 _NUMBERS, _CLASSES, _ENCODED = range(3)
 
@@ -25,8 +27,13 @@ def oldest_version(network: Network) -> int:
     :return: The oldest version of the format that can hold it
     """
     limits = network.normalize is not None and np.ndim(network.normalize.limit)
-    own = _STACK_VERSION if network.stack is not None else _PARTS_VERSION if network.parts or limits else 1
-    return max([own, *map(needs_version, network.every_layer)])
+    parts = {
+        _VIEW_VERSION: network.view is not None,
+        _STACK_VERSION: network.stack is not None,
+        _PARTS_VERSION: bool(network.parts or limits),
+    }
+    own = next((version for version, present in parts.items() if present), 1)
+    return max([own, *map(needs_version, network.layers), *map(oldest_version, network.encoders.values())])
 
 
 def write_network(writer: Writer, network: Network, version: int) -> None:
@@ -41,7 +48,7 @@ def write_network(writer: Writer, network: Network, version: int) -> None:
     writer.shape(network.shape)
     flags = _IMAGE * network.image | _NORMALIZED * (normalize is not None) | _RANGES * (ranges is not None)
     flags |= _PARTS * bool(network.parts) | _LIMITS * limits | _STACK * (network.stack is not None)
-    writer.pack("B", flags)
+    writer.pack("B", flags | _VIEW * (network.view is not None))
     if network.stack is not None:
         _write_stack(writer, network.stack)
     if network.parts:
@@ -50,6 +57,8 @@ def write_network(writer: Writer, network: Network, version: int) -> None:
             _write_part(writer, part, version)
     if normalize is not None:
         _write_normalize(writer, normalize)
+    if network.view is not None:
+        writer.shape(network.view)
     writer.pack("B", len(network.layers))
     for index, layer in enumerate(network.layers):
         if ranges is not None:
@@ -94,8 +103,7 @@ def read_network(reader: Reader, version: int, length: int, before: list[Layer] 
     shape = reader.shape()
     require(len(shape) > 0, "its observation has no shape")
     flags = reader.integer("B")
-    known = 64 if version >= _STACK_VERSION else 32 if version >= _PARTS_VERSION else 8
-    require(flags < known, "it has unknown flags")
+    require(flags < _FLAGS[version], "it has unknown flags")
     stack = None
     if flags & _STACK:
         require(before is None and not flags & _PARTS, "frames are stacked in a part or of parts")
@@ -108,7 +116,9 @@ def read_network(reader: Reader, version: int, length: int, before: list[Layer] 
         require(not flags & _IMAGE, "an image has parts")
     normalize = _read_normalize(reader, shape, limits=bool(flags & _LIMITS)) if flags & _NORMALIZED else None
     require(normalize is not None or not flags & _LIMITS, "it has limits without a normalization")
-    start, ranges, current = len(layers), [], shape
+    view = reader.shape() if flags & _VIEW else None
+    require(view is None or (len(view) == 3 and prod(view) == prod(shape) and not flags & _IMAGE), f"it is read as {view}")
+    start, ranges, current = len(layers), [], shape if view is None else view
     count = reader.integer("B")
     require(count > 0, "it has no layer")
     for _ in range(count):
@@ -117,8 +127,8 @@ def read_network(reader: Reader, version: int, length: int, before: list[Layer] 
         layers.append(layer := read_layer(reader, version, current, layers, length))
         require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
         current = layer.output_shape(current)
-    head, measured = read_head(reader, current), tuple(ranges) if flags & _RANGES else None
-    return Network(shape, bool(flags & _IMAGE), normalize, tuple(layers[start:]), head, measured, parts, stack)
+    head, known = read_head(reader, current), tuple(ranges) if flags & _RANGES else None
+    return Network(shape, bool(flags & _IMAGE), normalize, tuple(layers[start:]), head, known, parts, stack, view)
 
 
 def _read_normalize(reader: Reader, shape: Shape, *, limits: bool) -> Normalize:

@@ -17,18 +17,46 @@ class Activation(NamedTuple):
     :param name: Key in :data:`ACTIVATIONS`.
     :param low: Its first number: slope of leaky_relu below 0, alpha of elu, lower end of clip.
     :param high: Its second number: upper end of clip.
+    :param slopes: Slopes of prelu below 0, one per unit or channel; None of the others.
     """
 
     name: str = "identity"
     low: float = 0.0
     high: float = 0.0
+    slopes: Floats | None = None
 
     def __call__(self, x: Floats) -> Floats:
         """
-        :param x: Values of any shape.
+        :param x: Values ``[n, out, ...]`` or ``[out]``.
         :return: The function of each, in float32
         """
-        y: Floats = ACTIVATIONS[self.name](x, np.float32(self.low), np.float32(self.high))
+        low = np.float32(self.low) if self.slopes is None else self.slopes.reshape(-1, *[1] * (x.ndim - 2))
+        y: Floats = ACTIVATIONS[self.name](x, low, np.float32(self.high))
+        return y
+
+
+class Norm(NamedTuple):
+    """
+    A layer norm over all sums of a layer: ``(x - mean) / sqrt(variance + epsilon) * scale + shift``.
+
+    :param epsilon: A positive number.
+    :param scale: One per sum, ``[out]`` or ``[out, height, width]``.
+    :param shift: The same shape.
+    """
+
+    epsilon: float
+    scale: Floats
+    shift: Floats
+
+    def __call__(self, x: Floats) -> Floats:
+        """
+        :param x: Sums of a layer, ``[n, *shape]``.
+        :return: The same, normalized, in float32
+        """
+        axes = tuple(range(1, x.ndim))
+        centered = x - x.mean(axis=axes, keepdims=True, dtype=np.float64)
+        deviation = np.sqrt(np.square(centered).mean(axis=axes, keepdims=True) + np.float32(self.epsilon))
+        y: Floats = (centered / deviation).astype(np.float32) * self.scale + self.shift
         return y
 
 
@@ -83,7 +111,7 @@ def _hardswish(x: Floats) -> Floats:
 
 
 #: The activations of the records. Every backend is tested against these functions.
-ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
+ACTIVATIONS: dict[str, Callable[[Floats, Floats | np.float32, np.float32], Floats]] = {
     "identity": lambda x, low, high: x,
     "relu": lambda x, low, high: np.maximum(x, np.float32(0)),
     "tanh": lambda x, low, high: np.tanh(x),
@@ -98,6 +126,7 @@ ACTIVATIONS: dict[str, Callable[[Floats, np.float32, np.float32], Floats]] = {
     "softplus": lambda x, low, high: _softplus(x),
     "softsign": lambda x, low, high: _softsign(x),
     "hardswish": lambda x, low, high: _hardswish(x),
+    "prelu": lambda x, low, high: np.where(x > 0, x, low * x),
 }
 
 
@@ -107,16 +136,43 @@ IDENTITY = Activation()
 
 class Pool(NamedTuple):
     """
-    A max pool: the largest number of each window, padding left out.
+    A max pool, the largest number of each window with padding left out; or an average pool, whose padding counts as zeros.
 
     :param kernel: Size of a window, vertical and horizontal.
     :param stride: Steps between windows.
     :param padding: How far windows reach over the border, at most half of the kernel.
+    :param mean: Whether it takes the mean of each window.
     """
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
     padding: tuple[int, int] = (0, 0)
+    mean: bool = False
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """
+        :param shape: Shape of its input, channels first.
+        :return: Shape of its output
+        :raises ValueError: if it does not fit
+        """
+        if any(2 * padding > kernel for padding, kernel in zip(self.padding, self.kernel, strict=True)):
+            raise ValueError(f"a pool of {self.kernel} has a padding of {self.padding}, more than half of it")
+        return (shape[0], *count_windows(shape[1:], self.kernel, self.stride, self.padding))
+
+
+def count_windows(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> Shape:
+    """
+    :param shape: Height and width of an input.
+    :param kernel: Height and width of a window.
+    :param stride: Steps between windows.
+    :param padding: How far windows reach over the border.
+    :return: Number of windows in each direction
+    :raises ValueError: if there are none
+    """
+    sizes = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True)]
+    if min(sizes) < 1:
+        raise ValueError(f"a kernel of {tuple(kernel)} does not fit an input of {tuple(shape)}")
+    return tuple(sizes)
 
 
 class Minifloats(NamedTuple):

@@ -6,7 +6,17 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.elements import IDENTITY, Activation, Fixed, Floats, Minifloats, Pool, Shape
+from sb3_sparse.runtime.network.elements import (
+    IDENTITY,
+    Activation,
+    Fixed,
+    Floats,
+    Minifloats,
+    Norm,
+    Pool,
+    Shape,
+    count_windows,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,6 +28,8 @@ class Layer:
     of the units, first all input gates, then the forget gates, the cell gates and the output gates. The outputs are
 
         c = sigmoid(forget) * c + sigmoid(input) * tanh(cell),    h = sigmoid(output) * tanh(c)
+
+    With a norm, ``activation(norm(scale * (weight @ (gain * x)) + bias))``.
 
     A residual block ``x + conv2(relu(conv1(relu(x))))`` is two layers: the first rectifies its input, and the second is
     residual and adds x as it was.
@@ -33,8 +45,9 @@ class Layer:
     :param rectify: Whether a convolution takes ``max(x, 0)`` for its input.
     :param residual: Whether a convolution adds the input of the layer before it (not rectified) ahead of its activation. Then
         it does not rectify its own input: the layer before can end in a ReLU.
-    :param pool: The max pool after the activation of a convolution.
+    :param pool: The pool after the activation of a convolution.
     :param lstm: Whether it is an LSTM layer.
+    :param norm: The layer norm of the sums, ahead of the activation.
     """
 
     weight: NDArray[np.int8] | Floats
@@ -48,6 +61,7 @@ class Layer:
     residual: bool = False
     pool: Pool | None = None
     lstm: bool = False
+    norm: Norm | None = None
 
     @property
     def quantized(self) -> bool:
@@ -103,11 +117,7 @@ class Layer:
         :raises ValueError: if the input does not fit
         """
         shape = self.sum_shape(shape)
-        if self.pool is None:
-            return shape
-        if any(2 * padding > kernel for padding, kernel in zip(self.pool.padding, self.pool.kernel, strict=True)):
-            raise ValueError(f"a pool of {self.pool.kernel} has a padding of {self.pool.padding}, more than half of it")
-        return (self.outputs, *_windows(shape[1:], *self.pool))
+        return shape if self.pool is None else self.pool.output_shape(shape)
 
     def sum_shape(self, shape: Shape) -> Shape:
         """
@@ -115,6 +125,15 @@ class Layer:
         :return: Shape of the output before the pool
         :raises ValueError: if the input does not fit
         """
+        sums = self._sum_shape(shape)
+        if self.norm is not None and (self.lstm or self.residual or self.norm.scale.shape != sums):
+            raise ValueError(f"a norm of shape {self.norm.scale.shape} does not fit sums of shape {sums}")
+        slopes = self.activation.slopes
+        if (self.activation.name == "prelu") != (slopes is not None) or (slopes is not None and len(slopes) != self.outputs):
+            raise ValueError("a prelu has a slope for each unit or channel, and no other activation has slopes")
+        return sums
+
+    def _sum_shape(self, shape: Shape) -> Shape:
         if not self.convolution:
             if self.rectify or self.residual or self.pool is not None:
                 raise ValueError("a linear layer does not rectify its input, is not residual and has no pool")
@@ -129,12 +148,4 @@ class Layer:
             raise ValueError("a convolution does not have a gain")
         if len(shape) != 3 or shape[0] != self.weight.shape[1]:
             raise ValueError(f"a convolution of {self.weight.shape[1]} channels does not fit an input of shape {shape}")
-        return (self.outputs, *_windows(shape[1:], self.weight.shape[2:], self.stride, self.padding))
-
-
-def _windows(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) -> list[int]:
-    """Number of windows in each direction."""
-    sizes = [(n + 2 * p - k) // s + 1 for n, k, s, p in zip(shape, kernel, stride, padding, strict=True)]
-    if min(sizes) < 1:
-        raise ValueError(f"a kernel of {tuple(kernel)} does not fit an input of {tuple(shape)}")
-    return sizes
+        return (self.outputs, *count_windows(shape[1:], self.weight.shape[2:], self.stride, self.padding))

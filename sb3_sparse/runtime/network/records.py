@@ -10,15 +10,28 @@ C, ONNX) reads them, so there is one definition of what a policy computes:
     x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
     x = lstm(scale * (weight @ (gain * [x, h])) + bias)              a layer that remembers, see Layer
     x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    a convolution with all its options, see Layer
+    x = activation(norm(scale * (weight @ (gain * x)) + bias))       a layer with a layer norm, see Layer
     action = head(x)                                                 see Head
 """
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sb3_sparse.runtime.network.elements import ACTIVATIONS, IDENTITY, Activation, Fixed, Floats, Minifloats, Pool, Shape
+from sb3_sparse.runtime.network.elements import (
+    ACTIVATIONS,
+    IDENTITY,
+    Activation,
+    Fixed,
+    Floats,
+    Minifloats,
+    Norm,
+    Pool,
+    Shape,
+)
 from sb3_sparse.runtime.network.head import HEADS, Head
 from sb3_sparse.runtime.network.layer import Layer
 
@@ -33,6 +46,7 @@ __all__ = [
     "Layer",
     "Minifloats",
     "Network",
+    "Norm",
     "Normalize",
     "Part",
     "Pool",
@@ -129,6 +143,8 @@ class Network:
     :param parts: How the vector ``[n]`` is put together from a dict or from classes, in order; empty for a single array of
         numbers.
     :param stack: How the network makes an observation of those that it is given one after the other; None if each is whole.
+    :param view: The shape in which the first layer, a convolution, reads an observation that has another one, such as
+        (channels, 1, n) in one dimension; None where it has that shape itself.
     """
 
     shape: Shape
@@ -139,6 +155,7 @@ class Network:
     ranges: tuple[float, ...] | None = None
     parts: tuple[Part, ...] = ()
     stack: Stack | None = None
+    view: Shape | None = None
 
     @property
     def frame_shape(self) -> Shape:
@@ -152,6 +169,15 @@ class Network:
     def remembers(self) -> bool:
         """Whether an action depends on earlier observations."""
         return bool(self.lstms) or self.stack is not None
+
+    def read(self, observations: NDArray[Any]) -> Floats:
+        """
+        :param observations: Whole observations, ``[n, *shape]``.
+        :return: What the first layer takes: the same in float32, normalized and in the shape in which it reads them
+        """
+        x: Floats = observations.astype(np.float32)
+        x = x if self.normalize is None else self.normalize(x)
+        return x if self.view is None else x.reshape(len(x), *self.view)
 
     @property
     def encoders(self) -> dict[str, "Network"]:
@@ -183,10 +209,15 @@ class Network:
 
     @property
     def shapes(self) -> list[Shape]:
-        """Shape of the observation and of every layer's output; ValueError if they do not fit each other."""
+        """
+        Shape of the observation, as the first layer reads it, and of every layer's output; ValueError if they do not fit each
+        other.
+        """
         _check_parts(self)
         _check_stack(self)
-        shapes = [self.shape]
+        if self.view is not None and (self.image or prod(self.view) != prod(self.shape) or not self.layers[0].convolution):
+            raise ValueError(f"an observation of shape {self.shape} cannot be read in the shape {self.view}")
+        shapes = [self.shape if self.view is None else self.view]
         for layer in self.layers:
             if layer.residual and (layer.rectify or len(shapes) < 2 or layer.sum_shape(shapes[-1]) != shapes[-2]):
                 raise ValueError("a residual layer rectifies its input, or does not fit the input of the layer before it")
@@ -209,7 +240,7 @@ def _check_parts(network: Network) -> None:
         if part.sizes and (len(part.sizes) != prod(part.shape) or min(part.sizes) < 1 or encoder is not None):
             raise ValueError(f"the part '{part.key}' of shape {part.shape} does not fit its classes {part.sizes}")
         if encoder is not None and (
-            encoder.parts or encoder.remembers or encoder.shapes[0] != part.shape or not encoder.head.changes_nothing
+            encoder.parts or encoder.remembers or encoder.shape != part.shape or not encoder.head.changes_nothing
         ):
             raise ValueError(f"the part '{part.key}' of shape {part.shape} does not fit its encoder")
 

@@ -38,16 +38,26 @@ def pool(layer: Layer, x: NDArray[Any]) -> NDArray[Any]:
     """
     :param layer: A layer.
     :param x: Outputs of its activation, ``[n, out, height, width]`` if it has a pool.
-    :return: The largest number of each window; x itself if there is not a pool
+    :return: The largest number of each window, or its mean, of integers rounded to the nearest; x itself if there is not a
+        pool
     """
     if layer.pool is None:
         return x
     (top, side), (down, right) = layer.pool.padding, layer.pool.stride
     # Padding is the smallest number, so it is never the largest: a window has at least one element of x.
     smallest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
-    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (side, side)), constant_values=smallest)
-    largest: NDArray[Any] = sliding_window_view(padded, layer.pool.kernel, axis=(2, 3))[:, :, ::down, ::right].max(axis=(4, 5))
-    return largest
+    outside = 0 if layer.pool.mean else smallest
+    padded = np.pad(x, ((0, 0), (0, 0), (top, top), (side, side)), constant_values=outside)
+    windows = sliding_window_view(padded, layer.pool.kernel, axis=(2, 3))[:, :, ::down, ::right]
+    result: NDArray[Any]
+    if not layer.pool.mean:
+        result = windows.max(axis=(4, 5))
+    elif x.dtype.kind == "f":
+        result = windows.mean(axis=(4, 5), dtype=x.dtype)
+    else:
+        count = prod(layer.pool.kernel)
+        result = (windows.sum(axis=(4, 5)) + count // 2) // count
+    return result
 
 
 def apply_layer(layer: Layer, x: Floats, before: Floats | None = None, memory: Floats | None = None) -> Floats:
@@ -68,6 +78,8 @@ def apply_layer(layer: Layer, x: Floats, before: Floats | None = None, memory: F
     if layer.residual:
         assert before is not None
         outputs = outputs + before
+    if layer.norm is not None:
+        outputs = layer.norm(outputs)
     return pool(layer, layer.activation(outputs))
 
 
@@ -108,8 +120,7 @@ def layer_inputs(network: Network, observations: Floats, state: Floats | None = 
         every observation begins an episode.
     :return: The inputs of each layer, before its gain, and last the inputs of the head
     """
-    x = observations.astype(np.float32)
-    inputs = [x if network.normalize is None else network.normalize(x)]
+    inputs = [network.read(observations)]
     number = 0
     for layer in network.layers:
         memory = None

@@ -9,15 +9,15 @@
 #include "smooth.h"
 
 enum { SB3S_IDENTITY, SB3S_RELU, SB3S_TANH, SB3S_CLIP, SB3S_LEAKY_RELU, SB3S_ELU, SB3S_SIGMOID, SB3S_SILU,
-       SB3S_GELU, SB3S_GELU_TANH, SB3S_MISH, SB3S_SOFTPLUS, SB3S_SOFTSIGN, SB3S_HARDSWISH };
+       SB3S_GELU, SB3S_GELU_TANH, SB3S_MISH, SB3S_SOFTPLUS, SB3S_SOFTSIGN, SB3S_HARDSWISH, SB3S_PRELU };
 enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES, SB3S_DOTS, SB3S_PATCHES };
 enum { SB3S_UNSCALE, SB3S_CLIP_ACTION, SB3S_ARGMAX, SB3S_POSITIVE };
 
 typedef struct {
     int32_t kind, activation, in, out;
     float low, high;
-    /* Convolutions: max(x, 0) first, the input of the layer before added; a max pool unless its height is 0. */
-    int32_t rectify, residual, pool_height, pool_width, pool_down, pool_right, pool_top, pool_side;
+    /* Convolutions: max(x, 0) first, the input of the layer before added; a pool unless its height is 0. */
+    int32_t rectify, residual, pool_height, pool_width, pool_down, pool_right, pool_top, pool_side, pool_mean;
     /* Offsets into the plan. */
     int32_t weights, indices, biases, counts;
     /* Runs of equal counts, or slices. */
@@ -31,6 +31,9 @@ typedef struct {
     int32_t places, tile, vectors, across;
     /* LSTM layers: units, or 0 of others, and where their outputs lie in the state. */
     int32_t units, state;
+    /* Offsets of the slopes of a prelu, and of the scale and the shift of a layer norm, or 0. */
+    int32_t slopes, norm_scale, norm_shift;
+    float epsilon;
 } sb3s_layer;
 
 typedef struct {
@@ -43,8 +46,9 @@ typedef struct {
     int32_t memory;
 } sb3s_plan;
 
-static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
-    int i;
+static void sb3s_activate(const sb3s_layer *layer, const float *restrict slopes, float *restrict y, int n) {
+    int i, j;
+    const int size = layer->out_height > 0 ? layer->out_height * layer->out_width : 1;
     const float low = layer->low, high = layer->high;
     switch (layer->activation) {
     case SB3S_RELU:
@@ -85,6 +89,10 @@ static void sb3s_activate(const sb3s_layer *layer, float *restrict y, int n) {
         break;
     case SB3S_HARDSWISH:
         for (i = 0; i < n; i++) y[i] = sb3s_hardswish(y[i]);
+        break;
+    case SB3S_PRELU:
+        for (i = 0; i < n; i += size, slopes++)
+            for (j = i; j < i + size; j++) y[j] = y[j] < 0.0f ? *slopes * y[j] : y[j];
         break;
     default:
         break;
@@ -144,29 +152,8 @@ static void sb3s_sparse(const sb3s_layer *layer, const float *restrict w, const 
 
 #include "convolution.h"
 #include "lstm.h"
-
-/* Max pool. The padding is at most half of the window, so every window has an element of x. */
-static void sb3s_pool(const sb3s_layer *layer, const float *restrict x, float *restrict y) {
-    const int height = layer->out_height, width = layer->out_width;
-    const int rows = (height + 2 * layer->pool_top - layer->pool_height) / layer->pool_down + 1;
-    const int columns = (width + 2 * layer->pool_side - layer->pool_width) / layer->pool_right + 1;
-    int c, i, j, k, l;
-    for (c = 0; c < layer->out; c++, x += (long)height * width)
-        for (i = 0; i < rows; i++)
-            for (j = 0; j < columns; j++) {
-                const int top = i * layer->pool_down - layer->pool_top, side = j * layer->pool_right - layer->pool_side;
-                const int bottom = top + layer->pool_height < height ? top + layer->pool_height : height;
-                const int end = side + layer->pool_width < width ? side + layer->pool_width : width;
-                const int first = side < 0 ? 0 : side;
-                float largest = x[(long)(top < 0 ? 0 : top) * width + first];
-                for (k = top < 0 ? 0 : top; k < bottom; k++)
-                    for (l = first; l < end; l++) {
-                        const float v = x[(long)k * width + l];
-                        largest = v > largest ? v : largest;
-                    }
-                *y++ = largest;
-            }
-}
+#include "norm.h"
+#include "pool.h"
 
 #ifdef __AVX512VBMI__
 #include "vbmi.h"
@@ -259,10 +246,12 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
         default:
             break;
         }
+        if (layer->norm_scale)
+            sb3s_norm(size, (const float *)(base + layer->norm_scale), (const float *)(base + layer->norm_shift), layer->epsilon, y);
         if (layer->units)
             sb3s_lstm(layer->units, state + layer->state, state + plan->memory + layer->state, y);
         else if (!finished)
-            sb3s_activate(layer, y, size);
+            sb3s_activate(layer, (const float *)(base + layer->slopes), y, size);
 #ifdef SB3S_VBMI
         range.known = finished && !layer->pool_height;
 #endif
