@@ -99,11 +99,12 @@ def rollout(model: SAC, env: gym.Env, count: int) -> np.ndarray:
     return np.array(seen, np.float32)
 
 
-def export(model: SAC, sparsity: float, calibration: np.ndarray) -> CompressedPolicy:
+def export(model: SAC, sparsity: float, calibration: np.ndarray, bits: int = 8) -> CompressedPolicy:
     """
     :param model: The dense model; it stays as it is.
     :param sparsity: Share of the actor's weights that go.
     :param calibration: Observations.
+    :param bits: Bits per weight.
     :return: The policy of the largest weights, each layer with its ERK share
     """
     model = copy.deepcopy(model)
@@ -113,7 +114,7 @@ def export(model: SAC, sparsity: float, calibration: np.ndarray) -> CompressedPo
     masks = prune(masks, magnitude(weights), erk(magnitude(weights), sparsity)) if sparsity else masks
     for name, layer in layers.items():
         layer.weight.data *= masks[name]
-    return compress(model, calibration=calibration)
+    return compress(model, bits=bits, calibration=calibration)
 
 
 def table(kind: str, name: str, values: np.ndarray) -> str:

@@ -12,6 +12,7 @@ NAMES = (
     "collection",
     "inference",
     "microcontroller",
+    "bits",
     "throughput",
     "engine_learning",
     "rivals",

@@ -67,8 +67,9 @@ def page() -> Page:
                 " process several weights at once and would take fewer instructions; they were not measured."
             ),
             (
-                "A weight of the sparse code takes two bytes, its column and its value. Dense 8-bit code takes one byte for"
-                " every weight, so it is smaller up to a sparsity of about one half: see the rows at 0 %."
+                "A weight takes two bytes, its column and its value, where its layer is sparse, and one byte, zeros included,"
+                " where that is smaller: from about half of the weights on. So the rows at 0 % are dense code too. Weights of"
+                " fewer bits take less: see [fewer bits, fewer bytes](bits.md)."
             ),
             (
                 f"On the M3 libgcc computes floating-point numbers, with up to {number(library)} bytes more of flash that the"
