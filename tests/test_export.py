@@ -150,15 +150,24 @@ def torch_actions(network, obs):
     if network.normalize is not None:
         mean, scale = th.from_numpy(network.normalize.mean), th.from_numpy(network.normalize.scale)
         x = ((x - mean) * scale).clamp(-network.normalize.limit, network.normalize.limit)
-    inputs = [x]
+    inputs = [x if network.view is None else x.reshape(len(x), *network.view)]
     for layer in network.layers:
         weight, bias, x = th.from_numpy(layer.dense()), th.from_numpy(layer.biases), inputs[-1]
         if layer.convolution:
             x = F.conv2d(x.relu() if layer.rectify else x, weight, bias, layer.stride, layer.padding)
         else:
             x = F.linear(x.flatten(1), weight, bias)
-        x = TORCH[layer.activation.name](x + inputs[-2] if layer.residual else x, layer.activation.low, layer.activation.high)
-        inputs.append(x if layer.pool is None else F.max_pool2d(x, *layer.pool))
+        x = x + inputs[-2] if layer.residual else x
+        if layer.norm is not None:
+            scale, shift = th.from_numpy(layer.norm.scale), th.from_numpy(layer.norm.shift)
+            x = F.layer_norm(x, scale.shape, scale, shift, layer.norm.epsilon)
+        if layer.activation.slopes is None:
+            x = TORCH[layer.activation.name](x, layer.activation.low, layer.activation.high)
+        else:
+            x = F.prelu(x, th.from_numpy(layer.activation.slopes))
+        if layer.pool is not None:
+            x = (F.avg_pool2d if layer.pool.mean else F.max_pool2d)(x, *layer.pool[:3])
+        inputs.append(x)
     return network.head(inputs[-1].numpy())
 
 

@@ -31,7 +31,7 @@ from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.chains import folded
 from tests.networks import AVAILABLE, EXACT, draw_observations, draw_signal_network, expect_close
-from tests.test_export import expect_to_shrink
+from tests.test_export import expect_to_shrink, torch_actions
 
 VECTOR = spaces.Box(-2, 2, (6,), np.float32)
 SIGNAL = spaces.Box(-2, 2, (3, 16), np.float32)
@@ -381,7 +381,7 @@ def test_random_networks(seed):
     expect_to_shrink(rng, network)
     network = decode(encode(network))
     x = draw_observations(rng, network, 20)
-    expected = network.head(layer_inputs(network, x)[-1])
+    expected = torch_actions(network, x)
     for backend in EXACT:
         expect_close(Policy(network, backend).predict(x)[0], expected, network, x)
         expect_close(Policy(network, backend).predict(x[0])[0][None], expected[:1], network, x[:1])
