@@ -10,7 +10,7 @@ PRUNING, CONSTANT = 0.55, 0.44
 #: The share of the updates after which connections are not rewired.
 REWIRING = 0.85
 #: The learning rate at the start and at the end.
-HIGHEST_RATE, LOWEST_RATE = 1e-3, 1e-5
+HIGHEST_RATE, LOWEST_RATE = 3e-3, 1e-5
 #: Rounds of environment steps and updates, and prunings in each.
 ROUNDS, PRUNINGS = 100, 4
 
@@ -49,15 +49,18 @@ class Plan:
         return self.first_steps + round((self.steps - self.first_steps) * (number + 1) / ROUNDS)
 
 
-def make_plan(sparsity: float, updates: int | None, steps: int | None, block: int) -> Plan:
+def make_plan(sparsity: float, updates: int | None, steps: int | None, rewire: float, block: int) -> Plan:
     """
     :param sparsity: The student's sparsity.
     :param updates: Gradient updates; by default more for a higher sparsity.
     :param steps: Environment steps; likewise.
+    :param rewire: Share of the connections that the first rewiring moves, in [0, 1).
     :param block: Updates between two calls of the callbacks.
     :return: The plan
-    :raises ValueError: if there are fewer updates or steps than rounds
+    :raises ValueError: if ``rewire`` is no such share, or there are fewer updates or steps than rounds
     """
+    if not 0 <= rewire < 1:
+        raise ValueError(f"rewire={rewire} is no share of the connections, in [0, 1)")
     high = sparsity > 0.96
     updates = (600_000 if high else 100_000) if updates is None else updates
     steps = (400_000 if high else 300_000) if steps is None else steps
@@ -68,4 +71,4 @@ def make_plan(sparsity: float, updates: int | None, steps: int | None, block: in
             f" and {2 * ROUNDS} environment steps at least"
         )
     updates = round(updates / unit) * unit
-    return Plan(updates, steps, min(20_000, steps // 2), min(0.8 if high else 0.6, sparsity), 0.2 if high else 0.0)
+    return Plan(updates, steps, min(20_000, steps // 2), min(0.6, sparsity), rewire)

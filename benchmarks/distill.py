@@ -1,0 +1,251 @@
+"""
+How sparse does a trained agent become in minutes, and how well does it still play?
+
+    python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip tqc-Hopper-v4.zip \\
+        --json benchmarks/results/distill.json --png benchmarks/results/distill.png
+
+Each agent is distilled into students of its own shape, for every sparsity and seed, in the environment that its file is named
+after. Files in rl-zoo3's folders (``ppo/Acrobot-v1_1/Acrobot-v1.zip``) have their statistics and wrappers there. A student is
+exported with float weights and with 8 bits, calibrated on its own episodes. Teacher and students then play the same fresh
+episodes, which nothing was chosen on. Every student is the last one of its run. CPU time is that of the whole process: start,
+environment steps, training, without the evaluation.
+
+Every student is made by a process of its own with one thread. Its result is kept in ``--folder``, and a second call makes only
+what is missing. Without agents, PPO is trained on CartPole-v1 first.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import torch as th
+from report import store
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from stable_baselines3 import PPO
+
+from sb3_sparse import compress, distill
+from sb3_sparse.agents import Player, model_act, play_observations
+from sb3_sparse.agents.opening import open_agent
+from sb3_sparse.agents.returns import play
+
+SPARSITIES = (0.9, 0.95, 0.98, 0.99)
+#: The first seed of the episodes; those of the training are drawn from 31 bits.
+FIRST_EPISODE = 1_000_000
+
+
+def play_episodes(venv: Any, act: Any, count: int) -> dict[str, list]:
+    """
+    :param venv: One environment.
+    :param act: Who plays.
+    :param count: Number of episodes.
+    :return: The return of each, and its steps: shorter episodes are falls
+    """
+    returns, steps = [], []
+    for seed in range(FIRST_EPISODE, FIRST_EPISODE + count):
+        totals = [total for _, total in play(venv, act, seed)]
+        returns.append(totals[-1])
+        steps.append(len(totals))
+    return {"returns": returns, "steps": steps}
+
+
+def name_of(agent: Path) -> str:
+    """
+    :param agent: Zip of an agent, ``sac-Hopper-v4.zip`` or ``sac/Hopper-v4_1/Hopper-v4.zip``.
+    :return: Its algorithm and environment, ``sac-Hopper-v4``
+    """
+    return agent.stem if agent.stem.split("-")[0].islower() else f"{agent.parent.parent.name}-{agent.stem}"
+
+
+def make_cell(agent: Path, cell: dict[str, Any], out: Path) -> None:
+    """
+    Make one student, play it, and write the result.
+
+    :param agent: Zip of the teacher.
+    :param cell: Sparsity, seed, settings and number of episodes; a sparsity of None is the teacher itself.
+    :param out: Where to write.
+    """
+    th.set_num_threads(1)
+    opened = open_agent(agent, env=name_of(agent).split("-", 1)[1])
+    model, venv, normalization = opened.model, opened.venv, opened.normalization
+    assert venv is not None
+    if cell["sparsity"] is None:
+        policy = compress(model, 32, normalization=normalization)
+        result = {"model": play_episodes(venv, Player(policy), cell["episodes"])}
+    else:
+        kwargs = {"seed": cell["seed"], "normalization": normalization, **cell["settings"]}
+        student = distill(model, venv, cell["sparsity"], **kwargs)
+        result = {"cpu_minutes": time.process_time() / 60}
+        observations = play_observations(venv, model_act(student, normalization), 4096, FIRST_EPISODE - 100)
+        for name, bits in (("float", 32), ("8 bits", 8)):
+            policy = compress(student, bits, observations, normalization=normalization)
+            result[name] = {**play_episodes(venv, Player(policy), cell["episodes"]), "nbytes": policy.nbytes}
+    out.parent.mkdir(parents=True, exist_ok=True)
+    partial = out.with_suffix(".part")
+    partial.write_text(json.dumps(result))
+    os.replace(partial, out)
+
+
+def run_cells(agents: list[Path], cells: list[dict[str, Any]], folder: Path, jobs: int) -> dict[str, list[tuple[dict, dict]]]:
+    """
+    :param agents: Zips of the teachers.
+    :param cells: What to make of each.
+    :param folder: Where results are kept.
+    :param jobs: Processes at a time.
+    :return: By agent: cells and their results
+    """
+
+    def run(agent: Path, cell: dict[str, Any]) -> tuple[str, dict, dict]:
+        name = "teacher" if cell["sparsity"] is None else f"{cell['sparsity']}_{cell['seed']}"
+        own = {key: value for key, value in cell["settings"].items() if value is not None}
+        name += "".join(f"_{key}{value}" for key, value in own.items()) + f"_{cell['episodes']}"
+        out = folder / name_of(agent) / f"{name}.json"
+        if not out.exists():
+            command = [sys.executable, __file__, str(agent), "--cell", json.dumps(cell), str(out)]
+            environment = os.environ | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise RuntimeError(f"{name_of(agent)} {name} failed:\n{done.stderr}")
+        return name_of(agent), cell, json.loads(out.read_text())
+
+    work = [(agent, cell) for cell in cells for agent in agents]
+    found: dict[str, list[tuple[dict, dict]]] = {name_of(agent): [] for agent in agents}
+    with ThreadPoolExecutor(jobs) as pool:
+        for name, cell, result in track(pool.map(lambda pair: run(*pair), work), total=len(work), description="students"):
+            found[name].append((cell, result))
+    return found
+
+
+def ratio(teacher: list[float], students: list[list[float]], rng: np.random.Generator) -> tuple[float, list[float]]:
+    """
+    :param teacher: Returns of the teacher.
+    :param students: Those of each seed's student.
+    :param rng: Source of the bootstrap.
+    :return: Mean of the students over the teacher's, and a 95 % interval by a bootstrap over seeds, and over the episodes of
+        each seed and of the teacher
+    """
+    base, table = np.array(teacher), np.array(students)
+    draws = []
+    for _ in range(4000):
+        rows = rng.integers(len(table), size=len(table))
+        columns = rng.integers(table.shape[1], size=(len(table), table.shape[1]))
+        draws.append(table[rows[:, None], columns].mean() / rng.choice(base, len(base)).mean())
+    return round(float(table.mean() / base.mean()), 4), [round(float(q), 4) for q in np.quantile(draws, [0.025, 0.975])]
+
+
+def evaluate(name: str, cells: list[tuple[dict, dict]], rng: np.random.Generator, result: dict[str, Any]) -> None:
+    """
+    :param name: Name of an agent.
+    :param cells: Its cells and their results.
+    :param rng: Source of the bootstrap.
+    :param result: Where ratios, intervals and the rest go.
+    """
+    (teacher,) = (found["model"] for cell, found in cells if cell["sparsity"] is None)
+    result["teachers"][name] = float(np.mean(teacher["returns"]))
+    longest = max(teacher["steps"])
+    for sparsity in sorted({cell["sparsity"] for cell, _ in cells if cell["sparsity"] is not None}):
+        own = [found for cell, found in cells if cell["sparsity"] == sparsity]
+        for form in ("float", "8 bits"):
+            key = f"{name}/{sparsity}/{form}"
+            share, interval = ratio(teacher["returns"], [found[form]["returns"] for found in own], rng)
+            result["ratios"][key], result["intervals"][key] = share, interval
+            shorter = [int((np.array(found[form]["steps"]) < longest).sum()) for found in own]
+            result["students"][key] = {
+                "returns": [round(float(np.mean(found[form]["returns"])), 1) for found in own],
+                "shorter": shorter,
+                "teacher_shorter": int((np.array(teacher["steps"]) < longest).sum()),
+                "nbytes": [found[form]["nbytes"] for found in own],
+                "cpu_minutes": [round(found["cpu_minutes"], 2) for found in own],
+            }
+
+
+def draw(path: Path, result: dict[str, Any]) -> None:
+    """Return over the teacher's by sparsity, one panel per agent."""
+    names = list(result["teachers"])
+    figure, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.2), sharey=True, squeeze=False)
+    for axis, name in zip(axes[0], names, strict=True):
+        for form, color in (("float", "tab:blue"), ("8 bits", "tab:green")):
+            keys = [key for key in result["ratios"] if key.startswith(f"{name}/") and key.endswith(form)]
+            x = np.arange(len(keys)) + (0.06 if form == "8 bits" else -0.06)
+            y = np.array([result["ratios"][key] for key in keys])
+            low, high = np.array([result["intervals"][key] for key in keys]).T
+            axis.errorbar(
+                x, y, yerr=[np.maximum(y - low, 0), np.maximum(high - y, 0)], fmt="o-", color=color, label=form, capsize=3
+            )
+            axis.set_xticks(np.arange(len(keys)), [f"{100 * float(key.split('/')[1]):.3g} %" for key in keys])
+        axis.axhline(1.0, color="tab:gray", linewidth=0.8)
+        axis.set_title(name, fontsize=9)
+        axis.set_xlabel("sparsity")
+    axes[0][0].set_ylabel("return / teacher's")
+    axes[0][0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
+
+
+def main() -> None:
+    """Make what is missing, print and store."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("agents", type=Path, nargs="*")
+    parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--episodes", type=int, default=50)
+    parser.add_argument("--updates", type=int, help="updates of every student; by default those of distill")
+    parser.add_argument("--steps", type=int, help="environment steps, likewise")
+    parser.add_argument("--jobs", type=int, default=1, help="processes at a time (%(default)s)")
+    parser.add_argument("--folder", type=Path, default=Path("logs/distill"), help="where students' results are kept")
+    parser.add_argument("--quick", action="store_true", help="a short check, not a result")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--png", type=Path)
+    parser.add_argument("--cell", nargs=2, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.cell:
+        make_cell(args.agents[0], json.loads(args.cell[0]), Path(args.cell[1]))
+        return
+    th.set_num_threads(1)
+    if args.quick:
+        args.sparsities, args.seeds, args.episodes, args.updates, args.steps = [0.9], 2, 5, 5_000, 3_000
+        args.folder = Path("logs/distill_quick")
+    if not args.agents:
+        args.agents = [args.folder / "ppo-CartPole-v1.zip"]
+        args.folder.mkdir(parents=True, exist_ok=True)
+        PPO("MlpPolicy", "CartPole-v1", n_steps=256, seed=0, device="cpu").learn(8_000).save(args.agents[0])
+    settings = {"updates": args.updates, "steps": args.steps}
+    cells = [{"sparsity": None, "seed": 0, "settings": {}, "episodes": args.episodes}]
+    cells += [
+        {"sparsity": sparsity, "seed": seed, "settings": settings, "episodes": args.episodes}
+        for seed in range(args.seeds)
+        for sparsity in args.sparsities
+    ]
+    found = run_cells(args.agents, cells, args.folder, args.jobs)
+    result: dict[str, Any] = {"ratios": {}, "intervals": {}, "students": {}, "teachers": {}}
+    result |= {"episodes": args.episodes, "seeds": args.seeds, **settings}
+    rng = np.random.default_rng(0)
+    for name, results in found.items():
+        evaluate(name, results, rng, result)
+    table = Table("student", "return / teacher's", "95 % interval", "shorter episodes", "bytes", "CPU minutes")
+    for key, share in result["ratios"].items():
+        low, high = result["intervals"][key]
+        own = result["students"][key]
+        columns = (own["shorter"], own["nbytes"], own["cpu_minutes"])
+        table.add_row(key, f"{share:.3f}", f"{low:.3f} - {high:.3f}", *(", ".join(map(str, column)) for column in columns))
+    Console(width=150).print(table)
+    if args.json:
+        store(args.json, result)
+    if args.png:
+        draw(args.png, result)
+
+
+if __name__ == "__main__":
+    main()
