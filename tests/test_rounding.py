@@ -253,6 +253,40 @@ def test_centered_outputs_choose_the_same_actions(groups):
         start += size
 
 
+def difference_error(network, groups, seed):
+    """Root mean square of what 8 bits change in the differences of each group's outputs."""
+    x = np.random.default_rng(seed + 1000).normal(size=(2000, 32)).astype(np.float32)
+    rounded = round_weights(network, 8, x[:1000])
+    errors = layer_inputs(rounded, x[1000:])[-1] - layer_inputs(network, x[1000:])[-1]
+    parts = np.split(errors, np.cumsum(groups)[:-1], axis=1)
+    return np.sqrt(np.mean([np.var(part, axis=1).mean() for part in parts if part.shape[1] > 1])), rounded
+
+
+@pytest.mark.parametrize(
+    ("groups", "pruned", "most"),
+    [((2,), 0, 0.4), ((2,), 0.1, 0.6), ((3,), 0, 0.6), ((2, 1, 4), 0.1, 0.65), ((18,), 0, 0.9), ((18,), 0.5, 1.001)],
+)
+def test_errors_that_all_actions_share_do_not_count(groups, pruned, most):
+    """One action has larger weights than the others, and its errors do not change a difference; pruned weights stay zero."""
+    ratios = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        weight = rng.normal(size=(sum(groups), 32)).astype(np.float32)
+        weight[np.cumsum(groups) - 1] *= 3
+        weight[rng.random(weight.shape) < pruned] = 0
+        last = Layer(weight, rng.normal(size=len(weight)).astype(np.float32))
+        shared = Network((32,), False, None, (last,), Head("argmax", (len(groups),), groups=groups))
+        bound = np.full(len(weight), np.inf, np.float32)
+        alone = replace(shared, head=Head("clip", (len(weight),), -bound, bound))
+        error, rounded = difference_error(shared, groups, seed)
+        assert not rounded.layers[0].weight[weight == 0].any()
+        leaders = np.cumsum(groups) - 1
+        error_alone, by_itself = difference_error(alone, groups, seed)
+        np.testing.assert_array_equal(rounded.layers[0].weight[leaders], by_itself.layers[0].weight[leaders])
+        ratios.append(error / error_alone)
+    assert np.mean(ratios) < most
+
+
 @pytest.mark.parametrize("change", ["continuous", "activation", "quantized", "different"])
 def test_outputs_that_are_not_centered(change):
     rng = np.random.default_rng(0)

@@ -7,6 +7,8 @@ to the nearest integer is not the best that a row can do. Hence:
 - **Equalized inputs** (first layer, if linear): a gain per input, see :mod:`~sb3_sparse.export.passes.equalize`.
 - **Error feedback** (all layers): later weights of a row make up for the rounding of earlier ones, see
   :mod:`~sb3_sparse.export.passes.feedback`.
+- **Shared errors** (last layer of discrete actions): of their values only the differences count. The row with the largest
+  weights, whose integers lie furthest apart, is rounded first, and the others of its group take over its errors.
 - **Bias correction** (all layers, with observations): the change that rounding makes to the mean output goes into the bias.
 
 The first two need inputs. Without observations of the environment they are guessed from the first layer's weights. That gives
@@ -24,6 +26,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_sparse.export.passes.center import action_groups, share_errors
 from sb3_sparse.export.passes.equalize import equalize, guess_inputs
 from sb3_sparse.export.passes.feedback import can_feed_back, round_with_feedback
 from sb3_sparse.export.passes.storage import to_minifloats
@@ -65,7 +68,7 @@ def round_weights(
             inputs = None if x is None else columns(layer, _enough(layer, x), starts)
             # The means of guessed inputs mean nothing.
             mean = np.zeros(1) if inputs is None or observations is None else inputs.mean(axis=0, dtype=np.float64)
-            layer = _round(layer, top, inputs, mean)
+            layer = _round(layer, top, inputs, mean, action_groups(network) if index == len(network.layers) - 1 else ())
         if x is not None:
             gained = columns(layer, x, starts) if layer.lstm or layer.gain is not None else x
             gained = gained if layer.gain is None else gained * layer.gain.values
@@ -76,8 +79,11 @@ def round_weights(
     return replace(network, normalize=normalize, layers=tuple(layers), ranges=known)
 
 
-def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float64]) -> Layer:
-    """The layer with integers; ``inputs`` are those of its matrix, ``[n, in]``, before the gain, and ``mean`` is theirs."""
+def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float64], groups: tuple[int, ...] = ()) -> Layer:
+    """
+    The layer with integers; ``inputs`` are those of its matrix, ``[n, in]``, before the gain, and ``mean`` is theirs. Of the
+    outputs of each group only the differences count.
+    """
     matrix = layer.weight.reshape(layer.rows, -1).astype(np.float64)
     if _selects(layer):
         # A unit layer only carries an activation, a norm or a pool: its weights stay what they are.
@@ -87,10 +93,16 @@ def _round(layer: Layer, top: int, inputs: Floats | None, mean: NDArray[np.float
     scale = to_minifloats((np.abs(matrix).max(axis=1) / top).astype(np.float32), up=True)
     steps = scale.values.astype(np.float64)[:, None]
     gain = 1.0 if layer.gain is None else layer.gain.values
-    if inputs is None or not can_feed_back(matrix):
-        integers = np.clip(np.rint(matrix / steps), -top, top)
-    else:
-        integers = round_with_feedback(matrix, steps, top, inputs, mean, gain)
+
+    def to_integers(weights: NDArray[np.float64], steps: NDArray[np.float64]) -> NDArray[np.float64]:
+        if inputs is None or not can_feed_back(weights):
+            return np.clip(np.rint(weights / steps), -top, top)
+        return round_with_feedback(weights, steps, top, inputs, mean, gain)
+
+    integers = to_integers(matrix, steps)
+    if groups:
+        targets, others = share_errors(matrix, integers * steps, groups)
+        integers[others] = to_integers(targets[others], steps[others])
     errors = (matrix - integers * steps) * (mean * gain)
     bias = (layer.biases + errors.sum(axis=1)).astype(np.float32)
     return replace(layer, weight=integers.astype(np.int8).reshape(layer.weight.shape), scale=scale, bias=bias)
