@@ -8,16 +8,19 @@ trusted.
 import base64
 import json
 import math
+import pickle
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, cast
 
 from sb3_contrib import ARS, QRDQN, TQC, TRPO, CrossQ, MaskablePPO, RecurrentPPO
 from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3 import A2C, DDPG, DQN, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import json_to_data
+from stable_baselines3.common.utils import FloatSchedule
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sb3_sparse import offline
@@ -86,6 +89,36 @@ def load_agent(path: Path, algorithm: str | None = None, *, trust: bool = False)
     except Exception as error:  # Whoever reads a damaged file may meet any of them.
         raise ValueError(f"{path} cannot be loaded as {cls.__name__} ({type(error).__name__}: {explain(error)})") from error
     return model
+
+
+def restore_training(model: BaseAlgorithm, path: Path, *, trust: bool = False) -> list[str]:
+    """
+    Give a model the settings of a zip that :func:`load_agent` leaves out: the size of the replay buffer, its class, the
+    learning rate and the like. A buffer that it has stays as it is.
+
+    :param model: A model of the zip's algorithm.
+    :param path: The zip.
+    :param trust: Whether to unpickle whatever the zip names.
+    :return: Names of those that cannot be read, as code of another Python: they get the algorithm's defaults
+    :raises ValueError: if the file is damaged
+    :raises OSError: if it cannot be read
+    """
+    settings, lost = read_settings(path), []
+    defaults = signature(type(model).__init__).parameters
+    for name in _UNUSED.keys() & settings.keys() - {"lr_schedule"}:
+        value = settings[name]
+        if isinstance(value, dict) and ":serialized:" in value:
+            try:
+                written = base64.b64decode(cast(str, value[":serialized:"]))
+                value = pickle.loads(written) if trust else loads(written)
+            except Exception:  # As above.
+                value = defaults[name].default
+                lost.append(name)
+        setattr(model, name, value)
+    model._setup_lr_schedule()
+    if hasattr(model, "clip_range"):
+        model.clip_range = FloatSchedule(model.clip_range)
+    return sorted(lost)
 
 
 class _Frugal(TorchDispatchMode):  # type: ignore[no-untyped-call]

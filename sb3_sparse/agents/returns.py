@@ -189,11 +189,13 @@ class Returns:
     :param seeds: Seed of each episode.
     :param model: Return of the model in each.
     :param exported: Return of the exported policy in each.
+    :param names: What the two are called.
     """
 
     seeds: tuple[int, ...]
     model: tuple[float, ...]
     exported: tuple[float, ...]
+    names: tuple[str, str] = ("SB3 model", "exported file")
 
     @property
     def ratio(self) -> float | None:
@@ -212,24 +214,23 @@ class Returns:
         """
         :return: The same as plain JSON
         """
-        mean, error = self.difference
         return {
             "seeds": list(self.seeds),
-            "SB3 model": list(self.model),
-            "exported file": list(self.exported),
+            self.names[0]: list(self.model),
+            self.names[1]: list(self.exported),
             "ratio": self.ratio,
-            "difference": mean,
-            "standard error of the difference": error,
+            "difference": self.difference[0],
+            "standard error of the difference": self.difference[1],
         }
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [("return", "mean", "std", "min", "exported / SB3")]
-        for name, values, ratio in (("SB3 model", self.model, None), ("exported file", self.exported, self.ratio)):
+        last = "{1} / {0}".format(*(name.split()[0] for name in self.names))
+        rows: list[tuple[str, ...]] = [("return", "mean", "std", "min", last)]
+        for name, values, ratio in zip(self.names, (self.model, self.exported), (None, self.ratio), strict=True):
             cells = (f"{number:,.2f}" for number in (statistics.fmean(values), statistics.pstdev(values), min(values)))
             rows.append((name, *cells, "" if ratio is None else f"{ratio:.4f}"))
-        mean, error = self.difference
-        difference = f"difference {mean:,.2f}, standard error {error:,.2f}, {len(self.seeds)} episodes, same seeds"
-        return f"{format_table(rows)}\n{difference}"
+        mean, error = (f"{number:,.2f}" for number in self.difference)
+        return f"{format_table(rows)}\ndifference {mean}, standard error {error}, {len(self.seeds)} episodes, same seeds"
 
 
 def compare_returns(

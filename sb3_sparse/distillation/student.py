@@ -44,9 +44,10 @@ def make_student(teacher: BaseAlgorithm, net_arch: Sequence[int] | None = None, 
     with th.random.fork_rng([]):
         state = np.random.get_state()
         th.manual_seed(seed)
-        student.seed = None
+        # The replay buffer of HER asks the environment for its rewards.
+        student.seed, student.env = None, teacher.env
         student._setup_model()
-        student.seed = teacher.seed
+        student.seed, student.env = teacher.seed, None
         np.random.set_state(state)
     own = original(student.policy).state_dict()
     for name, tensor in policy.state_dict().items():
