@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from dataclasses import replace
 from math import log2
 
@@ -70,6 +71,14 @@ def test_bytes_by_hand():
     np.savez_compressed(file, **tensors, **{"0.bias": FIRST.bias, "1.bias": LAST.bias})
     assert nbytes["npz compressed float32"] == file.getbuffer().nbytes
     assert nbytes == sizes(original.layers, len(encode(network)))
+
+
+@pytest.mark.parametrize(("bits", "row"), [(4, 12 * 4 // 8 + 40), (3, -(-12 * 3 // 8) + 40), (8, None), (32, None)])
+def test_packed_bits_by_hand(bits, row):
+    """Fewer than 8 bits have a row of their own."""
+    nbytes = report_of(bits=bits)[0].nbytes
+    assert [size for name, size in nbytes.items() if re.match(r"dense \d-bit", name)] == ([] if row is None else [row])
+    assert row is None or f"dense {bits}-bit (packed, likewise)" in nbytes
 
 
 def test_entropy_bound_by_hand():

@@ -41,7 +41,8 @@ def make_report(graph: Graph, original: Network, network: Network, *, nbytes: in
     )
     notes = tuple(_notes(graph, original, layers, calibrated=calibrated))
     own = [layer for report, layer in zip(layers, original.every_layer, strict=True) if report.total]
-    return Report(layers, sizes(own, nbytes, min(bits, 8)), notes)
+    widest = max(layer.bits for layer in layers)
+    return Report(layers, sizes(own, nbytes, min(widest, 8)), notes)
 
 
 def _input_notes(graphs: Sequence[Graph], original: Network) -> Iterable[str]:

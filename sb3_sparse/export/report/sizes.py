@@ -22,7 +22,7 @@ def sizes(layers: Sequence[Layer], compact: int, bits: int = 8) -> dict[str, int
     """
     :param layers: The layers of the network as it was trained.
     :param compact: Bytes of the compact file of the network that was exported.
-    :param bits: Bits per weight that the entropy bound rounds to.
+    :param bits: Bits per weight, that the entropy bound rounds to as well.
     :return: Bytes by the name of the format
     """
     weights = [layer.dense() for layer in layers]
@@ -31,6 +31,7 @@ def sizes(layers: Sequence[Layer], compact: int, bits: int = 8) -> dict[str, int
     return {
         DENSE: 4 * (total + rows),
         "dense int8 (with float32 bias and scale per row)": total + 8 * rows,
+        **({f"dense {bits}-bit (packed, likewise)": ceil(total * bits / 8) + 8 * rows} if bits < 8 else {}),
         "torch COO float32": _coo_bytes(weights, biases),
         "npz compressed float32": _npz_bytes(weights, biases),
         COMPACT_FILE: compact,
