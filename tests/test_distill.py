@@ -87,12 +87,20 @@ def test_the_same_seed(engine):
 
 
 def test_the_engine_trains_as_torch():
+    """
+    After hundreds of updates up to rounding; after thousands two runs drift apart, and act alike. The student begins with
+    weights of its own: of one that equals its teacher all gradients are rounding, and Adam makes steps of them.
+    """
     model = teacher("sac")
-    students = [distill(model, "Pendulum-v1", 0.0, engine=engine, **SHORT) for engine in (True, False)]
-    for mine, theirs in zip(*map(weights_of, students), strict=True):
-        assert (mine - theirs).abs().max() < 0.02
-    observations = samples(model)
-    assert np.abs(act(students[0], observations) - act(students[1], observations)).max() < 0.02
+    for after, difference, of_actions in ((300, 1e-4, 1e-3), (5000, np.inf, 0.1)):
+        students = []
+        for engine in (True, False):
+            stop = ConvertCallback(lambda variables, _, after=after: variables["self"].num_timesteps < after)
+            students.append(distill(model, "Pendulum-v1", 0.5, [12, 12], engine=engine, callback=stop, **SHORT))
+        for mine, theirs in zip(*map(weights_of, students), strict=True):
+            assert (mine - theirs).abs().max() < difference
+        observations = samples(model)
+        assert np.abs(act(students[0], observations) - act(students[1], observations)).max() < of_actions
 
 
 class Stop(BaseCallback):
