@@ -33,7 +33,8 @@ from stable_baselines3 import SAC
 
 import sb3_sparse
 from sb3_sparse import CompressedPolicy, compress
-from sb3_sparse.export.c.integer import integer_layers, simulate_integers
+from sb3_sparse.export.c.integer.constants import integer_layers
+from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.sparsity import erk, magnitude, prune
 

@@ -10,7 +10,7 @@ anew in every round, so that a busy machine slows all alike; a ratio is the medi
 pruned variants stand at 90 %, with 1/1000 of a pruning in each of their steps (the recipes prune every 1000 environment
 steps); the rewired ones stand at 50 %, are rewired every 1000 updates (SET with targets pruned after each soft update, as in
 DS-TD3, RigL with the online mask), and 1/1000 of that is in each of their steps; the quantized ones have dense weights of 8
-bits. All that a callback does in an environment step counts.
+bits, and one of them activations of 8 bits as well. All that a callback does in an environment step counts.
 """
 
 import argparse
@@ -51,6 +51,7 @@ VARIANTS: dict[str, Callable[[], list[BaseCallback]]] = {
     "all/before": lambda: [PRUNE("all", 0.0)],
     "actor/qat": lambda: [QAT("actor")],
     "all/qat": lambda: [QAT("all")],
+    "actor/qat_activations": lambda: [QAT("actor", activation_bits=8)],
     "all/static": lambda: [STATIC("all", targets="mask")],
     "all/set": lambda: [STATIC("all", targets="topk"), REWIRE("all")],
     "all/rigl": lambda: [STATIC("all", targets="mask"), REWIRE("all", grow="gradient", fraction=0.3, targets="mask")],

@@ -15,6 +15,7 @@ from sb3_sparse.runtime.network.records import (
     HEADS,
     Activation,
     Fixed,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -132,6 +133,31 @@ def draw_network(rng, *, image=None, quantized=None, head=None, activation=None,
         normalize = Normalize(*(rng.random((2, *shape)).astype(np.float32) + np.float32(0.5)), limit)
     ranges = tuple(map(float, rng.random(len(layers)).astype(np.float32) + 1)) if rng.random() < 0.5 else None
     return Network(shape, bool(image), normalize, tuple(layers), head, ranges)
+
+
+def draw_rounded_network(rng, **kwargs):
+    """A network of integers without gains, all or most of whose layers round their inputs to a few bits."""
+    network = draw_network(rng, quantized=True, **kwargs)
+    layers = tuple(replace(layer, gain=None) for layer in network.layers)
+    x = rng.normal(size=(16, *network.shape)).astype(np.float32)
+    return with_grids(replace(network, layers=layers), x, int(rng.integers(2, 9)), first=bool(rng.random() < 0.7))
+
+
+def with_grids(network, x, bits=8, *, first=True):
+    """
+    :param network: A network without gains.
+    :param x: Observations, ``[n, *shape]``.
+    :param bits: Bits of the inputs of hidden layers.
+    :param first: Whether observations are rounded as well, to 16 bits.
+    :return: The network with inputs that are rounded as in training
+    """
+    layers = []
+    for index, (layer, inputs) in enumerate(zip(network.layers, layer_inputs(network, x), strict=False)):
+        signed = bool((inputs < 0).any()) or index == 0
+        top = 32767 if index == 0 else 2 ** (bits - 1) - 1 if signed else 2**bits - 1
+        unit = float(np.float32(max(1.5 * np.abs(inputs).max(), 1e-3) / top))
+        layers.append(replace(layer, grid=Grid(unit, -top if signed else 0, top) if index or first else None))
+    return replace(network, layers=tuple(layers))
 
 
 def draw_parted_network(rng, **kwargs):

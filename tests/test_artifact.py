@@ -27,6 +27,7 @@ from sb3_sparse.runtime.network.records import (
     HEADS,
     Activation,
     Fixed,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -44,6 +45,7 @@ from tests.networks import (
     draw_parted_network,
     draw_recurrent_network,
     draw_residual_network,
+    draw_rounded_network,
     draw_signal_network,
     draw_stacked_network,
     pack,
@@ -101,7 +103,7 @@ def same(a, b):
 
 
 KINDS = (draw_network, draw_residual_network, draw_recurrent_network, draw_parted_network, draw_stacked_network)
-KINDS += (draw_signal_network,)
+KINDS += (draw_signal_network, draw_rounded_network)
 
 
 @settings(max_examples=200, deadline=None)
@@ -119,7 +121,8 @@ def test_round_trip(seed, draw):
     odd = any(layer.rectify or layer.residual or layer.pool for layer in network.layers)
     newer = any(list(ACTIVATIONS).index(layer.activation.name) > 7 for layer in network.layers)
     needed = 3 if newer or network.lstms or network.parts else 1 + odd
-    assert oldest == (6 if network.view else 4 if network.stack else needed), "no newer than it needs"
+    rounded = any(layer.grid is not None for layer in network.layers)
+    assert oldest == (6 if network.view or rounded else 4 if network.stack else needed), "no newer than it needs"
 
 
 def in_floats(network):
@@ -361,6 +364,40 @@ def test_damaged_parts(data, message, monkeypatch):
     assert "\n" not in str(error.value) and 30 < len(str(error.value)) < 250
 
 
+#: Where the grid of its layer stands in the payload of a network of one layer.
+GRID = 7
+
+
+def with_grid(*values, at=GRID):
+    """The tiny network with the inputs 0, 0.5, ... 7.5, or the bytes of another grid."""
+    network = replace(TINY, layers=(replace(TINY.layers[0], grid=Grid(0.5, 0, 15)),))
+    data = bytearray(unpack(encode_as(network, 6)))
+    data[at : at + len(values)] = bytes(values)
+    return pack(bytes(data), deflate=False, version=6)
+
+
+def test_grids():
+    network = decode(with_grid())
+    assert network.layers[0].grid == Grid(0.5, 0, 15)
+    assert decode(with_grid(3, 0, 1)).layers[0].grid == Grid(0.5, -3, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (with_grid(2, at=GRID + 2), "a grid is of an unknown kind"),
+        (with_grid(0, 0, 0, 0, at=GRID + 3), "a number is 0.0"),
+        (with_grid(1, 0, 0, 0, at=GRID + 3), "the unit of a grid is too small"),
+        (with_grid(0, 0, 0x80, 0x7F, at=GRID + 3), "a number is inf"),
+        (with_grid(4 + 2, at=GRID + 7), "a layer of this kind does not round its inputs|damaged"),
+        (pack(unpack(with_grid()), deflate=False, version=5), "unknown flags"),
+    ],
+)
+def test_damaged_grids(data, message):
+    with pytest.raises(ValueError, match=message):
+        decode(data)
+
+
 def test_an_encoder_does_not_act():
     network, _, _ = parted()
     last = network.parts[2]
@@ -435,7 +472,6 @@ END = len(SIGNAL_START)
         (change_sixth(NORMED, LAYER + 13, *struct.pack("<f", -1)), "a number is -1.0"),
         (change_sixth(NORMED, LAYER + 17, *struct.pack("<f", np.inf)), "a number is not finite"),
         (change_sixth(SIGNAL, 0, version=5), "unknown flags"),
-        (change_sixth(SIGNAL, 9, 128), "unknown flags"),
         (change_sixth(SIGNAL, 9, 65), r"it is read as \(2, 1, 4\)"),
         (change_sixth(SIGNAL, 11, 3), r"it is read as \(3, 1, 4\)"),
         (change_sixth(SIGNAL, 10, 2), r"it is read as \(2, 1\)"),

@@ -24,13 +24,15 @@ from stable_baselines3.common.envs import FakeImageEnv
 
 from sb3_sparse.export import compress
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.c.integer import integer_layers, simulate_integers, without_integers
+from sb3_sparse.export.c.integer.constants import integer_layers, without_integers
+from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.passes import round_biases, round_weights
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends import vbmi
 from sb3_sparse.runtime.network.capabilities import unknown
 from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Norm, Normalize, Pool
 from sb3_sparse.runtime.network.reference import layer_inputs
+from tests.networks import with_grids
 
 GCC, CLANG, GXX = (shutil.which(name) for name in ("gcc", "clang", "g++"))
 pytestmark = pytest.mark.skipif(GCC is None, reason="there is no C compiler (gcc)")
@@ -168,6 +170,21 @@ def mixed(network, other):
     return replace(network, layers=(network.layers[0], *other.layers[1:]), ranges=(network.ranges[0], *ranges[1:]))
 
 
+def rounded(network, bits):
+    """The network as one whose activations training has rounded, with one scale for each linear layer, and no calibration."""
+    layers = (replace(layer, gain=None) for layer in network.layers)
+    network = replace(network, layers=tuple(layers), ranges=None)
+    return with_grids(network, observe(network, 64), bits, first=not network.image)
+
+
+def partly(network):
+    """Every second layer rounds its inputs, and the ranges of the others come from a calibration."""
+    layers = (layer if index % 2 else replace(layer, grid=None) for index, layer in enumerate(network.layers))
+    network = replace(network, layers=tuple(layers))
+    inputs = layer_inputs(network, observe(network, 64))[:-1]
+    return replace(network, ranges=tuple(float(np.abs(x).max()) for x in inputs))
+
+
 def without_weights(network):
     """Its hidden layer has lost all its units but one that is not fed."""
     first, last = network.layers[0], network.layers[-1]
@@ -232,6 +249,12 @@ def networks():
     found |= {f"normed{bits}": normed(bits) for bits in (8, 32)}
     found |= {"slopes": with_slopes(perceptron()), "conv_slopes": with_slopes(windows("relu"))}
     found["nature_cnn"] = nature_cnn()
+    found |= {f"rounded_{activation}": rounded(perceptron(HEADS["unscale"], activation), 4) for activation in ("relu", "tanh")}
+    found["rounded_wide"] = rounded(perceptron(sizes=(40, 520, 24), density=0.2), 8)
+    found["rounded_per_tensor"] = rounded(with_float_scales(found["deep_relu"], same=True), 8)
+    found |= {f"rounded_conv_{activation}": rounded(convolutions(activation), 8) for activation in ("relu", "silu")}
+    found["rounded_windows"] = rounded(windows("relu"), 8)
+    found["partly_rounded"] = partly(found["rounded_per_tensor"])
     return found
 
 
@@ -356,8 +379,8 @@ def steps(network):
             # A linear layer after a convolution has a column for each place.
             change = dense @ np.repeat(change, dense.shape[1] // len(change))
         if not constants[index].factor and index + 1 < len(constants):
-            # No activation is steeper than this.
-            change = 1.3 * change + constants[index + 1].unit
+            # No activation is steeper than this. A step of training is so wide that none of these sums lies at its border.
+            change = 1.3 * change + (constants[index + 1].unit if network.layers[index + 1].grid is None else 0)
     return change
 
 

@@ -17,7 +17,7 @@ import pytest
 from sb3_sparse.export.c import ends
 from sb3_sparse.export.c.float_code import FLOAT
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.c.integer import INTEGER, integer_layers, without_integers
+from sb3_sparse.export.c.integer.constants import INTEGER, integer_layers, without_integers
 from sb3_sparse.export.onnx import ONNX, WEIGHT_FORMS, to_onnx
 from sb3_sparse.export.passes.capabilities import PASSES
 from sb3_sparse.runtime import Policy
@@ -35,6 +35,7 @@ from sb3_sparse.runtime.network.records import (
     IDENTITY,
     Activation,
     Fixed,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -51,7 +52,8 @@ from sb3_sparse.runtime.observations import read_parts
 from tests.networks import AVAILABLE, draw_arrays
 
 RELU = Activation("relu")
-RECORDS = (Network, Part, Normalize, Layer, Norm, Head, Activation, Pool, Minifloats, Fixed)
+GRID = Grid(0.05, 0, 60)
+RECORDS = (Network, Part, Normalize, Layer, Norm, Head, Activation, Pool, Grid, Minifloats, Fixed)
 #: With what lies in front of a network, which its backends do not see: a policy keeps the stack of frames itself.
 ALL_RECORDS = (*RECORDS, Stack)
 #: What reads networks, and how it is asked to.
@@ -100,11 +102,14 @@ def perceptron(activation=RELU, kind="clip"):
 
 
 def convolution(*, image):
-    """Of integers, with everything that a convolution may have but a residual block; pixels need no rectifying."""
+    """
+    Of integers, with everything that a convolution may have but a residual block; pixels need no rectifying. The layer
+    behind it rounds its inputs.
+    """
     first = quantized(draw(0, 3, 2, 3, 2), RELU, stride=(2, 1), padding=(1, 0))
     first = replace(first, pool=Pool((2, 3), (1, 2), (1, 0)), rectify=not image)
     shape = first.output_shape((2, 7, 8))
-    return Network((2, 7, 8), image, None, (first, quantized(draw(1, 4, int(np.prod(shape))))), head())
+    return Network((2, 7, 8), image, None, (first, quantized(draw(1, 4, int(np.prod(shape))), grid=GRID)), head())
 
 
 def residual():

@@ -10,7 +10,7 @@ from torch import nn
 
 from sb3_sparse import GradualPruningCallback, OneShotPruningCallback, QATCallback, restore, summarize
 from sb3_sparse.callbacks.pruning.losses import find_losses
-from sb3_sparse.nn import fake_quantize, fuse_adam, quantize, quantized_bits
+from sb3_sparse.nn import fake_quantize, fuse_adam, input_grids, quantize, quantized_bits
 from sb3_sparse.sparsity import DISTRIBUTIONS, MOMENTS, SALIENCIES, prune_to, rewire
 from tests.algorithms import CASES
 from tests.invariants import Watch, check, check_targets
@@ -93,6 +93,30 @@ def test_same_grid_on_both_devices(shape, bits):
     assert (on_gpu[1].cpu() == on_cpu[1]).float().mean() > 0.99
     wide = on_gpu[0] if len(shape) == 2 else on_gpu[0].view(-1, 1, 1, 1)
     assert th.equal(fake_quantize(weight.cuda(), bits), wide * on_gpu[1])
+
+
+@pytest.mark.parametrize("name", ["sac", "dqn", "ppo"])
+def test_rounded_inputs(name, tmp_path):
+    """Ranges are saved on one device and loaded on the other; a step of the actor does not wait for the host."""
+    model = CASES[name].make(device="cuda")
+    model.learn(100, callback=QATCallback("all", 0.3, activation_bits=4))
+    model.save(tmp_path / "agent.zip")
+    for device in ("cpu", "cuda"):
+        loaded = CASES[name].algorithm.load(tmp_path / "agent.zip", device=device)
+        restore(loaded)
+        grids = input_grids(loaded.policy)
+        assert {layer: grid.numbers() for layer, grid in grids.items()} == model.sparsity_state["inputs"]
+        assert {grid.unit.device.type for grid in grids.values()} == {device}
+    layer = next(layer for layer in model.policy.modules() if getattr(layer, "input_grid", None) is not None)
+    layer.input_grid.follows = True
+    x = th.randn(8, layer.in_features, device="cuda", requires_grad=True)
+    layer(x).sum().backward()
+    previous = th.cuda.get_sync_debug_mode()
+    th.cuda.set_sync_debug_mode("error")
+    try:
+        layer(x).sum().backward()
+    finally:
+        th.cuda.set_sync_debug_mode(previous)
 
 
 @pytest.mark.parametrize("sparse", [False, True], ids=["stock", "sparse"])

@@ -13,7 +13,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress
-from sb3_sparse.export.c.integer import integer_layers
+from sb3_sparse.export.c.integer.constants import integer_layers
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
 from sb3_sparse.export.passes import order, round_biases, round_weights, shrink
 from sb3_sparse.policies import MinAtarExtractor, ResNetExtractor, SparseDQNCnnPolicy, SparsePPOCnnPolicy

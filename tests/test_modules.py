@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.c.integer import without_integers
+from sb3_sparse.export.c.integer.constants import without_integers
 from sb3_sparse.export.trace.modules import records
 from sb3_sparse.export.trace.record import At
 from sb3_sparse.runtime import Policy, load

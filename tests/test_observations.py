@@ -25,7 +25,7 @@ from torch import nn
 from sb3_sparse import GradualPruningCallback, QATCallback, compress
 from sb3_sparse.agents import load_agent, load_normalization
 from sb3_sparse.export.c import ends
-from sb3_sparse.export.c.integer import simulate_integers
+from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
 from sb3_sparse.export.onnx_graph import OnnxGraph
 from sb3_sparse.offline import BC, OfflineDataset

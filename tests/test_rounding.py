@@ -13,7 +13,7 @@ from gymnasium import spaces
 from stable_baselines3 import SAC
 
 from sb3_sparse import compress
-from sb3_sparse.export.c.integer import simulate_integers
+from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.calibration import calibration_inputs
 from sb3_sparse.export.onnx import WEIGHT_FORMS, to_onnx
 from sb3_sparse.export.passes import center, feedback, fold, round_weights

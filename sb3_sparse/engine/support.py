@@ -15,7 +15,7 @@ from sb3_sparse.engine.networks.checks import unsupported
 from sb3_sparse.engine.observations import are_vectors
 from sb3_sparse.engine.updates import UPDATES, Update
 from sb3_sparse.engine.updates.chain import Unsupported
-from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, original, quantized_bits
+from sb3_sparse.nn import MaskedLayer, find_follower, find_optimizers, input_grids, original, quantized_bits
 from sb3_sparse.runtime.backends.build import BuildError
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 #: Packages whose policies compute as their modules say, and whose callbacks look at a model through its attributes.
 KNOWN = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "sb3_sparse")
 
+#: Why the engine does not train a layer with a grid.
+_ROUNDED = "layers round their inputs (activation_bits)"
 #: Where a policy has its features extractors.
 EXTRACTORS = ("features_extractor", "pi_features_extractor", "vf_features_extractor")
 
@@ -40,6 +42,8 @@ def find_update(model: BaseAlgorithm) -> Update:
         names = ", ".join(algorithm.__name__ for algorithm in UPDATES)
         raise Unsupported(f"{type(model).__name__} is none of {names}")
     _check_policy(model)
+    if input_grids(original(model.policy)):
+        raise Unsupported(_ROUNDED)
     try:
         load()
     except BuildError as error:
@@ -82,6 +86,8 @@ def why_not_now(model: BaseAlgorithm, update: Update) -> str | None:
     :return: Why the next gradient step has to be SB3's, or None
     """
     policy = model.__dict__["policy"]
+    if input_grids(policy):
+        return _ROUNDED
     modules = list(policy.modules())
     present = [*find_optimizers(policy), model.__dict__.get("ent_coef_optimizer")]
     if modules != update.modules or not all(any(own is other for other in present) for own in update.optimizers):

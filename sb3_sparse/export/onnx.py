@@ -35,6 +35,7 @@ from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import (
     Activation,
     Fixed,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -56,10 +57,11 @@ ONNX = Capabilities(
         Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm grid",
         Activation: "name low high slopes",
         Norm: "epsilon scale shift",
         Pool: "kernel stride padding mean",
+        Grid: "unit low top",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -142,6 +144,8 @@ def _layer(graph: OnnxGraph, layer: Layer, name: str, x: str, before: str, form:
     weight, bias = f"{name}.weight", graph.tensor(f"{name}.bias", layer.biases)
     if layer.rectify:
         x = graph.add("Relu", x)
+    if layer.grid is not None:
+        x = _round(graph, layer.grid, f"{name}.grid", x)
     if not _keeps_integers(layer, form):
         graph.tensor(weight, layer.dense())
     else:
@@ -164,6 +168,13 @@ def _layer(graph: OnnxGraph, layer: Layer, name: str, x: str, before: str, form:
         options: dict[str, Any] = {"kernel_shape": [*kernel], "strides": [*stride], "pads": [*padding, *padding]}
         x = graph.add("AveragePool", x, **options, count_include_pad=1) if mean else graph.add("MaxPool", x, **options)
     return x
+
+
+def _round(graph: OnnxGraph, grid: Grid, name: str, x: str) -> str:
+    """Not QuantizeLinear: it has 8 bits. Round takes halves to even numbers, as training does."""
+    x = graph.add("Round", graph.add("Div", x, graph.tensor(f"{name}.unit", grid.unit)))
+    x = graph.add("Clip", x, *(graph.tensor(f"{name}.{key}", getattr(grid, key)) for key in ("low", "top")))
+    return graph.add("Mul", x, graph.tensor(f"{name}.unit", grid.unit))
 
 
 def _keeps_integers(layer: Layer, form: str) -> bool:

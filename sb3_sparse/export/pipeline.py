@@ -29,7 +29,7 @@ from sb3_sparse.export.calibration import calibration_inputs, calibration_starts
 from sb3_sparse.export.passes import PASSES, center, fold, order, round_biases, round_weights, shrink, shrink_features
 from sb3_sparse.export.report import Report, make_report
 from sb3_sparse.export.trace import Graph, read_stack, trace
-from sb3_sparse.nn import quantized_bits
+from sb3_sparse.nn import quantized_bits, unrounded_inputs
 from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.capabilities import require_known
@@ -81,10 +81,12 @@ def read_model(model: BaseAlgorithm, normalization: VecNormalize | None = None, 
     graph = trace(model, normalization)
     network = fold(graph)
     require_known(network, PASSES)
-    # A stock policy computes with float weights until `restore`, whatever it was saved with.
-    bits = quantized_bits(model.policy)
-    as_it_is = {**saved_bits(model), **bits} == bits
-    check_agreement(model, network if as_it_is else fold(trace(model, normalization, bits)), normalization)
+    # A stock policy computes with float weights until `restore`, whatever it was saved with. Rounded inputs would magnify the
+    # last bits of sums that lie between two integers, so they are compared as they are.
+    bits, rounded = quantized_bits(model.policy), any(layer.grid is not None for layer in network.every_layer)
+    as_it_is = {**saved_bits(model), **bits} == bits and not rounded
+    with unrounded_inputs(model.policy):
+        check_agreement(model, network if as_it_is else fold(trace(model, normalization, bits, {})), normalization)
     return Original(graph, replace(network, stack=stack))
 
 

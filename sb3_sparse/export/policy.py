@@ -35,6 +35,7 @@ def compress(
         policy.save("cheetah.sb3s")
 
     Layers that were trained with :class:`~sb3_sparse.callbacks.QATCallback` keep the grid that they were trained on.
+    Activations that were rounded in training are rounded to the same numbers by every backend.
 
     :param model: A model of SAC, TD3, DDPG, TQC, CrossQ, DQN, QRDQN, PPO, A2C, TRPO, RecurrentPPO, MaskablePPO or BC, or of
         another algorithm whose policy has an ``action_path()``: see :class:`~sb3_sparse.nn.ActionPath`. Its observations are
@@ -43,7 +44,7 @@ def compress(
     :param calibration: Observations as the environment gives them, before ``VecNormalize``, ``[n, ...]``, or a dict of such
         arrays; a thousand are plenty. Those of a recurrent policy are in the order of time, and so are frames. Without them,
         inputs are guessed from the first layer, and there is no integer-only C code, because the range of the activations is
-        unknown.
+        unknown, unless they were rounded in training.
     :param episode_starts: Which of the calibration observations begin an episode, ``[n]`` of bool: there a policy remembers
         nothing. By default only the first does. Only recurrent policies and those with a ``frame_stack`` need it.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the model's environment, if it

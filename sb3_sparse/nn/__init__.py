@@ -4,6 +4,7 @@ from sb3_sparse.nn.compiled import named_children, named_modules, original, plai
 from sb3_sparse.nn.fake_quantize import check_bits, fake_quantize, quantize, quantized_bits
 from sb3_sparse.nn.followers import Follower, find_follower
 from sb3_sparse.nn.gradients import DenseGradients
+from sb3_sparse.nn.input_grid import InputGrid, hidden_grid, input_grids, observation_grid, unrounded_inputs
 from sb3_sparse.nn.layers import (
     Layer,
     MaskedConv1d,
@@ -21,6 +22,7 @@ __all__ = [
     "ActionPath",
     "DenseGradients",
     "Follower",
+    "InputGrid",
     "LSTMWeight",
     "Layer",
     "MaskedConv1d",
@@ -39,11 +41,14 @@ __all__ = [
     "find_twins",
     "flush_moments",
     "fuse_adam",
+    "hidden_grid",
     "hold_masks",
+    "input_grids",
     "layer_name",
     "mask_layers",
     "named_children",
     "named_modules",
+    "observation_grid",
     "original",
     "overlooked_layers",
     "plain_name",
@@ -53,4 +58,5 @@ __all__ = [
     "second_moments",
     "select_networks",
     "unmask_layers",
+    "unrounded_inputs",
 ]

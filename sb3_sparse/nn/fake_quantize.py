@@ -14,19 +14,22 @@ import torch as th
 from torch import Tensor, nn
 
 from sb3_sparse.nn.compiled import named_modules
+from sb3_sparse.nn.input_grid import InputGrid
 
 #: Fewest and most bits of a weight: with two it is -1, 0 or 1 times the scale; more than eight do not fit into a byte.
 BITS = range(2, 9)
 
 
-def check_bits(bits: int) -> int:
+def check_bits(bits: int, name: str = "bits", what: str = "a quantized weight") -> int:
     """
     :param bits: Bits of a quantized weight.
+    :param name: Name of the argument, for the error.
+    :param what: What has these bits, for the error.
     :return: The same as an int
     :raises ValueError: if it is not a whole number from 2 to 8
     """
     if not isinstance(bits, Integral) or isinstance(bits, bool) or bits not in BITS:
-        raise ValueError(f"bits={bits!r} is not a width of a quantized weight: give an int from {BITS[0]} to {BITS[-1]}")
+        raise ValueError(f"{name}={bits!r} is not a width of {what}: give an int from {BITS[0]} to {BITS[-1]}")
     return int(bits)
 
 
@@ -83,7 +86,8 @@ def fake_quantize(weight: Tensor, bits: int) -> Tensor:
 
 class QuantizableLayer(nn.Module):
     """
-    A layer that can compute with a quantized weight: it has a number of bits, which may be set at any time.
+    A layer that can compute with a quantized weight and rounded inputs: it has a number of bits, and a grid of its inputs,
+    which may be set at any time.
 
     The ``Parameter`` always holds the float weight: optimizers, target networks and files see no other.
     """
@@ -91,10 +95,13 @@ class QuantizableLayer(nn.Module):
     weight: Tensor
     #: Bits of a weight in the forward pass; None for the float weight.
     bits: int | None
+    #: Rounds the inputs in the forward pass; None for inputs as they are.
+    input_grid: InputGrid | None
     _saves_bits: bool
 
     def _init_bits(self, persistent: bool) -> None:
         self.bits = None
+        self.input_grid = None
         self._saves_bits = persistent
 
     def set_bits(self, bits: int | None) -> None:
@@ -109,17 +116,25 @@ class QuantizableLayer(nn.Module):
     def _forward_weight(self) -> Tensor:
         return self.weight if self.bits is None else fake_quantize(self.weight, self.bits)
 
-    # The bits are a plain number, so that the forward pass does not wait for a device; state dicts hold them as a tensor.
+    def _forward_input(self, input: Tensor) -> Tensor:
+        return input if self.input_grid is None else self.input_grid(input)
+
+    # The bits are a plain number, so that the forward pass does not wait for a device; state dicts hold them as a tensor, and
+    # the numbers of the grid as another.
 
     def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self._saves_bits and self.bits is not None:
             destination[f"{prefix}bits"] = th.tensor(self.bits, dtype=th.uint8)
+        if self._saves_bits and self.input_grid is not None:
+            destination[f"{prefix}input_grid"] = th.tensor(self.input_grid.numbers(), dtype=th.float64)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         if self._saves_bits:
             bits = state_dict.pop(f"{prefix}bits", None)
             self.set_bits(None if bits is None else int(bits))
+            grid = state_dict.pop(f"{prefix}input_grid", None)
+            self.input_grid = None if grid is None else InputGrid.from_numbers(grid.tolist()).to(self.weight.device)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:

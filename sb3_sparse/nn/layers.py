@@ -23,7 +23,7 @@ from sb3_sparse.nn.lstm import LSTMWeight
 #: A layer that can be pruned, masked or not.
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | LSTMWeight
 #: The attributes that a masked layer has in addition to those of its plain type.
-_ATTRIBUTES = ("mask", "multiplier", "pruned", "listeners", "_hook", "bits", "_saves_bits")
+_ATTRIBUTES = ("mask", "multiplier", "pruned", "listeners", "_hook", "bits", "input_grid", "_saves_bits")
 
 SelfMasked = TypeVar("SelfMasked", bound="MaskedLayer")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -173,7 +173,7 @@ class MaskedLinear(MaskedLayer, nn.Linear):
         :param input: Of shape ``[..., in]``.
         :return: Of shape ``[..., out]``
         """
-        return F.linear(input, self._forward_weight(), self.bias)
+        return F.linear(self._forward_input(input), self._forward_weight(), self.bias)
 
 
 def _convolve(layer: Any, input: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def _convolve(layer: Any, input: Tensor) -> Tensor:
     :param input: Of shape ``[n, in, ...]`` or ``[in, ...]``.
     :return: Of shape ``[n, out, ...]`` or ``[out, ...]``
     """
-    output: Tensor = layer._conv_forward(input, layer._forward_weight(), layer.bias)
+    output: Tensor = layer._conv_forward(layer._forward_input(input), layer._forward_weight(), layer.bias)
     return output
 
 

@@ -5,7 +5,8 @@ from sb3_sparse.state.identity import Identity
 from sb3_sparse.state.restore import restore
 from sb3_sparse.state.run import Run
 from sb3_sparse.state.seeding import draw_generator, first_seed
-from sb3_sparse.state.sparsity_state import SparsityState, TopologyRow, has_state, saved_bits
+from sb3_sparse.state.sparsity_state import SparsityState, TopologyRow, has_state, saved_bits, saved_inputs
+from sb3_sparse.state.written_inputs import round_inputs
 
 __all__ = [
     "Clock",
@@ -17,5 +18,7 @@ __all__ = [
     "first_seed",
     "has_state",
     "restore",
+    "round_inputs",
     "saved_bits",
+    "saved_inputs",
 ]

@@ -3,7 +3,7 @@ Masks and quantizers of a model that has just been loaded.
 
 The zip of a stock policy is a plain SB3 zip: its layers are loaded as plain layers, and ``sparsity_state`` alone says what
 they were. Every callback restores all saved layers before it starts, those of other networks included; :func:`restore` does so
-without training. The layers of a sparse policy are saved with their masks and bits.
+without training. The layers of a sparse policy are saved with their masks, bits and grids.
 """
 
 import warnings
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import torch as th
 
-from sb3_sparse.nn import Layer, MaskedLayer, find_networks, hold_masks, mask_layers, original
+from sb3_sparse.nn import InputGrid, Layer, MaskedLayer, find_networks, hold_masks, mask_layers, original
 from sb3_sparse.state.sparsity_state import SparsityState, has_state
+from sb3_sparse.state.written_inputs import round_inputs
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 class SavedLayers:
     """
-    The saved masks and bits of layers that do not have them. Reading them changes nothing.
+    The saved masks, bits and inputs of layers that do not have them. Reading them changes nothing.
 
     :param model: The model.
     :param state: Its saved state.
@@ -32,13 +33,15 @@ class SavedLayers:
         self._state = state
         self.masks: dict[Layer, th.Tensor] = {}
         self.bits: dict[Layer, int] = {}
-        #: Layers with a saved mask or saved bits that the policy does not have.
+        #: The grids of rounded inputs, with the names of the layers.
+        self.inputs: dict[Layer, tuple[str, InputGrid]] = {}
+        #: Layers with a saved mask, saved bits or saved inputs that the policy does not have.
         self.missing: list[str] = []
         #: Networks with weights that are not zero where the saved masks are: these masks are out of date. With layer names.
         self.regrown: dict[str, list[str]] = {}
-        bits = state.load_bits()
+        bits, inputs = state.load_bits(), state.load_inputs()
         networks = find_networks(self._policy)
-        self.missing = sorted((state.masked | set(bits)).difference(*networks.values()))
+        self.missing = sorted((state.masked | {*bits, *inputs}).difference(*networks.values()))
         for network, layers in networks.items():
             masks = {}
             for name, layer in layers.items():
@@ -47,6 +50,9 @@ class SavedLayers:
                     masks[layer] = mask.to(layer.weight.device)
                 if name in bits:
                     self.bits[layer] = bits[name]
+                # A layer that has a grid may have another range by now.
+                if name in inputs and getattr(layer, "input_grid", None) is None:
+                    self.inputs[layer] = name, inputs[name].to(layer.weight.device)
             if any(bool((layer.weight != 0).logical_and(~mask).any()) for layer, mask in masks.items()):
                 self.regrown[network] = list(layers)
             else:
@@ -74,19 +80,23 @@ class SavedLayers:
 
     def put_back(self) -> None:
         """Mask and quantize the layers as they were saved; the optimizers obey the masks too."""
-        for layer in (*self.masks, *self.bits):
+        for layer in (*self.masks, *self.bits, *self.inputs):
             mask_layers(layer, persistent=False)
             assert isinstance(layer, MaskedLayer)
             if layer in self.masks:
                 layer.set_mask(self.masks[layer])
             if layer in self.bits:
                 layer.set_bits(self.bits[layer])
+            if layer in self.inputs:
+                name, grid = self.inputs[layer]
+                round_inputs(self._state, name, layer, grid)
         hold_masks(self._policy)
 
 
 def restore(model: "BaseAlgorithm") -> None:
     """
-    Mask and quantize the layers of a loaded model as they were when it was saved, so that it predicts the same.
+    Mask and quantize the layers of a loaded model as they were when it was saved, so that it predicts the same. Inputs that
+    were rounded are rounded again.
 
         model = SAC.load("agent")  # a stock policy, saved after QATCallback had begun: it computes with float weights
         restore(model)             # with quantized weights

@@ -6,12 +6,15 @@ contains only strings, integers, lists and dicts, so SB3 writes it as JSON, and 
 installed:
 
     {"masks": {"actor.latent_pi.0": <packed mask>, ...}, "bits": {"actor.latent_pi.0": 8, ...},
+    "inputs": {"actor.latent_pi.2": [3.7, 0, 255, 0, 1], ...},
     "explored": {"actor.latent_pi.0": <packed mask>, ...}, "pending": {"actor.latent_pi.0": <packed mask>, ...},
     "makers": {"actor.latent_pi.0": <callback and its arguments>, ...}, "topology": {"actor": [[<step>, ...], ...]},
     "callbacks": {<callback and its arguments>: {"timestep": 1200, ...}}}
 
 * masks: they do not follow from the zeros of the weights, because a weight that has just been grown is zero too;
 * bits: of the layers that compute with quantized weights (the weights in the zip are float);
+* inputs: the grids of the layers that round their inputs, see :meth:`~sb3_sparse.nn.InputGrid.numbers`. Their ranges change in
+  every gradient step, and are written here when the model is saved;
 * explored: weights that have existed at any time of dynamic sparse training;
 * pending: masks that a run has chosen at its last step, and that the next run starts with;
 * makers: each mask's owner, the callback that changed it last (the name is that of old files);
@@ -23,7 +26,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch as th
 
-from sb3_sparse.nn import check_bits
+from sb3_sparse.nn import InputGrid, check_bits
 from sb3_sparse.state.packing import pack, unpack
 
 if TYPE_CHECKING:
@@ -68,6 +71,7 @@ class SparsityState:
             raise ValueError(f"the saved {_ATTRIBUTE} of this model is damaged: it is not a dict")
         self._packed: dict[str, dict[str, str]] = {kind: state.setdefault(kind, {}) for kind in _KINDS}
         self._bits: dict[str, int] = state.setdefault("bits", {})
+        self._state = state
         self._owners: dict[str, str] = state.setdefault("makers", {})
         self._topology: dict[str, list[list[int]]] = state.setdefault("topology", {})
         #: By key: the integers of each callback's clock.
@@ -156,6 +160,23 @@ class SparsityState:
         except ValueError as error:
             raise ValueError(f"the saved bits of this model's layers are damaged: {error}") from error
 
+    def save_inputs(self, layer: str, grid: InputGrid) -> None:
+        """
+        :param layer: Full name of the layer.
+        :param grid: The grid of its inputs.
+        """
+        self._state.setdefault("inputs", {})[layer] = grid.numbers()
+
+    def load_inputs(self) -> dict[str, InputGrid]:
+        """
+        :return: New grids by full layer name
+        :raises ValueError: if the saved grids are damaged
+        """
+        try:
+            return {layer: InputGrid.from_numbers(numbers) for layer, numbers in self._state.get("inputs", {}).items()}
+        except ValueError as error:
+            raise ValueError(f"the saved inputs of this model's layers are damaged: {error}") from error
+
 
 def saved_bits(model: "BaseAlgorithm") -> dict[str, int]:
     """
@@ -164,6 +185,15 @@ def saved_bits(model: "BaseAlgorithm") -> dict[str, int]:
     :raises ValueError: if the saved bits are damaged
     """
     return SparsityState(model).load_bits() if has_state(model) else {}
+
+
+def saved_inputs(model: "BaseAlgorithm") -> dict[str, InputGrid]:
+    """
+    :param model: A model, as it was loaded.
+    :return: By full layer name: grids of the layers that rounded their inputs when the model was saved
+    :raises ValueError: if the saved grids are damaged
+    """
+    return SparsityState(model).load_inputs() if has_state(model) else {}
 
 
 def has_state(model: "BaseAlgorithm") -> bool:

@@ -15,6 +15,7 @@ from sb3_sparse.runtime.network.capabilities import Capabilities
 from sb3_sparse.runtime.network.records import (
     Activation,
     Fixed,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -61,10 +62,11 @@ FLOAT = Capabilities(
         Stack: "frames normalize",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm grid",
         Activation: "name low high slopes",
         Norm: "epsilon scale shift",
         Pool: "kernel stride padding mean",
+        Grid: "unit low top",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -90,6 +92,12 @@ def float_code(network: Network, name: str, *, pack: bool = True) -> str:
         # z is the input of the layer before, which a residual layer adds; the next one may add x.
         busy = [z] * layer.residual + [x] * any(after.residual for after in network.layers[index + 1 : index + 2])
         copy, bare, inner, source = padded(tables, buffers, layer, shape, x, *busy)
+        if layer.grid is not None:
+            tables.function("to_grid", text.TO_GRID, {})
+            limits = f"{literal(layer.grid.low)}, {literal(layer.grid.top)}"
+            code.append(f"for (i = 0; i < {prod(shape)}; i++)")
+            unit = literal(layer.grid.unit)
+            code.append(f"    {x}[i] = (float){name}_to_grid({x}[i] / {unit}, {limits}) * {unit};")
         y = buffers.take((layer.rows,) if layer.lstm else layer.sum_shape(shape), source, *busy)
         code += [*copy, *recall(tables, buffers, network, index, x)]
         code += [_call(tables, index, forms[index], bare, inner, source, y)]

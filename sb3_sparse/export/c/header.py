@@ -3,8 +3,8 @@ One C99 header with a policy: tables, code, test vectors and a self test.
 
 Three arithmetics in the same file. W8A32: weights of up to 8 bits, float activations, as the Python backends compute. W8A16:
 only integers between the observation and the last layer, for processors without a floating-point unit
-(:mod:`~sb3_sparse.export.c.integer`); it computes a hidden activation other than ReLU in float, and does not compute residual
-networks. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
+(:mod:`~sb3_sparse.export.c.integer.constants`); it computes a hidden activation other than ReLU in float, and does not
+compute residual networks. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
 """
 
 import re
@@ -19,8 +19,8 @@ import numpy as np
 from sb3_sparse.export.c import text
 from sb3_sparse.export.c.ends import arguments, assemble_code, choice_parts, declare
 from sb3_sparse.export.c.float_code import FLOAT, float_code
-from sb3_sparse.export.c.integer import without_integers
-from sb3_sparse.export.c.integer_code import integer_code
+from sb3_sparse.export.c.integer.code import integer_code
+from sb3_sparse.export.c.integer.constants import without_integers
 from sb3_sparse.export.c.layers import choose_forms
 from sb3_sparse.export.c.recurrence import stack_code, state_parts
 from sb3_sparse.export.c.tables import KERNELS, fill, once
@@ -86,6 +86,13 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
     return fill(text.HEADER, {**parts, "CHECKSUM": f"0x{zlib.crc32(body.encode()):08x}u"}) + "\n" + body
 
 
+def _activations(network: Network) -> str:
+    """The bits of activations in integers, in words."""
+    grids = [layer.grid for layer in network.every_layer if layer.grid is not None]
+    widths = {(grid.top - grid.low).bit_length() for grid in grids} or {16}
+    return f"activations of {max(widths)} bits" if len(widths) > 1 else f"{max(widths)}-bit activations"
+
+
 def _code(write: Callable[[Network, str], str], network: Network, name: str) -> str:
     """The code of a network in one arithmetic; with parts or a stack, that of its encoders and layers, and what calls them."""
     if not network.parts and network.stack is None:
@@ -121,7 +128,7 @@ def _parts(network: Network, name: str, *, pack: bool, quantized: bool, integers
         "ACTIONS": prod(network.head.shape),
         "DEFAULT": f"{f'{bits}-bit' if quantized else 'float'} weights, float activations",
         "INTEGER": "      "
-        + (f"the hidden layers in integers: {bits}-bit weights, 16-bit activations" if integers else "not in this file"),
+        + (f"the hidden layers in integers: {bits}-bit weights, {_activations(network)}" if integers else "not in this file"),
         "VBMI": "         " + ("AVX-512 VBMI (-march=native): 8-bit hidden activations" if vbmi else "not in this file"),
         "ACTION": "int32_t" if network.head.kind == "argmax" else "float",
         "COUNT": COUNT,

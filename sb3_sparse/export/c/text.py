@@ -82,53 +82,18 @@ CONSTANTS = {
     "unscaled": ("const float *bias", "", "*bias++"),
 }
 
-#: A convolution in integers, one stream of bytes: factor, shift; for each channel the count, the entries (offset from the
-#: corner of a window, weight), its multiplier and its offset. With factor 0 there are neither, and the sums go out in 32 bits.
-INTEGER_CONVOLUTION = """
-static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, unsigned width, unsigned down,
-                                 unsigned right, const int16_t *x, void *output) {
-    const int32_t factor = p[0] | (uint16_t)p[1] << 8;
-    const int shift = p[2];
-    int16_t *y = (int16_t *)output;
-    int32_t *sums = (int32_t *)output;
-    unsigned k, i, j, l;
-    for (p += 3; channels != 0; channels--) {
-        const uint8_t *entries = p + 2;
-        int32_t multiplier = 0, offset = 0;
-        k = p[0] | (uint16_t)p[1] << 8;
-        p = entries + k * @ENTRY@;
-        if (factor != 0) {
-            multiplier = @MULTIPLIER@;
-            offset = (int16_t)(p[@TAIL@] | (uint16_t)p[@TAIL@ + 1] << 8);
-            p += @TAIL@ + 2;
-        }
-        for (i = 0; i < height; i++)
-            for (j = 0; j < width; j++) {
-                const int16_t *corner = x + i * down + j * right;
-                const uint8_t *q = entries;
-                int32_t sum = 0;
-                for (l = k; l != 0; l--, q += @ENTRY@) sum += @WEIGHT@ * corner[@COLUMN@];
-                if (factor == 0) {
-                    *sums++ = sum;
-                    continue;
-                }
-                sum = ((int32_t)(((int64_t)sum * multiplier) >> 32) >> shift) + offset;
-                sum = sum > @TOP@ ? @TOP@ : sum;
-                *y++ = (int16_t)(sum < 0 ? 0 : sum);
-            }
-    }
-    return p;
-}
-"""
-
-#: A float that has been divided by its unit to the nearest integer.
-ROUND = """
-static inline int16_t @NAME@_round(float x) {
-    /* Positive, so that the cast rounds down; NaN becomes the smallest integer. */
-    x += 32768.5f;
-    x = x > @LOW@ ? x : @LOW@;
-    x = x < @HIGH@ ? x : @HIGH@;
-    return (int16_t)((int32_t)x - 32768);
+#: A float as an integer of the grid that training has fixed: to the nearest, halves to even ones; NaN becomes the smallest.
+TO_GRID = """
+static inline int32_t @NAME@_to_grid(float x, float low, float top) {
+    float size, beyond;
+    int32_t q;
+    x = x > low ? x : low;
+    x = x < top ? x : top;
+    size = x < 0.0f ? -x : x;
+    q = (int32_t)(size + 0.5f);
+    beyond = (float)q - size;
+    q -= beyond > 0.5f || (beyond == 0.5f && (q & 1));
+    return x < 0.0f ? -q : q;
 }
 """
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.export.c.ends import Argument, arguments
-from sb3_sparse.export.c.integer import simulate_integers
+from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.c.tables import literal
 from sb3_sparse.runtime.backends.vbmi import simulate_vbmi
 from sb3_sparse.runtime.network.assemble import assemble

@@ -30,6 +30,7 @@ def shrink_features(network: Network) -> Network:
             # A norm sees all features.
             keep = _alive(first, columns, constant) if last.norm is None else np.ones(len(columns), bool)
             value = last.activation(last.biases)
+            value = value if first.grid is None else first.grid(value)
             dead = constant & ~keep
             bias += first.dense()[:, columns[dead]].astype(np.float64) @ value[dead]
             kept[columns] = keep

@@ -62,6 +62,12 @@ def _passes_on(layer: Layer, affine: Affine) -> bool:
 def _before(layer: Layer, affine: Affine) -> Layer:
     if any(layer.padding) and affine.shift.any():
         raise ValueError("a batch norm before a convolution with padding cannot be exported")
+    if layer.grid is not None:
+        if len(affine.scale) > 1 or affine.shift.any() or affine.scale[0] <= 0:
+            raise ValueError(
+                "a batch norm before a layer with rounded inputs cannot be exported: train without activation_bits"
+            )
+        layer = replace(layer, grid=layer.grid._replace(unit=float(np.float32(layer.grid.unit / affine.scale[0]))))
     if layer.rectify:
         raise ValueError("a batch norm before a residual block cannot be exported, unless it follows a convolution")
     # Channels of a convolution before a linear layer have several columns each.

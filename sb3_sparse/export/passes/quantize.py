@@ -62,7 +62,10 @@ def round_weights(
     ranges: list[float] = []
     normalize = network.normalize
     for index, layer in enumerate(network.layers):
-        if index == 0 and x is not None and not layer.convolution and not layer.quantized and not _selects(layer):
+        if layer.grid is not None and x is not None:
+            x = layer.grid(x)
+        equal = layer.convolution or layer.quantized or layer.grid is not None or _selects(layer)
+        if index == 0 and x is not None and not equal:
             layer, normalize, x = equalize(layer, normalize, x, starts)
         if not layer.quantized:
             inputs = None if x is None else columns(layer, _enough(layer, x), starts)

@@ -73,7 +73,10 @@ def _constants(layers: list[Layer], stream: list[int]) -> dict[int, Floats]:
         if layer.lstm:
             return {index + 1: np.zeros(layer.outputs, np.float32)}  # It has none.
         value = layer.activation(value + layer.biases if layer.residual else layer.biases)
-        constants[index + 1] = np.maximum(value, np.float32(0)) if layers[index + 1].rectify else value
+        after = layers[index + 1]
+        constants[index + 1] = np.maximum(value, np.float32(0)) if after.rectify else value
+        if after.grid is not None:
+            constants[index + 1] = after.grid(value)
     return constants
 
 

@@ -7,6 +7,7 @@ import numpy as np
 from sb3_sparse.export.report.contents import LayerReport, Report
 from sb3_sparse.export.report.sizes import sizes
 from sb3_sparse.export.trace import Affine, Graph
+from sb3_sparse.runtime.network.ranges import knows_ranges
 from sb3_sparse.runtime.network.records import Layer, Network
 
 
@@ -70,6 +71,10 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
     kept = [report for report, layer in zip(layers, original.every_layer, strict=True) if layer.quantized]
     if kept:
         yield f"Trained with quantization and left on that grid: {', '.join(layer.name for layer in kept)}."
+    rounded = [layer.grid for layer in original.every_layer if layer.grid is not None]
+    if rounded:
+        widths = sorted({(grid.top - grid.low).bit_length() for grid in rounded})
+        yield f"Trained with rounded activations, whose ranges are those of training: {', '.join(map(str, widths))} bits."
     if len(trained) > len(kept):
         yield f"Trained with quantization, but rounded anew for a batch norm that was folded in: {len(trained) - len(kept)}."
     if any(layer.bits == 32 for layer in layers):
@@ -83,5 +88,5 @@ def _notes(graph: Graph, original: Network, layers: Sequence[LayerReport], *, ca
     without = next((kind for kind, present in kinds.items() if present), None)
     if without is not None:
         yield f"There is no integer-only C code for {without}."
-    elif not calibrated:
+    elif not calibrated and not all(knows_ranges(each) for each in (*original.encoders.values(), original)):
         yield "Without calibration observations the range of the activations is unknown: no integer-only C code."

@@ -18,39 +18,47 @@ from sb3_sparse.export.trace.modules import refuse
 from sb3_sparse.export.trace.observation import normalize_array, normalize_parts, read_part, read_statistics
 from sb3_sparse.export.trace.paths import find_parts, find_path, flatten
 from sb3_sparse.export.trace.record import Bits
-from sb3_sparse.nn import ActionPath, original, quantized_bits
+from sb3_sparse.nn import ActionPath, InputGrid, input_grids, original, quantized_bits
 from sb3_sparse.runtime.network.capabilities import record_fields
-from sb3_sparse.runtime.network.records import IDENTITY, Activation, Head, Layer, Part, Shape
-from sb3_sparse.state import saved_bits
+from sb3_sparse.runtime.network.records import IDENTITY, Activation, Grid, Head, Layer, Part, Shape
+from sb3_sparse.state import saved_bits, saved_inputs
 
 #: The fields of a layer that only multiplies and adds.
-_LINEAR = {"weight", "bias", "scale", "gain"}
+_LINEAR = {"weight", "bias", "scale", "gain", "grid"}
 #: What SB3 does with the pixels of an image.
 _PIXELS = Affine(np.full(1, 1 / 255, np.float32), np.zeros(1, np.float32))
 
 
-def trace(model: BaseAlgorithm, normalization: VecNormalize | None = None, bits: Bits | None = None) -> Graph:
+def trace(
+    model: BaseAlgorithm,
+    normalization: VecNormalize | None = None,
+    bits: Bits | None = None,
+    grids: Mapping[str, InputGrid] | None = None,
+) -> Graph:
     """
     :param model: A model whose policy is in :data:`~sb3_sparse.export.trace.PATHS` or has an
         ``action_path()``.
     :param normalization: The statistics that its observations were normalized with, if they were.
     :param bits: Bits of the layers with quantized weights, by full name; by default of those that had them when the model was
         saved, as well as of those that have them at present.
+    :param grids: Grids of the layers with rounded inputs, by full name; by default likewise.
     :return: The graph of its deterministic policy
     :raises ValueError: if something in it cannot be exported; the sentence names it
     """
     policy, space = original(model.policy), model.observation_space
     bits = {**saved_bits(model), **quantized_bits(policy)} if bits is None else bits
+    grids = {**saved_inputs(model), **input_grids(policy)} if grids is None else grids
     path = find_path(policy)
     policy.set_training_mode(False)
     statistics = read_statistics(normalization, space)
-    parts, encoders = _trace_parts(policy, path, statistics, normalization, bits)
+    parts, encoders = _trace_parts(policy, path, statistics, normalization, bits, grids)
     shape: Shape = (sum(part.width for part in parts),)
     if alone := len(parts) == 1 and not parts[0].key and not parts[0].sizes:
         # An array of numbers keeps its shape.
         shape = parts[0].shape
     features, rest = flatten(policy, path)
     operations, names, carriers, view = chain((*features, *rest), bits, shape)
+    operations = _round_inputs(operations, names, grids)
     notes = []
     if path.zero_inputs:
         first = next(name for name, _ in rest if name in names)
@@ -88,6 +96,7 @@ def _trace_parts(
     statistics: Mapping[str, RunningMeanStd],
     normalization: VecNormalize | None,
     bits: Bits,
+    grids: Mapping[str, InputGrid],
 ) -> tuple[tuple[Part, ...], dict[str, Graph]]:
     """
     The arrays of an observation in the order in which they become one vector, and the modules that one of them passes before.
@@ -99,6 +108,7 @@ def _trace_parts(
         each = space.spaces[key] if isinstance(space, spaces.Dict) else space
         part, image = read_part(key, each), is_image_space(each)
         operations, names, carriers, view = chain(modules, bits, (part.width,) if part.sizes else part.shape)
+        operations = _round_inputs(operations, names, grids)
         if operations:
             last = operations[-1]
             if part.sizes or not isinstance(last, Layer) or last.convolution:
@@ -125,6 +135,19 @@ def _trace_parts(
     return tuple(parts), encoders
 
 
+def _round_inputs(operations: list[Layer | Affine], names: list[str], grids: Mapping[str, InputGrid]) -> list[Layer | Affine]:
+    """The same with the grids of the layers' inputs; a grid without a range has not seen any input yet, and rounds none."""
+    rounded, left = [], iter(names)
+    for operation in operations:
+        grid = grids.get(next(left)) if isinstance(operation, Layer) else None
+        if isinstance(operation, Layer) and grid is not None and grid.known:
+            if not bool(grid.unit.isfinite()):
+                raise ValueError("the range of a layer's rounded inputs is not finite: training has diverged")
+            operation = replace(operation, grid=Grid(float(grid.unit), grid.low, grid.top))
+        rounded.append(operation)
+    return rounded
+
+
 def _cut_inputs(operations: list[Layer | Affine], number: int, count: int) -> None:
     """Cut the last inputs, which are 0, off the layer with this number, in place."""
     index = [index for index, operation in enumerate(operations) if isinstance(operation, Layer)][number]
@@ -141,7 +164,8 @@ def _mean(layer: Layer | Affine, estimates: int) -> list[Layer]:
     assert isinstance(layer, Layer)
     if all(getattr(layer, name) == default for name, default in record_fields(Layer).items() if name not in _LINEAR):
         weight = layer.dense().reshape(estimates, -1, layer.weight.shape[1]).mean(axis=0)
-        return [Layer(weight.astype(np.float32), layer.biases.reshape(estimates, -1).mean(axis=0).astype(np.float32))]
+        bias = layer.biases.reshape(estimates, -1).mean(axis=0).astype(np.float32)
+        return [Layer(weight.astype(np.float32), bias, grid=layer.grid)]
     outputs = layer.outputs // estimates
     weight = np.tile(np.eye(outputs, dtype=np.float32), (1, estimates)) / np.float32(estimates)
     return [layer, Layer(weight, np.zeros(outputs, np.float32))]

@@ -15,6 +15,7 @@ from sb3_sparse.runtime.network.records import (
     Activation,
     Fixed,
     Floats,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -39,10 +40,11 @@ NUMPY = Capabilities(
         Network: "shape image normalize layers head ranges parts view",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm grid",
         Activation: "name low high slopes",
         Norm: "epsilon scale shift",
         Pool: "kernel stride padding mean",
+        Grid: "unit low top",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -101,7 +103,8 @@ def _in_general(network: Network, size: int) -> tuple[Function, Function]:
 
 def _single(network: Network) -> Function:
     layers = [
-        (_arrange(layer.dense()), layer.biases, _activation(layer.activation, layer.outputs)) for layer in network.layers
+        (layer.grid, _arrange(layer.dense()), layer.biases, _activation(layer.activation, layer.outputs))
+        for layer in network.layers
     ]
     normalize, head = network.normalize, _head(network.head)
 
@@ -110,20 +113,20 @@ def _single(network: Network) -> Function:
         if normalize is not None:
             x = normalize(x)
         x = x.reshape(-1)
-        for weight, bias, activation in layers:
-            x = activation(weight.dot(x) + bias)
+        for grid, weight, bias, activation in layers:
+            x = activation(weight.dot(x if grid is None else grid(x)) + bias)
         return head(x)
 
     return act
 
 
 def _batch(network: Network) -> Function:
-    layers = [(layer.dense().T, layer.biases, layer.activation) for layer in network.layers]
+    layers = [(layer.grid, layer.dense().T, layer.biases, layer.activation) for layer in network.layers]
 
     def act(x: Floats) -> NDArray[Any]:
         x = (x if network.normalize is None else network.normalize(x)).reshape(len(x), prod(network.shape))
-        for weight, bias, activation in layers:
-            x = activation(x @ weight + bias)
+        for grid, weight, bias, activation in layers:
+            x = activation((x if grid is None else grid(x)) @ weight + bias)
         return network.head(x)
 
     return act

@@ -18,6 +18,7 @@ from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import (
     Activation,
     Fixed,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -36,10 +37,11 @@ COMPILED = Capabilities(
         Network: "shape image normalize layers head ranges parts view",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool lstm norm grid",
         Activation: "name low high slopes",
         Norm: "epsilon scale shift",
         Pool: "kernel stride padding mean",
+        Grid: "unit low top",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -148,6 +150,8 @@ def _common(block: Block, layer: Layer, before: Shape) -> Fields:
         "rectify": layer.rectify,
         "residual": layer.residual,
     }
+    if layer.grid is not None:
+        fields |= {"lowest": layer.grid.low, "highest": layer.grid.top, "unit": layer.grid.unit}
     if layer.pool is not None:
         names = (f"pool_{name}" for name in ("height", "width", "down", "right", "top", "side", "mean"))
         numbers = (*layer.pool.kernel, *layer.pool.stride, *layer.pool.padding, layer.pool.mean)

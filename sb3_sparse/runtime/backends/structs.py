@@ -31,8 +31,8 @@ LAYER = _struct(
     "kind activation in out low high rectify residual pool_height pool_width pool_down pool_right pool_top pool_side "
     "pool_mean weights indices biases counts runs scales sums channels height width "
     "stride_height stride_width pad_height pad_width out_height out_width pitch phase places tile vectors "
-    "across units state slopes norm_scale norm_shift epsilon",
-    floats="low high epsilon",
+    "across units state slopes norm_scale norm_shift epsilon lowest highest unit",
+    floats="low high epsilon unit",
 )
 #: ``sb3s_plan``. Its limit, low and high are offsets of arrays.
 PLAN = _struct(

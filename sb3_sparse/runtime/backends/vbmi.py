@@ -2,7 +2,7 @@
 The AVX-512 VBMI kernels: the layers whose inputs they round to 8 bits, and the same computation in numpy.
 
 Hidden layers of integers take their inputs in 8 bits between the smallest (at most 0) and the largest of all inputs of the
-layer. All other layers are computed in float, as by the portable kernels.
+layer, or on the grid that training has rounded them to. All other layers are computed in float, as by the portable kernels.
 """
 
 from math import prod
@@ -15,6 +15,7 @@ from sb3_sparse.runtime.network.records import (
     Activation,
     Fixed,
     Floats,
+    Grid,
     Head,
     Layer,
     Minifloats,
@@ -34,10 +35,11 @@ VBMI = Capabilities(
         Network: "shape image normalize layers head ranges parts view",
         Part: "key shape sizes encoder",
         Normalize: "mean scale limit",
-        Layer: "weight bias activation scale gain stride padding rectify residual pool",
+        Layer: "weight bias activation scale gain stride padding rectify residual pool grid",
         Activation: "name low high slopes",
         Norm: "epsilon scale shift",
         Pool: "kernel stride padding mean",
+        Grid: "unit low top",
         Minifloats: "codes unit",
         Fixed: "codes unit",
         Head: "kind shape low high groups",
@@ -64,6 +66,8 @@ def in_bytes(network: Network, index: int) -> bool:
     layer = network.layers[index]
     if index == 0 or not layer.quantized or layer.gain is not None:
         return False
+    if layer.grid is not None and layer.grid.top - layer.grid.low > 255:
+        return False
     if not layer.convolution:
         return prod(layer.weight.shape[1:]) <= _INPUTS
     if layer.rectify or layer.residual or layer.pool is not None:
@@ -79,6 +83,8 @@ def exact_in_bytes(network: Network) -> bool:
     """
     layer = network.layers[0]
     if not network.image or network.normalize is not None or not layer.quantized or not layer.convolution:
+        return False
+    if layer.grid is not None:
         return False
     return not layer.rectify and _fits(layer, layer.sum_shape(network.shape))
 
@@ -99,7 +105,7 @@ def simulate_vbmi(network: Network, observations: Floats) -> Floats:
     require_known(network, VBMI)
     x = before = network.read(observations)
     for index, layer in enumerate(network.layers):
-        if in_bytes(network, index):
+        if layer.grid is None and in_bytes(network, index):
             axes = tuple(range(1, x.ndim))
             low = np.minimum(x.min(axis=axes, keepdims=True), np.float32(0))
             unit = (np.maximum(x.max(axis=axes, keepdims=True), np.float32(0)) - low) * np.float32(1 / 255)

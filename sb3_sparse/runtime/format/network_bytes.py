@@ -3,6 +3,7 @@ A network in the compact file to bytes and back, without the file's header; ``do
 The encoder of a part is a network in a network.
 """
 
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -10,12 +11,12 @@ import numpy as np
 from sb3_sparse.runtime.format.bytestream import MAX_ELEMENTS, Reader, Writer, require
 from sb3_sparse.runtime.format.head_bytes import read_head, write_head
 from sb3_sparse.runtime.format.layer_bytes import needs_version, read_layer, write_layer
-from sb3_sparse.runtime.network.records import Floats, Layer, Network, Normalize, Part, Shape, Stack
+from sb3_sparse.runtime.network.records import Floats, Grid, Layer, Network, Normalize, Part, Shape, Stack
 
-_IMAGE, _NORMALIZED, _RANGES, _PARTS, _LIMITS, _STACK, _VIEW = 1, 2, 4, 8, 16, 32, 64
+_IMAGE, _NORMALIZED, _RANGES, _PARTS, _LIMITS, _STACK, _VIEW, _GRIDS = 1, 2, 4, 8, 16, 32, 64, 128
 #: The first number that is too large for the flags of each version.
-_FLAGS = (0, 8, 8, 32, 64, 64, 128)
-#: The version that has parts, and one limit per element; the one that has stacks; and the one that has a view.
+_FLAGS = (0, 8, 8, 32, 64, 64, 256)
+#: The version that has parts, and one limit per element; the one that has stacks; and the one that has a view and grids.
 _PARTS_VERSION, _STACK_VERSION, _VIEW_VERSION = 3, 4, 6
 #: Kinds of parts by their numbers in the file: a new one goes to the end.
 _NUMBERS, _CLASSES, _ENCODED = range(3)
@@ -28,7 +29,7 @@ def oldest_version(network: Network) -> int:
     """
     limits = network.normalize is not None and np.ndim(network.normalize.limit)
     parts = {
-        _VIEW_VERSION: network.view is not None,
+        _VIEW_VERSION: network.view is not None or any(layer.grid is not None for layer in network.layers),
         _STACK_VERSION: network.stack is not None,
         _PARTS_VERSION: bool(network.parts or limits),
     }
@@ -48,7 +49,8 @@ def write_network(writer: Writer, network: Network, version: int) -> None:
     writer.shape(network.shape)
     flags = _IMAGE * network.image | _NORMALIZED * (normalize is not None) | _RANGES * (ranges is not None)
     flags |= _PARTS * bool(network.parts) | _LIMITS * limits | _STACK * (network.stack is not None)
-    writer.pack("B", flags | _VIEW * (network.view is not None))
+    grids = any(layer.grid is not None for layer in network.layers)
+    writer.pack("B", flags | _VIEW * (network.view is not None) | _GRIDS * grids)
     if network.stack is not None:
         _write_stack(writer, network.stack)
     if network.parts:
@@ -63,8 +65,16 @@ def write_network(writer: Writer, network: Network, version: int) -> None:
     for index, layer in enumerate(network.layers):
         if ranges is not None:
             writer.pack("f", ranges[index])
+        if grids:
+            _write_grid(writer, layer.grid)
         write_layer(writer, layer, version)
     write_head(writer, network.head)
+
+
+def _write_grid(writer: Writer, grid: Grid | None) -> None:
+    writer.pack("H", 0 if grid is None else grid.top)
+    if grid is not None:
+        writer.pack("Bf", grid.low < 0, grid.unit)
 
 
 def _write_stack(writer: Writer, stack: Stack) -> None:
@@ -124,11 +134,32 @@ def read_network(reader: Reader, version: int, length: int, before: list[Layer] 
     for _ in range(count):
         if flags & _RANGES:
             ranges.append(reader.number(positive=True))
-        layers.append(layer := read_layer(reader, version, current, layers, length))
+        grid = _read_grid(reader) if flags & _GRIDS else None
+        layer = read_layer(reader, version, current, layers, length)
+        require(not (flags & _GRIDS and layer.residual), "a network with residual layers rounds its inputs")
+        layers.append(layer if grid is None else _with_grid(layer, grid))
         require(needs_version(layer) <= version, f"a layer is of a kind that version {version} does not have")
         current = layer.output_shape(current)
     head, known = read_head(reader, current), tuple(ranges) if flags & _RANGES else None
     return Network(shape, bool(flags & _IMAGE), normalize, tuple(layers[start:]), head, known, parts, stack, view)
+
+
+def _read_grid(reader: Reader) -> Grid | None:
+    top = reader.integer("H")
+    if top == 0:
+        return None
+    signed = reader.integer("B")
+    require(signed < 2, "a grid is of an unknown kind")
+    grid = Grid(reader.number(positive=True), -top if signed else 0, top)
+    # One over a smaller number is infinite.
+    require(grid.unit >= float(np.finfo(np.float32).tiny), "the unit of a grid is too small")
+    return grid
+
+
+def _with_grid(layer: Layer, grid: Grid) -> Layer:
+    changed = layer.rectify or layer.residual or layer.lstm or layer.gain is not None
+    require(not changed, "a layer of this kind does not round its inputs")
+    return replace(layer, grid=grid)
 
 
 def _read_normalize(reader: Reader, shape: Shape, *, limits: bool) -> Normalize:

@@ -175,6 +175,35 @@ def count_windows(shape: Shape, kernel: Shape, stride: Shape, padding: Shape) ->
     return tuple(sizes)
 
 
+class Grid(NamedTuple):
+    """
+    The numbers that training has rounded the inputs of a layer to: ``unit * q`` with an integer q.
+
+    :param unit: Distance of two neighbours.
+    :param low: Smallest q: 0, or ``-top``.
+    :param top: Largest q.
+    """
+
+    unit: float
+    low: int
+    top: int
+
+    def __call__(self, x: Floats) -> Floats:
+        """
+        :param x: Values of any shape.
+        :return: ``unit * q`` in float32
+        """
+        return self.codes(x) * np.float32(self.unit)
+
+    def codes(self, x: Floats) -> Floats:
+        """
+        :param x: Values of any shape.
+        :return: ``q = clip(round(x / unit), low, top)`` as floats; halves are rounded to even integers, and NaN stays NaN
+        """
+        q: Floats = np.clip(np.rint(x / np.float32(self.unit)), np.float32(self.low), np.float32(self.top))
+        return q
+
+
 class Minifloats(NamedTuple):
     """
     Positive numbers in one byte each: four bits of exponent, four of mantissa, times one unit.

@@ -11,6 +11,7 @@ from sb3_sparse.runtime.network.elements import (
     Activation,
     Fixed,
     Floats,
+    Grid,
     Minifloats,
     Norm,
     Pool,
@@ -22,7 +23,8 @@ from sb3_sparse.runtime.network.elements import (
 @dataclass(frozen=True, eq=False)
 class Layer:
     """
-    A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``.
+    A linear or convolutional layer with its activation: ``activation(scale * (weight @ (gain * x)) + bias)``. Where training
+    has rounded its inputs, it is ``activation(scale * (weight @ grid(x)) + bias)``.
 
     An LSTM layer is a linear layer that reads its own last output h behind its input, ``[x, h]``, and whose rows are the gates
     of the units, first all input gates, then the forget gates, the cell gates and the output gates. The outputs are
@@ -48,6 +50,7 @@ class Layer:
     :param pool: The pool after the activation of a convolution.
     :param lstm: Whether it is an LSTM layer.
     :param norm: The layer norm of the sums, ahead of the activation.
+    :param grid: The grid that training has rounded its inputs to; None for inputs as they are.
     """
 
     weight: NDArray[np.int8] | Floats
@@ -62,6 +65,7 @@ class Layer:
     pool: Pool | None = None
     lstm: bool = False
     norm: Norm | None = None
+    grid: Grid | None = None
 
     @property
     def quantized(self) -> bool:
@@ -131,6 +135,10 @@ class Layer:
         slopes = self.activation.slopes
         if (self.activation.name == "prelu") != (slopes is not None) or (slopes is not None and len(slopes) != self.outputs):
             raise ValueError("a prelu has a slope for each unit or channel, and no other activation has slopes")
+        if self.grid is not None and (self.rectify or self.residual or self.lstm or self.gain is not None):
+            raise ValueError(
+                "a layer with rounded inputs does not rectify, is not residual, has no gain and is not an LSTM layer"
+            )
         return sums
 
     def _sum_shape(self, shape: Shape) -> Shape:

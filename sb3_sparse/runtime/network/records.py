@@ -7,7 +7,7 @@ C, ONNX) reads them, so there is one definition of what a policy computes:
     x = concatenate(parts)                                           of a dict or of classes, see Part
     x = concatenate(last stack without its oldest frame, x)          of frames, see Stack
     x = clip((x - mean) * scale, -limit, limit)                      with VecNormalize, see Normalize
-    x = activation(scale * (weight @ (gain * x)) + bias)             for every layer, see Layer
+    x = activation(scale * (weight @ (gain * grid(x))) + bias)       for every layer, see Layer
     x = lstm(scale * (weight @ (gain * [x, h])) + bias)              a layer that remembers, see Layer
     x = pool(activation(scale * (weight @ max(x, 0)) + bias + r))    a convolution with all its options, see Layer
     x = activation(norm(scale * (weight @ (gain * x)) + bias))       a layer with a layer norm, see Layer
@@ -27,6 +27,7 @@ from sb3_sparse.runtime.network.elements import (
     Activation,
     Fixed,
     Floats,
+    Grid,
     Minifloats,
     Norm,
     Pool,
@@ -42,6 +43,7 @@ __all__ = [
     "Activation",
     "Fixed",
     "Floats",
+    "Grid",
     "Head",
     "Layer",
     "Minifloats",

@@ -69,6 +69,8 @@ def apply_layer(layer: Layer, x: Floats, before: Floats | None = None, memory: F
         zeros.
     :return: Its outputs, ``[n, out]`` or ``[n, out, height, width]``
     """
+    if layer.grid is not None:
+        x = layer.grid(x)
     if layer.lstm:
         return _remember(layer, x, np.zeros((len(x), 2, layer.outputs), np.float32) if memory is None else memory)
     outputs = columns(layer, x) @ layer.dense().reshape(layer.outputs, -1).T + layer.biases

@@ -34,6 +34,9 @@ typedef struct {
     /* Offsets of the slopes of a prelu, and of the scale and the shift of a layer norm, or 0. */
     int32_t slopes, norm_scale, norm_shift;
     float epsilon;
+    /* Inputs that training has rounded: their smallest and largest integers, or 0, 0 of others, and the unit. */
+    int32_t lowest, highest;
+    float unit;
 } sb3s_layer;
 
 typedef struct {
@@ -96,6 +99,16 @@ static void sb3s_activate(const sb3s_layer *layer, const float *restrict slopes,
         break;
     default:
         break;
+    }
+}
+
+/* Inputs to the grid of training, in place. Adding 1.5 * 2^23 rounds to the nearest integer, halves to even ones. NaN stays NaN. */
+static void sb3s_to_grid(const sb3s_layer *layer, float *restrict x) {
+    const float low = (float)layer->lowest, top = (float)layer->highest, unit = layer->unit;
+    int i;
+    for (i = 0; i < layer->in; i++) {
+        const float q = x[i] / unit;
+        x[i] = ((q < low ? low : q > top ? top : q) + 12582912.0f - 12582912.0f) * unit;
     }
 }
 
@@ -208,6 +221,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
             for (i = 0; i < layer->in; i++) z[i] = x[i] < 0.0f ? 0.0f : x[i];
             input = z;
         }
+        if (layer->highest) sb3s_to_grid(layer, x);
         /* Its last outputs follow its inputs. */
         for (i = 0; i < layer->units; i++) x[layer->in - layer->units + i] = state[layer->state + i];
         switch (layer->kind) {

@@ -71,10 +71,19 @@ typedef struct {
     __m512 unit, offset, inverse, shift;
 } sb3s_grid;
 
-static sb3s_grid sb3s_measure(int in, const float *x, sb3s_range *range) {
+static sb3s_grid sb3s_measure(const sb3s_layer *layer, const float *x, sb3s_range *range) {
     sb3s_grid grid;
     float lowest, span;
+    const int in = layer->in;
     int i;
+    if (layer->highest) {
+        /* Of training: x lies on it already. */
+        grid.unit = _mm512_set1_ps(layer->unit);
+        grid.inverse = _mm512_set1_ps(1.0f / layer->unit);
+        grid.shift = _mm512_set1_ps((float)layer->lowest);
+        grid.offset = _mm512_mul_ps(grid.shift, grid.unit);
+        return grid;
+    }
     if (!range->known) {
         sb3s_clear(range);
         for (i = 0; i < in; i += 16)
@@ -91,13 +100,13 @@ static sb3s_grid sb3s_measure(int in, const float *x, sb3s_range *range) {
 
 /* The inputs as bytes, in place: 64 bytes are written where 256 have been read. What is beyond the inputs is rounded too,
    whatever it is, and meets weights of 0. */
-static sb3s_grid sb3s_round(int in, float *x, sb3s_range *range) {
+static sb3s_grid sb3s_round(const sb3s_layer *layer, float *x, sb3s_range *range) {
     /* Packing interleaves the quarters of its operands. */
     const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    const sb3s_grid grid = sb3s_measure(in, x, range);
+    const sb3s_grid grid = sb3s_measure(layer, x, range);
     int i;
 #define SB3S_INTEGERS(k) _mm512_cvtps_epi32(_mm512_fmsub_ps(_mm512_load_ps(x + i + 16 * (k)), grid.inverse, grid.shift))
-    for (i = 0; i < in; i += 64) {
+    for (i = 0; i < layer->in; i += 64) {
         const __m512i front = _mm512_packus_epi32(SB3S_INTEGERS(0), SB3S_INTEGERS(1));
         const __m512i back = _mm512_packus_epi32(SB3S_INTEGERS(2), SB3S_INTEGERS(3));
         _mm512_store_si512((uint8_t *)x + i, _mm512_permutexvar_epi32(order, _mm512_packus_epi16(front, back)));
@@ -115,7 +124,7 @@ static int sb3s_bytes(const sb3s_layer *layer, const char *base, float *restrict
     const float *b = (const float *)(base + layer->biases), *scales = (const float *)(base + layer->scales);
     const float *sums = (const float *)(base + layer->sums);
     const int relu = layer->activation == SB3S_RELU;
-    const sb3s_grid grid = sb3s_round(layer->in, x, found);
+    const sb3s_grid grid = sb3s_round(layer, x, found);
     sb3s_range range;
     int slice, step;
     sb3s_clear(&range);
@@ -152,7 +161,7 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
     const float *b = (const float *)(base + layer->biases), *scales = (const float *)(base + layer->scales);
     const float *sums = (const float *)(base + layer->sums);
     const int relu = layer->activation == SB3S_RELU;
-    const sb3s_grid grid = sb3s_round(layer->in, x, found);
+    const sb3s_grid grid = sb3s_round(layer, x, found);
     sb3s_range range;
     int row, i, j;
     sb3s_clear(&range);

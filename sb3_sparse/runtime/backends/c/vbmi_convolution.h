@@ -128,7 +128,7 @@ static int sb3s_patches(const sb3s_layer *layer, const char *base, const uint8_t
     if (pixels)
         grid.unit = _mm512_set1_ps(1.0f), grid.offset = grid.inverse = grid.shift = _mm512_setzero_ps();
     else
-        grid = sb3s_measure(layer->in, x, found);
+        grid = sb3s_measure(layer, x, found);
     if (layer->phase) {
         sb3s_pack(layer, x, pixels, &grid, (uint8_t *)scratch);
         source = (const uint8_t *)scratch;

@@ -1,0 +1,1 @@
+"""The integer arithmetic of the generated C code: its constants, the same in numpy, and the code."""
