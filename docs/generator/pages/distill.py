@@ -30,7 +30,8 @@ def page() -> Page:
                 )
             )
         own = results["students"][f"{name}/{sparsities[0]}/float"]["teacher_shorter"]
-        header = ("sparsity", "float / teacher", "8 bits / teacher", "returns, 8 bits", "shorter episodes", "bytes", "CPU minutes")
+        ratios = ("float / teacher", "8 bits / teacher")
+        header = ("sparsity", *ratios, "returns, 8 bits", "shorter episodes", "bytes", "CPU minutes")
         tables += [
             f"## {name}",
             f"The teacher returns {number(results['teachers'][name])}; {own} of its {episodes} episodes are shorter.",
@@ -43,9 +44,9 @@ def page() -> Page:
         title="Distilled agents",
         question="How much of its return does a trained agent keep, when it is made sparse in minutes by distillation?",
         answer=(
-            f"At 95 % and in 8 bits the four agents keep {shares[lowest]:.3f} ({lowest}) to {max(shares.values()):.3f} of their"
-            f" return, each made in {min(spent):.1f} to {max(spent):.1f} CPU minutes. The tables say how much is left at higher"
-            " sparsities."
+            f"At 95 % and in 8 bits the four agents keep {shares[lowest]:.3f} ({lowest}) to {max(shares.values()):.3f} of"
+            f" their return, each made in {min(spent):.1f} to {max(spent):.1f} CPU minutes. The tables say how much is left at"
+            " higher sparsities."
         ),
         tables=tables,
         columns={
