@@ -454,8 +454,7 @@ def test_integers_stay_close_to_floats():
         batch = observe(network, 16)
         outputs = layer_inputs(network, batch)[-1]
         error = np.abs(simulate_integers(network, batch) - outputs).max() / (1 + np.abs(outputs).max())
-        # A mean rounds once more than a maximum.
-        assert error < (2e-3 if "means" in name else 1e-3), name
+        assert error < 1e-3, name
 
 
 @pytest.mark.skipif(GXX is None, reason="there is no C++ compiler")

@@ -215,6 +215,7 @@ ARGUMENTS = {
     "adaptive_avg_pool1d": ((3,), (2, 7)),
     "adaptive_avg_pool2d": ((3,), (2, 7, 5)),
     "unsqueeze": ((1,), (5,)),
+    "mean": ((2,), (2, 7)),
     "flatten": ((1,), (2, 3)),
     "dropout": ((0.5, False), (5,)),
 }
@@ -300,6 +301,14 @@ def sized(self, x):
     return x.flatten(x.size(0))
 
 
+def averaged(self, x):
+    return self.a(x).mean(dim=1)
+
+
+def behind(self, x):
+    return self.a(x).unsqueeze(-1)
+
+
 def several(self, x):
     return self.a(x), x
 
@@ -311,9 +320,11 @@ REFUSED = {
     branching: "cannot be followed by torch.fx at `if x.mean() > 0:`: symbolically traced variables cannot be used",
     tensor: "has the tensor 'a.weight', which does not take the last result alone",
     early: "returns something other than its last result",
-    flat: "has the call view(), which is not view(len, -1) with the number of observations as len",
+    flat: "has the call view(), which is neither view(len, -1) nor view(len, channels, ...) with the number of observations",
     dropped: "has the call dropout(), whose arguments are not those of the known one: it drops numbers in predict() as well",
     sized: "has the call flatten(), whose arguments depend on the number of observations",
+    averaged: "has the call mean(), whose arguments are not those of the known one: it is not the mean over all",
+    behind: "has the call unsqueeze(), whose arguments are not those of the known one: it makes another",
     several: "returns something other than its last result",
 }
 

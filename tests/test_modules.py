@@ -76,6 +76,40 @@ class Functions(BaseFeaturesExtractor):
         return th.flatten(F.adaptive_avg_pool1d(F.relu(self.second(x)), 1), 1)
 
 
+class Reshaped(BaseFeaturesExtractor):
+    """A vector as an image, and the mean of its places."""
+
+    def __init__(self, space):
+        super().__init__(space, 8)
+        self.first, self.second = nn.Conv2d(1, 4, 2), nn.Conv2d(4, 8, 1)
+
+    def forward(self, observations):
+        x = self.first(observations.view(-1, 1, 2, 3)).mean(dim=(2, 3), keepdim=True)
+        return th.relu(self.second(x)).reshape(x.size(0), -1)
+
+
+class Signals(BaseFeaturesExtractor):
+    """The mean of a signal."""
+
+    def __init__(self, space):
+        super().__init__(space, 8)
+        self.net = nn.Conv1d(3, 8, 3, 2)
+
+    def forward(self, observations):
+        return th.relu(self.net(observations.reshape(observations.shape[0], 3, 16))).mean(-1)
+
+
+class Images(BaseFeaturesExtractor):
+    """The mean of an image, as a function."""
+
+    def __init__(self, space):
+        super().__init__(space, 8)
+        self.net = nn.Conv2d(3, 8, 3, 2)
+
+    def forward(self, observations):
+        return th.relu(self.net(observations)).mean((-2, -1))
+
+
 #: Observations, the modules of the features extractor, and how many features they give; or a class without them.
 EXTRACTORS = {
     "norm, activation": (VECTOR, lambda: [nn.Linear(6, 16), nn.LayerNorm(16), nn.ReLU(), nn.Linear(16, 8), nn.Tanh()], 8),
@@ -141,6 +175,9 @@ EXTRACTORS = {
         8,
     ),
     "functions": (VECTOR, Functions, None),
+    "vector as an image": (VECTOR, Reshaped, None),
+    "vector as a signal, mean": (spaces.Box(-2, 2, (48,), np.float32), Signals, None),
+    "mean of an image": (IMAGE, Images, None),
     "slopes": (
         VECTOR,
         lambda: [nn.Linear(6, 16), nn.PReLU(16), nn.BatchNorm1d(16), nn.Linear(16, 8), nn.Tanh(), nn.PReLU(8)],
@@ -263,7 +300,7 @@ def test_c(arithmetic, tmp_path):
     found = {f"n{index}_{bits}": exported(name, 0.8, bits) for index, name in enumerate(EXTRACTORS) for bits in (8, 32)}
     if arithmetic == "integer":
         found = {name: each for name, each in found.items() if without_integers(each[0]) is None}
-        assert len(found) == 7
+        assert len(found) == 10
     lines = ["#include <stdint.h>"]
     for name, (network, _, _) in found.items():
         (tmp_path / f"{name}.h").write_text(to_c(network, name=name))

@@ -60,6 +60,7 @@ def round_weights(
     before: Floats | None = None
     layers: list[Layer] = []
     ranges: list[float] = []
+    peak = 0.0
     normalize = network.normalize
     for index, layer in enumerate(network.layers):
         if layer.grid is not None and x is not None:
@@ -75,7 +76,8 @@ def round_weights(
         if x is not None:
             gained = columns(layer, x, starts) if layer.lstm or layer.gain is not None else x
             gained = gained if layer.gain is None else gained * layer.gain.values
-            ranges.append(max(float(np.abs(gained).max()), 1e-6))
+            ranges.append(max(float(np.abs(gained).max()), peak, 1e-6))
+            peak = _peak(layer, x, before, starts)
             before, x = x, _apply(layer, x, before, starts)
         layers.append(layer)
     known = None if observations is None else tuple(ranges)
@@ -115,6 +117,13 @@ def _selects(layer: Layer) -> bool:
     """Whether each row has one weight, and each column one at most."""
     exists = layer.weight.reshape(layer.rows, -1) != 0
     return bool((exists.sum(axis=1) == 1).all() and (exists.sum(axis=0) <= 1).all())
+
+
+def _peak(layer: Layer, x: Floats, before: Floats | None, starts: NDArray[np.bool_] | None) -> float:
+    """The largest absolute number that a layer takes means of: these are smaller. 0 of other layers."""
+    if layer.pool is None or not layer.pool.mean:
+        return 0.0
+    return float(np.abs(_apply(replace(layer, pool=None), x, before, starts)).max())
 
 
 def _enough(layer: Layer, x: Floats) -> Floats:

@@ -52,6 +52,19 @@ def _unsqueeze(dim: int) -> nn.Module:
     return nn.Unflatten(1, (1, -1))
 
 
+def _mean(dim: int | tuple[int, ...], keepdim: bool = False) -> nn.Module:
+    pools = {
+        (-1,): nn.AdaptiveAvgPool1d,
+        (2,): nn.AdaptiveAvgPool1d,
+        (-2, -1): nn.AdaptiveAvgPool2d,
+        (2, 3): nn.AdaptiveAvgPool2d,
+    }
+    pool = pools.get((dim,) if isinstance(dim, int) else tuple(sorted(dim)))
+    if pool is None:
+        raise ValueError("it is not the mean over all dimensions behind the channels")
+    return pool(1) if keepdim else nn.Sequential(pool(1), nn.Flatten())
+
+
 #: Name of a function of ``torch`` or ``torch.nn.functional``, or of a method of a tensor -> the module that computes the same,
 #: made of its arguments without the first.
 FUNCTIONS: Mapping[str, Callable[..., nn.Module]] = {
@@ -78,6 +91,7 @@ FUNCTIONS: Mapping[str, Callable[..., nn.Module]] = {
     "avg_pool2d": nn.AvgPool2d,
     "adaptive_avg_pool1d": nn.AdaptiveAvgPool1d,
     "adaptive_avg_pool2d": nn.AdaptiveAvgPool2d,
+    "mean": _mean,
     "flatten": _flatten,
     "unsqueeze": _unsqueeze,
     "dropout": _dropout,
@@ -165,9 +179,17 @@ def _link(module: nn.Module, node: fx.Node, batch: set[fx.Node], what: str) -> n
         return original(module).get_submodule(str(node.target))
     name = str(node.target) if node.op == "call_method" else _TARGETS.get(node.target) if callable(node.target) else None
     if node.op == "call_method" and name in ("view", "reshape"):
-        if len(node.args) == 3 and node.args[1] in batch and node.args[2] == -1:
+        first, *sizes = node.args[1:] or (None,)
+        if first in batch and sizes == [-1]:
             return nn.Flatten()
-        _refuse(what, f"has {_describe(node)} which is not {name}(len, -1) with the number of observations as len")
+        known = tuple(size for size in sizes if isinstance(size, int))
+        if (first in batch or first == -1) and len(known) == len(sizes) > 1:
+            return nn.Unflatten(1, known)
+        _refuse(
+            what,
+            f"has {_describe(node)} which is neither {name}(len, -1) nor {name}(len, channels, ...) with the number of "
+            "observations as len",
+        )
     if len(node.all_input_nodes) > 1:
         _refuse(what, f"has {_describe(node)} whose arguments depend on the number of observations")
     make = FUNCTIONS.get((name or "").removesuffix("_"))

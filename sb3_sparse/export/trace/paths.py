@@ -257,4 +257,4 @@ def _leaves(module: nn.Module, names: Mapping[nn.Module, str]) -> Iterator[tuple
             if original(link) in names:
                 yield from _leaves(link, names)
             else:
-                yield f"{name}.{part}", link
+                yield from ((f"{name}.{part}", each) for each in (link if type(link) is nn.Sequential else (link,)))

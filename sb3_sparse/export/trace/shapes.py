@@ -101,8 +101,11 @@ def adaptive_pool(module: _AdaptivePool, at: At) -> list[Record]:
     """
     if getattr(module, "return_indices", False):
         raise Refusal("with return_indices")
+    flat = isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveMaxPool1d)
+    if len(at.shape) < 2 or (flat and prod(at.shape[1:-1]) != 1) or not (flat or len(at.shape) == 3):
+        raise Refusal(f"which does not fit an input of shape {at.shape}")
     inputs = (1, *at.shape[1:])[-2:]
-    wanted = _sizes(module.output_size, 1, flat=isinstance(module, nn.AdaptiveAvgPool1d | nn.AdaptiveMaxPool1d))
+    wanted = _sizes(module.output_size, 1, flat=flat)
     outputs = [size if out is None else out for size, out in zip(inputs, wanted, strict=True)]
     windows = [_windows(size, out) for size, out in zip(inputs, outputs, strict=True)]
     if None in windows:

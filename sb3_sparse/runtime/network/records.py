@@ -140,8 +140,8 @@ class Network:
     :param normalize: Statistics of ``VecNormalize``; None without.
     :param layers: The layers, in order; a linear layer flattens its input.
     :param head: The step from the outputs of the last layer to an action.
-    :param ranges: Largest absolute (gained) input of each layer over the calibration observations; None without. Integer
-        arithmetic needs it.
+    :param ranges: Largest absolute (gained) input of each layer over the calibration observations, or number that the pool
+        before it takes a mean of; None without. Integer arithmetic needs it.
     :param parts: How the vector ``[n]`` is put together from a dict or from classes, in order; empty for a single array of
         numbers.
     :param stack: How the network makes an observation of those that it is given one after the other; None if each is whole.
