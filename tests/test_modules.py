@@ -7,6 +7,7 @@ import ctypes
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from functools import cache
 
 import gymnasium as gym
@@ -23,11 +24,12 @@ from torch.nn import functional as F
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress
 from sb3_sparse.export.c.header import to_c
-from sb3_sparse.export.c.integer.constants import without_integers
+from sb3_sparse.export.c.integer.constants import integer_layers, without_integers
 from sb3_sparse.export.trace.modules import records
 from sb3_sparse.export.trace.record import At
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.format.artifact import decode, encode
+from sb3_sparse.runtime.network.elements import Grid
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.chains import folded
 from tests.networks import AVAILABLE, EXACT, draw_observations, draw_signal_network, expect_close
@@ -422,6 +424,21 @@ def test_random_networks(seed):
     for backend in EXACT:
         expect_close(Policy(network, backend).predict(x)[0], expected, network, x)
         expect_close(Policy(network, backend).predict(x[0])[0][None], expected[:1], network, x[:1])
+
+
+def test_means_in_front_of_a_grid():
+    """The numbers that the mean is taken of are not on the grid of the layer behind it, whose steps are coarse."""
+    network, x, _ = exported("vector as a signal, mean", 0.8, 8)
+    first, second, *rest = network.layers
+    network = replace(network, layers=(first, replace(second, grid=Grid(0.01, 0, 255)), *rest))
+    sentence = (
+        "layer 0 has a pool of means in front of inputs that training has rounded, which the integer code of a C header does"
+    )
+    with pytest.raises(ValueError, match=sentence):
+        integer_layers(network)
+    assert f'#error "{sentence} not support: use its float code' in to_c(network)
+    # A number between two steps may be rounded to either of them.
+    expect_same(network, x, network.head(layer_inputs(network, x)[-1]), 0.05)
 
 
 def layers(*modules):

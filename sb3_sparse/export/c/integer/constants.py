@@ -16,6 +16,7 @@ Where training has rounded the inputs of the next layer, that unit is given, and
 """
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,11 +101,20 @@ def without_integers(network: Network) -> str | None:
     :param network: A network.
     :return: The reason why integer code is not possible, or None if it is
     """
-    reason = unknown(network, INTEGER)
     networks = (*network.encoders.values(), network)
+    reason = unknown(network, INTEGER) or next(filter(None, map(_coarse_mean, networks)), None)
     if reason is None and not all(knows_ranges(each) and all(layer.quantized for layer in each.layers) for each in networks):
         reason = "exported without calibration or with float weights"
     return reason
+
+
+def _coarse_mean(network: Network) -> str | None:
+    """A sentence about the first mean of numbers that would have to be on the grid of the layer behind it; None without."""
+    for index, (layer, after) in enumerate(pairwise(network.layers)):
+        if layer.pool is not None and layer.pool.mean and after.grid is not None:
+            what = f"layer {index} has a pool of means in front of inputs that training has rounded"
+            return f"{what}, which {INTEGER.name} does not support: {INTEGER.instead}"
+    return None
 
 
 def integer_layers(network: Network) -> list[IntegerLayer]:
@@ -114,6 +124,8 @@ def integer_layers(network: Network) -> list[IntegerLayer]:
     :raises ValueError: if it has no ranges, a float layer, or something that integer arithmetic does not compute
     """
     require_known(network, INTEGER)
+    if coarse := _coarse_mean(network):
+        raise ValueError(coarse)
     if not knows_ranges(network):
         raise ValueError("integer arithmetic needs the range of the activations: call compress(..., calibration=observations)")
     if not all(layer.quantized for layer in network.layers):
