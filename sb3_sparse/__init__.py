@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     )
     from sb3_sparse.cost import summarize
     from sb3_sparse.distillation import distill
+    from sb3_sparse.distillation.search import fit
     from sb3_sparse.engine import EngineCallback
     from sb3_sparse.export import CompressedPolicy, compress
     from sb3_sparse.state import restore
@@ -33,6 +34,7 @@ __all__ = [
     "__version__",
     "compress",
     "distill",
+    "fit",
     "restore",
     "summarize",
     "topology_history",
@@ -50,6 +52,7 @@ _HOMES = {
     "RewiringCallback": "callbacks",
     "compress": "export",
     "distill": "distillation",
+    "fit": "distillation.search",
     "restore": "state",
     "summarize": "cost",
     "topology_history": "callbacks",

@@ -1,0 +1,103 @@
+"""The processes of a search, and the work that they take one piece after the other."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import torch as th
+
+from sb3_sparse.distillation.search.workshop import OutOfTime, Workshop
+
+#: A name of a method of :class:`Workshop`, and its arguments.
+Work = tuple[str, tuple[Any, ...]]
+
+_workshop: Workshop | None = None
+
+
+def _begin(make: Callable[[Callable[[], bool]], Workshop], over: Any) -> None:
+    """A process begins. Ctrl-C is for the one that started it, which says so."""
+    global _workshop
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    th.set_num_threads(1)
+    _workshop = make(over.is_set)
+
+
+def _do(work: Work) -> Any:
+    assert _workshop is not None
+    return _try(_workshop, work)
+
+
+def _try(workshop: Workshop, work: Work) -> Any:
+    try:
+        return getattr(workshop, work[0])(*work[1])
+    except OutOfTime:
+        return None
+
+
+class Crew:
+    """
+    Processes that work for a search, one torch thread each.
+
+    :param jobs: How many; with 1 this process does it.
+    :param make: Makes what a process needs, given whether the search has been interrupted.
+    :param inherited: Whether processes inherit what is in memory; otherwise everything must be importable.
+    """
+
+    def __init__(self, jobs: int, make: Callable[[Callable[[], bool]], Workshop], *, inherited: bool) -> None:
+        self.jobs = jobs
+        self._own: Workshop | None = None
+        self._executor: ProcessPoolExecutor | None = None
+        if jobs == 1:
+            self._over: Any = threading.Event()
+            self._own = make(self._over.is_set)
+        else:
+            context = multiprocessing.get_context("fork" if inherited else "spawn")
+            self._over = context.Event()
+            self._executor = ProcessPoolExecutor(jobs, context, _begin, (make, self._over))
+
+    def run(self, works: Iterator[Work]) -> Iterator[tuple[Work, Any]]:
+        """
+        :param works: What is to be done; a piece is asked for when somebody is free, so the iterator may stop early.
+        :return: Each piece with its result as it ends, None if its time was up
+        """
+        if self._own is not None:
+            with _one_thread():
+                for work in works:
+                    yield work, _try(self._own, work)
+            return
+        assert self._executor is not None
+        running: dict[Future[Any], Work] = {}
+        while True:
+            for each in islice(works, self.jobs - len(running)):
+                running[self._executor.submit(_do, each)] = each
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                try:
+                    result = future.result()
+                except BrokenExecutor as error:
+                    raise ValueError("a process of the search has died: give jobs=1 to see why") from error
+                yield running.pop(future), result
+
+    def close(self) -> None:
+        """Let everybody stop what they do."""
+        self._over.set()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = th.get_num_threads()
+    th.set_num_threads(1)
+    try:
+        yield
+    finally:
+        th.set_num_threads(threads)

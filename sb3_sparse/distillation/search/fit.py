@@ -1,0 +1,167 @@
+"""``fit``: the smallest policy that still plays, or the best that fits."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from time import time
+from typing import Any
+
+import gymnasium as gym
+import torch as th
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.vec_env import VecEnv, VecNormalize
+
+from sb3_sparse.distillation.learning.network import read_network
+from sb3_sparse.distillation.search.candidates import BITS, count_weights, find_shapes, teacher_widths
+from sb3_sparse.distillation.search.crew import Crew
+from sb3_sparse.distillation.search.environments import Given, Named, Seeds, read_environment
+from sb3_sparse.distillation.search.front import Front, Unmet
+from sb3_sparse.distillation.search.plan import UNIT
+from sb3_sparse.distillation.search.search import SELECTION, Search
+from sb3_sparse.distillation.search.target import Target
+from sb3_sparse.distillation.search.workshop import Workshop
+from sb3_sparse.export import check_bits
+from sb3_sparse.sparsity import check_sparsity
+
+
+def fit(
+    model: BaseAlgorithm,
+    env: str | gym.Env[Any, Any] | VecEnv | Named,
+    *,
+    flash: int | None = None,
+    keep: float | None = None,
+    us: float | None = None,
+    net_archs: Sequence[Sequence[int] | None] | None = None,
+    sparsities: Sequence[float] | None = None,
+    bits: Sequence[int] = BITS,
+    updates: int = 200_000,
+    minutes: float | None = 20,
+    jobs: int = 2,
+    episodes: int = 50,
+    seed: int = 0,
+    normalization: VecNormalize | None = None,
+    checkpoint: str | Path | None = None,
+    verbose: int = 0,
+) -> Front:
+    """
+    Search the smallest policy that plays like a trained agent, or the best that fits, among widths, sparsities and bits, by
+    :func:`~sb3_sparse.distill` and successive halving.
+
+        front = fit(SAC.load("expert"), "Hopper-v4", flash=4096)
+        print(front)
+        front.save("hopper")
+
+    Students are trained for a short time first, and the best of them for longer. What cannot be within the limits is not
+    trained: a student that has not learnt anything takes as many bytes. Choices are made by 20 episodes of each policy; the
+    finalists then play fresh ones, with seeds that nothing has used before, and these are the returns in the result.
+
+    :param model: The trained agent; see :func:`~sb3_sparse.distill`.
+    :param env: Its environment or the name of it. Processes make it anew by the name; another one they inherit.
+    :param flash: Most bytes of the C header in flash: its tables, and its code as ``arm-none-eabi-gcc -O2`` compiles it for a
+        Cortex-M4 where that is installed, otherwise 1,024 bytes for it.
+    :param keep: Least share of the teacher's return, ``1 + (mean - teacher) / |teacher|``; the result is the smallest policy
+        that keeps so much. Without it, the result is the policy with the largest return within the limits.
+    :param us: Most microseconds of a call of :func:`sb3_sparse.runtime.load`'s policy on this machine.
+    :param net_archs: Widths of hidden layers to search, None among them for the agent's; by default these and smaller ones.
+    :param sparsities: Sparsities to search; by default those that fit each width.
+    :param bits: Bits of the weights to search, 2 to 8, or 32 for float.
+    :param updates: Gradient updates of the last students, a multiple of 5,000.
+    :param minutes: Minutes that it may take: the trainings become shorter and fewer. None for as long as it takes; then the
+        same seed gives the same result.
+    :param jobs: Processes, with one thread each.
+    :param episodes: Fresh episodes of each finalist.
+    :param seed: Seed of everything that is drawn, 0 to 1,023.
+    :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
+    :param checkpoint: Folder for what is finished: called again, a search that was interrupted goes on.
+    :param verbose: 1 shows how far it is.
+    :return: The policies with their bytes and returns
+    :raises Unmet: a ``ValueError`` with the ``front``, if nothing reaches the target; the sentence names the nearest policy
+    :raises ValueError: if an argument is wrong, or the agent cannot be distilled or exported
+    """
+    target = Target(flash, keep, us)
+    seeds = Seeds(seed)
+    for name, number, least in (("updates", updates, UNIT), ("jobs", jobs, 1), ("episodes", episodes, 1)):
+        if isinstance(number, bool) or not isinstance(number, int) or number < least:
+            raise ValueError(f"{name}={number!r} must be a whole number of at least {least:,}")
+    if minutes is not None and not minutes > 0:
+        raise ValueError(f"minutes={minutes!r} must be more than 0; None is for as long as it takes")
+    shapes = find_shapes(teacher_widths(model), count_weights(model), net_archs, sparsities)
+    if not shapes or not bits:
+        raise ValueError("there is nothing to search: give net_archs, sparsities and bits that are not empty")
+    for shape in shapes:
+        check_sparsity(shape.sparsity)
+    for each in bits:
+        check_bits(each)
+    place, own = (env, normalization) if isinstance(env, Named) else read_environment(env, model, normalization)
+    begin = time()
+    # The environment fits before anything is made.
+    if isinstance(place, Named):
+        place.make(model).close()
+    temporary = _Temporary() if checkpoint is None else None
+    folder = temporary.folder if temporary is not None else Path(str(checkpoint))
+    _claim(folder, _identity(model, place, own, seed))
+    teacher = folder / "teacher.zip"
+    model.save(teacher)
+    make = partial(Workshop, type(model), teacher, place, own, folder, seed, SELECTION)
+    crew = Crew(jobs, make, inherited=_inherits(place, jobs))
+    seconds = float("inf") if minutes is None else 60 * minutes - (time() - begin)
+    try:
+        front = Search(crew, folder, target, shapes, tuple(bits), updates, seeds, episodes, seconds, verbose > 0).run()
+    finally:
+        crew.close()
+    about = {**front.about, "minutes": minutes, "seconds": time() - begin, "jobs": jobs, "seed": seed}
+    front = replace(front, about=about, keeper=temporary)
+    if not front.met:
+        raise Unmet(front)
+    return front
+
+
+class _Temporary:
+    """A folder that lives as long as this."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+
+
+def _inherits(place: Named | Given, jobs: int) -> bool:
+    """Whether processes are forked. A process that has computed on a GPU cannot be."""
+    forks = hasattr(os, "fork") and not th.cuda.is_available()
+    if jobs > 1 and not forks and isinstance(place, Given):
+        raise ValueError("other processes cannot take this environment over here: give its name, or jobs=1")
+    return forks
+
+
+def _identity(model: BaseAlgorithm, place: Named | Given, normalization: VecNormalize | None, seed: int) -> str:
+    digest = hashlib.sha256()
+    for parameter in read_network(model).parameters():
+        digest.update(parameter.detach().cpu().numpy().tobytes())
+    statistics = None if normalization is None or not normalization.norm_obs else normalization.obs_rms
+    for each in statistics.values() if isinstance(statistics, dict) else [statistics]:
+        if each is not None:
+            digest.update(each.mean.tobytes() + each.var.tobytes())
+    return f"{type(model).__name__} {digest.hexdigest()} {place} seed {seed}"
+
+
+def _claim(folder: Path, identity: str) -> None:
+    """
+    Say whose folder it is.
+
+    :raises ValueError: if it is another search's
+    """
+    file = folder / "search.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    if file.exists():
+        if json.loads(file.read_text()).get("identity") != identity:
+            raise ValueError(f"{folder} holds the search of another agent, environment or seed: give another folder")
+        return
+    file.write_text(json.dumps({"identity": identity}) + "\n")

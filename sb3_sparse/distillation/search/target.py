@@ -1,0 +1,124 @@
+"""What is wanted of a policy, and how far one is from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+
+class Valued(Protocol):
+    """What a target judges. ``kept`` is the share of the teacher's return, see :func:`kept_return`."""
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of the compact file."""
+
+    @property
+    def flash(self) -> int:
+        """Bytes of flash."""
+
+    @property
+    def us(self) -> float:
+        """Microseconds of a call."""
+
+    @property
+    def kept(self) -> float:
+        """Share of the return."""
+
+
+V = TypeVar("V", bound=Valued)
+
+
+@dataclass(frozen=True)
+class Target:
+    """
+    What is wanted. With ``keep`` it is the smallest policy that keeps so much, otherwise the best that is within the limits.
+
+    :param flash: Most bytes of flash; None for any.
+    :param keep: Least share of the teacher's return; None for as much as possible.
+    :param us: Most microseconds of a call on this machine; None for any.
+    """
+
+    flash: int | None = None
+    keep: float | None = None
+    us: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if not given:
+            raise ValueError("fit needs something to reach: give flash, keep or us")
+        for name, value in given.items():
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ValueError(f"{name} must be a number above 0, got {value!r}")
+
+    @property
+    def size(self) -> str:
+        """The bytes that count: "flash" if they are limited, otherwise "bytes"."""
+        return "bytes" if self.flash is None else "flash"
+
+    def excess(self, policy: Valued) -> float:
+        """
+        :param policy: A policy, or what one is expected to take.
+        :return: By what share it is beyond the limits, the largest one; 0 if it is within them
+        """
+        limits = {"flash": self.flash, "us": self.us}
+        return max(
+            0.0, *(float(getattr(policy, name)) / limit - 1 for name, limit in limits.items() if limit is not None), 0.0
+        )
+
+    def shortfall(self, policy: Valued, slack: float = 0.0) -> float:
+        """
+        :param policy: A policy.
+        :param slack: A share of the return that may be missing.
+        :return: How far it is from the target, 0 if it reaches it
+        """
+        missing = 0.0 if self.keep is None else max(0.0, self.keep - slack - policy.kept)
+        return self.excess(policy) + missing
+
+    def sort(self, policies: Iterable[V], slack: float = 0.0) -> list[V]:
+        """
+        :param policies: Policies.
+        :param slack: See :meth:`shortfall`.
+        :return: The best first; those that miss the target follow, the nearest first
+        """
+
+        def key(policy: V) -> tuple[float, float, float]:
+            size = float(getattr(policy, self.size))
+            return self.shortfall(policy, slack), *((-policy.kept, size) if self.keep is None else (size, -policy.kept))
+
+        return sorted(policies, key=key)
+
+    def __str__(self) -> str:
+        parts = [f"keeps {self.keep:g} of the return" if self.keep is not None else ""]
+        parts += [f"is within {self.flash:,} bytes of flash" if self.flash is not None else ""]
+        parts += [f"answers in {self.us:g} microseconds" if self.us is not None else ""]
+        return " and ".join(filter(None, parts))
+
+
+def kept_return(mean: float, teacher: float) -> float:
+    """
+    ``1 + (mean - teacher) / |teacher|``: the ratio of the two where the teacher's return is positive, and less than 1 for
+    whoever does worse where it is negative.
+
+    >>> kept_return(-165.0, -150.0)
+    0.9
+
+    :param mean: Mean return of a student.
+    :param teacher: Mean return of its teacher over the same episodes.
+    :return: The share of the return that the student keeps
+    """
+    return 1 + (mean - teacher) / max(abs(teacher), 1e-12)
+
+
+def pareto(policies: Sequence[V], size: str) -> list[V]:
+    """
+    :param policies: Policies.
+    :param size: Name of the bytes that count.
+    :return: Those that no other policy beats in both bytes and return, the smallest first
+    """
+    front: list[V] = []
+    for policy in sorted(policies, key=lambda each: (getattr(each, size), -each.kept)):
+        if not front or policy.kept > front[-1].kept:
+            front.append(policy)
+    return front

@@ -1,0 +1,202 @@
+"""What one process of a search does: it trains a student, exports it, and plays episodes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+from numpy.typing import NDArray
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.vec_env import VecNormalize
+
+from sb3_sparse.agents import Player, play, play_starts
+from sb3_sparse.agents.observations import Observation
+from sb3_sparse.agents.returns import find_masks
+from sb3_sparse.distillation.recipe import distill
+from sb3_sparse.distillation.search.candidates import Shape
+from sb3_sparse.distillation.search.costs import Costs, foresee_costs, measure_costs
+from sb3_sparse.distillation.search.environments import Given, Named, Seeds
+from sb3_sparse.export import compress
+from sb3_sparse.runtime import Policy, load
+from sb3_sparse.state import restore
+
+#: Observations to calibrate with.
+_CALIBRATED = 2048
+#: Environment steps per update, and most of them.
+_STEPS, _MOST_STEPS = 3, 400_000
+
+
+class OutOfTime(Exception):
+    """There is no time left for this."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """
+    One training.
+
+    :param shape: The student.
+    :param updates: Gradient updates.
+    :param bits: Bits that it is exported in.
+    :param deadline: When it has to be done, as ``time.time()`` counts; infinite for never.
+    """
+
+    shape: Shape
+    updates: int
+    bits: tuple[int, ...]
+    deadline: float = float("inf")
+
+    @property
+    def name(self) -> str:
+        """Name of its folder."""
+        return f"{self.shape}-{self.updates}"
+
+
+class _InTime(BaseCallback):
+    """Ends a training whose time is up."""
+
+    #: It asks for nothing.
+    holds_layers = False
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        super().__init__()
+        self._check = check
+
+    def _on_step(self) -> bool:
+        self._check()
+        return True
+
+
+class Workshop:
+    """
+    What a process needs.
+
+    :param kind: Class of the teacher.
+    :param teacher: Its zip.
+    :param environment: Makes the environment.
+    :param normalization: The statistics of its observations, if they are normalized.
+    :param folder: Where results are kept.
+    :param seed: Seed of the search.
+    :param episodes: Episodes that choices are made by.
+    :param is_over: Whether the search has been interrupted.
+    """
+
+    def __init__(
+        self,
+        kind: type[BaseAlgorithm],
+        teacher: Path,
+        environment: Named | Given,
+        normalization: VecNormalize | None,
+        folder: Path,
+        seed: int,
+        episodes: int,
+        is_over: Callable[[], bool],
+    ) -> None:
+        self.teacher = kind.load(teacher, device="cpu")
+        restore(self.teacher)
+        self.venv = environment.make(self.teacher)
+        self.normalization, self.folder, self.seed, self.is_over = normalization, folder, seed, is_over
+        self.seeds = Seeds(seed)
+        self._selection = self.seeds.selection(episodes)
+
+    def observe(self, model: BaseAlgorithm) -> tuple[Observation, NDArray[Any]]:
+        """
+        :param model: The teacher or a student.
+        :return: Observations of its own episodes, and which of them begin one
+        """
+        policy = compress(model, 32, normalization=self.normalization)
+        return play_starts(self.venv, self._player(policy), _CALIBRATED, self.seeds.calibration())
+
+    def foresee(self, shape: Shape, bits: Sequence[int]) -> list[Costs]:
+        """
+        :param shape: A student that has not been trained.
+        :param bits: Bits of its weights.
+        :return: What it takes in each of them
+        """
+        if self._observed is None:
+            self._observed = self.observe(self.teacher)[0]
+        return [foresee_costs(self.teacher, shape, each, self._observed, self.normalization) for each in bits]
+
+    #: Observations of the teacher's episodes, once somebody has asked for them.
+    _observed: Observation | None = None
+
+    def train(self, trial: Trial) -> dict[str, Any]:
+        """
+        :param trial: A training.
+        :return: What it came to, as plain JSON; also in its folder
+        :raises OutOfTime: if its time is up
+        """
+        begin = monotonic()
+        folder = self.folder / "candidates" / trial.name
+        student = self._student(trial, folder)
+        observations, starts = self.observe(student)
+        policies = []
+        for bits in trial.bits:
+            policy = compress(student, bits, observations, episode_starts=starts, normalization=self.normalization)
+            policy.save(folder / f"{bits}.sb3s")
+            costs = measure_costs(policy, observations)
+            returns = self._play(policy, self._selection, trial.deadline)
+            policies.append({"bits": bits, "costs": asdict(costs), "selection": returns})
+        result = {
+            "shape": asdict(trial.shape),
+            "updates": trial.updates,
+            "seconds": monotonic() - begin,
+            "policies": policies,
+        }
+        _write(folder / "result.json", result)
+        return result
+
+    def _student(self, trial: Trial, folder: Path) -> BaseAlgorithm:
+        student = distill(
+            self.teacher,
+            self.venv,
+            trial.shape.sparsity,
+            trial.shape.net_arch,
+            steps=min(_STEPS * trial.updates, _MOST_STEPS),
+            updates=trial.updates,
+            seed=self.seed,
+            normalization=self.normalization,
+            callback=_InTime(lambda: self._check(trial.deadline)),
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        student.save(folder / "student.zip")
+        return student
+
+    def play(self, file: Path | None, seeds: Sequence[int], deadline: float) -> tuple[list[float], float]:
+        """
+        :param file: A compact file; None for the teacher.
+        :param seeds: One seed per episode.
+        :param deadline: See :class:`Trial`.
+        :return: The return of each episode, and the seconds that all took
+        :raises OutOfTime: if its time is up
+        """
+        policy = compress(self.teacher, 32, normalization=self.normalization) if file is None else load(file)
+        begin = monotonic()
+        return self._play(policy, seeds, deadline), monotonic() - begin
+
+    def _play(self, policy: Policy, seeds: Sequence[int], deadline: float) -> list[float]:
+        found = []
+        for seed in seeds:
+            self._check(deadline)
+            found += [total for _, total in play(self.venv, self._player(policy), seed) if total is not None]
+        return found
+
+    def _player(self, policy: Policy) -> Player:
+        return Player(policy, masks=find_masks(self.teacher, self.venv))
+
+    def _check(self, deadline: float) -> None:
+        if self.is_over() or time() > deadline:
+            raise OutOfTime
+
+
+def _write(file: Path, content: object) -> None:
+    """Whole or not at all."""
+    partial = file.with_suffix(".part")
+    partial.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(partial, file)

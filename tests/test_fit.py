@@ -1,0 +1,336 @@
+"""The search for the smallest policy that still plays: its front, its files, its seeds, its budget, and going on."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+from time import monotonic
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.vec_env import DummyVecEnv
+
+import sb3_sparse
+from sb3_sparse import OneShotPruningCallback, compress, fit
+from sb3_sparse.agents import Player, make_environment, model_act, play_returns
+from sb3_sparse.cli import main
+from sb3_sparse.distillation.search import Unmet
+from sb3_sparse.distillation.search.candidates import Shape, find_shapes
+from sb3_sparse.distillation.search.costs import CODE, Costs, flash_bytes, foresee_costs
+from sb3_sparse.distillation.search.environments import Seeds
+from sb3_sparse.distillation.search.front import Point
+from sb3_sparse.distillation.search.plan import Rung, fit_into, make_rungs
+from sb3_sparse.distillation.search.target import Target, kept_return, pareto
+from sb3_sparse.distillation.search.workshop import Workshop
+from sb3_sparse.runtime import load
+
+SMALL = {
+    "net_archs": [None, [4]],
+    "sparsities": [0.5],
+    "bits": (8, 2),
+    "updates": 5000,
+    "minutes": None,
+    "jobs": 1,
+    "episodes": 5,
+}
+
+
+def cartpole():
+    """A linear controller in PPO's network: it balances the pole, without any training."""
+    model = PPO("MlpPolicy", "CartPole-v1", seed=0, device="cpu", policy_kwargs={"net_arch": {"pi": [12, 12], "vf": [4]}})
+    with th.no_grad():
+        first, second = (model.policy.mlp_extractor.policy_net[index] for index in (0, 2))
+        first.weight[0], first.bias[0] = th.tensor([0.1, 0.2, 1.5, 0.6]), 0
+        second.weight[0], second.bias[0] = 0, 0
+        second.weight[0, 0] = 2
+        model.policy.action_net.weight.copy_(th.zeros(2, 12))
+        model.policy.action_net.weight[:, 0] = th.tensor([-4.0, 4.0])
+    return model
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    """A teacher, a finished search of it, its folder, and all seeds that environments got in trainings and elsewhere."""
+    model, folder, seeds, seed = cartpole(), tmp_path_factory.mktemp("fit"), [], DummyVecEnv.seed
+
+    def record(env, value=None):
+        seeds.append(value)
+        return seed(env, value)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DummyVecEnv, "seed", record)
+        front = fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, **SMALL)
+    return model, front, folder, seeds
+
+
+def test_the_front_is_a_front(searched):
+    _, front, _, _ = searched
+    assert len(front.evaluated) == 4 and front.points
+    for point in front.evaluated:
+        better = [other for other in front.evaluated if other.bytes <= point.bytes and other.kept >= point.kept]
+        strictly = [other for other in better if other.bytes < point.bytes or other.kept > point.kept]
+        assert (point in front.points) == (not strictly)
+
+
+def test_bytes_and_returns_are_those_of_the_files(searched):
+    """Whoever loads a file and plays the seeds gets the same returns, and the teacher's are those of its predict."""
+    model, front, _, _ = searched
+    venv = make_environment("CartPole-v1", model)
+    assert front.best.teacher == tuple(play_returns(venv, model_act(model, None), front.seeds))
+    for point in front.points:
+        policy = load(point.file)
+        assert point.bytes == point.file.stat().st_size
+        assert point.costs.weights == sum(int(np.count_nonzero(layer.weight)) for layer in policy.network.layers)
+        own = play_returns(venv, Player(policy), front.seeds)
+        assert point.returns == tuple(own)
+        assert point.kept == pytest.approx(np.mean(own) / np.mean(point.teacher))
+
+
+def test_the_chosen_one_satisfies_the_target(searched):
+    """It is the smallest that keeps enough, in the episodes that choose and in the fresh ones."""
+    _, front, folder, _ = searched
+    assert front.met and front.best.kept >= 0.9 and "keeps" in front.verdict
+    smaller = [point for point in front.evaluated if point.bytes < front.best.bytes]
+    for point in smaller:
+        result = json.loads((point.file.parent / "result.json").read_text())
+        (chosen,) = (policy["selection"] for policy in result["policies"] if policy["bits"] == point.bits)
+        assert min(point.kept, np.mean(chosen) / 500) < 0.9
+    assert (folder / "candidates" / "own-50-5000" / "8.sb3s").is_file()
+
+
+def test_fresh_seeds_are_fresh(searched):
+    """No training, calibration or choice has seen them."""
+    _, front, _, seeds = searched
+    first_fresh = seeds.index(front.seeds[0])
+    assert len(set(front.seeds)) == 5 and not set(front.seeds) & set(seeds[:first_fresh])
+    assert set(front.about["selection_seeds"]) <= set(seeds[:first_fresh])
+    one, other = Seeds(0), Seeds(1)
+    assert not set(one.selection(10_000)) & set(other.fresh(10_000)) | set(one.fresh(10_000)) & set(one.selection(10_000))
+    assert min(one.selection(1) + one.fresh(1)) >= 2**31 and other.fresh(1)[0] < 2**32
+
+
+def test_saved_files(searched, tmp_path):
+    model, front, _, _ = searched
+    written = front.save(tmp_path, name="pole")
+    assert {"pole.sb3s", "pole.h", "pole.zip", "fit.json"} <= set(written)
+    assert all((tmp_path / name).is_file() for name in written)
+    found = json.loads((tmp_path / "fit.json").read_text())
+    assert found["met"] and found["verdict"] == front.verdict and found["seeds"] == list(front.seeds)
+    for point in found["points"]:
+        assert point["front"] == (point["file"] is not None)
+        if point["front"]:
+            assert (tmp_path / point["file"]).stat().st_size == point["bytes"]
+    assert sum(point["best"] for point in found["points"]) == 1
+    student = PPO.load(tmp_path / "pole.zip", device="cpu")
+    observations = np.random.default_rng(0).uniform(-0.2, 0.2, (50, 4)).astype(np.float32)
+    actions = student.predict(observations, deterministic=True)[0]
+    assert (actions == model.predict(observations, deterministic=True)[0]).mean() > 0.7
+    assert "pole_act" in (tmp_path / "pole.h").read_text()
+    assert "> " in str(front) and "95 % interval" in str(front)
+
+
+def test_finished_students_are_not_trained_again(searched, monkeypatch):
+    """Another target of the same search finds them all; another agent does not get them."""
+    model, front, folder, _ = searched
+    monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("it trains"))
+    again = fit(model, "CartPole-v1", flash=2000, checkpoint=folder, **SMALL)
+    same = {(point.shape, point.bits): point.returns for point in front.evaluated}
+    assert all(same[point.shape, point.bits] == point.returns for point in again.evaluated)
+    assert again.best.flash <= 2000 and again.target.size == "flash"
+    with pytest.raises(ValueError, match="another agent, environment or seed"):
+        fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, seed=1, **SMALL)
+
+
+def test_the_same_seed_in_other_processes(searched):
+    """Two processes come to the same as this one did, and an environment may be given instead of its name."""
+    model, front, _, _ = searched
+    other = fit(model, gym.make("CartPole-v1"), keep=0.9, **{**SMALL, "jobs": 2})
+    assert [(point.shape, point.bits, point.bytes, point.returns) for point in front.evaluated] == [
+        (point.shape, point.bits, point.bytes, point.returns) for point in other.evaluated
+    ]
+
+
+def test_interrupted_and_resumed(searched, tmp_path, monkeypatch):
+    """What was finished stays, and only the rest is trained."""
+    model, front, _, _ = searched
+    train, trained = Workshop.train, []
+
+    def interrupted(workshop, trial):
+        if len(trained) == 1:
+            raise KeyboardInterrupt
+        trained.append(trial.name)
+        return train(workshop, trial)
+
+    monkeypatch.setattr(Workshop, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
+    assert [file.parent.name for file in tmp_path.glob("candidates/*/result.json")] == trained
+
+    def rest(workshop, trial):
+        assert trial.name not in trained
+        return train(workshop, trial)
+
+    monkeypatch.setattr(Workshop, "train", rest)
+    resumed = fit(model, "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
+    assert [point.returns for point in resumed.evaluated] == [point.returns for point in front.evaluated]
+
+
+def test_an_impossible_target(searched, tmp_path, capsys):
+    """The front is shown all the same, and a sentence names the nearest; the command writes it and exits with 1."""
+    model, _, folder, _ = searched
+    with pytest.raises(Unmet, match="nothing is within 50 bytes of flash: the nearest, ") as error:
+        fit(model, "CartPole-v1", flash=50, checkpoint=folder, **SMALL)
+    front = error.value.front
+    # Of two students, one alone was worth a training.
+    assert not front.met and len({point.shape for point in front.evaluated}) == 1 and front.best.flash > 50
+    model.save(tmp_path / "pole.zip")
+    arguments = ["fit", tmp_path / "pole.zip", "--env", "CartPole-v1", "--flash", "50", "--minutes", "inf", "--jobs", "1"]
+    arguments += ["--bits", "8", "--updates", "5000", "--episodes", "2", "-o", tmp_path / "out"]
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 1
+    assert {"pole.sb3s", "pole.h", "pole.zip", "fit.json"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    assert "nothing is within 50 bytes of flash" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"keep": None}, "give flash, keep or us"),
+        ({"keep": 0}, "keep must be a number above 0"),
+        ({"flash": -1}, "flash must be a number above 0"),
+        ({"minutes": 0}, "minutes=0 must be more than 0"),
+        ({"jobs": 0}, "jobs=0 must be a whole number of at least 1"),
+        ({"updates": 100}, "updates=100 must be a whole number of at least 5,000"),
+        ({"seed": 5000}, "from 0 to 1023"),
+        ({"bits": (9,)}, "bits=9"),
+        ({"sparsities": []}, "nothing to search"),
+        ({"sparsities": [1.5]}, "sparsity"),
+        ({"env": "Pendulum-v1"}, "Pendulum-v1 has observations"),
+        ({"env": np.zeros((3, 4))}, "is not an environment"),
+        ({"env": DummyVecEnv([lambda: gym.make("CartPole-v1")] * 2)}, "one environment at a time"),
+        ({"env": DummyVecEnv([lambda: gym.make("Pendulum-v1")])}, "give what it was trained in"),
+    ],
+)
+def test_bad_input(changes, sentence):
+    arguments = {"env": "CartPole-v1", "keep": 0.9, **SMALL, **changes}
+    with pytest.raises(ValueError, match=sentence):
+        fit(cartpole(), arguments.pop("env"), **arguments)
+
+
+def test_bad_input_of_the_command(tmp_path, capsys):
+    cartpole().save(tmp_path / "pole.zip")
+    for arguments, sentence in (
+        (["--cycles", "20k", "--board", "m4f"], "--cycles cannot be measured without the board"),
+        (["--flash", "much"], "not a number of bytes"),
+        ([], "give flash, keep or us"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["fit", str(tmp_path / "pole.zip"), "--env", "CartPole-v1", "-o", str(tmp_path / "out"), *arguments])
+        assert sentence in capsys.readouterr().err
+
+
+def test_plan():
+    """Longer trainings of fewer students; less time makes them shorter first, then fewer, then drops the last."""
+    rungs = make_rungs(15, 200_000)
+    assert rungs == [Rung(15, 10_000), Rung(5, 50_000), Rung(2, 200_000)]
+    assert make_rungs(4, 5000) == [Rung(4, 5000)]
+    assert fit_into(rungs, 1e9, 1e-3, 2) == rungs
+    for seconds in (300, 100, 40, 10):
+        shorter = fit_into(rungs, seconds, 1e-3, 2)
+        assert sum(-(-rung.count // 2) * rung.updates for rung in shorter) * 1e-3 <= seconds
+        assert all(rung.updates % 5000 == 0 for rung in shorter)
+    assert fit_into(rungs, 0, 1e-3, 2) == [Rung(2, 5000)]
+
+
+def point(size, kept, flash=None, us=1.0):
+    return Point(Shape(None, 0.9), 8, 5000, Costs(size, size, flash or size, 10, us), (kept,), (1.0,), Path(str(size)))
+
+
+def test_target():
+    points = [point(size, kept) for size, kept in ((100, 0.5), (200, 0.97), (300, 0.99), (400, 0.98), (500, 1.1))]
+    sizes = [
+        [each.bytes for each in target.sort(points)] for target in (Target(keep=0.98), Target(flash=250), Target(keep=1.2))
+    ]
+    assert sizes[0][:3] == [300, 400, 500] and sizes[0][3] == 200
+    assert sizes[1][:2] == [200, 100] and sizes[1][2] == 300
+    assert sizes[2][0] == 500
+    assert Target(keep=0.98).sort(points, slack=0.02)[0].bytes == 200
+    assert [each.bytes for each in pareto(points, "bytes")] == [100, 200, 300, 500]
+    assert Target(us=0.5).shortfall(point(1, 1.0)) == 1.0 and Target(us=2).shortfall(point(1, 1.0)) == 0
+    assert kept_return(-165.0, -150.0) == pytest.approx(0.9) and kept_return(90.0, 100.0) == pytest.approx(0.9)
+
+
+def test_interval():
+    """Paired: episodes in which both do the same leave no doubt, and the interval covers the ratio of normal returns."""
+    same = Point(Shape(None, 0.9), 8, 5000, Costs(1, 1, 1, 1, 1.0), (1.0, 5.0, 9.0), (1.0, 5.0, 9.0), Path())
+    assert same.interval == (1.0, 1.0)
+    rng, covered = np.random.default_rng(1), 0
+    for _ in range(100):
+        teacher, own = rng.normal(100, 10, 50), rng.normal(90, 10, 50)
+        low, high = Point(Shape(None, 0.9), 8, 5000, same.costs, tuple(own), tuple(teacher), Path()).interval
+        covered += low <= 0.9 <= high
+    assert covered >= 88
+
+
+def test_shapes():
+    assert [str(shape) for shape in find_shapes([400, 300], (130_000, 3))][3:6] == ["own-98", "own-99", "128x128-0"]
+    # A small network has few weights to lose.
+    assert [str(shape) for shape in find_shapes([12, 12], (216, 3))] == ["own-80", "own-90", "8x8-0"]
+    assert find_shapes([8], (100, 2), [None, [4, 4]], [0.0, 0.5, 0.5]) == [
+        *(Shape(None, each) for each in (0.0, 0.5)),
+        *(Shape((4, 4), each) for each in (0.0, 0.5)),
+    ]
+
+
+@pytest.mark.parametrize(("bits", "sparsity"), [(8, 0.0), (8, 0.8), (3, 0.0), (32, 0.5)])
+def test_bytes_of_tables(bits, sparsity, tmp_path):
+    """Those that a compiler lays out as constants, to alignment and the constants in the code."""
+    model = SAC("MlpPolicy", "Pendulum-v1", seed=0, device="cpu", policy_kwargs={"net_arch": [48, 40]})
+    rng = np.random.default_rng(0)
+    with th.no_grad():
+        for parameter in model.actor.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(th.as_tensor(rng.random(parameter.shape) >= sparsity))
+    policy = compress(model, bits, rng.standard_normal((200, 3)).astype(np.float32))
+    flash, tables = flash_bytes(policy.network)
+    assert tables < flash <= tables + max(CODE, flash - tables)
+    if shutil.which("gcc") is None or shutil.which("size") is None:
+        pytest.skip("no compiler")
+    policy.to_c(tmp_path / "policy.h")
+    (tmp_path / "act.c").write_text(
+        '#include "policy.h"\nvoid act(const policy_observation *o, policy_action *a) { policy_act(o, a); }\n'
+    )
+    flags = ["-DPOLICY_INTEGER"] if bits != 32 else []
+    subprocess.run(["gcc", "-Os", *flags, "-c", "act.c", "-o", "act.o"], cwd=tmp_path, check=True)
+    listed = subprocess.run(["size", "-A", "act.o"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    constants = sum(int(line.split()[1]) for line in listed.splitlines() if line.startswith(".rodata"))
+    assert tables <= constants <= tables + 160
+
+
+def test_foreseen_bytes():
+    """A student that has not been trained says how many bytes another one takes, dense or pruned at random."""
+    observations = np.random.default_rng(0).standard_normal((200, 3)).astype(np.float32)
+    teacher, other = (SAC("MlpPolicy", "Pendulum-v1", seed=seed, device="cpu") for seed in (0, 1))
+    for sparsity in (0.0, 0.95):
+        other.learn(10, callback=OneShotPruningCallback("actor", sparsity) if sparsity else None)
+        costs = foresee_costs(teacher, Shape(None, sparsity), 8, observations, None)
+        # The callback also prunes the layer of the standard deviation, so the layers of the mean keep other shares.
+        tolerance = 0.4 if sparsity else 0.1
+        assert costs.bytes == pytest.approx(compress(other, 8, observations).nbytes, rel=tolerance)
+
+
+@pytest.mark.slow
+def test_the_budget_is_kept():
+    for minutes in (0.25, 0.5):
+        begin = monotonic()
+        front = fit(cartpole(), "CartPole-v1", keep=0.1, minutes=minutes, jobs=1, episodes=5)
+        assert monotonic() - begin < 1.25 * 60 * minutes
+        assert front.about["cut"] and front.best.returns
+
+
+def test_fit_is_a_name_of_the_package():
+    assert sb3_sparse.fit is fit and "fit" in dir(sb3_sparse)
