@@ -24,7 +24,6 @@ def distill_agent(
     out: Path,
     sparsity: float = 0.95,
     net_arch: Sequence[int] | None = None,
-    bits: int | None = None,
     steps: int | None = None,
     updates: int | None = None,
     seed: int = 0,
@@ -41,7 +40,7 @@ def distill_agent(
 
     :param agent: The teacher, whose environment is closed in the end.
     :param out: The zip to write; its ending ``.zip`` may be missing.
-    :param sparsity: See :func:`~sb3_sparse.distill`, as for ``net_arch``, ``bits``, ``steps``, ``updates`` and ``seed``.
+    :param sparsity: See :func:`~sb3_sparse.distill`, as for ``net_arch``, ``steps``, ``updates`` and ``seed``.
     :param stop_at: See :func:`~sb3_sparse.distill`.
     :param checkpoint: See :func:`~sb3_sparse.distill`.
     :param dataset: Id of a Minari dataset, whose observations the student learns from instead of playing.
@@ -67,10 +66,9 @@ def distill_agent(
             given,
             sparsity,
             net_arch,
-            bits,
-            steps,
-            updates,
-            seed,
+            steps=steps,
+            updates=updates,
+            seed=seed,
             stop_at=stop_at,
             normalization=agent.normalization,
             checkpoint=checkpoint,

@@ -17,7 +17,7 @@ from sb3_sparse.distillation.learning.states import States
 from sb3_sparse.distillation.learning.training import Distillation
 from sb3_sparse.distillation.plan import PRUNING, ROUNDS, Plan
 from sb3_sparse.distillation.student import finish, make_student
-from sb3_sparse.distillation.teacher import Teacher, fast_act
+from sb3_sparse.distillation.teacher import Teacher, fast_act, find_masks
 
 #: Rounds between two checkpoints, and rounds whose returns decide whether the student plays like the teacher.
 _SAVED, _RECENT = 5, 10
@@ -60,7 +60,7 @@ class Lesson:
         #: Returns of episodes without noise: the teacher's, and the student's by round.
         self.teacher_returns: list[float] = []
         self.returns: dict[int, list[float]] = {}
-        self._rollouts = None if source.env is None else Rollouts(source.env, self.teacher.act)
+        self._rollouts = None if source.env is None else Rollouts(source.env, self.teacher.act, find_masks(model, source.env))
         observations = self._first_observations()
         inputs = self.teacher.inputs(observations)
         self.behavior = self.teacher.behavior(inputs)

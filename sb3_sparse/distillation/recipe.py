@@ -62,8 +62,8 @@ def distill(
         :class:`~sb3_sparse.offline.OfflineDataset`, do as well, but a student of these alone has not seen its own mistakes.
     :param sparsity: Share of zeros in the network that acts, over all its layers, in [0, 1).
     :param net_arch: Widths of the student's hidden layers, such as [64, 64]; None for the teacher's.
-    :param bits: Bits of the weights behind the first layer, 2 to 8, for which it is trained at the end; None for float
-        weights. The exporter rounds the first layer, whose inputs have different units.
+    :param bits: 8, or None: in both cases the student's weights are float, and ``compress(student)`` rounds them to 8 bits
+        with hardly a loss. Fewer bits are refused.
     :param steps: Environment steps; by default 300,000, and 400,000 above 96 %.
     :param updates: Gradient updates of 256 states each; by default 100,000, and 600,000 above 96 %.
     :param seed: Seed of the environment, the minibatches and new weights. On one machine the same seed gives the same student.
@@ -87,14 +87,18 @@ def distill(
         come from one network that the exporter knows
     """
     check_sparsity(sparsity)
-    if bits is not None:
-        check_bits(bits)
+    if bits is not None and check_bits(bits) < 8:
+        # One scale per layer, which fake quantization has, costs more than what training with it brings back.
+        raise ValueError(
+            f"bits={bits}: a student is not trained for fewer than 8 bits; leave bits out, and round it by"
+            f" compress(student, bits={bits}, calibration=observations)"
+        )
     plan = make_plan(sparsity, updates, steps, rewire, BLOCK)
     source = open_source(model, env, normalization)
     saver = None
     if checkpoint is not None:
         names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
-        run = [type(model).__name__, sparsity, net_arch, bits, plan, seed, *names, stop_at]
+        run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at]
         saver = Checkpoint(Path(checkpoint), repr(run))
     lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
     lesson.training.tensorboard_log = tensorboard_log

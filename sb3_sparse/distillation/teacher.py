@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,10 +31,19 @@ def fast_act(model: BaseAlgorithm, normalization: VecNormalize | None, env: VecE
     :return: Its deterministic action, as the exporter computes it with float weights
     :raises ValueError: if the exporter does not know its network
     """
-    policy = Policy(shrink(read_model(model, normalization).network))
-    if isinstance(model, MaskablePPO) and env is not None:
-        return lambda observations: policy.predict(observations, action_masks=get_action_masks(env))[0]
+    policy, masks = Policy(shrink(read_model(model, normalization).network)), find_masks(model, env)
+    if masks is not None:
+        return lambda observations: policy.predict(observations, action_masks=masks())[0]
     return lambda observations: policy.predict(observations)[0]
+
+
+def find_masks(model: BaseAlgorithm, env: VecEnv | None) -> Callable[[], NDArray[Any]] | None:
+    """
+    :param model: A model.
+    :param env: The environments that it plays in.
+    :return: What gives the masks of its next actions, ``[environments, choices]``; None if it takes none
+    """
+    return partial(get_action_masks, env) if isinstance(model, MaskablePPO) and env is not None else None
 
 
 class Teacher:

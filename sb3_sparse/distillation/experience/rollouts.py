@@ -8,6 +8,7 @@ student, half of them with noisy actions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -34,11 +35,14 @@ class Rollouts:
 
     :param env: The environments, whose observations are not normalized.
     :param teacher: The teacher.
+    :param masks: Gives the masks of the next actions, ``[environments, choices]``, which random actions obey too; None if all
+        actions are allowed.
     """
 
-    def __init__(self, env: VecEnv, teacher: Act) -> None:
+    def __init__(self, env: VecEnv, teacher: Act, masks: Callable[[], NDArray[Any]] | None = None) -> None:
         self.env = env
         self.teacher = teacher
+        self.masks = masks
 
     def play(self, steps: int, seed: int, student: Act | None = None) -> tuple[Observation, list[float]]:
         """
@@ -76,7 +80,9 @@ class Rollouts:
             if student is not None:
                 own = np.array([not player.teaches for player in players])
                 actions = np.where(own.reshape(-1, *[1] * (actions.ndim - 1)), student(observations), actions)
-        return np.stack([player.disturb(action, space) for player, action in zip(players, actions, strict=True)])
+        masks = [None] * len(players) if self.masks is None else self.masks()
+        rows = zip(players, actions, masks, strict=True)
+        return np.stack([player.disturb(action, space, mask) for player, action, mask in rows])
 
 
 class _Player:
@@ -102,8 +108,8 @@ class _Player:
         self.noise = 0.0 if self.alone or rng.random() < 0.5 else float(rng.choice(NOISE))
         self._left = int(rng.choice(SEGMENTS))
 
-    def disturb(self, action: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
-        """The action with this segment's noise."""
+    def disturb(self, action: NDArray[Any], space: spaces.Space[Any], mask: NDArray[Any] | None) -> NDArray[Any]:
+        """The action with this segment's noise, or an allowed one of those that the mask does not exclude."""
         if not self.noise:
             return action
         if isinstance(space, spaces.Box):
@@ -113,10 +119,14 @@ class _Player:
             return np.clip(noisy, space.low, space.high).astype(action.dtype)
         if self._rng.random() >= self.noise:
             return action
-        shape = action.shape
-        choices = {spaces.Discrete: lambda: space.n, spaces.MultiDiscrete: lambda: space.nvec}  # type: ignore[attr-defined]
-        high = choices.get(type(space), lambda: 2)()
-        return np.asarray(self._rng.integers(high, size=shape)).astype(action.dtype)
+        choices = _choices(space)
+        if mask is None:
+            high = space.nvec if isinstance(space, spaces.MultiDiscrete) else choices[0]
+            return np.asarray(self._rng.integers(high, size=action.shape)).astype(action.dtype)
+        allowed = np.split(mask.reshape(-1), np.cumsum(choices)[:-1])
+        # As in sb3-contrib, the first one counts as allowed where none is.
+        drawn = [self._rng.choice(np.flatnonzero(each)) if each.any() else 0 for each in allowed]
+        return np.array(drawn).reshape(action.shape).astype(action.dtype)
 
     def step(self, reward: float) -> bool:
         """Count a step, and draw the next segment where one ends; false if nobody plays here."""
@@ -125,6 +135,13 @@ class _Player:
         if self._left <= 0 and not self.alone:
             self._draw()
         return self.playing
+
+
+def _choices(space: Any) -> list[int]:
+    """How many choices each discrete action has."""
+    if isinstance(space, spaces.Discrete):
+        return [int(space.n)]
+    return list(map(int, space.nvec.reshape(-1))) if isinstance(space, spaces.MultiDiscrete) else [2] * math.prod(space.shape)
 
 
 def _return_of(info: dict[str, Any], total: float) -> float:

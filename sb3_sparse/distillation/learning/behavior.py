@@ -7,8 +7,10 @@ outputs, once in torch and once as equations of the engine.
 
 from __future__ import annotations
 
+import operator
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,9 +128,13 @@ class Choice(Behavior):
         return sum((F.cross_entropy(part / self.temperature, target) for part, target in parts), outputs.new_zeros(()))
 
     def equation(self, outputs: Value, targets: Value) -> Value:
-        if len(self.groups) > 1:
-            raise ValueError("several discrete actions at once")
-        logits = outputs / self.temperature
+        logits, ends = outputs / self.temperature, np.cumsum(self.groups)
+        parts = [slice(int(end) - size, int(end)) for size, end in zip(self.groups, ends, strict=True)]
+        losses = [self._cross_entropy(logits[part], targets[part]) for part in parts]
+        return reduce(operator.add, losses)
+
+    @staticmethod
+    def _cross_entropy(logits: Value, targets: Value) -> Value:
         # The largest one cancels out, so it needs no gradient.
         shifted = logits - logits.largest().detach()
         return shifted.exp().sum().log() - (shifted * targets).sum()

@@ -50,8 +50,6 @@ class DistillationUpdate(Update):
         student = model.policy.student
         if student.features_extractor is not None:
             raise Unsupported("a features extractor with weights")
-        if student.estimates > 1:
-            raise Unsupported("a mean over quantiles")
         self._chain = Chain(student.layers)
         self.parameters = [Parameters(model.policy.optimizer, self._chain.weights)]
 
@@ -60,7 +58,9 @@ class DistillationUpdate(Update):
 
     def _equations(self, trace: Trace, batch: Batch, variant: Hashable) -> None:
         assert isinstance(batch, StatesBatch)
-        outputs = self._chain(trace.load(batch.observations))
+        outputs, estimates = self._chain(trace.load(batch.observations)), self.model.policy.student.estimates
+        if estimates > 1:
+            outputs = outputs.sum_groups(outputs.features // estimates) / estimates
         loss = self.model.behavior.equation(outputs, trace.load(batch.labels))
         backward(trace, loss, self.parameters[0])
         trace.log("student", loss)

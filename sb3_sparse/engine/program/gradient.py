@@ -167,9 +167,8 @@ def _min_max(trace: Trace, instruction: Instruction, result: Value, gradient: Va
 
 
 def _sum(trace: Trace, instruction: Instruction, result: Value, gradient: Value) -> list[tuple[Value, Value]]:
-    if instruction.k != 1:
-        raise ValueError("a sum over groups has no gradient")
-    return [(_inputs(instruction)[0], gradient)]
+    # Each group gets the gradient of the sum; one feature is broadcast.
+    return [(_inputs(instruction)[0], gradient if instruction.k == 1 else trace.concat([gradient] * instruction.n))]
 
 
 def _clamp(trace: Trace, instruction: Instruction, result: Value, gradient: Value) -> list[tuple[Value, Value]]:

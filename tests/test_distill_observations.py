@@ -1,0 +1,204 @@
+"""Distillation of all kinds of observations and actions: images, dicts, classes, masks of actions, several environments."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch as th
+from gymnasium import spaces
+from sb3_contrib import MaskablePPO
+from sb3_contrib.common.envs import InvalidActionEnvMultiDiscrete
+from stable_baselines3 import DQN, PPO, SAC, HerReplayBuffer
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.envs import BitFlippingEnv
+
+from sb3_sparse import distill
+from sb3_sparse.distillation import lesson, plan, recipe
+from sb3_sparse.distillation.experience.rollouts import Rollouts
+from sb3_sparse.distillation.learning import states
+from sb3_sparse.distillation.learning.network import read_network
+from sb3_sparse.policies import MinAtarExtractor
+from tests.algorithms import CASES
+
+CPU = {"device": "cpu", "seed": 0}
+pytestmark = pytest.mark.filterwarnings("ignore:SB3 trains this model, because the engine cannot")
+
+
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch):
+    """Four in place of a hundred."""
+    for module in (lesson, plan, recipe):
+        monkeypatch.setattr(module, "ROUNDS", 4)
+
+
+def larger(model):
+    """Weights so large that the actions of a model that has not been trained depend on what it sees."""
+    with th.no_grad():
+        for parameter in read_network(model).parameters():
+            parameter.mul_(1.5)
+        if hasattr(model.policy, "action_net"):
+            # It is initialized so that all actions are about as good.
+            model.policy.action_net.weight.mul_(100)
+    return model
+
+
+def played(model, env, count=200):
+    """Observations of random episodes."""
+    env.action_space.seed(0)
+    found = [env.reset(seed=0)[0]]
+    while len(found) < count:
+        observation, _, terminated, truncated, _ = env.step(env.action_space.sample())
+        found.append(env.reset()[0] if terminated or truncated else observation)
+    if isinstance(found[0], dict):
+        return {key: np.stack([each[key] for each in found]) for key in found[0]}
+    return np.stack(found)
+
+
+def agreement(model, student, observations):
+    mine, theirs = (each.predict(observations, deterministic=True)[0] for each in (student, model))
+    return (mine == theirs).mean()
+
+
+class Square(gym.Env):
+    """A bright square somewhere in a dark image."""
+
+    observation_space, action_space = spaces.Box(0, 255, (1, 36, 36), np.uint8), spaces.Discrete(3)
+
+    def _image(self):
+        image = np.zeros((1, 36, 36), np.uint8)
+        row, column = self.np_random.integers(24, size=2)
+        image[:, row : row + 12, column : column + 12] = 255
+        return image
+
+    def reset(self, seed=None, options=None):
+        super().reset(seed=seed)
+        self.left = 20
+        return self._image(), {}
+
+    def step(self, action):
+        self.left -= 1
+        return self._image(), 0.0, False, self.left == 0, {}
+
+
+def test_images():
+    """Convolutions are pruned, and learn from the pixels; observations stay bytes."""
+    arch = {"features_extractor_kwargs": {"features_dim": 16}, "net_arch": []}
+    model = larger(PPO("CnnPolicy", Square(), n_steps=16, batch_size=16, policy_kwargs=arch, **CPU))
+    observations = played(model, Square())
+    with th.no_grad():
+        # All actions are taken.
+        model.policy.action_net.bias.sub_(read_network(model)(th.as_tensor(observations)).mean(dim=0))
+    assert np.bincount(model.predict(observations, deterministic=True)[0]).max() < 150
+    student = distill(model, Square(), 0.5, steps=400, updates=200)
+    assert agreement(model, student, observations) > 0.8
+    convolution = read_network(student).features_extractor.cnn[2].weight
+    assert 0.2 < (convolution == 0).float().mean() < 0.8
+
+
+def test_minatar():
+    pytest.importorskip("minatar")
+    import sb3_sparse.pixels.minatar  # noqa: F401
+
+    env = gym.make("MinAtarBreakout-v1")
+    arch = {"features_extractor_class": MinAtarExtractor, "normalize_images": False, "net_arch": []}
+    model = larger(DQN("CnnPolicy", env, buffer_size=10, policy_kwargs=arch, **CPU))
+    student = distill(model, "MinAtarBreakout-v1", 0.5, steps=400, updates=200)
+    assert agreement(model, student, played(model, env)) > 0.8
+
+
+def test_images_fill_a_bounded_memory(monkeypatch):
+    """The newest rows are kept."""
+    monkeypatch.setattr(states, "MOST_BYTES", 10_000)
+    images, targets = np.arange(100, dtype=np.uint8)[:, None].repeat(996, axis=1), np.arange(100, dtype=np.float32)[:, None]
+    table = states.States(1000, images[:7], targets[:7], normalize=False)
+    for index in range(7, 100, 3):
+        table.add(images[index : index + 3], targets[index : index + 3])
+    assert table.inputs.nbytes + table.targets.nbytes <= 10_000 and table.inputs.dtype == np.uint8
+    assert len(table) == 10 and sorted(table.targets[:, 0]) == list(range(90, 100))
+    assert (table.inputs[:, 0] == table.targets[:, 0]).all()
+
+
+def test_goals_of_her():
+    """A dict of vectors; the student keeps the replay buffer's class."""
+    env = BitFlippingEnv(4, continuous=True, max_steps=5)
+    kwargs = {"buffer_size": 100, "replay_buffer_class": HerReplayBuffer, "policy_kwargs": {"net_arch": [16, 16]}}
+    model = larger(SAC("MultiInputPolicy", env, learning_starts=20, batch_size=8, **kwargs, **CPU))
+    student = distill(model, env, 0.5, steps=600, updates=2000)
+    observations = played(model, env)
+    mine, theirs = (each.predict(observations, deterministic=True)[0] for each in (student, model))
+    assert np.abs(mine - theirs).mean() < 0.1
+    assert isinstance(student.replay_buffer, HerReplayBuffer)
+    student.set_env(model.get_env())
+    student.learn(30)
+
+
+def test_dicts_with_images_are_refused():
+    space = spaces.Dict(image=spaces.Box(0, 255, (36, 36, 1), np.uint8), vector=spaces.Box(-1, 1, (2,)))
+
+    class Both(gym.Env):
+        observation_space, action_space = space, spaces.Discrete(2)
+
+        def reset(self, seed=None, options=None):
+            return space.sample(), {}
+
+        def step(self, action):
+            return space.sample(), 0.0, False, True, {}
+
+    model = PPO("MultiInputPolicy", Both(), n_steps=8, batch_size=8, **CPU)
+    with pytest.raises(ValueError, match="a dict of observations with images"):
+        distill(model, Both())
+
+
+def test_classes():
+    """A Discrete observation is one-hot for the network."""
+    model = larger(PPO("MlpPolicy", "FrozenLake-v1", n_steps=16, batch_size=16, policy_kwargs={"net_arch": [16]}, **CPU))
+    student = distill(model, "FrozenLake-v1", 0.5, steps=600, updates=1000)
+    assert agreement(model, student, played(model, gym.make("FrozenLake-v1"))) > 0.9
+
+
+def test_random_actions_are_allowed_ones():
+    """Of MaskablePPO, one at a time and in several environments; the environment fails on others."""
+
+    class Strict(InvalidActionEnvMultiDiscrete):
+        def step(self, action):
+            row, mask = 0, self.action_masks()
+            for choice, count in zip(action, self.action_space.nvec, strict=True):
+                assert mask[row + choice]
+                row += count
+            return super().step(action)
+
+    env = make_vec_env(lambda: Strict(dims=[4, 5], n_invalid_actions=4, ep_length=20), n_envs=2, seed=0)
+    model = MaskablePPO("MlpPolicy", env, n_steps=16, batch_size=16, policy_kwargs={"net_arch": [16]}, **CPU)
+    student = distill(model, env, 0.5, steps=600, updates=1000)
+    assert type(student) is MaskablePPO
+    env.close()
+
+
+def test_several_environments():
+    """Every state of every environment that has not come to its end is kept, with its own teacher's action."""
+    env = make_vec_env("CartPole-v1", n_envs=3, seed=0)
+    model = larger(PPO("MlpPolicy", env, n_steps=16, batch_size=16, policy_kwargs={"net_arch": [16]}, **CPU))
+    observations, returns = Rollouts(env, lambda rows: model.predict(rows, deterministic=True)[0]).play(300, seed=0)
+    assert len(observations) >= 300 and returns
+    student = distill(model, env, 0.5, steps=600, updates=1000)
+    assert agreement(model, student, observations) > 0.9
+    env.close()
+
+
+def choosing(groups):
+    env = InvalidActionEnvMultiDiscrete(dims=list(groups), n_invalid_actions=1)
+    return MaskablePPO("MlpPolicy", env, n_steps=16, **CPU)
+
+
+@pytest.mark.filterwarnings("error:SB3 trains this model")
+@pytest.mark.parametrize(
+    "make", [lambda: choosing((4,)), lambda: choosing((3, 2, 4)), lambda: CASES["qrdqn"].make()], ids=["one", "three", "qrdqn"]
+)
+def test_choices_in_the_engine(make):
+    """The engine trains as torch does: one and several discrete actions, and the means of quantiles."""
+    model, space = larger(make()), make().observation_space
+    space.seed(0)
+    observations = np.stack([space.sample() for _ in range(300)])
+    students = [distill(model, observations, 0.0, [8], updates=500, engine=engine) for engine in (True, False)]
+    mine, theirs = (each.outputs(each.inputs(observations)) for each in map(read_network, students))
+    assert (mine - theirs).abs().mean() < 0.02 * theirs.std()
+    assert agreement(model, students[0], observations) > 0.6
