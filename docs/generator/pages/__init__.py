@@ -8,6 +8,7 @@ NAMES = (
     "offline_memory",
     "offline_speed",
     "returns",
+    "distill",
     "recurrent",
     "collection",
     "inference",
