@@ -215,6 +215,8 @@ def test_statistics_of_rewards_alone(tmp_path, capsys):
     assert "was trained behind" not in run(capsys, *arguments)
     PPO("MlpPolicy", VecNormalize(make_vec_env("Pendulum-v1")), **settings).learn(64).save(agent)
     assert f"{tmp_path / 'vecnormalize.pkl'} does not normalize them: give" in fail(capsys, *arguments)
+    # Also when the file is named.
+    assert "does not normalize them: give" in fail(capsys, *arguments, "--vecnormalize", tmp_path / "vecnormalize.pkl")
 
 
 def test_statistics_of_another_environment(tmp_path):

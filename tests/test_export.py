@@ -14,7 +14,7 @@ from sb3_contrib import ARS
 from stable_baselines3 import DQN, PPO, SAC, TD3
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor, FlattenExtractor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecEnvWrapper, VecFrameStack, VecMonitor, VecNormalize
 from stable_baselines3.sac.policies import SACPolicy
 from torch import nn
 from torch.nn import functional as F
@@ -345,6 +345,29 @@ def test_statistics_that_do_not_fit():
     other = VecNormalize(DummyVecEnv([lambda: Spaces(spaces.Box(-1, 1, (3,)), TORQUE)]))
     with pytest.raises(ValueError, match=r"shape \(3,\), those of the model have shape \(5,\)$"):
         compress(SAC("MlpPolicy", Spaces(VECTOR, TORQUE), device="cpu"), normalization=other)
+
+
+class Doubles(VecEnvWrapper):
+    """A user's wrapper that changes observations."""
+
+    def reset(self):
+        return 2 * self.venv.reset()
+
+    def step_wait(self):
+        observations, *rest = self.venv.step_wait()
+        return 2 * observations, *rest
+
+
+def test_what_is_around_the_normalization():
+    """It changes what the model sees once more; what leaves observations alone does not matter."""
+    inner = VecNormalize(DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)]))
+    for around, message in ((Doubles, "has Doubles around its VecNormalize"), (VecNormalize, "inside of another one")):
+        with pytest.raises(ValueError, match=message):
+            compress(PPO("MlpPolicy", around(inner), device="cpu"))
+    model = PPO("MlpPolicy", VecMonitor(inner), device="cpu")
+    raw = np.full((1, 5), 0.5, np.float32)
+    expected = model.predict(inner.normalize_obs(raw), deterministic=True)[0]
+    np.testing.assert_allclose(compress(model, 32).predict(raw)[0], expected, atol=1e-5)
 
 
 class LeavesOneAlone(VecNormalize):
@@ -745,3 +768,10 @@ def test_ars(policy, env):
             parameter.normal_()
     obs = np.random.default_rng(0).normal(size=(50, model.observation_space.shape[0])).astype(np.float32)
     expect_parity(model, obs)
+
+
+def test_scripted_modules_are_refused():
+    model = PPO("MlpPolicy", DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)]), device="cpu")
+    model.policy.action_net = th.jit.script(model.policy.action_net)
+    with pytest.raises(ValueError, match="action_net"):
+        compress(model)

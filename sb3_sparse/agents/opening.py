@@ -113,7 +113,7 @@ def open_agent(
     found = load_normalization(path, env, vecnormalize, trust=trust)
     print("no statistics of VecNormalize" if found is None else f"observations are normalized as {found[0]} says")
     statistics, normalization = (None, None) if found is None else found
-    if vecnormalize is None:
+    if vecnormalize is None or (normalization is not None and not normalization.norm_obs):
         check_normalization(path, model, found, settings)
     frames = stacked_frames(env, model, wrapped=wrappers is not None, frame_stack=settings.frame_stack) if one_frame else None
     if one_frame and frames is None:

@@ -107,7 +107,7 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float
     :raises ValueError: if the environment raises an error
     """
     with playing(venv):
-        _end_game(venv)
+        end_game(venv)
         venv.seed(seed)
         observations = venv.reset()
     total: float | None = None
@@ -173,8 +173,12 @@ def play_starts(venv: VecEnv, act: Act, count: int, seed: int, progress: Progres
     return stack(observations), np.array(starts)
 
 
-def _end_game(venv: VecEnv) -> None:
-    """An Atari game that was left in the middle would go on with the next life."""
+def end_game(venv: VecEnv) -> None:
+    """
+    Let the next reset begin a game: an Atari game that was left in the middle would go on with the next life.
+
+    :param venv: Environments.
+    """
     for env in getattr(venv.unwrapped, "envs", ()):
         lives = unwrap_wrapper(env, EpisodicLifeEnv)
         if isinstance(lives, EpisodicLifeEnv):

@@ -25,11 +25,13 @@ class Checkpoint:
         self.folder, self._identity = folder, identity
         self._file, self._rows = folder / "run.pt", folder / "states.bin"
 
-    def load(self) -> dict[str, Any] | None:
+    def load(self, digest: str) -> dict[str, Any] | None:
         """
+        :param digest: What has to be the same as well.
         :return: What was saved last; None if nothing was
         :raises ValueError: if another distillation was saved there, or the file is damaged
         """
+        self._identity += digest
         if not self._file.exists():
             return None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,12 +92,20 @@ class Lesson:
 
     def resume(self) -> None:
         """Go on where the checkpoint says."""
-        saved = None if self.checkpoint is None else self.checkpoint.load()
+        saved = None if self.checkpoint is None else self.checkpoint.load(self._digest())
         if saved is not None:
             assert self.checkpoint is not None
             self.checkpoint.put_back(self.states, saved["added"])
             self.teacher_returns, self.returns = saved["teacher_returns"], saved["returns"]
             self.training.put_back(saved)
+
+    def _digest(self) -> str:
+        """The first states, and what the teacher does there: another teacher, environment or normalization differs."""
+        digest = hashlib.sha256()
+        for table in (self.states.inputs, self.states.targets):
+            digest.update(table[: len(self.states)].tobytes())
+        digest.update(repr(self.states.mean).encode())
+        return digest.hexdigest()
 
     def train(self, updates: int, callbacks: list[BaseCallback]) -> None:
         """
@@ -114,10 +123,10 @@ class Lesson:
             return True
         if self.checkpoint is not None and number and number % _SAVED == 0:
             self.checkpoint.save(self.training, self.teacher_returns, self.returns)
+        self.training.publish()
         wanted = self.plan.states_by(number) - self.states.added
         if self._rollouts is None or wanted <= 0:
             return True
-        self.training.publish()
         act = fast_act(self.student, self.source.normalization, self.source.env)
         observations, self.returns[number] = self._rollouts.play(wanted, self.seed * _STRIDE + 1 + number, act)
         inputs = self.teacher.inputs(observations)

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_sparse.callbacks import GradualPruningCallback
 from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.experience.source import Given, open_source
+from sb3_sparse.distillation.learning.network import mask_sparsity
 from sb3_sparse.distillation.learning.rewiring import Rewiring
 from sb3_sparse.distillation.learning.training import BLOCK, NETWORK
 from sb3_sparse.distillation.lesson import Lesson
@@ -65,7 +66,8 @@ def distill(
     :param bits: 8, or None: in both cases the student's weights are float, and ``compress(student)`` rounds them to 8 bits
         with hardly a loss. Fewer bits are refused.
     :param steps: Environment steps; by default 300,000, and 400,000 above 96 %.
-    :param updates: Gradient updates of 256 states each; by default 100,000, and 600,000 above 96 %.
+    :param updates: Gradient updates of 256 states each, rounded to a multiple of 5,000; by default 100,000, and 600,000 above
+        96 %.
     :param seed: Seed of the environment, the minibatches and new weights. On one machine the same seed gives the same student.
     :param saliency: Which weights to keep: see :class:`~sb3_sparse.callbacks.GradualPruningCallback`.
     :param distribution: How many weights each layer keeps: likewise.
@@ -101,6 +103,11 @@ def distill(
         run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at]
         saver = Checkpoint(Path(checkpoint), repr(run))
     lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
+    present = mask_sparsity(lesson.training.policy.student)
+    if present > sparsity + 1e-3:
+        raise ValueError(
+            f"the agent is {present:.1%} sparse already, and pruned weights do not come back: give a higher sparsity"
+        )
     lesson.training.tensorboard_log = tensorboard_log
     lesson.resume()
     others = [callback] if isinstance(callback, BaseCallback) else list(callback or [])

@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import torch as th
 from numpy.typing import NDArray
+from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
 from sb3_sparse.distillation.learning.network import ActionNetwork, read_network
@@ -41,7 +43,7 @@ def make_student(teacher: BaseAlgorithm, net_arch: Sequence[int] | None = None, 
     student.__dict__.update({name: copy.deepcopy(value) for name, value in vars(teacher).items() if name not in left_out})
     if net_arch is not None:
         student.policy_kwargs = {**student.policy_kwargs, "net_arch": _arch(teacher, net_arch)}
-    with th.random.fork_rng([]):
+    with th.random.fork_rng(range(th.cuda.device_count())):
         state = np.random.get_state()
         th.manual_seed(seed)
         # The replay buffer of HER asks the environment for its rewards.
@@ -89,11 +91,20 @@ def finish(teacher: BaseAlgorithm, student: BaseAlgorithm, trained: ActionNetwor
     network = read_network(student)
     _put_masks(student, network, trained)
     policy: Any = original(student.policy)
+    if isinstance(policy, (DQNPolicy, QRDQNPolicy)):
+        _fit_level(teacher, network, inputs[-_FITTED:])
     for name, child in policy.named_children():
         if not name.endswith("_target") and hasattr(policy, f"{name}_target"):
             getattr(policy, f"{name}_target").load_state_dict(child.state_dict())
     if hasattr(getattr(policy, "actor", None), "log_std") and isinstance(policy.actor.log_std, nn.Linear):
         _fit_log_std(teacher, student, inputs[-_FITTED:])
+
+
+def _fit_level(teacher: BaseAlgorithm, network: ActionNetwork, inputs: NDArray[np.generic]) -> None:
+    """What is learnt of values is their differences: give the last bias the teacher's level."""
+    last = network.layers[-1]
+    assert isinstance(last, nn.Linear) and last.bias is not None
+    last.bias.add_(float((read_network(teacher).outputs(inputs) - network.outputs(inputs)).mean()))
 
 
 def _put_masks(student: BaseAlgorithm, network: ActionNetwork, trained: ActionNetwork) -> None:

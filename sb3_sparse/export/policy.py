@@ -7,13 +7,24 @@ from typing import Any
 
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.vec_env import VecNormalize
+from stable_baselines3.common.vec_env import (
+    VecCheckNan,
+    VecFrameStack,
+    VecMonitor,
+    VecNormalize,
+    VecTransposeImage,
+    VecVideoRecorder,
+    unwrap_vec_normalize,
+)
 
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import to_onnx
 from sb3_sparse.export.pipeline import Compressed, Observations, check_bits, compress_network, read_model
 from sb3_sparse.export.report import Report
 from sb3_sparse.runtime.policy import Policy
+
+#: Wrappers of environments that leave observations as they are, or are looked at elsewhere.
+_HARMLESS = (VecMonitor, VecCheckNan, VecVideoRecorder, VecTransposeImage, VecFrameStack)
 
 
 def compress(
@@ -61,9 +72,29 @@ def compress(
     if normalization is not None and not isinstance(normalization, VecNormalize):
         raise ValueError(f"normalization must be a VecNormalize, not a {type(normalization).__name__}")
     check_bits(bits)
-    normalization = model.get_vec_normalize_env() if normalization is None else normalization
+    normalization = _find_normalization(model) if normalization is None else normalization
     original = read_model(model, normalization, frame_stack)
     return CompressedPolicy(compress_network(original, bits, calibration, episode_starts), backend)
+
+
+def _find_normalization(model: BaseAlgorithm) -> VecNormalize | None:
+    """
+    :param model: A model.
+    :return: The ``VecNormalize`` of its environment
+    :raises ValueError: if something outside of it may change observations, which nobody here would know
+    """
+    env: Any = model.get_env()
+    found = model.get_vec_normalize_env()
+    while env is not None and env is not found and found is not None:
+        if type(env) not in _HARMLESS:
+            raise ValueError(
+                f"the model's environment has {type(env).__name__} around its VecNormalize, which may change observations"
+                " once more: put it inside of the VecNormalize, or give normalization="
+            )
+        env = env.venv
+    if found is not None and unwrap_vec_normalize(found.venv) is not None:
+        raise ValueError("the model's environment has a VecNormalize inside of another one: train with one of them")
+    return found
 
 
 class CompressedPolicy(Policy):

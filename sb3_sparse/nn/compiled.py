@@ -20,7 +20,8 @@ def original(module: AnyModule) -> AnyModule:
     :return: The module that was compiled, or the module itself
     """
     found: Any = module
-    while (wrapped := found._modules.get(_WRAPPED)) is not None:
+    # The modules of a torch.jit.ScriptModule are no dict.
+    while isinstance(found._modules, dict) and (wrapped := found._modules.get(_WRAPPED)) is not None:
         found = wrapped
     return found  # type: ignore[no-any-return]
 

@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 from gymnasium import spaces
 from numpy.typing import NDArray
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sparse.agents.observations import Observation, stack, take
+from sb3_sparse.agents.returns import end_game
 
 #: A deterministic policy: a batch of observations as the environment gives them to a batch of actions.
 Act = Callable[[Observation], NDArray[Any]]
@@ -27,6 +29,8 @@ SEGMENTS = (10, 30, 100, 300)
 NOISE = (0.05, 0.1, 0.2, 0.4)
 #: The chance that an episode is the student's alone, without noise; and that a segment of the others is the teacher's.
 ALONE, TEACHER = 0.375, 0.25
+#: Episodes are said to be endless beyond this many steps, and times the steps that are wanted.
+_LONGEST, _ENDLESS = 1_000_000, 10
 
 
 class Rollouts:
@@ -43,6 +47,7 @@ class Rollouts:
         self.env = env
         self.teacher = teacher
         self.masks = masks
+        self._monitored = all(env.env_is_wrapped(Monitor))
 
     def play(self, steps: int, seed: int, student: Act | None = None) -> tuple[Observation, list[float]]:
         """
@@ -52,6 +57,8 @@ class Rollouts:
         :return: The observations, and the returns of episodes that the student, or the teacher without one, played alone
         """
         rng = np.random.default_rng(seed)
+        # A game that was left in the middle would go on with its next life.
+        end_game(self.env)
         self.env.seed(int(rng.integers(2**31 - 1)))
         observations: Any = self.env.reset()
         players = [_Player(rng, student is not None) for _ in range(self.env.num_envs)]
@@ -64,10 +71,21 @@ class Rollouts:
             observations, rewards, dones, infos = self.env.step(actions)
             for index, player in enumerate(players):
                 count += player.playing
-                if player.step(float(rewards[index])) and dones[index]:
+                total = player.step(float(rewards[index]))
+                if self._monitored:
+                    # The end of a game, which may have several lives; its return is that before wrappers change rewards.
+                    total, ended = infos[index].get("episode", {}).get("r", total), "episode" in infos[index]
+                else:
+                    ended = bool(dones[index])
+                if player.playing and ended:
                     if player.alone:
-                        returns.append(_return_of(infos[index], player.total))
+                        returns.append(float(total))
                     player.begin(count < steps)
+            if count > _ENDLESS * steps + _LONGEST:
+                raise ValueError(
+                    f"episodes of the environment do not end: {count:,} steps were played, and {steps:,} wanted; wrap it in "
+                    "gymnasium.wrappers.TimeLimit"
+                )
         return stack(seen), returns
 
     def _act(self, observations: Observation, players: list[_Player], student: Act | None) -> NDArray[Any]:
@@ -114,7 +132,7 @@ class _Player:
             return action
         if isinstance(space, spaces.Box):
             width = (space.high.astype(np.float64) - space.low) / 2
-            width = np.where(np.isfinite(width), width, 1.0)
+            width = np.where(np.isfinite(width) & (width < 1e6), width, 1.0)
             noisy = action + self.noise * width * self._rng.standard_normal(action.shape)
             return np.clip(noisy, space.low, space.high).astype(action.dtype)
         if self._rng.random() >= self.noise:
@@ -128,13 +146,13 @@ class _Player:
         drawn = [self._rng.choice(np.flatnonzero(each)) if each.any() else 0 for each in allowed]
         return np.array(drawn).reshape(action.shape).astype(action.dtype)
 
-    def step(self, reward: float) -> bool:
-        """Count a step, and draw the next segment where one ends; false if nobody plays here."""
+    def step(self, reward: float) -> float:
+        """Count a step, and draw the next segment where one ends; returns the sum of the episode's rewards."""
         self.total += reward
         self._left -= 1
         if self._left <= 0 and not self.alone:
             self._draw()
-        return self.playing
+        return self.total
 
 
 def _choices(space: Any) -> list[int]:
@@ -142,8 +160,3 @@ def _choices(space: Any) -> list[int]:
     if isinstance(space, spaces.Discrete):
         return [int(space.n)]
     return list(map(int, space.nvec.reshape(-1))) if isinstance(space, spaces.MultiDiscrete) else [2] * math.prod(space.shape)
-
-
-def _return_of(info: dict[str, Any], total: float) -> float:
-    """The return of an episode: Monitor's, if there is one, which sees rewards before wrappers change them."""
-    return float(info["episode"]["r"]) if "episode" in info else total

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from sb3_sparse.agents.observations import Observation
 from sb3_sparse.export.trace import find_path
-from sb3_sparse.nn import original
+from sb3_sparse.nn import MaskedLayer, original, prunable_layers
 
 #: States in one forward pass over many of them.
 _CHUNK = 4096
@@ -103,6 +103,17 @@ class ActionNetwork(nn.Module):
         """The first layer, if it is linear and its inputs are the network's."""
         first = self.layers[0]
         return first if isinstance(first, nn.Linear) and self.features_extractor is None else None
+
+
+def mask_sparsity(network: nn.Module) -> float:
+    """
+    :param network: A network.
+    :return: The share of its prunable weights that masks have taken
+    """
+    layers = prunable_layers(network).values()
+    total = sum(layer.weight.numel() for layer in layers)
+    gone = sum(int((~layer.mask).sum()) for layer in layers if isinstance(layer, MaskedLayer))
+    return gone / max(total, 1)
 
 
 def _flat(module: nn.Module) -> list[nn.Module]:

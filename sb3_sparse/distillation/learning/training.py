@@ -162,6 +162,11 @@ class Distillation(UpdateLoop):
         if self._network.first is not None:
             self.states.unfold(self._network.first)
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Save the student with the present averages, as its own ``save`` does."""
+        self.publish()
+        self.student.save(*args, **kwargs)
+
     def predict(self, observation: Any, *args: Any, **kwargs: Any) -> Any:
         """As the student does, with the averages of the last round."""
         return self.student.predict(observation, *args, **kwargs)

@@ -58,17 +58,18 @@ def write_weights(writer: Writer, matrix: Matrix, version: int) -> None:
     writer.extend(min(_written(matrix), key=lambda layout: sum(map(deflated_size, layout.parts))))
 
 
-def fits_deltas(matrix: Matrix) -> bool:
+def fits_deltas(matrix: Matrix, largest: int = _OLD_LARGEST) -> bool:
     """
     :param matrix: Weights of a layer, ``[rows, columns]``.
-    :return: Whether a version without layouts can hold them
+    :param largest: The largest distance that is written without another entry; by default that of versions without layouts.
+    :return: Whether deltas can hold them
     """
-    return len(matrix[0]) <= MAX_ENTRIES or int(delta_encode(matrix != 0, _OLD_LARGEST)[0].max(initial=0)) <= MAX_ENTRIES
+    return len(matrix[0]) <= MAX_ENTRIES or int(delta_encode(matrix != 0, largest)[0].max(initial=0)) <= MAX_ENTRIES
 
 
 def _written(matrix: Matrix) -> Iterator[Writer]:
     """The weights in all layouts."""
-    integers, fits, total = matrix.dtype == np.int8, fits_deltas(matrix), int(np.count_nonzero(matrix))
+    integers, fits, total = matrix.dtype == np.int8, fits_deltas(matrix, _LARGEST), int(np.count_nonzero(matrix))
     for kind in (_DENSE, _MASK, *[_DELTAS] * fits):
         narrow = code_width(matrix.astype(np.int8), zeros=kind == _DENSE) if integers else 0
         for width in sorted({narrow, 8}) if integers else (0,):
