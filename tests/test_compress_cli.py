@@ -297,7 +297,7 @@ def test_missing_packages_and_stale_files(sac, tmp_path, capsys, monkeypatch):
         (["--algo", "alphazero"], "unknown algorithm 'alphazero': use one of sac, td3"),
         (["--algo", "ppo"], "holds a policy of sac, not of ppo"),
         (["--bits", "1"], "invalid choice: 1"),
-        (["--vecnormalize", "none.pkl"], "No such file or directory: 'none.pkl'"),
+        (["--vecnormalize", "none.pkl"], "there is no file none.pkl: give that of VecNormalize.save(), or"),
         (["--vecnormalize", __file__], "was not saved by VecNormalize.save()"),
         (["--fast"], "unknown arguments: --fast"),
     ],

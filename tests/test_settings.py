@@ -364,3 +364,17 @@ def test_environments_that_rl_zoo3_registers():
     venv.seed(0)
     observation = venv.reset()[0]
     assert observation[1] == observation[3] == 0 != observation[0]
+
+
+class GivesNaN(gym.ObservationWrapper):
+    def observation(self, observation):
+        return observation * np.float32(np.nan)
+
+
+def test_observations_that_are_not_finite(tmp_path, capsys):
+    agent = tmp_path / "Pendulum-v1.zip"
+    PPO("MlpPolicy", "Pendulum-v1", n_steps=32, batch_size=32, device="cpu").save(agent)
+    with pytest.raises(SystemExit):
+        main(["compress", str(agent), "-o", str(tmp_path / "out"), "--env", "Pendulum-v1", "--no-latency", "--trust",
+              "--env-wrapper", "tests.test_settings.GivesNaN"])  # fmt: skip
+    assert "gives observations that are not finite" in capsys.readouterr().err

@@ -430,7 +430,7 @@ def test_the_command_line_needs_the_number_of_frames(tmp_path, capsys):
     model = PPO("MlpPolicy", VecFrameStack(make_vec_env("Pendulum-v1"), 3), device="cpu")
     model.save(tmp_path / "agent.zip")
     arguments = ["compress", str(tmp_path / "agent.zip"), "-o", str(tmp_path / "out"), "--one-frame"]
-    for options, message in (([], "give --frame-stack N"), (["--frame-stack", "2"], "are not 2 stacked frames")):
+    for options, message in (([], "give --frame-stack N"), (["--frame-stack", "2"], "are not 2 frames")):
         with pytest.raises(SystemExit):
             main([*arguments, *options])
         assert message in capsys.readouterr().err
@@ -484,7 +484,7 @@ class OwnStack(VecFrameStack):
         (make_env(VECTOR), 4.0, "frame_stack=4.0: give the number of frames"),
         (make_env(VECTOR), True, "frame_stack=True: give the number of frames"),
         (make_env(VECTOR), 256, "frame_stack=256: give the number of frames"),
-        (make_env(VECTOR), 5, r"observations of shape \(12,\) are not 5 stacked frames"),
+        (make_env(VECTOR), 5, r"observations of shape \(12,\) are not 5 frames"),
         (make_env(VECTOR), 2, "does not fit the model's environment, which stacks 4 frames"),
         (make_env(spaces.Box(-2, 2, (12,)), wrap=None), 4, "the model's environment has none"),
         (make_env(VECTOR, wrap=OwnStack), 4, "the model's environment has OwnStack"),

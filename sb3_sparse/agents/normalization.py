@@ -48,6 +48,8 @@ def load_normalization(
     path = path or _find(agent, env)
     if path is None:
         return None
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}: give that of VecNormalize.save(), or --vecnormalize none")
     with path.open("rb") as file:
         try:
             normalization = load_from_pkl(file) if trust else loads(file.read())

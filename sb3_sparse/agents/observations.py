@@ -26,6 +26,15 @@ def take(observations: Observation, index: int) -> Observation:
     return one
 
 
+def is_finite(observations: Observation) -> bool:
+    """
+    :param observations: A batch.
+    :return: Whether there are only finite numbers in it
+    """
+    arrays = observations.values() if isinstance(observations, dict) else (observations,)
+    return all(array.dtype.kind != "f" or bool(np.isfinite(array).all()) for array in arrays)
+
+
 def length(observations: Observation) -> int:
     """
     :param observations: A batch.

@@ -15,7 +15,7 @@ from stable_baselines3.common.env_util import unwrap_wrapper
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.agents.environment import playing
-from sb3_sparse.agents.observations import Frames, Observation, stack, take
+from sb3_sparse.agents.observations import Frames, Observation, is_finite, stack, take
 from sb3_sparse.agents.progress import Progress
 from sb3_sparse.runtime import Policy
 from sb3_sparse.table import format_table
@@ -104,7 +104,7 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float
     :param act: The policy.
     :param seed: Seed of the episode.
     :return: The observations that the policy acts on; the last one with the return of the episode, the others with None
-    :raises ValueError: if the environment raises an error
+    :raises ValueError: if the environment raises an error, or its observations are not finite
     """
     with playing(venv):
         end_game(venv)
@@ -114,6 +114,8 @@ def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float
     start = True
     while total is None:
         assert isinstance(observations, np.ndarray | dict)
+        if not is_finite(observations):
+            raise ValueError("the environment gives observations that are not finite: look for NaN and infinity in it")
         # A copy, for the environment may write the next one into the same memory.
         observation = take(observations, 0)
         # A life of an Atari game is an episode for the policy.

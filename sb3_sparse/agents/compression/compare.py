@@ -4,7 +4,7 @@ import json
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from sb3_contrib import MaskablePPO
@@ -129,7 +129,7 @@ def compress_agent(
         "returns": None if returns is None else returns.to_dict(),
         "stopped": [progress.stopped for progress in (calibration, comparison) if progress.stopped],
         "latency_us": None if times is None else times.to_dict(),
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{package: _version(package) for package in _PACKAGES}},
         "machine": {"processor": platform.processor() or platform.machine(), "system": platform.platform()},
     }
     (out / "report.json").write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
@@ -146,7 +146,7 @@ def _observations(agent: Agent, seed: int, progress: Progress) -> Episodes | tup
 
 
 def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progress: Progress) -> Returns | None:
-    print(f"{len(seeds)} episodes of {agent.env} each ...", flush=True)
+    print(f"{len(seeds)} episodes of {venv.get_attr('spec')[0].id} each ...", flush=True)
     returns = compare_returns(venv, agent.act, Player(exported, masks=agent.masks), seeds, progress)
     if returns is None:
         print("not one episode of each has ended, so there is no comparison of returns")
@@ -174,3 +174,11 @@ def _time(agent: Agent, exported: Policy, compact: Path, observations: Observati
     latency = measure_latency(contestants, observations)
     print(latency, flush=True)
     return latency
+
+
+def _version(package: str) -> str | None:
+    """None for a package that is imported from where it lies."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

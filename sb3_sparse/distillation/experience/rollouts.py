@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sparse.agents.observations import Observation, stack, take
+from sb3_sparse.agents.environment import playing
+from sb3_sparse.agents.observations import Observation, is_finite, stack, take
 from sb3_sparse.agents.returns import end_game
 
 #: A deterministic policy: a batch of observations as the environment gives them to a batch of actions.
@@ -58,9 +59,10 @@ class Rollouts:
         """
         rng = np.random.default_rng(seed)
         # A game that was left in the middle would go on with its next life.
-        end_game(self.env)
-        self.env.seed(int(rng.integers(2**31 - 1)))
-        observations: Any = self.env.reset()
+        with playing(self.env):
+            end_game(self.env)
+            self.env.seed(int(rng.integers(2**31 - 1)))
+            observations: Any = self.env.reset()
         players = [_Player(rng, student is not None) for _ in range(self.env.num_envs)]
         seen: list[Observation] = []
         returns: list[float] = []
@@ -68,7 +70,8 @@ class Rollouts:
         while any(player.playing for player in players):
             actions = self._act(observations, players, student)
             seen += [take(observations, index) for index, player in enumerate(players) if player.playing]
-            observations, rewards, dones, infos = self.env.step(actions)
+            with playing(self.env):
+                observations, rewards, dones, infos = self.env.step(actions)
             for index, player in enumerate(players):
                 count += player.playing
                 total = player.step(float(rewards[index]))
@@ -86,7 +89,10 @@ class Rollouts:
                     f"episodes of the environment do not end: {count:,} steps were played, and {steps:,} wanted; wrap it in "
                     "gymnasium.wrappers.TimeLimit"
                 )
-        return stack(seen), returns
+        found = stack(seen)
+        if not is_finite(found):
+            raise ValueError("the environment gives observations that are not finite: look for NaN and infinity in it")
+        return found, returns
 
     def _act(self, observations: Observation, players: list[_Player], student: Act | None) -> NDArray[Any]:
         space = self.env.action_space

@@ -40,7 +40,10 @@ def read_stack(model: BaseAlgorithm, normalization: VecNormalize | None, frames:
     shape = tuple(map(int, space.shape))
     axis = 0 if is_image_space(space) else len(shape) - 1
     if not shape or shape[axis] % frames != 0:
-        raise ValueError(f"observations of shape {shape} are not {frames} stacked frames: give the number of the training")
+        raise ValueError(
+            f"observations of shape {shape} are not {frames} frames that VecFrameStack has put together along their "
+            f"{'first' if axis == 0 else 'last'} dimension: give the number of the training, or leave frame_stack out"
+        )
     _check_environment(model, frames, shape, axis)
     frame = (*shape[:axis], shape[axis] // frames, *shape[axis + 1 :])
     if normalization is None or not _is_of_frames(normalization, frame):
