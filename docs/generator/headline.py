@@ -7,7 +7,7 @@ from .stored import stored
 
 NOTE = (
     "Each row is of another agent. Brackets hold 95 % intervals. Pendulum, InvertedDoublePendulum and MinAtar are easy tasks,"
-    " and the HalfCheetah agent is dense. The rows *time of an action* and *flash* are of untrained masks: they say what size"
+    " and the SAC agent of HalfCheetah is dense. The rows *time of an action* and *flash* are of untrained masks: they say what size"
     " and speed follow from a sparsity, not that an agent still plays at it. The sparse training step has a fused Adam, which"
     " stock SB3 does not use."
 )
@@ -21,8 +21,10 @@ def headline(folder: str) -> str:
     twins, dynamic, pixels = stored("twins_sac_pendulum"), stored("dynamic_td3_inverted_double_pendulum"), stored("pixels")
     exported, latency, mcu = stored("returns"), stored("inference")["latency"], stored("mcu")
     throughput = stored("throughput")
-    overhead, memory, replay = stored("overhead"), stored("offline_memory")["bytes"], stored("replay")
+    overhead, distilled, replay = stored("overhead"), stored("distill"), stored("replay")
     final, breakout = dynamic["final_return"], pixels["scores"]["MinAtarBreakout-v1"]
+    key = "tqc-HalfCheetah-v4/0.95/8 bits"
+    student, share = distilled["students"][key], estimate(distilled["ratios"][key], distilled["intervals"][key], 3)
     means = {kind: mean(twins["mean_returns"][kind]) for kind in ("dense", "sparse")}
     cheetah = exported["agents"]["sac-HalfCheetah-v4"]["returns"]
     gap = estimate(twins["return_difference"], twins["intervals"]["return_difference"], 1)
@@ -58,11 +60,11 @@ def headline(folder: str) -> str:
             number(mean(cheetah["8 bits"])),
         ),
         (
-            "BCQ actor, bytes",
-            "offline_memory",
-            number(mean(memory["dense/actor"])),
-            "SNIP 95 %, 8-bit file",
-            number(mean(memory["snip/int8/actor"])),
+            "return, trained TQC on HalfCheetah, distilled",
+            "distill",
+            number(distilled["teachers"]["tqc-HalfCheetah-v4"]),
+            f"95 % sparse in 8 bits, in {student['cpu_minutes'][0]:.1f} CPU minutes; ratio {share}",
+            number(mean(student["returns"])),
         ),
         (
             "time of an action, µs",

@@ -79,7 +79,7 @@ def page() -> Page:
             "CPU minutes": "of the whole process without the evaluation: start, environment steps, training",
         },
         limits=[
-            "One teacher per row, trained by rl-zoo3 for a million steps. Three seeds are seeds of the distillation.",
+            "One teacher per row, trained by rl-zoo3 for a million steps. The seeds are those of the distillation.",
             "The sparsity is that of the network that acts. Critics are not part of the file.",
             "Hopper agents fall by themselves, so a ratio above 1 says that a student falls less, not that it learnt more.",
         ],
@@ -87,11 +87,11 @@ def page() -> Page:
             "agents": "`rl-trained-agents`, the public collection that rl-zoo3 trained; networks of 256-256",
             "student": "of the same widths, with the settings of `distill` for each sparsity",
             "evaluation": f"{episodes} episodes per student, calibration of the 8 bits on other episodes of its own",
-            "seeds": str(results["seeds"]),
+            "seeds": f"{results['seeds']} of the distillation, as many as there are returns; the others have not been run yet",
         },
         commands=[
             "python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip tqc-Hopper-v4.zip"
-            " \\\n    --json benchmarks/results/distill.json --png benchmarks/results/distill.png",
+            " \\\n    --sparsities 0.95 0.98 --json benchmarks/results/distill.json --png benchmarks/results/distill.png",
             "python benchmarks/distill.py ppo/Acrobot-v1_1/Acrobot-v1.zip a2c/Pendulum-v1_1/Pendulum-v1.zip \\\n"
             "    dqn/MountainCar-v0_1/MountainCar-v0.zip tqc/Pendulum-v1_1/Pendulum-v1.zip \\\n"
             "    ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 --json benchmarks/results/distill_others.json",
