@@ -7,9 +7,9 @@ from .stored import stored
 
 NOTE = (
     "Each row is of another agent. Brackets hold 95 % intervals. Pendulum, InvertedDoublePendulum and MinAtar are easy tasks,"
-    " and the SAC agent of HalfCheetah is dense. The rows *time of an action* and *flash* are of untrained masks: they say what"
-    " size and speed follow from a sparsity, not that an agent still plays at it. The sparse training step has a fused Adam,"
-    " which stock SB3 does not use."
+    " and the SAC agent of HalfCheetah is dense. The rows *time of an action* and *flash* are of untrained masks: they say"
+    " what size and speed follow from a sparsity, not that an agent still plays at it. The sparse training step has a fused"
+    " Adam, which stock SB3 does not use."
 )
 
 
