@@ -770,6 +770,7 @@ def test_ars(policy, env):
     expect_parity(model, obs)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_scripted_modules_are_refused():
     model = PPO("MlpPolicy", DummyVecEnv([lambda: Spaces(VECTOR, TORQUE)]), device="cpu")
     model.policy.action_net = th.jit.script(model.policy.action_net)

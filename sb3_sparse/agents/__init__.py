@@ -9,18 +9,9 @@ from sb3_sparse.agents.environment import make_environment
 from sb3_sparse.agents.load import ALGORITHMS, load_agent
 from sb3_sparse.agents.normalization import load_normalization
 from sb3_sparse.agents.opening import Agent, open_agent
+from sb3_sparse.agents.player import Act, Player, model_act
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import (
-    Act,
-    Player,
-    Returns,
-    compare_returns,
-    model_act,
-    play,
-    play_observations,
-    play_returns,
-    play_starts,
-)
+from sb3_sparse.agents.returns import Returns, compare_returns, play, play_observations, play_returns, play_starts
 
 __all__ = [
     "ALGORITHMS",

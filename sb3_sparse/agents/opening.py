@@ -12,7 +12,7 @@ from sb3_sparse.agents.environment import make_environment, stacked_frames
 from sb3_sparse.agents.load import load_agent
 from sb3_sparse.agents.normalization import check_normalization, load_normalization
 from sb3_sparse.agents.observations import Frames, frame_space
-from sb3_sparse.agents.returns import Masks, Player, find_masks, model_act
+from sb3_sparse.agents.player import Masks, Player, find_masks, model_act
 from sb3_sparse.export import Original, read_model
 from sb3_sparse.zoo.notation import brief
 from sb3_sparse.zoo.settings import Settings, find_settings, settle

@@ -10,8 +10,9 @@ from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.agents.environment import close
 from sb3_sparse.agents.load import restore_training
 from sb3_sparse.agents.opening import Agent
+from sb3_sparse.agents.player import model_act
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import compare_returns, model_act
+from sb3_sparse.agents.returns import compare_returns
 from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.offline import OfflineDataset
 

@@ -15,8 +15,9 @@ from sb3_sparse.agents.compression.latency import Latency, measure_latency
 from sb3_sparse.agents.environment import close
 from sb3_sparse.agents.observations import Observation, length, stack
 from sb3_sparse.agents.opening import Agent, open_agent
+from sb3_sparse.agents.player import Player, model_act
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import Episodes, Player, Returns, compare_returns, model_act, play_starts
+from sb3_sparse.agents.returns import Episodes, Returns, compare_returns, play_starts
 from sb3_sparse.export import check_bits, compress_network
 from sb3_sparse.runtime import BACKENDS, Policy, load
 

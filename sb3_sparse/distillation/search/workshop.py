@@ -17,7 +17,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents import Player, play, play_starts
 from sb3_sparse.agents.observations import Observation
-from sb3_sparse.agents.returns import find_masks
+from sb3_sparse.agents.player import find_masks
 from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.search.costs import Costs, foresee_costs, measure_costs
