@@ -7,9 +7,9 @@ import torch as th
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, ConvertCallback
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
+from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
-from sb3_sparse import compress, distill, restore
+from sb3_sparse import compress, distill, fit, restore
 from sb3_sparse.distillation.experience import rollouts
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.student import make_student
@@ -317,3 +317,12 @@ def test_a_life_is_no_game():
     env = DummyVecEnv([lambda: LostLife(Monitor(Game(30)))])
     played = rollouts.Rollouts(env, lambda observations: np.zeros((len(observations), 1), np.float32)).play(300, 0)[1]
     assert played and set(played) == {30.0}
+
+
+def test_what_is_around_the_normalization():
+    """Statistics inside of another wrapper are not those of the observations: `distill` and `fit` refuse."""
+    venv = VecFrameStack(VecNormalize(DummyVecEnv([lambda: gym.make("Pendulum-v1")]), norm_reward=False), 2)
+    model = PPO("MlpPolicy", venv, device="cpu")
+    for work in (lambda: distill(model, venv, 0.5, **SHORT), lambda: fit(model, venv, flash=4096)):
+        with pytest.raises(ValueError, match="inside another wrapper"):
+            work()

@@ -72,12 +72,12 @@ def compress(
     if normalization is not None and not isinstance(normalization, VecNormalize):
         raise ValueError(f"normalization must be a VecNormalize, not a {type(normalization).__name__}")
     check_bits(bits)
-    normalization = _find_normalization(model) if normalization is None else normalization
+    normalization = find_normalization(model) if normalization is None else normalization
     original = read_model(model, normalization, frame_stack)
     return CompressedPolicy(compress_network(original, bits, calibration, episode_starts), backend)
 
 
-def _find_normalization(model: BaseAlgorithm) -> VecNormalize | None:
+def find_normalization(model: BaseAlgorithm) -> VecNormalize | None:
     """
     :param model: A model.
     :return: The ``VecNormalize`` of its environment

@@ -14,6 +14,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wr
 
 from sb3_sparse.agents.environment import make_environment
 from sb3_sparse.agents.observations import Observation, fits
+from sb3_sparse.export.policy import find_normalization
 from sb3_sparse.offline import OfflineDataset
 
 #: What a user may give: an environment or its name, a dataset, or observations as an environment gives them.
@@ -44,7 +45,7 @@ def open_source(model: BaseAlgorithm, given: Given, normalization: VecNormalize 
     :return: The source
     :raises ValueError: if it does not fit the model
     """
-    own = model.get_vec_normalize_env() if normalization is None else normalization
+    own = find_normalization(model) if normalization is None else normalization
     if isinstance(given, OfflineDataset):
         own_space, given = given.observation_space, _observations(given)
         _check(model, fits(own_space, model.observation_space), own_space)
@@ -53,18 +54,29 @@ def open_source(model: BaseAlgorithm, given: Given, normalization: VecNormalize 
     env: Any = _make(given, model) if isinstance(given, str) else given
     if not isinstance(env, (gym.Env, VecEnv)):
         raise ValueError(f"env={env!r} is no environment, name of one, dataset or array of observations")
-    if isinstance(env, VecNormalize):
-        own, env = env if normalization is None else own, env.venv
-    elif isinstance(env, VecEnv) and unwrap_vec_wrapper(env, VecNormalize) is not None:
-        raise ValueError(
-            "there is a VecNormalize inside another wrapper of the environment, so its statistics are not those of the"
-            " model's observations: wrap the environment the other way round"
-        )
+    if isinstance(env, VecEnv):
+        found, env = split_normalization(env)
+        own = found if found is not None and normalization is None else own
     venv = model._wrap_env(env, monitor_wrapper=True)
     _check(model, fits(venv.observation_space, model.observation_space), venv.observation_space)
     if venv.action_space != model.action_space:
         raise ValueError(f"the actions of the environment are {venv.action_space}, those of the model {model.action_space}")
     return Source(venv, None, own)
+
+
+def split_normalization(env: VecEnv) -> tuple[VecNormalize | None, VecEnv]:
+    """
+    :param env: Environments of a user.
+    :return: Their normalization, if they have one, and the environments without it
+    :raises ValueError: if there is one inside another wrapper
+    """
+    found, env = (env, env.venv) if isinstance(env, VecNormalize) else (None, env)
+    if unwrap_vec_wrapper(env, VecNormalize) is not None:
+        raise ValueError(
+            "there is a VecNormalize inside another wrapper of the environment, so its statistics are not those of the"
+            " model's observations: wrap the environment the other way round"
+        )
+    return found, env
 
 
 def _make(name: str, model: BaseAlgorithm) -> VecEnv:

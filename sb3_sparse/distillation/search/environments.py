@@ -14,6 +14,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, Ve
 
 from sb3_sparse.agents import make_environment
 from sb3_sparse.agents.observations import fits
+from sb3_sparse.distillation.experience.source import split_normalization
+from sb3_sparse.export.policy import find_normalization
 from sb3_sparse.zoo.wrappers import Wrappers
 
 #: Rollouts of a distillation have seeds below 2**31. These begin there, a block for each seed of a search.
@@ -125,7 +127,7 @@ def read_environment(
     :return: The environment, and the statistics
     :raises ValueError: if it is no environment, or several at once
     """
-    own = model.get_vec_normalize_env() if normalization is None else normalization
+    own = find_normalization(model) if normalization is None else normalization
     if isinstance(given, str):
         return Named(given), own
     if isinstance(given, gym.Env):
@@ -133,8 +135,8 @@ def read_environment(
         given = DummyVecEnv([lambda: monitored])
     if not isinstance(given, VecEnv):
         raise ValueError(f"env={given!r} is not an environment, nor the name of one: fit has to play episodes")
-    if isinstance(given, VecNormalize):
-        own, given = given if normalization is None else own, given.venv
+    found, given = split_normalization(given)
+    own = found if found is not None and normalization is None else own
     if not isinstance(given.unwrapped, DummyVecEnv) or given.num_envs != 1:
         raise ValueError("fit plays in one environment at a time: give its name, or a DummyVecEnv of one")
     if not given.env_is_wrapped(Monitor)[0] and not isinstance(given, VecMonitor):
