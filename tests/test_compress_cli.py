@@ -399,8 +399,9 @@ def test_the_ending_of_a_zip_may_be_missing(sac, tmp_path, capsys):
 
 def test_environment_arguments_and_spaces(sac):
     model = load_agent(sac)
+    state = np.random.get_state()[1].copy()
     venv = make_environment("Pendulum-v1", model, {"g": 5.0})
-    assert venv.get_attr("g") == [5.0]
+    assert venv.get_attr("g") == [5.0] and (np.random.get_state()[1] == state).all()
     venv.close()
     heavy = PPO("MlpPolicy", "MountainCarContinuous-v0", **CPU)
     with pytest.raises(ValueError, match="MountainCar-v0 has actions Discrete"):

@@ -9,6 +9,7 @@ from textwrap import shorten
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 from gymnasium import spaces
 from sb3_contrib import MaskablePPO
 from sb3_contrib.common.maskable.utils import is_masking_supported
@@ -32,7 +33,7 @@ def make_environment(
     frame_stack: int | None = None,
 ) -> VecEnv:
     """
-    One environment in a ``VecEnv``. Its observations are not normalized. Without wrappers and a stack, an Atari game that is
+    One environment in a ``VecEnv``. Its observations are not normalized, and numpy's global generator stays as it is. Without wrappers and a stack, an Atari game that is
     played from images gets SB3's wrapper, and as many stacked frames as the model was trained on.
 
     :param env: Name of the environment. Of one that is gone, the next version that exists is made, and a line says so.
@@ -55,7 +56,8 @@ def make_environment(
         wrapper, frame_stack = AtariWrapper, frames
     try:
         found = _find_version(env, kwargs)
-        venv = make_vec_env(lambda: gym.make(found, **kwargs), n_envs=1, wrapper_class=lambda inner: _wrap(inner, wrapper))
+        with _unmoved_generator():
+            venv = make_vec_env(lambda: gym.make(found, **kwargs), n_envs=1, wrapper_class=lambda inner: _wrap(inner, wrapper))
     except Exception as error:  # An environment may raise anything.
         reason = str(error) if isinstance(error, (gym.error.Error, ImportError, ValueError)) else repr(error)
         way_out = f" with {brief(kwargs)}: {reason}; give its arguments with --env-kwargs" if kwargs else f": {reason}"
@@ -75,6 +77,16 @@ def make_environment(
     if found != env:
         print(f"{env} is gone, so {found} is used instead", flush=True)
     return venv
+
+
+@contextmanager
+def _unmoved_generator() -> Iterator[None]:
+    """SB3 draws the seed of environments from numpy's global generator, which is the user's."""
+    state = np.random.get_state()
+    try:
+        yield
+    finally:
+        np.random.set_state(state)
 
 
 @contextmanager

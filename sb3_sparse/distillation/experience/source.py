@@ -51,7 +51,7 @@ def open_source(model: BaseAlgorithm, given: Given, normalization: VecNormalize 
         _check(model, fits(own_space, model.observation_space), own_space)
     if isinstance(given, (np.ndarray, Mapping)):
         return Source(None, _read(model, given), own)
-    env: Any = _make(given, model) if isinstance(given, str) else given
+    env: Any = make_environment(given, model) if isinstance(given, str) else given
     if not isinstance(env, (gym.Env, VecEnv)):
         raise ValueError(f"env={env!r} is no environment, name of one, dataset or array of observations")
     if isinstance(env, VecEnv):
@@ -77,15 +77,6 @@ def split_normalization(env: VecEnv) -> tuple[VecNormalize | None, VecEnv]:
             " model's observations: wrap the environment the other way round"
         )
     return found, env
-
-
-def _make(name: str, model: BaseAlgorithm) -> VecEnv:
-    # SB3 draws the seed of environments from numpy's global generator, which is the user's.
-    state = np.random.get_state()
-    try:
-        return make_environment(name, model)
-    finally:
-        np.random.set_state(state)
 
 
 def _check(model: BaseAlgorithm, fit: bool, space: gym.Space[Any]) -> None:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
-import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
@@ -85,12 +84,7 @@ class Named:
         :return: One environment, without normalization
         :raises ValueError: if it cannot be made, or does not fit the model
         """
-        # SB3 draws the seed of environments from numpy's global generator, which is the user's.
-        state = np.random.get_state()
-        try:
-            return make_environment(self.name, model, self.kwargs, wrapper=self.wrappers, frame_stack=self.frame_stack)
-        finally:
-            np.random.set_state(state)
+        return make_environment(self.name, model, self.kwargs, wrapper=self.wrappers, frame_stack=self.frame_stack)
 
     def __str__(self) -> str:
         return f"{self.name} {dict(self.kwargs)} {self.wrappers} {self.frame_stack}"
