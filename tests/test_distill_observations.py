@@ -173,6 +173,18 @@ def test_random_actions_are_allowed_ones():
     env.close()
 
 
+def test_masks_that_fail():
+    """The environment is to blame, in one sentence."""
+
+    class Broken(InvalidActionEnvMultiDiscrete):
+        def action_masks(self):
+            return super().action_masks()[: 1 / 0]
+
+    model = MaskablePPO("MlpPolicy", Broken(dims=[4, 5], n_invalid_actions=4), n_steps=16, batch_size=16, **CPU)
+    with pytest.raises(ValueError, match="failed while an episode was played .ZeroDivisionError"):
+        distill(model, model.get_env(), 0.5, steps=600, updates=1000)
+
+
 def test_several_environments():
     """Every state of every environment that has not come to its end is kept, with its own teacher's action."""
     env = make_vec_env("CartPole-v1", n_envs=3, seed=0)

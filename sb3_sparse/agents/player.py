@@ -16,7 +16,7 @@ from sb3_sparse.runtime import Policy
 
 #: A policy: from one observation, as the environment gives it, and whether it begins an episode, to one action.
 Act = Callable[[Observation, bool], NDArray[Any]]
-#: Gives the masks of an environment's next action.
+#: Gives the masks of the next action in each environment, ``[environments, choices]``.
 Masks = Callable[[], NDArray[Any]]
 
 
@@ -62,15 +62,15 @@ class Player:
 def find_masks(model: BaseAlgorithm, venv: VecEnv | None) -> Masks | None:
     """
     :param model: An SB3 model.
-    :param venv: One environment, which has masks if the model takes them, as :func:`make_environment` checks, or None.
-    :return: What gives the masks of its next action, as sb3-contrib asks for them; None without masks
+    :param venv: Environments, which have masks if the model takes them, as :func:`make_environment` checks, or None.
+    :return: What gives the masks of their next actions, as sb3-contrib asks for them; None without masks
     """
     if not isinstance(model, MaskablePPO) or venv is None:
         return None
 
     def masks() -> NDArray[Any]:
         with playing(venv):
-            return np.asarray(get_action_masks(venv)[0])
+            return np.asarray(get_action_masks(venv))
 
     return masks
 

@@ -11,6 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from sb3_sparse.agents.observations import Observation
+from sb3_sparse.agents.player import find_masks
 from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.experience.rollouts import Rollouts
 from sb3_sparse.distillation.experience.source import Source
@@ -18,7 +19,7 @@ from sb3_sparse.distillation.learning.states import States
 from sb3_sparse.distillation.learning.training import Distillation
 from sb3_sparse.distillation.plan import PRUNING, ROUNDS, Plan
 from sb3_sparse.distillation.student import finish, make_student
-from sb3_sparse.distillation.teacher import Teacher, fast_act, find_masks
+from sb3_sparse.distillation.teacher import Teacher, fast_act
 
 #: Rounds between two checkpoints, and rounds whose returns decide whether the student plays like the teacher.
 _SAVED, _RECENT = 5, 10

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sb3_contrib import MaskablePPO
-from sb3_contrib.common.maskable.utils import get_action_masks
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.agents.observations import Observation
+from sb3_sparse.agents.player import find_masks
 from sb3_sparse.distillation.experience.rollouts import Act
 from sb3_sparse.distillation.learning.behavior import Behavior, find_behavior
 from sb3_sparse.distillation.learning.network import read_network
@@ -35,15 +32,6 @@ def fast_act(model: BaseAlgorithm, normalization: VecNormalize | None, env: VecE
     if masks is not None:
         return lambda observations: policy.predict(observations, action_masks=masks())[0]
     return lambda observations: policy.predict(observations)[0]
-
-
-def find_masks(model: BaseAlgorithm, env: VecEnv | None) -> Callable[[], NDArray[Any]] | None:
-    """
-    :param model: A model.
-    :param env: The environments that it plays in.
-    :return: What gives the masks of its next actions, ``[environments, choices]``; None if it takes none
-    """
-    return partial(get_action_masks, env) if isinstance(model, MaskablePPO) and env is not None else None
 
 
 class Teacher:
