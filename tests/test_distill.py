@@ -300,6 +300,31 @@ def test_an_environment_without_an_end(monkeypatch):
         distill(teacher("sac"), Game(10**9), 0.5, **SHORT)
 
 
+class Counted(Game):
+    """Counts those that are open."""
+
+    open = 0
+
+    def __init__(self):
+        super().__init__(10)
+        Counted.open += 1
+
+    def close(self):
+        Counted.open -= 1
+
+
+def test_what_was_made_is_closed():
+    """Also after an error; an environment of the user stays open."""
+    gym.register("Counted-v0", Counted)
+    try:
+        for make, left in ((lambda: "Counted-v0", 0), (Counted, 1)):
+            with pytest.raises(KeyboardInterrupt):
+                distill(teacher("sac"), make(), 0.5, callback=Stop(0), **SHORT)
+            assert Counted.open == left
+    finally:
+        del gym.registry["Counted-v0"]
+
+
 class LostLife(gym.Wrapper):
     """Ends an episode every ten steps, and a reset goes on with the game, as SB3's EpisodicLifeEnv does."""
 

@@ -1,8 +1,10 @@
 """The search for the smallest policy that still plays: its front, its files, its seeds, its budget, and going on."""
 
 import json
+import math
 import shutil
 import subprocess
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -20,7 +22,8 @@ from sb3_sparse.cli import main
 from sb3_sparse.distillation.search import Unmet
 from sb3_sparse.distillation.search.candidates import Shape, find_shapes
 from sb3_sparse.distillation.search.costs import CODE, Costs, flash_bytes, foresee_costs
-from sb3_sparse.distillation.search.environments import Seeds
+from sb3_sparse.distillation.search.crew import Crew
+from sb3_sparse.distillation.search.environments import Given, Named, Seeds
 from sb3_sparse.distillation.search.front import Point
 from sb3_sparse.distillation.search.plan import Rung, fit_into, make_rungs
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
@@ -321,6 +324,38 @@ def test_foreseen_bytes():
         # The callback also prunes the layer of the standard deviation, so the layers of the mean keep other shares.
         tolerance = 0.4 if sparsity else 0.1
         assert costs.bytes == pytest.approx(compress(other, 8, observations).nbytes, rel=tolerance)
+
+
+class Closing(gym.Env):
+    """Says when it is closed."""
+
+    observation_space, action_space = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
+
+    def __init__(self, file):
+        self.file = file
+
+    def close(self):
+        with open(self.file, "a") as file:
+            file.write("closed ")
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_what_was_made_is_closed(jobs, tmp_path):
+    """In this process and in others; an environment of the user stays open."""
+    teacher, closed = tmp_path / "teacher.zip", tmp_path / "closed"
+    cartpole().save(teacher)
+    gym.register("Closing-v0", Closing, kwargs={"file": str(closed)})
+    try:
+        venv = DummyVecEnv([lambda: gym.make("Closing-v0")])
+        for place, times in ((Given(venv), 0), (Named("Closing-v0"), 2 * jobs)):
+            make = partial(Workshop, PPO, teacher, place, None, tmp_path, 0, 1)
+            crew = Crew(jobs, make, inherited=True)
+            list(crew.run(iter([("play", (None, (), math.inf))] * 4)))
+            crew.close()
+            # The first one that is made by a name says whether it exists.
+            assert (closed.read_text().count("closed") if times else closed.exists()) == times
+    finally:
+        del gym.registry["Closing-v0"]
 
 
 @pytest.mark.slow

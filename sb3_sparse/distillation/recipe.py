@@ -96,24 +96,24 @@ def distill(
             f" compress(student, bits={bits}, calibration=observations)"
         )
     plan = make_plan(sparsity, updates, steps, rewire, BLOCK)
-    source = open_source(model, env, normalization)
     saver = None
     if checkpoint is not None:
         names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
         run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at]
         saver = Checkpoint(Path(checkpoint), repr(run))
-    lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
-    present = mask_sparsity(lesson.training.policy.student)
-    if present > sparsity + 1e-3:
-        raise ValueError(
-            f"the agent is {present:.1%} sparse already, and pruned weights do not come back: give a higher sparsity"
-        )
-    lesson.training.tensorboard_log = tensorboard_log
-    lesson.resume()
     others = [callback] if isinstance(callback, BaseCallback) else list(callback or [])
     others += [ProgressBar()] * progress_bar + [EngineCallback()] * engine
-    lesson.train(plan.updates, [*_sparsifiers(plan, sparsity, saliency, distribution), *others])
-    return lesson.end()
+    with open_source(model, env, normalization) as source:
+        lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
+        present = mask_sparsity(lesson.training.policy.student)
+        if present > sparsity + 1e-3:
+            raise ValueError(
+                f"the agent is {present:.1%} sparse already, and pruned weights do not come back: give a higher sparsity"
+            )
+        lesson.training.tensorboard_log = tensorboard_log
+        lesson.resume()
+        lesson.train(plan.updates, [*_sparsifiers(plan, sparsity, saliency, distribution), *others])
+        return lesson.end()
 
 
 def _sparsifiers(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
-from sb3_sparse.agents.environment import make_environment
+from sb3_sparse.agents.environment import close, make_environment
 from sb3_sparse.agents.observations import Observation, fits
 from sb3_sparse.export.policy import find_normalization
 from sb3_sparse.offline import OfflineDataset
@@ -36,8 +37,11 @@ class Source:
     normalization: VecNormalize | None
 
 
-def open_source(model: BaseAlgorithm, given: Given, normalization: VecNormalize | None = None) -> Source:
+@contextmanager
+def open_source(model: BaseAlgorithm, given: Given, normalization: VecNormalize | None = None) -> Iterator[Source]:
     """
+    A context in which there is a source. An environment that was made by its name is closed behind it, one of the user is not.
+
     :param model: The teacher.
     :param given: What the user gave.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the given environment, or else
@@ -45,13 +49,21 @@ def open_source(model: BaseAlgorithm, given: Given, normalization: VecNormalize 
     :return: The source
     :raises ValueError: if it does not fit the model
     """
+    made = make_environment(given, model) if isinstance(given, str) else None
+    try:
+        yield _find_source(model, given if made is None else made, normalization)
+    finally:
+        close(made)
+
+
+def _find_source(model: BaseAlgorithm, given: Any, normalization: VecNormalize | None) -> Source:
     own = find_normalization(model) if normalization is None else normalization
     if isinstance(given, OfflineDataset):
         own_space, given = given.observation_space, _observations(given)
         _check(model, fits(own_space, model.observation_space), own_space)
     if isinstance(given, (np.ndarray, Mapping)):
         return Source(None, _read(model, given), own)
-    env: Any = make_environment(given, model) if isinstance(given, str) else given
+    env = given
     if not isinstance(env, (gym.Env, VecEnv)):
         raise ValueError(f"env={env!r} is no environment, name of one, dataset or array of observations")
     if isinstance(env, VecEnv):

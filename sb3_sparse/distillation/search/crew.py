@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch as th
@@ -27,6 +28,8 @@ def _begin(make: Callable[[Callable[[], bool]], Workshop], over: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     th.set_num_threads(1)
     _workshop = make(over.is_set)
+    # When the process ends, whose atexit handlers do not run.
+    Finalize(None, _workshop.close, exitpriority=0)
 
 
 def _do(work: Work) -> Any:
@@ -89,6 +92,8 @@ class Crew:
     def close(self) -> None:
         """Let everybody stop what they do."""
         self._over.set()
+        if self._own is not None:
+            self._own.close()
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 

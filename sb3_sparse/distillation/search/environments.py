@@ -11,7 +11,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor, VecNormalize
 
-from sb3_sparse.agents import make_environment
+from sb3_sparse.agents.environment import close, make_environment
 from sb3_sparse.agents.observations import fits
 from sb3_sparse.distillation.experience.source import split_normalization
 from sb3_sparse.export.policy import find_normalization
@@ -86,6 +86,12 @@ class Named:
         """
         return make_environment(self.name, model, self.kwargs, wrapper=self.wrappers, frame_stack=self.frame_stack)
 
+    def close(self, venv: VecEnv) -> None:
+        """
+        :param venv: What :meth:`make` has made.
+        """
+        close(venv)
+
     def __str__(self) -> str:
         return f"{self.name} {dict(self.kwargs)} {self.wrappers} {self.frame_stack}"
 
@@ -106,6 +112,11 @@ class Given:
         :return: The environment
         """
         return self.venv
+
+    def close(self, venv: VecEnv) -> None:
+        """
+        :param venv: The environment, which stays open: it is the user's.
+        """
 
     def __str__(self) -> str:
         return str(self.venv.get_attr("spec")[0])

@@ -105,7 +105,7 @@ def fit(
     begin = time()
     # The environment fits before anything is made.
     if isinstance(place, Named):
-        place.make(model).close()
+        place.close(place.make(model))
     temporary = _Temporary() if checkpoint is None else None
     folder = temporary.folder if temporary is not None else Path(str(checkpoint))
     _claim(folder, _identity(model, place, own, seed))

@@ -100,7 +100,7 @@ class Workshop:
     ) -> None:
         self.teacher = kind.load(teacher, device="cpu")
         restore(self.teacher)
-        self.venv = environment.make(self.teacher)
+        self.environment, self.venv = environment, environment.make(self.teacher)
         self.normalization, self.folder, self.seed, self.is_over = normalization, folder, seed, is_over
         self.seeds = Seeds(seed)
         self._selection = self.seeds.selection(episodes)
@@ -189,6 +189,10 @@ class Workshop:
 
     def _player(self, policy: Policy) -> Player:
         return Player(policy, masks=find_masks(self.teacher, self.venv))
+
+    def close(self) -> None:
+        """End its work."""
+        self.environment.close(self.venv)
 
     def _check(self, deadline: float) -> None:
         if self.is_over() or time() > deadline:
