@@ -33,8 +33,9 @@ def make_environment(
     frame_stack: int | None = None,
 ) -> VecEnv:
     """
-    One environment in a ``VecEnv``. Its observations are not normalized, and numpy's global generator stays as it is. Without wrappers and a stack, an Atari game that is
-    played from images gets SB3's wrapper, and as many stacked frames as the model was trained on.
+    One environment in a ``VecEnv``. Its observations are not normalized, and numpy's global generator stays as it is. Without
+    wrappers and a stack, an Atari game that is played from images gets SB3's wrapper, and as many stacked frames as the model
+    was trained on.
 
     :param env: Name of the environment. Of one that is gone, the next version that exists is made, and a line says so.
     :param model: The model that will play in it.
