@@ -14,8 +14,10 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from sb3_sparse import distill
 from sb3_sparse.distillation import lesson, plan, recipe
 from sb3_sparse.distillation.experience.rollouts import Rollouts
+from sb3_sparse.distillation.experience.source import open_source
 from sb3_sparse.distillation.learning import states
 from sb3_sparse.distillation.learning.network import read_network
+from sb3_sparse.offline import OfflineDataset
 from sb3_sparse.policies import MinAtarExtractor
 from tests.algorithms import CASES
 
@@ -92,6 +94,30 @@ def test_images():
     assert agreement(model, student, observations) > 0.8
     convolution = read_network(student).features_extractor.cnn[2].weight
     assert 0.2 < (convolution == 0).float().mean() < 0.8
+
+
+def test_recorded_images_with_channels_last():
+    """They become what SB3 gives the policy, from an array and from a dataset."""
+    model = PPO("CnnPolicy", Square(), n_steps=16, batch_size=16, **CPU)
+    images = played(model, Square(), 21)
+    last, space = np.moveaxis(images, 1, -1), spaces.Box(0, 255, (36, 36, 1), np.uint8)
+    rest = {"rewards": np.zeros(20), "terminations": np.zeros(20, bool), "truncations": np.zeros(20, bool)}
+    rest |= {"actions": np.zeros(20, np.int64), "observation_space": space, "action_space": model.action_space}
+    data = OfflineDataset.from_arrays(observations=last[:-1], next_observations=last[1:], **rest)
+    for given in (images, last, data):
+        with open_source(model, given) as source:
+            assert source.env is None and (source.recorded == images[: len(source.recorded)]).all()
+    with pytest.raises(ValueError, match="recorded observations must be"), open_source(model, images[:, :, :, :-1]):
+        pass
+
+
+def test_recorded_classes_exist():
+    model = PPO("MlpPolicy", "FrozenLake-v1", n_steps=16, batch_size=16, policy_kwargs={"net_arch": [4]}, **CPU)
+    with open_source(model, np.arange(16)) as source:
+        assert len(source.recorded) == 16
+    for wrong in (np.arange(17), np.arange(-1, 3), np.array(["one", "two"])):
+        with pytest.raises(ValueError, match="recorded observations must be"), open_source(model, wrong):
+            pass
 
 
 def test_minatar():

@@ -9,8 +9,10 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
+from gymnasium import spaces
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.preprocessing import maybe_transpose
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize, unwrap_vec_wrapper
 
 from sb3_sparse.agents.environment import close, make_environment
@@ -106,15 +108,29 @@ def _observations(dataset: OfflineDataset) -> Any:
 
 def _read(model: BaseAlgorithm, given: Any) -> Any:
     space: Any = model.observation_space
-    if isinstance(space, gym.spaces.Dict):
-        wrong = not isinstance(given, Mapping) or set(given) != set(space.spaces)
-        arrays = {} if wrong else {key: np.asarray(array) for key, array in given.items()}
-        wrong = wrong or any(arrays[key].shape[1:] != part.shape for key, part in space.spaces.items())
-        found: Any = arrays
-    else:
-        found = np.asarray(given)
-        arrays, wrong = {"": found}, isinstance(given, Mapping) or found.shape[1:] != space.shape
-    counts = {len(array) for array in arrays.values()}
-    if wrong or len(counts) != 1 or not min(counts) or not all(np.isfinite(array).all() for array in arrays.values()):
+    whole = isinstance(space, spaces.Dict)
+    parts: Mapping[str, spaces.Space[Any]] = space.spaces if whole else {"": space}
+    arrays = dict(given) if isinstance(given, Mapping) else {"": given}
+    wrong = isinstance(given, Mapping) != whole or set(arrays) != set(parts)
+    if not wrong:
+        arrays = {key: _channels_first(np.asarray(array), parts[key]) for key, array in arrays.items()}
+        wrong = not all(_holds(array, parts[key]) for key, array in arrays.items()) or len(set(map(len, arrays.values()))) != 1
+    if wrong:
         raise ValueError(f"recorded observations must be finite numbers of {space}, [n, ...], with n of at least 1")
-    return found
+    return arrays if whole else arrays[""]
+
+
+def _channels_first(array: NDArray[Any], space: spaces.Space[Any]) -> NDArray[Any]:
+    """Images as SB3 gives them to a policy; its ``predict`` also finds the channels by the shape."""
+    return np.asarray(maybe_transpose(array, space)) if array.ndim == 4 else array
+
+
+def _holds(array: NDArray[Any], space: spaces.Space[Any]) -> bool:
+    """Whether there are finite observations of a space in an array. Bounds of numbers mean nothing to a policy."""
+    if array.dtype.kind not in "biuf" or array.shape[1:] != space.shape or not array.size:
+        return False
+    if isinstance(space, spaces.Box):
+        # NaN is the least and the largest number; an array of booleans would be large.
+        return array.dtype.kind != "f" or bool(np.isfinite([array.min(), array.max()]).all())
+    classes: Any = {spaces.Discrete: "n", spaces.MultiDiscrete: "nvec"}.get(type(space))
+    return bool((array >= 0).all() and (array < (2 if classes is None else getattr(space, classes))).all())
