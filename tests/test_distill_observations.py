@@ -1,5 +1,7 @@
 """Distillation of all kinds of observations and actions: images, dicts, classes, masks of actions, several environments."""
 
+import tracemalloc
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -13,10 +15,12 @@ from stable_baselines3.common.envs import BitFlippingEnv
 
 from sb3_sparse import distill
 from sb3_sparse.distillation import lesson, plan, recipe
+from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.experience.rollouts import Rollouts
 from sb3_sparse.distillation.experience.source import open_source
 from sb3_sparse.distillation.learning import states
 from sb3_sparse.distillation.learning.network import read_network
+from sb3_sparse.distillation.student import _fit_log_std, make_student
 from sb3_sparse.offline import OfflineDataset
 from sb3_sparse.policies import MinAtarExtractor
 from tests.algorithms import CASES
@@ -118,6 +122,47 @@ def test_recorded_classes_exist():
     for wrong in (np.arange(17), np.arange(-1, 3), np.array(["one", "two"])):
         with pytest.raises(ValueError, match="recorded observations must be"), open_source(model, wrong):
             pass
+
+
+def peak_of(work):
+    """Most bytes that numpy has taken at a time."""
+    tracemalloc.start()
+    work()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak
+
+
+def test_many_states_take_the_memory_of_their_table(tmp_path):
+    """Normalized, saved and read, in blocks; a table that was filled again and again has its newest rows back."""
+    inputs = np.random.default_rng(0).standard_normal((400_000, 10)).astype(np.float32)
+    targets = np.zeros((400_000, 1), np.float32)
+    made = []
+    assert peak_of(lambda: made.append(states.States(400_000, inputs, targets, normalize=True))) < 2.2 * inputs.nbytes
+    (table,) = made
+    np.testing.assert_allclose(table.mean, inputs.astype(np.float64).mean(axis=0), atol=1e-12)
+    np.testing.assert_allclose(table.std, inputs.astype(np.float64).std(axis=0) + 1e-3, rtol=1e-12)
+    ring = states.States(3000, inputs[:2000], targets[:2000], normalize=False)
+    saver = Checkpoint(tmp_path, "")
+    saver._append(ring)
+    for begin in range(2000, 100_000, 2000):
+        ring.add(inputs[begin : begin + 2000], targets[begin : begin + 2000])
+    saver._append(ring)
+    other = states.States(3000, inputs[:1], targets[:1], normalize=False)
+    assert peak_of(lambda: Checkpoint(tmp_path, "").put_back(other, 100_000)) < 1_000_000
+    assert (other.inputs == ring.inputs).all() and other.added == 100_000
+    assert (np.sort(other.inputs[:, 0]) == np.sort(inputs[97_000:100_000, 0])).all()
+
+
+def test_the_spread_is_fitted_in_chunks():
+    """Of images, twenty thousand do not fit into one pass."""
+    model = SAC("MlpPolicy", "Pendulum-v1", buffer_size=1, policy_kwargs={"net_arch": [8]}, **CPU)
+    pupil, sizes = make_student(model, [6]), []
+    model.policy.actor.log_std.register_forward_hook(lambda _, given, __: sizes.append(len(given[0])))
+    inputs = np.random.default_rng(0).uniform(-1, 1, (10_000, 3)).astype(np.float32)
+    with th.no_grad():
+        _fit_log_std(model, pupil, inputs)
+    assert max(sizes) < 5000 and sum(sizes) == 10_000
 
 
 def test_minatar():

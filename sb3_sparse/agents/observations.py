@@ -14,11 +14,11 @@ from stable_baselines3.common.vec_env.stacked_observations import StackedObserva
 Observation = NDArray[Any] | dict[str, NDArray[Any]]
 
 
-def take(observations: Observation, index: int) -> Observation:
+def take(observations: Observation, index: int | slice) -> Observation:
     """
     :param observations: A batch.
     :param index: Which of its observations.
-    :return: A copy of it
+    :return: A copy of it, or of them
     """
     if isinstance(observations, dict):
         return {key: array[index].copy() for key, array in observations.items()}

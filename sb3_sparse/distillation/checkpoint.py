@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch as th
+from numpy.typing import NDArray
 
 from sb3_sparse.distillation.learning.states import States
 from sb3_sparse.distillation.learning.training import Distillation
+
+#: Rows that are written and read at once.
+_BLOCK = 1024
 
 
 class Checkpoint:
@@ -61,14 +66,16 @@ class Checkpoint:
 
     def _append(self, states: States) -> None:
         """Write the rows that are not there yet; those behind the last checkpoint are overwritten."""
-        row = states.inputs[0].nbytes + states.targets[0].nbytes
-        written = self._written
+        kind = _kind_of(states)
+        # Rows that have been overwritten in the table leave a hole.
+        first = max(self._written, states.added - states.capacity)
         with open(self._rows, "r+b" if self._rows.exists() else "w+b") as file:
-            file.truncate(written * row)
-            file.seek(written * row)
-            for index in range(written, states.added):
-                place = index % states.capacity
-                file.write(states.inputs[place].tobytes() + states.targets[place].tobytes())
+            file.truncate(self._written * kind.itemsize)
+            file.seek(first * kind.itemsize)
+            for places in _blocks(first, states):
+                rows = np.empty(len(places), kind)
+                rows["inputs"], rows["targets"] = states.inputs[places], states.targets[places]
+                file.write(rows.tobytes())
         self._written = states.added
 
     #: Rows in the file.
@@ -80,11 +87,25 @@ class Checkpoint:
         :param added: How many had been added.
         :raises ValueError: if the file has fewer
         """
-        kinds = [("inputs", states.inputs.dtype, states.inputs.shape[1:]), ("targets", np.float32, states.targets.shape[1:])]
-        table = np.fromfile(self._rows, np.dtype(kinds), count=added)
-        if len(table) < added:
-            raise ValueError(f"{self._rows} has lost states: delete {self.folder} to start anew")
-        first = max(0, added - states.capacity)
-        places = np.arange(first, added) % states.capacity
-        states.inputs[places], states.targets[places] = table["inputs"][first:], table["targets"][first:]
-        states.added = self._written = added
+        kind = _kind_of(states)
+        first, states.added = max(0, added - states.capacity), added
+        with open(self._rows, "rb") as file:
+            file.seek(first * kind.itemsize)
+            for places in _blocks(first, states):
+                rows = np.fromfile(file, kind, len(places))
+                if len(rows) < len(places):
+                    raise ValueError(f"{self._rows} has lost states: delete {self.folder} to start anew")
+                states.inputs[places], states.targets[places] = rows["inputs"], rows["targets"]
+        self._written = added
+
+
+def _kind_of(states: States) -> np.dtype[np.void]:
+    """Type of a row of the file."""
+    tables = {"inputs": states.inputs, "targets": states.targets}
+    return np.dtype([(name, table.dtype, table.shape[1:]) for name, table in tables.items()])
+
+
+def _blocks(first: int, states: States) -> Iterator[NDArray[np.int64]]:
+    """Places in the table of the rows from the first one on, some at a time."""
+    for begin in range(first, states.added, _BLOCK):
+        yield np.arange(begin, min(begin + _BLOCK, states.added)) % states.capacity

@@ -125,15 +125,14 @@ def _put_masks(student: BaseAlgorithm, network: ActionNetwork, trained: ActionNe
 
 def _fit_log_std(teacher: BaseAlgorithm, student: BaseAlgorithm, inputs: NDArray[np.generic]) -> None:
     """Ridge regression of the logarithm of the teacher's standard deviation on the student's latent features."""
-    actors: list[Any] = [original(model.policy).actor for model in (student, teacher)]
-    tensor, own = th.as_tensor(inputs, device=student.device), actors[0].log_std
-    features, theirs = (
-        actor.latent_pi(read_network(model).features(tensor)) for actor, model in zip(actors, (student, teacher), strict=True)
-    )
-    target, features = actors[1].log_std(theirs).clamp(-20, 2).double(), features.double()
+    own, theirs = (original(model.policy).actor for model in (student, teacher))
+    mine, network = read_network(student), read_network(teacher)
+    features = mine.in_chunks(lambda chunk: own.latent_pi(mine.features(chunk)), inputs).double()
+    target = network.in_chunks(lambda chunk: theirs.log_std(theirs.latent_pi(network.features(chunk))), inputs)
+    target = target.clamp(-20, 2).double()
     center, middle = features.mean(dim=0), target.mean(dim=0)
     x, y = features - center, target - middle
-    gram = x.T @ x / len(x) + _RIDGE * th.eye(x.shape[1], dtype=x.dtype, device=x.device)
+    gram = x.T @ x / len(x) + _RIDGE * th.eye(x.shape[1], dtype=x.dtype)
     weight = th.linalg.solve(gram, x.T @ y / len(x)).T
-    own.weight.copy_(weight)
-    own.bias.copy_(middle - weight @ center)
+    own.log_std.weight.copy_(weight)
+    own.log_std.bias.copy_(middle - weight @ center)

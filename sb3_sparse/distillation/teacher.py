@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
-from sb3_sparse.agents.observations import Observation
+from sb3_sparse.agents.observations import Observation, length, take
 from sb3_sparse.agents.player import find_masks
 from sb3_sparse.distillation.experience.rollouts import Act
 from sb3_sparse.distillation.learning.behavior import Behavior, find_behavior
-from sb3_sparse.distillation.learning.network import read_network
+from sb3_sparse.distillation.learning.network import CHUNK, read_network
 from sb3_sparse.export.passes import shrink
 from sb3_sparse.export.pipeline import read_model
 from sb3_sparse.nn import original
@@ -54,6 +54,19 @@ class Teacher:
         :param observations: Observations as the environment gives them, ``[n, ...]``.
         :return: What the network takes, of the student as well
         """
+        if self.normalization is None and self.network.features_extractor is not None:
+            return self._inputs(observations)
+        found: NDArray[np.generic] | None = None
+        count = length(observations)
+        for begin in range(0, count, CHUNK):
+            inputs = self._inputs(take(observations, slice(begin, begin + CHUNK)))
+            if found is None:
+                found = np.empty((count, *inputs.shape[1:]), inputs.dtype)
+            found[begin : begin + CHUNK] = inputs
+        assert found is not None
+        return found
+
+    def _inputs(self, observations: Observation) -> NDArray[np.generic]:
         normalized: Any = observations if self.normalization is None else self.normalization.normalize_obs(observations)
         return self.network.inputs(normalized)
 

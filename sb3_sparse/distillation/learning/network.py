@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from sb3_sparse.export.trace import find_path
 from sb3_sparse.nn import MaskedLayer, original, prunable_layers
 
 #: States in one forward pass over many of them.
-_CHUNK = 4096
+CHUNK = 4096
 
 
 class ActionNetwork(nn.Module):
@@ -88,15 +89,23 @@ class ActionNetwork(nn.Module):
         ).numpy()
         return found
 
-    @th.no_grad()
     def outputs(self, inputs: NDArray[np.generic]) -> Tensor:
         """
         :param inputs: Inputs, ``[n, ...]``.
         :return: Outputs, on the CPU
         """
+        return self.in_chunks(self, inputs)
+
+    @th.no_grad()
+    def in_chunks(self, compute: Callable[[Tensor], Tensor], inputs: NDArray[np.generic]) -> Tensor:
+        """
+        :param compute: What to compute from a batch of inputs, on the network's device.
+        :param inputs: Inputs, ``[n, ...]``, which may be too many for one pass.
+        :return: The same of all of them, on the CPU
+        """
         device = next(self.parameters()).device
-        chunks = [inputs[begin : begin + _CHUNK] for begin in range(0, len(inputs), _CHUNK)]
-        return th.cat([self(th.as_tensor(chunk, device=device)).cpu() for chunk in chunks])
+        chunks = (inputs[begin : begin + CHUNK] for begin in range(0, len(inputs), CHUNK))
+        return th.cat([compute(th.as_tensor(chunk, device=device)).cpu() for chunk in chunks])
 
     @property
     def first(self) -> nn.Linear | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,8 @@ from torch import nn
 
 #: Most bytes of the states of a run.
 MOST_BYTES = 4 * 1024**3
+#: Rows that are computed with at once.
+_PART = 65_536
 #: What is added to the standard deviation of an input.
 _EPSILON = 1e-3
 
@@ -32,7 +35,9 @@ class States:
         self.targets = np.empty((self.capacity, *targets.shape[1:]), np.float32)
         self.mean: NDArray[np.float64] | None = None
         if normalize:
-            self.mean, self.std = inputs.astype(np.float64).mean(axis=0), inputs.astype(np.float64).std(axis=0) + _EPSILON
+            self.mean = sum(inputs[part].astype(np.float64).sum(axis=0) for part in _parts(inputs)) / len(inputs)
+            squares = sum(np.square(inputs[part] - self.mean).sum(axis=0) for part in _parts(inputs))
+            self.std = np.sqrt(squares / len(inputs)) + _EPSILON
         #: Rows that have been added in all.
         self.added = 0
         self.add(inputs, targets)
@@ -47,7 +52,8 @@ class States:
         """
         inputs, targets = inputs[-self.capacity :], targets[-self.capacity :]
         rows = (self.added + np.arange(len(inputs))) % self.capacity
-        self.inputs[rows] = inputs if self.mean is None else (inputs - self.mean) / self.std
+        for part in _parts(inputs):
+            self.inputs[rows[part]] = inputs[part] if self.mean is None else (inputs[part] - self.mean) / self.std
         self.targets[rows] = targets
         self.added += len(inputs)
 
@@ -77,3 +83,9 @@ class States:
             weight = layer.weight.double() / th.as_tensor(self.std, device=layer.weight.device)
             layer.bias.sub_((weight @ th.as_tensor(self.mean, device=weight.device)).to(layer.bias.dtype))
             layer.weight.copy_(weight)
+
+
+def _parts(rows: NDArray[Any]) -> Iterator[slice]:
+    """Some rows after the others: in numbers of double precision all of them would take much memory."""
+    for begin in range(0, len(rows), _PART):
+        yield slice(begin, begin + _PART)
