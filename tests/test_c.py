@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from dataclasses import replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -311,6 +312,18 @@ int main(void) {
     return 0;
 }
 """
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O1", "-O2", "-O3"])
+def test_no_warnings_at_any_level(level, tmp_path):
+    """What a compiler finds out about variables depends on how much it optimizes."""
+    for head, flag in product(("discrete", "multi_discrete"), ("", "-DPOLICY_INTEGER")):
+        (tmp_path / "policy.h").write_text(to_c(perceptron(HEADS[head], sizes=(8, 16))))
+        (tmp_path / "main.c").write_text('#define POLICY_MAIN\n#include "policy.h"\n')
+        for compiler in ("gcc", CLANG):
+            if compiler is not None:
+                flags = [level, *WARNINGS, *filter(None, [flag])]
+                run(compiler, "-std=c99", *flags, "-c", "main.c", "-o", "main.o", cwd=tmp_path)
 
 
 @pytest.fixture(scope="module")

@@ -194,6 +194,8 @@ def _argmax(index: int, start: int, group: int, value: list[str]) -> list[str]:
     return [
         "{",
         "    float best = 0.0f;",
+        # Some compilers cannot tell that the first output is always taken.
+        f"    action[{index}] = 0;",
         f"    for (i = 0; i < {group}; i++) {{",
         *(f"        {line}" for line in lines),
         "        if (i == 0 || v > best) {",
