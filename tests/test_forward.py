@@ -364,3 +364,46 @@ def test_hooks_in_an_extractor_are_refused():
     model.policy.features_extractor.block.layers[0].register_forward_hook(lambda module, args, output: output * 2)
     with pytest.raises(ValueError, match=r"'features_extractor.block.layers.0' \(Linear\) with a hook"):
         compress(model)
+
+
+class Named(nn.Sequential):
+    """An ``nn.Sequential`` with a name of its own, as a features extractor."""
+
+    def __init__(self, space):
+        super().__init__(nn.Linear(space.shape[0], 7), Inner(nn.Tanh(), nn.Linear(7, 5)))
+        self.features_dim = 5
+
+
+class Inner(nn.Sequential):
+    pass
+
+
+class Backwards(Inner):
+    def __iter__(self):
+        return iter(list(super().__iter__())[::-1])
+
+
+class Twice(Inner):
+    def __call__(self, x):
+        return super().__call__(x) * 2
+
+
+def test_subclasses_of_sequential():
+    """They are exported where they are called as nn.Sequential is, and refused by name where they are not, or have a hook."""
+    env = Spaces(VECTOR, spaces.Discrete(4))
+    model = PPO("MlpPolicy", env, policy_kwargs={"features_extractor_class": Named}, device="cpu", seed=0)
+    observations = np.stack([VECTOR.sample() for _ in range(200)])
+    with th.no_grad():
+        model.policy.action_net.weight.mul_(100)
+    expected = model.predict(observations, deterministic=True)[0]
+    policy = compress(model, bits=32)
+    assert (policy.predict(observations)[0] == expected).all() and len(set(expected)) > 1
+    inner = model.policy.features_extractor[1]
+    for kind in (Backwards, Twice):
+        inner.__class__ = kind
+        with pytest.raises(ValueError, match=kind.__name__):
+            compress(model, bits=32)
+    inner.__class__ = Inner
+    inner.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match=r"Inner.*with a hook"):
+        compress(model, bits=32)

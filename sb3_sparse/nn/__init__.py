@@ -16,7 +16,7 @@ from sb3_sparse.nn.lstm import LSTMWeight, MaskedLSTM, layer_name
 from sb3_sparse.nn.masking import mask_layers, prunable_layers, unmask_layers
 from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, overlooked_layers, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks, second_moments
-from sb3_sparse.nn.path import ActionPath
+from sb3_sparse.nn.path import ActionPath, is_sequential
 
 __all__ = [
     "ActionPath",
@@ -44,6 +44,7 @@ __all__ = [
     "hidden_grid",
     "hold_masks",
     "input_grids",
+    "is_sequential",
     "layer_name",
     "mask_layers",
     "named_children",

@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
+#: What happens when a module is called.
+_CALLED = ("__call__", "forward", "__iter__")
+
 
 @dataclass(frozen=True)
 class ActionPath:
@@ -35,3 +38,13 @@ class ActionPath:
     estimates: int = 1
     zero_inputs: int = 0
     zero_reason: str = ""
+
+
+def is_sequential(module: nn.Module) -> bool:
+    """
+    :param module: A module.
+    :return: Whether it passes its input through its children one after the other: an ``nn.Sequential``, or a subclass that
+        does not override how it is called
+    """
+    kind, own = type(module), nn.Sequential
+    return issubclass(kind, own) and all(getattr(kind, name) is getattr(own, name) for name in _CALLED)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sb3_sparse.agents.observations import Observation
 from sb3_sparse.export.trace import find_path
-from sb3_sparse.nn import MaskedLayer, original, prunable_layers
+from sb3_sparse.nn import MaskedLayer, is_sequential, original, prunable_layers
 
 #: States in one forward pass over many of them.
 CHUNK = 4096
@@ -127,7 +127,7 @@ def mask_sparsity(network: nn.Module) -> float:
 
 def _flat(module: nn.Module) -> list[nn.Module]:
     module = original(module)
-    if type(module) is nn.Sequential:
+    if is_sequential(module):
         return [part for child in module for part in _flat(child)]
     return [] if type(module) in (nn.Flatten, nn.Identity) else [module]
 

@@ -9,7 +9,7 @@ from torch import nn
 from sb3_sparse.engine.kernels.structs import Op
 from sb3_sparse.engine.networks.weights import Weights
 from sb3_sparse.engine.program.value import Value
-from sb3_sparse.nn import MaskedLinear
+from sb3_sparse.nn import MaskedLinear, is_sequential
 
 
 class Unsupported(ValueError):
@@ -92,7 +92,7 @@ class Chain:
 
 
 def _flat(module: nn.Module) -> Iterator[nn.Module]:
-    if type(module) is nn.Sequential:
+    if is_sequential(module):
         for child in module:
             yield from _flat(child)
     else:

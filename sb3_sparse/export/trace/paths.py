@@ -26,7 +26,7 @@ from torch.nn.utils.prune import BasePruningMethod
 
 from sb3_sparse.export.trace.forward import links
 from sb3_sparse.export.trace.modules import MODULES, refuse
-from sb3_sparse.nn import ActionPath, named_children, named_modules, original
+from sb3_sparse.nn import ActionPath, is_sequential, named_children, named_modules, original
 
 
 def _actor_critic(policy: ActorCriticPolicy) -> ActionPath:
@@ -246,7 +246,7 @@ def _leaves(module: nn.Module, names: Mapping[nn.Module, str]) -> Iterator[tuple
     module = original(module)
     forward = type(module).forward
     name = names.get(module, "")
-    if type(module) is nn.Sequential or forward in EXTRACTORS:
+    if is_sequential(module) or forward in EXTRACTORS:
         for child in EXTRACTORS.get(forward, tuple)(module):
             yield from _leaves(child, names)
     elif type(module) in MODULES or forward.__module__.startswith("torch.") or not name:
