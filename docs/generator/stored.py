@@ -18,6 +18,13 @@ def stored(name: str) -> dict[str, Any]:
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
+#: What to add to bytes of files that were stored before version 5 of the format.
+BEFORE_LAYOUTS = (
+    "in a version before 5. A file of today chooses [layouts of its weights](../guide/format.md#weights-from-version-5-on)"
+    " where they make it smaller"
+)
+
+
 def require(holds: bool, claim: str) -> None:
     """
     Guard a sentence that a person wrote about results: when new results contradict it, the pages cannot be generated.

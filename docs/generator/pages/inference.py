@@ -4,7 +4,7 @@ from typing import Any
 
 from ..markdown import number, percent, table
 from ..page import Page
-from ..stored import stored
+from ..stored import BEFORE_LAYOUTS, stored
 
 
 def page() -> Page:
@@ -69,7 +69,7 @@ def page() -> Page:
             ),
             "numpy, ctypes, compiled C": "backends of the compact file: 8-bit weights, float activations",
             "vbmi": "compiled C that rounds hidden activations to 8 bits as well, and needs AVX-512 VBMI",
-            "bytes": "the compact file",
+            "bytes": f"the compact file, {BEFORE_LAYOUTS}",
         },
         limits=[
             (

@@ -5,7 +5,7 @@ from typing import Any
 
 from ..markdown import number, table
 from ..page import Page
-from ..stored import stored
+from ..stored import BEFORE_LAYOUTS, stored
 
 
 def page() -> Page:
@@ -43,7 +43,10 @@ def page() -> Page:
                 "`torch.save` of every parameter as a sparse COO tensor: the paper's format, in which a dense network grows"
             ),
             "16-bit indices": "`torch.save` with 32-bit row starts and 16-bit columns; lossless",
-            "8-bit file": "the compact file of this package: weights, indices, scales and biases, without dead units",
+            "8-bit file": (
+                "the compact file of this package: weights, indices, scales and biases, without dead units, "
+                f"{BEFORE_LAYOUTS}"
+            ),
         },
         limits=[
             "The bytes follow from the number of weights, except those of the 8-bit file, which depend on the masks as well.",

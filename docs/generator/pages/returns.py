@@ -4,7 +4,7 @@ from statistics import mean, pstdev
 
 from ..markdown import estimate, number, table
 from ..page import Page
-from ..stored import require, stored
+from ..stored import BEFORE_LAYOUTS, require, stored
 
 
 def page() -> Page:
@@ -41,7 +41,7 @@ def page() -> Page:
         columns={
             "SB3 model, exported file": "return, mean ± standard deviation over episodes with the same seeds",
             "exported / SB3": "ratio of the means, with a 95 % bootstrap interval over pairs of episodes with the same seed",
-            "bytes": "the compact file",
+            "bytes": f"the compact file, {BEFORE_LAYOUTS}",
             "float": (
                 "a control: the weights are not rounded, and the ratio shows what float rounding alone does to an episode"
             ),
