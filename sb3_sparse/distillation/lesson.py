@@ -104,7 +104,7 @@ class Lesson:
         """The first states, and what the teacher does there: another teacher, environment or normalization differs."""
         digest = hashlib.sha256()
         for table in (self.states.inputs, self.states.targets):
-            digest.update(table[: len(self.states)].reshape(-1).view(np.uint8))
+            digest.update(table[: len(self.states)].reshape(-1).view(np.uint8).data)
         digest.update(repr(self.states.mean).encode())
         return digest.hexdigest()
 

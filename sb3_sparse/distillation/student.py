@@ -125,7 +125,8 @@ def _put_masks(student: BaseAlgorithm, network: ActionNetwork, trained: ActionNe
 
 def _fit_log_std(teacher: BaseAlgorithm, student: BaseAlgorithm, inputs: NDArray[np.generic]) -> None:
     """Ridge regression of the logarithm of the teacher's standard deviation on the student's latent features."""
-    own, theirs = (original(model.policy).actor for model in (student, teacher))
+    actors: list[Any] = [original(model.policy).actor for model in (student, teacher)]
+    own, theirs = actors
     mine, network = read_network(student), read_network(teacher)
     features = mine.in_chunks(lambda chunk: own.latent_pi(mine.features(chunk)), inputs).double()
     target = network.in_chunks(lambda chunk: theirs.log_std(theirs.latent_pi(network.features(chunk))), inputs)

@@ -1,6 +1,7 @@
 """How a policy acts: the modules between an observation and the deterministic action."""
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from torch import nn
 
@@ -40,7 +41,7 @@ class ActionPath:
     zero_reason: str = ""
 
 
-def is_sequential(module: nn.Module) -> bool:
+def is_sequential(module: nn.Module) -> TypeGuard[nn.Sequential]:
     """
     :param module: A module.
     :return: Whether it passes its input through its children one after the other: an ``nn.Sequential``, or a subclass that

@@ -29,7 +29,7 @@ class States:
     :param normalize: Whether the inputs are vectors to normalize.
     """
 
-    def __init__(self, capacity: int, inputs: NDArray[np.generic], targets: NDArray[np.float32], *, normalize: bool) -> None:
+    def __init__(self, capacity: int, inputs: NDArray[Any], targets: NDArray[np.float32], *, normalize: bool) -> None:
         self.capacity = max(1, min(capacity, MOST_BYTES // int(inputs[0].nbytes + targets[0].nbytes)))
         self.inputs = np.empty((self.capacity, *inputs.shape[1:]), np.float32 if normalize else inputs.dtype)
         self.targets = np.empty((self.capacity, *targets.shape[1:]), np.float32)
