@@ -9,6 +9,7 @@ NAMES = (
     "offline_speed",
     "returns",
     "distill",
+    "ablation",
     "recurrent",
     "collection",
     "inference",

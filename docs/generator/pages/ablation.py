@@ -1,0 +1,65 @@
+"""What decides in a distillation."""
+
+from typing import Any
+
+from ..markdown import estimate, interval, number, table
+from ..page import Page
+from ..stored import stored
+
+
+def _learning(sac: dict[str, Any]) -> list[str]:
+    """The score in reinforcement learning: text and table."""
+    rows = [
+        (score, ", ".join(number(value) for value in own), number(sum(own) / len(own)), interval(sac["intervals"][score]))
+        for score, own in sac["returns"].items()
+    ]
+    low, high = sac["difference"]
+    verdict = "helps" if low > 0 else "hurts" if high < 0 else "makes no difference that so few seeds could show"
+    return [
+        "## The score in reinforcement learning",
+        f"SAC on HalfCheetah-v4 from scratch, {number(sac['steps'])} steps in the engine, actor and critics pruned gradually"
+        f" from 60 % at the start to 95 % in the middle of the run. The score {verdict}: the difference, fisher less"
+        f" magnitude, lies in {interval(sac['difference'])} (Welch's t over seeds).",
+        table(("score", "returns of the seeds", "mean", "95 % interval"), rows),
+    ]
+
+
+def page() -> Page:
+    """
+    :return: The page
+    """
+    results = stored("ablation")
+    lengths = results["lengths"]
+    rows = []
+    for arm, share in results["ratios"].items():
+        own = results["arms"][arm]
+        lists = (", ".join(number(value) for value in own[key]) for key in ("returns", "deviations", "worst"))
+        rows.append((arm, estimate(share, results["intervals"][arm], 3), *lists))
+    header = ("distillation", "share of the return", "means", "deviations", "worst episodes")
+    base, magnitude, path = (results["ratios"][arm] for arm in ("as it is", "magnitude", "the teacher's path alone"))
+    worst = min(results["arms"]["the teacher's path alone"]["worst"])
+    return Page(
+        title="What decides in a distillation",
+        question="What is the score of the weights worth, and what are states off the teacher's path?",
+        answer=(
+            f"Distillation to 95 % keeps {base:.3f} of the return as it is, {magnitude:.3f} when weights are ranked by their"
+            f" magnitude, and {path:.3f} on states of the teacher's path alone, with a worst episode of {number(worst)}."
+        ),
+        tables=[table(header, rows), *(_learning(results["sac"]) if "sac" in results else [])],
+        columns={
+            "as it is": "the settings of `distill`: score `fisher`; states of the student and of both with noise",
+            "magnitude": "weights are ranked by their magnitude",
+            "the teacher's path alone": "as many observations of the teacher's own episodes, given as an array",
+            "the teacher's path and noise": "the same, half of its segments with noisy actions; no states of the student",
+            "share of the return": "mean over the teacher's; 95 % interval by a bootstrap over seeds and episodes",
+            "means, deviations, worst episodes": "of each seed's student over its episodes",
+        },
+        limits=["One agent, TQC's HalfCheetah, at one sparsity, with float weights."],
+        settings={
+            "distillation": f"{number(lengths['updates'])} updates, {number(lengths['steps'])} states",
+            "evaluation": f"{lengths['episodes']} fresh episodes per student",
+            "seeds": f"{results['seeds']} of the distillation",
+        },
+        commands=["python benchmarks/ablation.py tqc-HalfCheetah-v4.zip --json benchmarks/results/ablation.json"],
+        files=["ablation"],
+    )
