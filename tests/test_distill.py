@@ -202,6 +202,10 @@ def test_early_stop():
     )
 
 
+class Unlike(gym.Env):
+    observation_space, action_space = gym.make("Pendulum-v1").observation_space, gym.spaces.Discrete(2)
+
+
 @pytest.mark.parametrize(
     ("kwargs", "sentence"),
     [
@@ -211,6 +215,18 @@ def test_early_stop():
         ({"updates": 100}, "too few"),
         ({"steps": 3}, "too few"),
         ({"net_arch": [0]}, "list of widths"),
+        ({"net_arch": 5}, "net_arch=5 must be a list of widths"),
+        ({"steps": 1000.5}, "steps=1000.5 must be a whole number"),
+        ({"updates": "many"}, "updates='many' must be a whole number"),
+        ({"seed": -1}, "seed=-1 must be a whole number of at least 0"),
+        ({"stop_at": "soon"}, "stop_at='soon' must be more than 0"),
+        ({"rewire": "often"}, "rewire=often is no share"),
+        ({"saliency": "foo"}, "unknown saliency 'foo'"),
+        ({"callback": [3]}, "callback=3 is no callback"),
+        ({"checkpoint": __file__}, "is a file"),
+        ({"model": "agent.zip"}, "distill takes a model"),
+        ({"normalization": 3}, "must be a VecNormalize"),
+        ({"env": Unlike()}, "the actions of the environment are Discrete"),
         ({"env": "CartPole-v1"}, "observations"),
         ({"env": 7}, "no environment"),
         ({"env": np.zeros((0, 3), np.float32)}, "at least 1"),
@@ -222,6 +238,18 @@ def test_bad_input(kwargs, sentence):
     model = teacher("sac")
     with pytest.raises(ValueError, match=sentence):
         distill(**{"model": model, "env": "Pendulum-v1", **SHORT, **kwargs})
+
+
+def test_a_function_is_a_callback():
+    """As in SB3; it ends the training."""
+    seen = []
+
+    def stop(variables, _):
+        seen.append(variables["self"].num_timesteps)
+        return len(seen) < 2
+
+    distill(teacher("sac"), "Pendulum-v1", 0.5, callback=stop, **SHORT)
+    assert seen == [50, 100]
 
 
 def test_teachers_that_cannot_act_alone():

@@ -206,6 +206,12 @@ def test_an_impossible_target(searched, tmp_path, capsys):
         ({"keep": 0}, "keep must be a number above 0"),
         ({"flash": -1}, "flash must be a number above 0"),
         ({"minutes": 0}, "minutes=0 must be more than 0"),
+        ({"minutes": "few"}, "minutes='few' must be more than 0"),
+        ({"bits": 8}, "bits=8 must be a list"),
+        ({"sparsities": 0.9}, "sparsities=0.9 must be a list"),
+        ({"net_archs": [8, 8]}, "net_arch=8 must be a list of widths"),
+        ({"checkpoint": __file__}, "is a file"),
+        ({"normalization": 4}, "must be a VecNormalize"),
         ({"jobs": 0}, "jobs=0 must be a whole number of at least 1"),
         ({"updates": 100}, "updates=100 must be a whole number of at least 5,000"),
         ({"seed": 5000}, "from 0 to 1023"),
@@ -222,6 +228,15 @@ def test_bad_input(changes, sentence):
     arguments = {"env": "CartPole-v1", "keep": 0.9, **SMALL, **changes}
     with pytest.raises(ValueError, match=sentence):
         fit(cartpole(), arguments.pop("env"), **arguments)
+
+
+def test_a_damaged_folder(tmp_path):
+    with pytest.raises(ValueError, match="fit takes a model"):
+        fit("agent.zip", "CartPole-v1", keep=0.9)
+    for text in ("{", "[]", "{}"):
+        (tmp_path / "search.json").write_text(text)
+        with pytest.raises(ValueError, match=r"search\.json is damaged"):
+            fit(cartpole(), "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
 
 
 def test_bad_input_of_the_command(tmp_path, capsys):

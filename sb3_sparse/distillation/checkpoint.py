@@ -11,6 +11,7 @@ import numpy as np
 import torch as th
 from numpy.typing import NDArray
 
+from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.distillation.learning.states import States
 from sb3_sparse.distillation.learning.training import Distillation
 
@@ -24,9 +25,11 @@ class Checkpoint:
 
     :param folder: The folder; it is made when something is saved.
     :param identity: What has to be the same for a run to go on: printable arguments.
+    :raises ValueError: if the folder cannot be written to
     """
 
     def __init__(self, folder: Path, identity: str) -> None:
+        check_writable(folder)
         self.folder, self._identity = folder, identity
         self._file, self._rows = folder / "run.pt", folder / "states.bin"
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import cos, pi
+from numbers import Real
+
+from sb3_sparse.distillation.checks import check_whole
 
 #: The share of the updates in which the sparsity rises, and in which the learning rate is constant.
 PRUNING, CONSTANT = 0.55, 0.44
@@ -59,12 +62,14 @@ def make_plan(sparsity: float, updates: int | None, steps: int | None, rewire: f
     :return: The plan
     :raises ValueError: if ``rewire`` is no such share, or there are fewer updates or steps than rounds
     """
-    if not 0 <= rewire < 1:
+    if not isinstance(rewire, Real) or not 0 <= rewire < 1:
         raise ValueError(f"rewire={rewire} is no share of the connections, in [0, 1)")
     high = sparsity > 0.96
     updates = (600_000 if high else 100_000) if updates is None else updates
     steps = (400_000 if high else 300_000) if steps is None else steps
     unit = ROUNDS * block
+    check_whole("updates", updates, 1)
+    check_whole("steps", steps, 1)
     if updates < unit or steps < 2 * ROUNDS:
         raise ValueError(
             f"updates={updates} and steps={steps} are too few: a distillation has {ROUNDS} rounds, and needs {unit} updates"

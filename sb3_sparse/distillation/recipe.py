@@ -7,10 +7,12 @@ from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.type_aliases import MaybeCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.callbacks import GradualPruningCallback
 from sb3_sparse.distillation.checkpoint import Checkpoint
+from sb3_sparse.distillation.checks import check_model, check_number, check_whole, read_callbacks
 from sb3_sparse.distillation.experience.source import Given, open_source
 from sb3_sparse.distillation.learning.network import mask_sparsity
 from sb3_sparse.distillation.learning.rewiring import Rewiring
@@ -38,7 +40,7 @@ def distill(
     rewire: float = 0.0,
     stop_at: float | None = None,
     normalization: VecNormalize | None = None,
-    callback: BaseCallback | Sequence[BaseCallback] | None = None,
+    callback: MaybeCallback = None,
     engine: bool = True,
     checkpoint: str | Path | None = None,
     tensorboard_log: str | None = None,
@@ -88,7 +90,11 @@ def distill(
     :raises ValueError: if an argument is wrong, the environment does not fit the model, or its deterministic action does not
         come from one network that the exporter knows
     """
+    check_model(model, normalization, "distill")
     check_sparsity(sparsity)
+    check_whole("seed", seed, 0)
+    if stop_at is not None:
+        check_number("stop_at", stop_at, 0)
     if bits is not None and check_bits(bits) < 8:
         # One scale per layer, which fake quantization has, costs more than what training with it brings back.
         raise ValueError(
@@ -96,13 +102,13 @@ def distill(
             f" compress(student, bits={bits}, calibration=observations)"
         )
     plan = make_plan(sparsity, updates, steps, rewire, BLOCK)
+    callbacks = [*_sparsifiers(plan, sparsity, saliency, distribution), *read_callbacks(callback)]
+    callbacks += [ProgressBar()] * progress_bar + [EngineCallback()] * engine
     saver = None
     if checkpoint is not None:
         names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
         run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at]
         saver = Checkpoint(Path(checkpoint), repr(run))
-    others = [callback] if isinstance(callback, BaseCallback) else list(callback or [])
-    others += [ProgressBar()] * progress_bar + [EngineCallback()] * engine
     with open_source(model, env, normalization) as source:
         lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
         present = mask_sparsity(lesson.training.policy.student)
@@ -112,7 +118,7 @@ def distill(
             )
         lesson.training.tensorboard_log = tensorboard_log
         lesson.resume()
-        lesson.train(plan.updates, [*_sparsifiers(plan, sparsity, saliency, distribution), *others])
+        lesson.train(plan.updates, callbacks)
         return lesson.end()
 
 

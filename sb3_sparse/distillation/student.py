@@ -15,6 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.dqn.policies import DQNPolicy
 from torch import nn
 
+from sb3_sparse.distillation.checks import read_widths
 from sb3_sparse.distillation.learning.network import ActionNetwork, read_network
 from sb3_sparse.nn import MaskedLayer, find_networks, hold_masks, mask_layers, original
 from sb3_sparse.state import SparsityState
@@ -65,9 +66,7 @@ def make_student(teacher: BaseAlgorithm, net_arch: Sequence[int] | None = None, 
 
 def _arch(teacher: BaseAlgorithm, net_arch: Sequence[int]) -> Any:
     """``policy_kwargs["net_arch"]`` for a student: other networks than the one that acts keep their widths."""
-    widths = list(net_arch)
-    if not widths or not all(isinstance(width, int) and not isinstance(width, bool) and width > 0 for width in widths):
-        raise ValueError(f"net_arch={net_arch!r} must be a list of widths, such as [64, 64]")
+    widths = read_widths(net_arch)
     policy: Any = original(teacher.policy)
     if isinstance(teacher, OnPolicyAlgorithm):
         arch = policy.net_arch

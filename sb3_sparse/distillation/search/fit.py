@@ -20,6 +20,8 @@ import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
+from sb3_sparse.agents.compression.files import check_writable
+from sb3_sparse.distillation.checks import check_model, check_number, check_whole, read_list, read_widths
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.search.candidates import BITS, count_weights, find_shapes, teacher_widths
 from sb3_sparse.distillation.search.crew import Crew
@@ -87,13 +89,19 @@ def fit(
     :raises Unmet: a ``ValueError`` with the ``front``, if nothing reaches the target; the sentence names the nearest policy
     :raises ValueError: if an argument is wrong, or the agent cannot be distilled or exported
     """
+    check_model(model, normalization, "fit")
     target = Target(flash, keep, us)
     seeds = Seeds(seed)
     for name, number, least in (("updates", updates, UNIT), ("jobs", jobs, 1), ("episodes", episodes, 1)):
-        if isinstance(number, bool) or not isinstance(number, int) or number < least:
-            raise ValueError(f"{name}={number!r} must be a whole number of at least {least:,}")
-    if minutes is not None and not minutes > 0:
-        raise ValueError(f"minutes={minutes!r} must be more than 0; None is for as long as it takes")
+        check_whole(name, number, least)
+    if minutes is not None:
+        check_number("minutes", minutes, 0)
+    bits = read_list("bits", bits, "[8, 4]")
+    net_archs = None if net_archs is None else read_list("net_archs", net_archs, "[None, [64, 64]]")
+    for arch in net_archs or []:
+        if arch is not None:
+            read_widths(arch)
+    sparsities = None if sparsities is None else read_list("sparsities", sparsities, "[0.9, 0.95]")
     shapes = find_shapes(teacher_widths(model), count_weights(model), net_archs, sparsities)
     if not shapes or not bits:
         raise ValueError("there is nothing to search: give net_archs, sparsities and bits that are not empty")
@@ -108,6 +116,7 @@ def fit(
         place.close(place.make(model))
     temporary = _Temporary() if checkpoint is None else None
     folder = temporary.folder if temporary is not None else Path(str(checkpoint))
+    check_writable(folder)
     _claim(folder, _identity(model, place, own, seed))
     teacher = folder / "teacher.zip"
     model.save(teacher)
@@ -156,12 +165,16 @@ def _claim(folder: Path, identity: str) -> None:
     """
     Say whose folder it is.
 
-    :raises ValueError: if it is another search's
+    :raises ValueError: if it is another search's, or damaged
     """
     file = folder / "search.json"
     folder.mkdir(parents=True, exist_ok=True)
     if file.exists():
-        if json.loads(file.read_text()).get("identity") != identity:
+        try:
+            other = json.loads(file.read_text())["identity"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{file} is damaged: give another folder, or delete this one") from error
+        if other != identity:
             raise ValueError(f"{folder} holds the search of another agent, environment or seed: give another folder")
         return
     file.write_text(json.dumps({"identity": identity}) + "\n")
