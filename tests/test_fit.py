@@ -346,12 +346,24 @@ class Closing(gym.Env):
 
     observation_space, action_space = gym.spaces.Box(-1, 1, (4,)), gym.spaces.Discrete(2)
 
-    def __init__(self, file):
+    def __init__(self, file=None):
         self.file = file
 
+    def reset(self, seed=None, options=None):
+        return np.zeros(4, np.float32), {}
+
+    def step(self, action):
+        return np.zeros(4, np.float32), math.nan, True, False, {}
+
     def close(self):
-        with open(self.file, "a") as file:
-            file.write("closed ")
+        if self.file is not None:
+            with open(self.file, "a") as file:
+                file.write("closed ")
+
+
+def test_rewards_that_are_not_finite():
+    with pytest.raises(ValueError, match="an episode of the environment has the return nan"):
+        fit(cartpole(), Closing(), keep=0.9, **SMALL)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

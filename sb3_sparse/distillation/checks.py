@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf
 from numbers import Integral, Real
 from typing import TypeVar
 
@@ -44,9 +43,9 @@ def check_number(name: str, number: object, least: float) -> None:
     :param name: Name of an argument.
     :param number: What a user gave.
     :param least: What it has to be larger than.
-    :raises ValueError: if it is not a finite number larger than that
+    :raises ValueError: if it is not a number larger than that
     """
-    if isinstance(number, bool) or not isinstance(number, Real) or not least < float(number) < inf:
+    if isinstance(number, bool) or not isinstance(number, Real) or not float(number) > least:
         raise ValueError(f"{name}={number!r} must be more than {least:g}")
 
 

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
@@ -185,6 +186,10 @@ class Workshop:
         for seed in seeds:
             self._check(deadline)
             found += [total for _, total in play(self.venv, self._player(policy), seed) if total is not None]
+            if not isfinite(found[-1]):
+                raise ValueError(
+                    f"an episode of the environment has the return {found[-1]}: look for NaN and infinity in its rewards"
+                )
         return found
 
     def _player(self, policy: Policy) -> Player:
