@@ -166,3 +166,30 @@ def test_returns_of_an_export(scripts, tmp_path):
     np.testing.assert_allclose(found["returns"]["float"], found["returns"]["SB3 model"], rtol=1e-3)
     share, (low, high) = returns.ratio(np.array([1.0, 2.0]), np.array([1.0, 2.0]), np.random.default_rng(0))
     assert share == low == high == 1
+
+
+def test_published_networks_take_the_bytes_that_are_reported(scripts):
+    """Packed weights alone, as the two papers' raw results give them."""
+    sizes = scripts("sizes")
+    assert [point["nbytes"] for point in sizes.published("tqc-Hopper-v4")] == [176]
+    assert [point["nbytes"] for point in sizes.published("sac-HalfCheetah-v4")] == [19_328, 62_496]
+    assert sizes.split("64x32-95") == ([64, 32], 0.95)
+
+
+def test_students_that_are_not_there_are_left_out(scripts, tmp_path):
+    """A result that is there is read again, and nothing is made when nothing is to be made."""
+    students = scripts("students")
+    students.keep({"model": 1}, tmp_path / "sac-Hopper-v4" / "a.json")
+    work = [(tmp_path / "sac-Hopper-v4.zip", {"name": name}) for name in ("a", "b")]
+    found = students.run_cells("no script", work, lambda cell: cell["name"], tmp_path, missing=False)
+    assert found == {"sac-Hopper-v4": [({"name": "a"}, {"model": 1})]}
+    with pytest.raises(RuntimeError, match="sac-Hopper-v4 b failed"):
+        students.run_cells("no script", work, lambda cell: cell["name"], tmp_path)
+
+
+def test_ratios_of_students(scripts):
+    """The mean of all seeds over the teacher's; a student that always plays alike has an interval of one point."""
+    ratio = scripts("students").ratio
+    assert ratio(np.full(4, 2.0), np.full((3, 4), 1.0), np.random.default_rng(0)) == (0.5, [0.5, 0.5])
+    share, (low, high) = ratio(np.array([1.0, 3.0]), np.array([[1.0, 1.0], [3.0, 3.0]]), np.random.default_rng(0))
+    assert share == 1.0 and low < 1.0 < high

@@ -10,6 +10,7 @@ NAMES = (
     "returns",
     "distill",
     "ablation",
+    "sizes",
     "recurrent",
     "collection",
     "inference",
