@@ -82,8 +82,13 @@ def make_cell(agent: Path, cell: dict[str, Any], out: Path) -> None:
     model, venv, normalization = opened.model, opened.venv, opened.normalization
     assert venv is not None
     if cell["sparsity"] is None:
-        policy = compress(model, 32, normalization=normalization)
-        result = {"model": play_episodes(venv, Player(policy), cell["episodes"])}
+        policy, space = compress(model, 32, normalization=normalization), venv.action_space
+        space.seed(FIRST_EPISODE)
+        result = {
+            "model": play_episodes(venv, Player(policy), cell["episodes"]),
+            "random": play_episodes(venv, lambda *_: space.sample(), cell["episodes"]),
+            "teacher_steps": model.num_timesteps,
+        }
     else:
         kwargs = {"seed": cell["seed"], "normalization": normalization, **cell["settings"]}
         student = distill(model, venv, cell["sparsity"], **kwargs)
@@ -108,7 +113,7 @@ def run_cells(agents: list[Path], cells: list[dict[str, Any]], folder: Path, job
     """
 
     def run(agent: Path, cell: dict[str, Any]) -> tuple[str, dict, dict]:
-        name = "teacher" if cell["sparsity"] is None else f"{cell['sparsity']}_{cell['seed']}"
+        name = "players" if cell["sparsity"] is None else f"{cell['sparsity']}_{cell['seed']}"
         own = {key: value for key, value in cell["settings"].items() if value is not None}
         name += "".join(f"_{key}{value}" for key, value in own.items()) + f"_{cell['episodes']}"
         out = folder / name_of(agent) / f"{name}.json"
@@ -128,15 +133,14 @@ def run_cells(agents: list[Path], cells: list[dict[str, Any]], folder: Path, job
     return found
 
 
-def ratio(teacher: list[float], students: list[list[float]], rng: np.random.Generator) -> tuple[float, list[float]]:
+def ratio(base: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> tuple[float, list[float]]:
     """
-    :param teacher: Returns of the teacher.
-    :param students: Those of each seed's student.
+    :param base: Returns of the teacher.
+    :param table: Those of each seed's student, ``[seeds, episodes]``.
     :param rng: Source of the bootstrap.
-    :return: Mean of the students over the teacher's, and a 95 % interval by a bootstrap over seeds, and over the episodes of
+    :return: Mean of the students over that of the teacher, and a 95 % interval by a bootstrap over seeds, and over the episodes of
         each seed and of the teacher
     """
-    base, table = np.array(teacher), np.array(students)
     draws = []
     for _ in range(4000):
         rows = rng.integers(len(table), size=len(table))
@@ -152,15 +156,19 @@ def evaluate(name: str, cells: list[tuple[dict, dict]], rng: np.random.Generator
     :param rng: Source of the bootstrap.
     :param result: Where ratios, intervals and the rest go.
     """
-    (teacher,) = (found["model"] for cell, found in cells if cell["sparsity"] is None)
+    (players,) = (found for cell, found in cells if cell["sparsity"] is None)
+    teacher, nothing = players["model"], float(np.mean(players["random"]["returns"]))
     result["teachers"][name] = float(np.mean(teacher["returns"]))
+    result["teacher_steps"][name], result["random"][name] = players["teacher_steps"], nothing
     longest = max(teacher["steps"])
     for sparsity in sorted({cell["sparsity"] for cell, _ in cells if cell["sparsity"] is not None}):
         own = [found for cell, found in cells if cell["sparsity"] == sparsity]
         for form in ("float", "8 bits"):
             key = f"{name}/{sparsity}/{form}"
-            share, interval = ratio(teacher["returns"], [found[form]["returns"] for found in own], rng)
-            result["ratios"][key], result["intervals"][key] = share, interval
+            returns = np.array([found[form]["returns"] for found in own])
+            for shares, intervals, origin in (("ratios", "intervals", 0.0), ("kept", "kept_intervals", nothing)):
+                share, interval = ratio(np.array(teacher["returns"]) - origin, returns - origin, rng)
+                result[shares][key], result[intervals][key] = share, interval
             shorter = [int((np.array(found[form]["steps"]) < longest).sum()) for found in own]
             result["students"][key] = {
                 "returns": [round(float(np.mean(found[form]["returns"])), 1) for found in own],
@@ -169,6 +177,25 @@ def evaluate(name: str, cells: list[tuple[dict, dict]], rng: np.random.Generator
                 "nbytes": [found[form]["nbytes"] for found in own],
                 "cpu_minutes": [round(found["cpu_minutes"], 2) for found in own],
             }
+
+
+def draw_agents(path: Path, result: dict[str, Any]) -> None:
+    """What is kept at one sparsity, one column per agent."""
+    names = list(result["teachers"])
+    figure, axis = plt.subplots(figsize=(0.9 * len(names) + 1.2, 3.6))
+    for form, color, shift in (("float", "tab:blue", -0.1), ("8 bits", "tab:green", 0.1)):
+        keys = [key for key in result["kept"] if key.endswith(form)]
+        y = np.array([result["kept"][key] for key in keys])
+        low, high = np.array([result["kept_intervals"][key] for key in keys]).T
+        error = [np.maximum(y - low, 0), np.maximum(high - y, 0)]
+        axis.errorbar(np.arange(len(keys)) + shift, y, yerr=error, fmt="o", color=color, label=form, capsize=3)
+    axis.axhline(1.0, color="tab:gray", linewidth=0.8)
+    axis.set_ylim(bottom=0)
+    axis.set_xticks(np.arange(len(names)), names, rotation=40, ha="right", fontsize=8)
+    axis.set_ylabel("(student - random) / (teacher - random)", fontsize=8)
+    axis.legend(loc="lower left")
+    figure.tight_layout()
+    figure.savefig(path, dpi=150)
 
 
 def draw(path: Path, result: dict[str, Any]) -> None:
@@ -229,7 +256,8 @@ def main() -> None:
         for sparsity in args.sparsities
     ]
     found = run_cells(args.agents, cells, args.folder, args.jobs)
-    result: dict[str, Any] = {"ratios": {}, "intervals": {}, "students": {}, "teachers": {}}
+    names = ("ratios", "intervals", "kept", "kept_intervals", "students", "teachers", "teacher_steps", "random")
+    result: dict[str, Any] = {name: {} for name in names}
     result |= {"episodes": args.episodes, "seeds": args.seeds, **settings}
     rng = np.random.default_rng(0)
     for name, results in found.items():
@@ -244,7 +272,7 @@ def main() -> None:
     if args.json:
         store(args.json, result)
     if args.png:
-        draw(args.png, result)
+        (draw if len(args.sparsities) > 1 else draw_agents)(args.png, result)
 
 
 if __name__ == "__main__":
