@@ -3,12 +3,17 @@ How sparse does a trained agent become in minutes, and how well does it still pl
 
     python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip tqc-Hopper-v4.zip \\
         --json benchmarks/results/distill.json --png benchmarks/results/distill.png
+    python benchmarks/distill.py {dqn,ppo}/CartPole-v1_1/CartPole-v1.zip {ppo,dqn}/Acrobot-v1_1/Acrobot-v1.zip \\
+        {a2c,tqc}/Pendulum-v1_1/Pendulum-v1.zip dqn/MountainCar-v0_1/MountainCar-v0.zip ppo/Walker2d-v3_1/Walker2d-v3.zip \\
+        --sparsities 0.95 --seeds 1 --json benchmarks/results/distill_others.json --png benchmarks/results/distill_others.png
+    python benchmarks/distill.py dqn/MinAtarBreakout-v1_1/MinAtarBreakout-v1.zip --sparsities 0.95 --seeds 1 \\
+        --updates 20000 --steps 60000 --json benchmarks/results/distill_images.json
 
 Each agent is distilled into students of its own shape, for every sparsity and seed, in the environment that its file is named
 after. Files in rl-zoo3's folders (``ppo/Acrobot-v1_1/Acrobot-v1.zip``) have their statistics and wrappers there. A student is
-exported with float weights and with 8 bits, calibrated on its own episodes. Teacher and students then play the same fresh
-episodes, which nothing was chosen on. Every student is the last one of its run. CPU time is that of the whole process: start,
-environment steps, training, without the evaluation.
+exported with float weights and with 8 bits, calibrated on its own episodes. Teacher, students and random actions then play the
+same fresh episodes, which nothing was chosen on. Every student is the last one of its run. CPU time is that of the whole
+process: start, environment steps, training, without the evaluation.
 
 Every student is made by a process of its own with one thread. Its result is kept in ``--folder``, and a second call makes only
 what is missing. Without agents, PPO is trained on CartPole-v1 first.
@@ -138,8 +143,8 @@ def ratio(base: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> tupl
     :param base: Returns of the teacher.
     :param table: Those of each seed's student, ``[seeds, episodes]``.
     :param rng: Source of the bootstrap.
-    :return: Mean of the students over that of the teacher, and a 95 % interval by a bootstrap over seeds, and over the episodes of
-        each seed and of the teacher
+    :return: Mean of the students over that of the teacher, and a 95 % interval by a bootstrap over seeds, and over episodes
+        of each seed and of the teacher
     """
     draws = []
     for _ in range(4000):
