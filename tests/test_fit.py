@@ -117,7 +117,10 @@ def test_fresh_seeds_are_fresh(searched):
 
 def test_saved_files(searched, tmp_path):
     model, front, _, _ = searched
+    (tmp_path / "front").mkdir()
+    (tmp_path / "front" / "own-99-8bit.sb3s").write_text("of an earlier search")
     written = front.save(tmp_path, name="pole")
+    assert {f"front/{file.name}" for file in (tmp_path / "front").iterdir()} < set(written)
     assert {"pole.sb3s", "pole.h", "pole.zip", "fit.json"} <= set(written)
     assert all((tmp_path / name).is_file() for name in written)
     found = json.loads((tmp_path / "fit.json").read_text())

@@ -147,6 +147,9 @@ class Front:
         shutil.copyfile(self.best.file.with_name("student.zip"), folder / f"{name}.zip")
         (folder / f"{name}.h").write_text(to_c(load(self.best.file).network, name=c_name(name), masks=masks))
         files = {point: f"front/{point.shape}-{point.bits}bit.sb3s" for point in self.points}
+        for old in set((folder / "front").glob("*bit.sb3s")) - {folder / file for file in files.values()}:
+            # A file of an earlier search would not belong to the rest.
+            old.unlink()
         for point, file in files.items():
             shutil.copyfile(point.file, folder / file)
         (folder / "fit.json").write_text(json.dumps(self._to_dict(files), indent=1, allow_nan=False) + "\n")
@@ -154,6 +157,7 @@ class Front:
         try:
             save_figure(folder / "front.png", self.evaluated, self.best, self.target, len(self.seeds))
         except ImportError as error:
+            (folder / "front.png").unlink(missing_ok=True)
             print(f"no front.png: {error}", flush=True)
             return written
         return [*written, "front.png"]
