@@ -252,6 +252,12 @@ def test_a_function_is_a_callback():
     assert seen == [50, 100]
 
 
+def test_early_stop_needs_returns():
+    model = teacher("sac")
+    with pytest.raises(ValueError, match="stop_at compares returns"):
+        distill(model, samples(model), 0.5, stop_at=0.9, **SHORT)
+
+
 def test_teachers_that_cannot_act_alone():
     model = CASES["recurrent_ppo"].make()
     with pytest.raises(ValueError, match="reads more than the observation"):

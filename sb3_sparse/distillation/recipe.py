@@ -110,6 +110,10 @@ def distill(
         run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at]
         saver = Checkpoint(Path(checkpoint), repr(run))
     with open_source(model, env, normalization) as source:
+        if stop_at is not None and source.env is None:
+            raise ValueError(
+                "stop_at compares returns, and recorded observations have none: leave it out or give an environment"
+            )
         lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
         present = mask_sparsity(lesson.training.policy.student)
         if present > sparsity + 1e-3:

@@ -182,7 +182,6 @@ class Distillation(UpdateLoop):
             "averages": self.averages,
             "sparsity_state": vars(self).get("sparsity_state", {}),
             "updates": self._n_updates,
-            "mean": None if self.states.mean is None else th.from_numpy(self.states.mean),
         }
 
     @th.no_grad()
