@@ -12,6 +12,8 @@ from sb3_contrib.common.envs import InvalidActionEnvMultiDiscrete
 from stable_baselines3 import DQN, PPO, SAC, HerReplayBuffer
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.envs import BitFlippingEnv
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import nn
 
 from sb3_sparse import distill
 from sb3_sparse.distillation import lesson, plan, recipe
@@ -98,6 +100,45 @@ def test_images():
     assert agreement(model, student, observations) > 0.8
     convolution = read_network(student).features_extractor.cnn[2].weight
     assert 0.2 < (convolution == 0).float().mean() < 0.8
+
+
+class Plain(nn.Module):
+    """A ``mlp_extractor`` of the user's own, whose actor is a chain and whose first layer has no bias."""
+
+    def __init__(self):
+        super().__init__()
+        self.latent_dim_pi, self.latent_dim_vf = 16, 5
+        self.first, self.actor = nn.Linear(3, 16, bias=False), nn.Linear(16, 16)
+        self.critic = nn.Linear(3, 5)
+
+    def forward(self, features):
+        return self.forward_actor(features), self.forward_critic(features)
+
+    def forward_actor(self, features):
+        return th.tanh(self.actor(th.relu(self.first(features))))
+
+    def forward_critic(self, features):
+        return self.critic(features)
+
+
+class PlainPolicy(ActorCriticPolicy):
+    def _build_mlp_extractor(self):
+        self.mlp_extractor = Plain()
+
+
+def test_networks_of_the_users_own():
+    """What the exporter follows is what a student learns; the critic keeps its weights."""
+    model = PPO(PlainPolicy, "Pendulum-v1", **CPU)
+    with th.no_grad():
+        model.policy.action_net.weight.mul_(100)
+    observations = np.random.default_rng(0).uniform(-1, 1, (1000, 3)).astype(np.float32)
+    student = distill(model, observations, 0.5, updates=2000)
+    mine, theirs = (each.predict(observations, deterministic=True)[0] for each in (student, model))
+    assert np.abs(mine - theirs).mean() < 0.2 * theirs.std()
+    policy = student.policy
+    assert th.equal(policy.mlp_extractor.critic.weight, model.policy.mlp_extractor.critic.weight)
+    weights = [policy.mlp_extractor.first.weight, policy.mlp_extractor.actor.weight, policy.action_net.weight]
+    assert sum(int((weight == 0).sum()) for weight in weights) == sum(weight.numel() for weight in weights) // 2
 
 
 def test_recorded_images_with_channels_last():

@@ -16,8 +16,8 @@ from stable_baselines3.common.preprocessing import preprocess_obs
 from torch import Tensor, nn
 
 from sb3_sparse.agents.observations import Observation
-from sb3_sparse.export.trace import find_path
-from sb3_sparse.nn import MaskedLayer, is_sequential, original, prunable_layers
+from sb3_sparse.export.trace import find_path, flatten
+from sb3_sparse.nn import MaskedLayer, original, prunable_layers
 
 #: States in one forward pass over many of them.
 CHUNK = 4096
@@ -40,7 +40,10 @@ class ActionNetwork(nn.Module):
             raise ValueError(
                 f"the actions of {type(policy).__name__} cannot be distilled: its network reads more than the observation"
             )
-        modules = [module for part in path.modules for module in _flat(part)]
+        modules = [module for _, module in flatten(policy, path)[1] if type(module) is not nn.Identity]
+        if type(modules[0]) is nn.Flatten:
+            # The features are vectors already.
+            modules.pop(0)
         #: Whether a tanh is behind the outputs.
         self.squashed = path.tanh
         if isinstance(policy.action_space, spaces.Box) and type(modules[-1]) is nn.Tanh and not path.tanh:
@@ -109,9 +112,11 @@ class ActionNetwork(nn.Module):
 
     @property
     def first(self) -> nn.Linear | None:
-        """The first layer, if it is linear and its inputs are the network's."""
+        """The first layer, if it is linear, has a bias, and its inputs are the network's."""
         first = self.layers[0]
-        return first if isinstance(first, nn.Linear) and self.features_extractor is None else None
+        if self.features_extractor is not None or not isinstance(first, nn.Linear) or first.bias is None:
+            return None
+        return first
 
 
 def mask_sparsity(network: nn.Module) -> float:
@@ -123,13 +128,6 @@ def mask_sparsity(network: nn.Module) -> float:
     total = sum(layer.weight.numel() for layer in layers)
     gone = sum(int((~layer.mask).sum()) for layer in layers if isinstance(layer, MaskedLayer))
     return gone / max(total, 1)
-
-
-def _flat(module: nn.Module) -> list[nn.Module]:
-    module = original(module)
-    if is_sequential(module):
-        return [part for child in module for part in _flat(child)]
-    return [] if type(module) in (nn.Flatten, nn.Identity) else [module]
 
 
 def _as_tensors(observations: Observation) -> Any:
