@@ -104,7 +104,7 @@ def playing(venv: VecEnv) -> Iterator[None]:
         reason = shorten(f"{type(error).__name__}: {error}", 300, placeholder=" ...")
         raise ValueError(
             f"the environment '{_name(venv)}' failed while an episode was played ({reason}): make it as it was in training "
-            "with --env-kwargs and --env-wrapper, or leave --env out, which exports without calibration and returns"
+            "with --env-kwargs and --env-wrapper; compress works without --env as well, without calibration and returns"
         ) from error
 
 
