@@ -142,7 +142,8 @@ def test_finished_students_are_not_trained_again(searched, monkeypatch):
     """Another target of the same search finds them all; another agent does not get them."""
     model, front, folder, _ = searched
     monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("it trains"))
-    again = fit(model, "CartPole-v1", flash=2000, checkpoint=folder, **SMALL)
+    again = fit(model, "CartPole-v1", flash=2000, checkpoint=folder, **{**SMALL, "minutes": math.inf})
+    assert again.about["minutes"] is None
     same = {(point.shape, point.bits): point.returns for point in front.evaluated}
     assert all(same[point.shape, point.bits] == point.returns for point in again.evaluated)
     assert again.best.flash <= 2000 and again.target.size == "flash"

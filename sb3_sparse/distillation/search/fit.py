@@ -96,6 +96,7 @@ def fit(
         check_whole(name, number, least)
     if minutes is not None:
         check_number("minutes", minutes, 0)
+        minutes = None if minutes == float("inf") else minutes
     bits = read_list("bits", bits, "[8, 4]")
     net_archs = None if net_archs is None else read_list("net_archs", net_archs, "[None, [64, 64]]")
     for arch in net_archs or []:
