@@ -22,16 +22,15 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from distill import name_of, play_episodes, ratio
 from intervals import difference_interval, mean_interval
 from report import store
 from rich.console import Console
 from rich.table import Table
 from runs import Run, load, returns_of, train
+from students import keep, name_of, open_teacher, play_episodes, ratio
 
 from sb3_sparse import compress, distill
 from sb3_sparse.agents import Player, play_observations
-from sb3_sparse.agents.opening import open_agent
 from sb3_sparse.distillation.experience.rollouts import Rollouts
 
 ENV, SPARSITY = "HalfCheetah-v4", 0.95
@@ -52,7 +51,7 @@ def make_student(agent: Path, arm: str, seed: int, lengths: dict[str, int], out:
     :param out: Where to write.
     """
     th.set_num_threads(1)
-    opened = open_agent(agent, env=name_of(agent).split("-", 1)[1])
+    opened = open_teacher(agent)
     model, venv, normalization = opened.model, opened.venv, opened.normalization
     assert venv is not None
     act, steps, given = Player(compress(model, 32, normalization=normalization)), lengths["steps"], venv
@@ -67,10 +66,7 @@ def make_student(agent: Path, arm: str, seed: int, lengths: dict[str, int], out:
         settings = {"seed": seed, "updates": lengths["updates"], "saliency": saliency, "normalization": normalization}
         student = distill(model, given, SPARSITY, steps=steps, **settings)
     policy = Player(compress(student, 32, normalization=normalization))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".part")
-    partial.write_text(json.dumps(play_episodes(venv, policy, lengths["episodes"])["returns"]))
-    os.replace(partial, out)
+    keep(play_episodes(venv, policy, lengths["episodes"])["returns"], out)
 
 
 def students(agent: Path, seeds: range, lengths: dict[str, int], folder: Path) -> dict[str, list[list[float]]]:

@@ -21,11 +21,7 @@ what is missing. Without agents, PPO is trained on CartPole-v1 first.
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -37,41 +33,13 @@ import numpy as np
 import torch as th
 from report import store
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
-from stable_baselines3 import PPO
+from students import FIRST_EPISODE, keep, make_teacher, open_teacher, play_episodes, play_teacher, ratio, run_cells
 
 from sb3_sparse import compress, distill
 from sb3_sparse.agents import Player, model_act, play_observations
-from sb3_sparse.agents.opening import open_agent
-from sb3_sparse.agents.returns import play
 
 SPARSITIES = (0.9, 0.95, 0.98, 0.99)
-#: The first seed of the episodes; those of the training are drawn from 31 bits.
-FIRST_EPISODE = 1_000_000
-
-
-def play_episodes(venv: Any, act: Any, count: int) -> dict[str, list]:
-    """
-    :param venv: One environment.
-    :param act: Who plays.
-    :param count: Number of episodes.
-    :return: The return of each, and its steps: shorter episodes are falls
-    """
-    returns, steps = [], []
-    for seed in range(FIRST_EPISODE, FIRST_EPISODE + count):
-        totals = [total for _, total in play(venv, act, seed)]
-        returns.append(totals[-1])
-        steps.append(len(totals))
-    return {"returns": returns, "steps": steps}
-
-
-def name_of(agent: Path) -> str:
-    """
-    :param agent: Zip of an agent, ``sac-Hopper-v4.zip`` or ``sac/Hopper-v4_1/Hopper-v4.zip``.
-    :return: Its algorithm and environment, ``sac-Hopper-v4``
-    """
-    return agent.stem if agent.stem.split("-")[0].islower() else f"{agent.parent.parent.name}-{agent.stem}"
 
 
 def make_cell(agent: Path, cell: dict[str, Any], out: Path) -> None:
@@ -83,14 +51,14 @@ def make_cell(agent: Path, cell: dict[str, Any], out: Path) -> None:
     :param out: Where to write.
     """
     th.set_num_threads(1)
-    opened = open_agent(agent, env=name_of(agent).split("-", 1)[1])
-    model, venv, normalization = opened.model, opened.venv, opened.normalization
+    teacher = open_teacher(agent)
+    model, venv, normalization = teacher.model, teacher.venv, teacher.normalization
     assert venv is not None
     if cell["sparsity"] is None:
-        policy, space = compress(model, 32, normalization=normalization), venv.action_space
+        space = venv.action_space
         space.seed(FIRST_EPISODE)
         result = {
-            "model": play_episodes(venv, Player(policy), cell["episodes"]),
+            "model": play_teacher(teacher, cell["episodes"]),
             "random": play_episodes(venv, lambda *_: space.sample(), cell["episodes"]),
             "teacher_steps": model.num_timesteps,
         }
@@ -102,56 +70,17 @@ def make_cell(agent: Path, cell: dict[str, Any], out: Path) -> None:
         for name, bits in (("float", 32), ("8 bits", 8)):
             policy = compress(student, bits, observations, normalization=normalization)
             result[name] = {**play_episodes(venv, Player(policy), cell["episodes"]), "nbytes": policy.nbytes}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = out.with_suffix(".part")
-    partial.write_text(json.dumps(result))
-    os.replace(partial, out)
+    keep(result, out)
 
 
-def run_cells(agents: list[Path], cells: list[dict[str, Any]], folder: Path, jobs: int) -> dict[str, list[tuple[dict, dict]]]:
+def name_cell(cell: dict[str, Any]) -> str:
     """
-    :param agents: Zips of the teachers.
-    :param cells: What to make of each.
-    :param folder: Where results are kept.
-    :param jobs: Processes at a time.
-    :return: By agent: cells and their results
+    :param cell: A cell.
+    :return: Name of its file
     """
-
-    def run(agent: Path, cell: dict[str, Any]) -> tuple[str, dict, dict]:
-        name = "players" if cell["sparsity"] is None else f"{cell['sparsity']}_{cell['seed']}"
-        own = {key: value for key, value in cell["settings"].items() if value is not None}
-        name += "".join(f"_{key}{value}" for key, value in own.items()) + f"_{cell['episodes']}"
-        out = folder / name_of(agent) / f"{name}.json"
-        if not out.exists():
-            command = [sys.executable, __file__, str(agent), "--cell", json.dumps(cell), str(out)]
-            environment = os.environ | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise RuntimeError(f"{name_of(agent)} {name} failed:\n{done.stderr}")
-        return name_of(agent), cell, json.loads(out.read_text())
-
-    work = [(agent, cell) for cell in cells for agent in agents]
-    found: dict[str, list[tuple[dict, dict]]] = {name_of(agent): [] for agent in agents}
-    with ThreadPoolExecutor(jobs) as pool:
-        for name, cell, result in track(pool.map(lambda pair: run(*pair), work), total=len(work), description="students"):
-            found[name].append((cell, result))
-    return found
-
-
-def ratio(base: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> tuple[float, list[float]]:
-    """
-    :param base: Returns of the teacher.
-    :param table: Those of each seed's student, ``[seeds, episodes]``.
-    :param rng: Source of the bootstrap.
-    :return: Mean of the students over that of the teacher, and a 95 % interval by a bootstrap over seeds, and over episodes
-        of each seed and of the teacher
-    """
-    draws = []
-    for _ in range(4000):
-        rows = rng.integers(len(table), size=len(table))
-        columns = rng.integers(table.shape[1], size=(len(table), table.shape[1]))
-        draws.append(table[rows[:, None], columns].mean() / rng.choice(base, len(base)).mean())
-    return round(float(table.mean() / base.mean()), 4), [round(float(q), 4) for q in np.quantile(draws, [0.025, 0.975])]
+    name = "players" if cell["sparsity"] is None else f"{cell['sparsity']}_{cell['seed']}"
+    own = {key: value for key, value in cell["settings"].items() if value is not None}
+    return name + "".join(f"_{key}{value}" for key, value in own.items()) + f"_{cell['episodes']}"
 
 
 def evaluate(name: str, cells: list[tuple[dict, dict]], rng: np.random.Generator, result: dict[str, Any]) -> None:
@@ -249,10 +178,7 @@ def main() -> None:
     if args.quick:
         args.sparsities, args.seeds, args.episodes, args.updates, args.steps = [0.9], 2, 5, 5_000, 3_000
         args.folder = Path("logs/distill_quick")
-    if not args.agents:
-        args.agents = [args.folder / "ppo-CartPole-v1.zip"]
-        args.folder.mkdir(parents=True, exist_ok=True)
-        PPO("MlpPolicy", "CartPole-v1", n_steps=256, seed=0, device="cpu").learn(8_000).save(args.agents[0])
+    args.agents = args.agents or [make_teacher(args.folder)]
     settings = {"updates": args.updates, "steps": args.steps}
     cells = [{"sparsity": None, "seed": 0, "settings": {}, "episodes": args.episodes}]
     cells += [
@@ -260,7 +186,8 @@ def main() -> None:
         for seed in range(args.seeds)
         for sparsity in args.sparsities
     ]
-    found = run_cells(args.agents, cells, args.folder, args.jobs)
+    work = [(agent, cell) for cell in cells for agent in args.agents]
+    found = run_cells(__file__, work, name_cell, args.folder, args.jobs)
     names = ("ratios", "intervals", "kept", "kept_intervals", "students", "teachers", "teacher_steps", "random")
     result: dict[str, Any] = {name: {} for name in names}
     result |= {"episodes": args.episodes, "seeds": args.seeds, **settings}

@@ -137,8 +137,7 @@ def evaluate(name: str, cells: list[tuple[dict, dict]], rng: np.random.Generator
             if not own:
                 continue
             key, students = f"{name}/{shape}/{form}", [found[form] for found in own]
-            returns = np.array([student["returns"] for student in students])
-            share, interval = ratio(np.array(teacher["returns"]), returns, rng)
+            share, interval = ratio(teacher["returns"], [student["returns"] for student in students], rng)
             result["ratios"][key], result["intervals"][key] = share, interval
             result["students"][key] = {
                 "returns": [round(float(np.mean(student["returns"])), 1) for student in students],

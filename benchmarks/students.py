@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from rich.progress import track
 from stable_baselines3 import PPO
 
@@ -81,9 +82,9 @@ def play_teacher(teacher: Agent, count: int) -> dict[str, list]:
     return play_episodes(teacher.venv, Player(policy), count)
 
 
-def keep(result: dict[str, Any], out: Path) -> None:
+def keep(result: Any, out: Path) -> None:
     """
-    :param result: A result.
+    :param result: A result, as JSON has it.
     :param out: Where it is kept; the file is there whole or not at all.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -134,14 +135,15 @@ def run_cells(
     return found
 
 
-def ratio(base: np.ndarray, table: np.ndarray, rng: np.random.Generator) -> tuple[float, list[float]]:
+def ratio(teacher: ArrayLike, students: ArrayLike, rng: np.random.Generator) -> tuple[float, list[float]]:
     """
-    :param base: Returns of the teacher.
-    :param table: Those of each seed's student, ``[seeds, episodes]``.
+    :param teacher: Returns of the teacher, ``[episodes]``.
+    :param students: Those of each seed's student, ``[seeds, episodes]``.
     :param rng: Source of the bootstrap.
     :return: Mean of the students over the teacher's, and a 95 % interval by a bootstrap over seeds, and over the episodes of
         each seed and of the teacher
     """
+    base, table = np.array(teacher), np.array(students)
     draws = []
     for _ in range(4000):
         rows = rng.integers(len(table), size=len(table))
