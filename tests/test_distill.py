@@ -211,7 +211,6 @@ class Unlike(gym.Env):
     [
         ({"sparsity": 1.0}, "sparsity"),
         ({"bits": 9}, "bits=9"),
-        ({"bits": 4}, "not trained for fewer than 8 bits"),
         ({"updates": 100}, "too few"),
         ({"steps": 3}, "too few"),
         ({"net_arch": [0]}, "list of widths"),

@@ -10,6 +10,7 @@ from stable_baselines3 import DQN, PPO, SAC
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
+from sb3_sparse import compress
 from sb3_sparse.agents import load_agent
 from sb3_sparse.cli import main
 from sb3_sparse.distillation.learning.network import read_network
@@ -74,6 +75,18 @@ def test_compress_finds_what_belongs_to_a_student(tmp_path, capsys):
     # The same agent plays the same episodes.
     means = [re.search(rf"^{name} +(\S+)", text, re.MULTILINE)[1] for name, text in (("student", out), ("SB3 model", again))]
     assert means[0] == means[1]
+
+
+def test_few_bits(tmp_path, capsys):
+    """The student's zip says which grid it is on, and `compress` goes by it."""
+    agent, student = tmp_path / "agent.zip", tmp_path / "student.zip"
+    make(SAC, "Pendulum-v1", buffer_size=10).save(agent)
+    options = ["--bits", 2, "--activation-bits", 4, "--sparsity", 0.5, "--net-arch", 8, 6]
+    run(capsys, "distill", agent, "--env", "Pendulum-v1", *options, "-o", student, *SHORT)
+    layers = compress(load_agent(student)).network.layers
+    assert all(np.abs(layer.weight).max() == 1 for layer in layers)
+    assert [layer.grid and layer.grid.top for layer in layers] == [None, 15, 15]
+    assert "bits=1" in fail(capsys, "distill", agent, "--env", "Pendulum-v1", "--bits", 1, "-o", student)
 
 
 def test_an_old_agent(tmp_path, capsys):

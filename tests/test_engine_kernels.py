@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from sb3_sparse.callbacks.rewiring.topk import keep_largest
 from sb3_sparse.engine.kernels import library, structs
 from sb3_sparse.engine.kernels.structs import LANES, PANEL, ElementType, Flag, Instruction, Kind, Layer, Op, Operand, Source
-from sb3_sparse.nn import fake_quantize
+from sb3_sparse.nn import WeightGrid, fake_quantize
 from sb3_sparse.nn.fake_quantize import BITS
 from sb3_sparse.runtime.backends.build import BuildError
 
@@ -659,6 +659,19 @@ def test_fake_quantize_of_zeros(isa):
     assert not dst.any()
 
 
+@pytest.mark.parametrize("bits", BITS)
+def test_to_steps(isa, bits):
+    """As a grid with steps of its own has it, to the last bit: clipped, and halves to even integers."""
+    rng = np.random.default_rng(bits)
+    weights, steps, dst = flat(rng.normal(size=992)), flat(rng.uniform(0.01, 0.5, size=992)), flat(np.zeros(992))
+    weights[:16] = 1.5 * steps[:16]
+    expected = WeightGrid(bits, th.tensor(steps))(th.tensor(weights)[:, None])[:, 0].numpy()
+    given = {"n": len(dst), "k": 2 ** (bits - 1) - 1, "dst": vector(dst), "a": vector(weights), "b": vector(steps)}
+    assert not run(isa, instruction(Op.TO_STEPS, **given))
+    np.testing.assert_array_equal(dst, expected)
+    assert len(np.unique((dst / steps).round())) == 2**bits - 1 or bits > 4
+
+
 @pytest.mark.parametrize("largest", [0.5, 1e6])
 def test_clip_of_norm(isa, largest):
     g = flat(np.random.default_rng(10).normal(size=99))
@@ -798,6 +811,7 @@ def valid():
     yield instruction(Op.POLYAK_INDEXED, n=16, dst=dst, a=a, data=np.zeros(16, np.int32), x=(0.1,))
     yield instruction(Op.KEEP_LARGEST, n=16, k=8, dst=dst, a=a, b=vector(data), data=np.arange(16, dtype=np.int32))
     yield instruction(Op.FAKE_QUANTIZE, n=16, k=127, dst=dst, a=a)
+    yield instruction(Op.TO_STEPS, n=16, k=127, dst=dst, a=a, b=vector(flat([1.0])))
     yield instruction(Op.SQUARE_SUM, n=16, a=a, data=data)
     yield instruction(Op.CLIP, n=16, dst=dst, data=data, x=(1.0,))
 
@@ -869,6 +883,7 @@ RULES = {
     Op.ADAM: [{"n": 17}],
     Op.RMSPROP: [{"n": 17}],
     Op.FAKE_QUANTIZE: [{"n": 17}, {"k": 0}],
+    Op.TO_STEPS: [{"n": 17}, {"k": 0}],
 }
 
 

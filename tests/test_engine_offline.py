@@ -14,6 +14,7 @@ from sb3_sparse.engine.learner import engage, release
 from sb3_sparse.engine.session import Session
 from sb3_sparse.engine.support import find_update
 from sb3_sparse.engine.updates import UPDATES
+from sb3_sparse.nn import WeightGrid, mask_layers, prunable_layers
 from sb3_sparse.offline import ALGORITHMS, OfflineDataset
 from sb3_sparse.offline.spaces_env import make_spaces_env
 from tests.invariants import check, check_targets, masked
@@ -187,6 +188,29 @@ def test_a_callback_may_change_weights(name):
     for model, callbacks in zip(models, ([], [EngineCallback(strict=True)]), strict=True):
         model.learn(8, callback=[Halve(), *callbacks], reset_num_timesteps=False)
     expect_equal(*map(state, models), 1e-4)
+
+
+class Steps(BaseCallback):
+    """Puts the weights on grids of their own, whose steps change."""
+
+    def _on_step(self):
+        layers = prunable_layers(self.model.policy).values()
+        for layer in layers if self.n_calls >= 5 else ():
+            mask_layers(layer, persistent=False)
+            if self.n_calls == 5:
+                layer.set_grid(WeightGrid(3, layer.weight.detach().abs().amax(1) / 4))
+            layer.weight_grid.scale.mul_(0.98)
+        return True
+
+
+def test_weights_on_a_grid_of_their_own():
+    """The engine computes with them as torch does, which makes a difference."""
+    models = [build("bc_mlp") for _ in range(3)]
+    for model, callbacks in zip(models, ([Steps()], [Steps(), EngineCallback(strict=True)], []), strict=True):
+        model.learn(20, callback=callbacks, reset_num_timesteps=False)
+    expect_equal(*map(state, models[:2]), 1e-4)
+    with pytest.raises(AssertionError):
+        expect_equal(state(models[0]), state(models[2]), 1e-4)
 
 
 CALLBACKS = {

@@ -21,6 +21,8 @@ def add_distill(commands: Commands) -> None:
     parser.add_argument("--minari", metavar="DATASET", help="learn from the observations of this dataset instead of playing")
     parser.add_argument("--sparsity", type=float, default=0.95, help="share of zeros in the network that acts (%(default)s)")
     parser.add_argument("--net-arch", type=int, nargs="+", help="widths of the hidden layers; by default the agent's")
+    parser.add_argument("--bits", type=int, help="bits of a weight, 2 to 8; fewer than 8 are trained with")
+    parser.add_argument("--activation-bits", type=int, help="bits of the outputs of hidden layers, 2 to 8; by default float")
     parser.add_argument("--steps", type=int, help="environment steps; by default 300,000, or 400,000 above 96 %%")
     parser.add_argument("--updates", type=int, help="gradient updates; by default 100,000, or 600,000 above 96 %%")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (%(default)s)")
@@ -47,6 +49,8 @@ def _distill(args: argparse.Namespace, _: list[str]) -> None:
             args.steps,
             args.updates,
             args.seed,
+            bits=args.bits,
+            activation_bits=args.activation_bits,
             stop_at=args.stop_at,
             checkpoint=args.checkpoint,
             dataset=args.minari,

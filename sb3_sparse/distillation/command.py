@@ -29,6 +29,8 @@ def distill_agent(
     updates: int | None = None,
     seed: int = 0,
     *,
+    bits: int | None = None,
+    activation_bits: int | None = None,
     stop_at: float | None = None,
     checkpoint: Path | None = None,
     dataset: str | None = None,
@@ -42,6 +44,7 @@ def distill_agent(
     :param agent: The teacher, whose environment is closed in the end.
     :param out: The zip to write; its ending ``.zip`` may be missing.
     :param sparsity: See :func:`~sb3_sparse.distill`, as for ``net_arch``, ``steps``, ``updates`` and ``seed``.
+    :param bits: See :func:`~sb3_sparse.distill`, as for ``activation_bits``.
     :param stop_at: See :func:`~sb3_sparse.distill`.
     :param checkpoint: See :func:`~sb3_sparse.distill`.
     :param dataset: Id of a Minari dataset, whose observations the student learns from instead of playing.
@@ -67,9 +70,11 @@ def distill_agent(
             given,
             sparsity,
             net_arch,
+            bits,
             steps=steps,
             updates=updates,
             seed=seed,
+            activation_bits=activation_bits,
             stop_at=stop_at,
             normalization=agent.normalization,
             checkpoint=checkpoint,

@@ -17,7 +17,7 @@ from sb3_sparse.distillation.experience.rollouts import Rollouts
 from sb3_sparse.distillation.experience.source import Source
 from sb3_sparse.distillation.learning.states import States
 from sb3_sparse.distillation.learning.training import Distillation
-from sb3_sparse.distillation.plan import PRUNING, ROUNDS, Plan
+from sb3_sparse.distillation.plan import FIXED, PRUNING, ROUNDS, Plan
 from sb3_sparse.distillation.student import finish, make_student
 from sb3_sparse.distillation.teacher import Teacher, fast_act
 
@@ -38,6 +38,7 @@ class Lesson:
     :param plan: How long it takes.
     :param net_arch: Widths of the student's hidden layers; None for the teacher's.
     :param seed: Seed of everything that is drawn.
+    :param on_grid: Whether its weights or activations will be on a grid.
     :param stop_at: Share of the teacher's return at which it ends early; None for never.
     :param checkpoint: Where it is saved; None for nowhere.
     :param verbose: Verbosity level, as in SB3.
@@ -51,12 +52,13 @@ class Lesson:
         net_arch: Sequence[int] | None,
         seed: int,
         *,
+        on_grid: bool = False,
         stop_at: float | None = None,
         checkpoint: Checkpoint | None = None,
         verbose: int = 0,
     ) -> None:
         self.source, self.plan, self.seed = source, plan, seed
-        self.stop_at, self.checkpoint = stop_at, checkpoint
+        self.stop_at, self.checkpoint, self.on_grid = stop_at, checkpoint, on_grid
         self.teacher = Teacher(model, source.normalization, source.env)
         self.student = make_student(model, net_arch, seed)
         #: Returns of episodes without noise: the teacher's, and the student's by round.
@@ -68,7 +70,7 @@ class Lesson:
         self.behavior = self.teacher.behavior(inputs)
         vectors = self.teacher.network.first is not None
         capacity = len(inputs) if self._rollouts is None else plan.steps
-        self.states = States(capacity, inputs, self._targets(inputs), normalize=vectors)
+        self.states = States(capacity, inputs, self._targets(inputs), normalize=vectors, coarse=on_grid)
         self.training = Distillation(
             self.student,
             self.behavior,
@@ -149,7 +151,9 @@ class Lesson:
 
     def _plays_like_the_teacher(self, number: int) -> bool:
         recent = self._recent(number)
-        if self.stop_at is None or number < PRUNING * ROUNDS + _RECENT or len(recent) < _EPISODES or not self.teacher_returns:
+        # A student on a grid is ready once that does not change any more.
+        ready = FIXED * ROUNDS if self.on_grid else PRUNING * ROUNDS + _RECENT
+        if self.stop_at is None or number < ready or len(recent) < _EPISODES or not self.teacher_returns:
             return False
         goal, worst = float(np.mean(self.teacher_returns)), abs(float(np.mean(self.teacher_returns)))
         return float(np.mean(recent)) >= goal - (1 - self.stop_at) * worst
@@ -160,5 +164,6 @@ class Lesson:
         """
         self.training.publish()
         inputs = self.states.inputs[: len(self.states)]
-        finish(self.teacher.model, self.student, self.training.policy.student, self.states.raw(inputs[-20_000:]))
+        trained = self.training.policy.student
+        finish(self.teacher.model, self.student, trained, self.states.raw(inputs[-20_000:]), self.states.deviations)
         return self.student

@@ -12,6 +12,8 @@ from sb3_sparse.distillation.checks import check_whole
 PRUNING, CONSTANT = 0.55, 0.44
 #: The share of the updates after which connections are not rewired.
 REWIRING = 0.85
+#: The share of the updates after which a student in few bits is on a grid, and after which the grid stays as it is.
+ROUNDING, FIXED = 0.7, 0.9
 #: The learning rate at the start and at the end.
 HIGHEST_RATE, LOWEST_RATE = 3e-3, 1e-5
 #: Rounds of environment steps and updates, and prunings in each.
@@ -43,6 +45,12 @@ class Plan:
         """
         falling = max(0.0, (1 - left - CONSTANT) / (1 - CONSTANT))
         return LOWEST_RATE + (HIGHEST_RATE - LOWEST_RATE) * 0.5 * (1 + cos(pi * falling))
+
+    @property
+    def rounding(self) -> tuple[int, int]:
+        """After how many updates the weights of a student in few bits are on a grid, and after how many it stays as it is."""
+        unit = self.updates // ROUNDS
+        return round(ROUNDING * ROUNDS) * unit, round(FIXED * ROUNDS) * unit
 
     def states_by(self, number: int) -> int:
         """

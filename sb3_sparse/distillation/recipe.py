@@ -14,8 +14,9 @@ from sb3_sparse.callbacks import GradualPruningCallback
 from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.checks import check_model, check_number, check_whole, read_callbacks
 from sb3_sparse.distillation.experience.source import Given, open_source
-from sb3_sparse.distillation.learning.network import mask_sparsity
+from sb3_sparse.distillation.learning.network import mask_sparsity, read_network
 from sb3_sparse.distillation.learning.rewiring import Rewiring
+from sb3_sparse.distillation.learning.rounding import Rounding
 from sb3_sparse.distillation.learning.training import BLOCK, NETWORK
 from sb3_sparse.distillation.lesson import Lesson
 from sb3_sparse.distillation.plan import PRUNING, PRUNINGS, ROUNDS, Plan, make_plan
@@ -39,6 +40,7 @@ def distill(
     distribution: ChosenDistribution | None = None,
     rewire: float = 0.0,
     stop_at: float | None = None,
+    activation_bits: int | None = None,
     normalization: VecNormalize | None = None,
     callback: MaybeCallback = None,
     engine: bool = True,
@@ -65,8 +67,9 @@ def distill(
         :class:`~sb3_sparse.offline.OfflineDataset`, do as well, but a student of these alone has not seen its own mistakes.
     :param sparsity: Share of zeros in the network that acts, over all its layers, in [0, 1).
     :param net_arch: Widths of the student's hidden layers, such as [64, 64]; None for the teacher's.
-    :param bits: 8, or None: in both cases the student's weights are float, and ``compress(student)`` rounds them to 8 bits
-        with hardly a loss. Fewer bits are refused.
+    :param bits: Bits of a weight. From 2 to 7, the student learns with weights of so many bits in the last 30 % of the
+        updates, and in the end its weights are exactly those that ``compress`` exports. 8 and None leave them float:
+        ``compress`` rounds them to 8 bits with hardly a loss.
     :param steps: Environment steps; by default 300,000, and 400,000 above 96 %.
     :param updates: Gradient updates of 256 states each, rounded to a multiple of 5,000; by default 100,000, and 600,000 above
         96 %.
@@ -77,6 +80,8 @@ def distill(
         et al. 2020). It did not help where it was tried, at 95 and 98 % on HalfCheetah.
     :param stop_at: Stop early, once the student has its sparsity, when its mean return over the last rounds is this share of
         the teacher's; None for all updates.
+    :param activation_bits: Bits of the outputs of hidden layers, from 2 to 8, to which the student rounds them in the last
+        30 % of the updates, as :class:`~sb3_sparse.callbacks.QATCallback` does; None for float ones.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
     :param callback: Callbacks of SB3 for the training, whose steps are updates. ``model`` is the training in them, and its
         ``predict`` the student's.
@@ -95,26 +100,33 @@ def distill(
     check_whole("seed", seed, 0)
     if stop_at is not None:
         check_number("stop_at", stop_at, 0)
-    if bits is not None and check_bits(bits) < 8:
-        # One scale per layer, which fake quantization has, costs more than what training with it brings back.
+    own_bits = None if bits is None or check_bits(bits) == 8 else bits
+    if activation_bits is not None:
+        check_bits(activation_bits, "activation_bits", "a rounded activation")
+    widths = (own_bits, activation_bits)
+    on_grid = widths != (None, None)
+    if own_bits is not None and read_network(model).estimates > 1:
         raise ValueError(
-            f"bits={bits}: a student is not trained for fewer than 8 bits; leave bits out, and round it by"
-            f" compress(student, bits={bits}, calibration=observations)"
+            f"bits={bits}: {type(model).__name__} acts by the mean of its estimates, which no grid of training holds; leave"
+            f" bits out, and round the student by compress(student, bits={bits}, calibration=observations)"
         )
     plan = make_plan(sparsity, updates, steps, rewire, BLOCK)
-    callbacks = [*_sparsifiers(plan, sparsity, saliency, distribution), *read_callbacks(callback)]
+    rounding = [Rounding(*widths, *plan.rounding)] * on_grid
+    callbacks = [*_sparsifiers(plan, sparsity, saliency, distribution), *rounding, *read_callbacks(callback)]
     callbacks += [ProgressBar()] * progress_bar + [EngineCallback()] * engine
     saver = None
     if checkpoint is not None:
         names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
-        run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at]
+        run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at, *widths * on_grid]
         saver = Checkpoint(Path(checkpoint), repr(run))
     with open_source(model, env, normalization) as source:
         if stop_at is not None and source.env is None:
             raise ValueError(
                 "stop_at compares returns, and recorded observations have none: leave it out or give an environment"
             )
-        lesson = Lesson(model, source, plan, net_arch, seed, stop_at=stop_at, checkpoint=saver, verbose=verbose)
+        lesson = Lesson(
+            model, source, plan, net_arch, seed, on_grid=on_grid, stop_at=stop_at, checkpoint=saver, verbose=verbose
+        )
         present = mask_sparsity(lesson.training.policy.student)
         if present > sparsity + 1e-3:
             raise ValueError(

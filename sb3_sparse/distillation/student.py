@@ -17,8 +17,9 @@ from torch import nn
 
 from sb3_sparse.distillation.checks import read_widths
 from sb3_sparse.distillation.learning.network import ActionNetwork, read_network
-from sb3_sparse.nn import MaskedLayer, find_networks, hold_masks, mask_layers, original
-from sb3_sparse.state import SparsityState
+from sb3_sparse.export.passes import to_minifloats
+from sb3_sparse.nn import MaskedLayer, find_networks, hold_masks, mask_layers, original, prunable_layers
+from sb3_sparse.state import SavedGrid, SparsityState, round_inputs, save_grid
 
 #: States that the standard deviation of a Gaussian is fitted on, and what keeps its weights small.
 _FITTED, _RIDGE = 20_000, 1e-3
@@ -77,18 +78,25 @@ def _arch(teacher: BaseAlgorithm, net_arch: Sequence[int]) -> Any:
 
 
 @th.no_grad()
-def finish(teacher: BaseAlgorithm, student: BaseAlgorithm, trained: ActionNetwork, inputs: NDArray[np.generic]) -> None:
+def finish(
+    teacher: BaseAlgorithm,
+    student: BaseAlgorithm,
+    trained: ActionNetwork,
+    inputs: NDArray[np.generic],
+    std: NDArray[np.float64] | None = None,
+) -> None:
     """
-    Make a student whole, so that it goes on training: masks and bits as a callback would have left them, target networks that
-    equal theirs, and the spread of its exploration.
+    Make a student whole, so that it goes on training: masks and bits as a callback would have left them, the grids of its
+    weights and inputs, target networks that equal theirs, and the spread of its exploration.
 
     :param teacher: The teacher.
     :param student: The student, which has its weights.
-    :param trained: The network that has been trained, with masks and bits.
+    :param trained: The network that has been trained, with masks and grids.
     :param inputs: Inputs of both networks, ``[n, ...]``.
+    :param std: Standard deviations that the inputs of the trained network were divided by; None for ones.
     """
     network = read_network(student)
-    _put_masks(student, network, trained)
+    _put_masks(student, network, trained, std)
     policy: Any = original(student.policy)
     if isinstance(policy, (DQNPolicy, QRDQNPolicy)):
         _fit_level(teacher, network, inputs[-_FITTED:])
@@ -106,20 +114,37 @@ def _fit_level(teacher: BaseAlgorithm, network: ActionNetwork, inputs: NDArray[n
         last.bias.add_(float((read_network(teacher).outputs(inputs) - network.outputs(inputs)).mean()))
 
 
-def _put_masks(student: BaseAlgorithm, network: ActionNetwork, trained: ActionNetwork) -> None:
+def _put_masks(
+    student: BaseAlgorithm, network: ActionNetwork, trained: ActionNetwork, std: NDArray[np.float64] | None
+) -> None:
     policy = original(student.policy)
     names = {layer: name for layers in find_networks(policy).values() for name, layer in layers.items()}
-    for own, other in zip(network.modules(), trained.modules(), strict=True):
+    pairs = list(zip(prunable_layers(network).values(), prunable_layers(trained).values(), strict=True))
+    pruned = any(isinstance(other, MaskedLayer) and other.pruned for _, other in pairs)
+    for own, other in pairs:
         if not isinstance(other, MaskedLayer) or own not in names:
             continue
-        state = SparsityState(student)
-        mask_layers(own, persistent=False)
-        own.set_mask(other.mask)  # type: ignore[operator]
-        state.save_mask(names[own], other.mask)
-        if other.bits is not None:
+        state, name = SparsityState(student), names[own]
+        quantized = other.bits is not None and other.weight_grid is None
+        if pruned or quantized or other.input_grid is not None:
+            mask_layers(own, persistent=False)
+        if pruned:
+            own.set_mask(other.mask)  # type: ignore[operator]
+            state.save_mask(name, other.mask)
+        if quantized:
             own.set_bits(other.bits)  # type: ignore[operator]
-            state.save_bits(names[own], other.bits)
+            state.save_bits(name, other.bits)  # type: ignore[arg-type]
+        if other.weight_grid is not None:
+            gain = [] if std is None or own is not network.first else _as_saved(1 / std)
+            save_grid(state, name, SavedGrid(other.weight_grid.bits, _as_saved(other.weight_grid.scale.cpu().numpy()), gain))
+        if other.input_grid is not None:
+            round_inputs(state, name, own, other.input_grid)  # type: ignore[arg-type]
     hold_masks(policy)
+
+
+def _as_saved(values: NDArray[np.floating[Any]]) -> list[float]:
+    numbers = to_minifloats(values.astype(np.float32), up=False)
+    return [numbers.unit, *numbers.codes.tolist()]
 
 
 def _fit_log_std(teacher: BaseAlgorithm, student: BaseAlgorithm, inputs: NDArray[np.generic]) -> None:

@@ -1,7 +1,7 @@
 """Masked and quantized layers, the networks that hold them and the optimizers that train them. Imports torch alone."""
 
 from sb3_sparse.nn.compiled import named_children, named_modules, original, plain_name
-from sb3_sparse.nn.fake_quantize import check_bits, fake_quantize, quantize, quantized_bits
+from sb3_sparse.nn.fake_quantize import BITS, check_bits, fake_quantize, quantize, quantized_bits
 from sb3_sparse.nn.followers import Follower, find_follower
 from sb3_sparse.nn.gradients import DenseGradients
 from sb3_sparse.nn.input_grid import InputGrid, hidden_grid, input_grids, observation_grid, unrounded_inputs
@@ -17,8 +17,10 @@ from sb3_sparse.nn.masking import mask_layers, prunable_layers, unmask_layers
 from sb3_sparse.nn.networks import check_names, find_networks, find_parts, find_twins, overlooked_layers, select_networks
 from sb3_sparse.nn.optim import apply_mask, find_optimizers, flush_moments, fuse_adam, hold_masks, second_moments
 from sb3_sparse.nn.path import ActionPath, is_sequential
+from sb3_sparse.nn.weight_grid import WeightGrid
 
 __all__ = [
+    "BITS",
     "ActionPath",
     "DenseGradients",
     "Follower",
@@ -30,6 +32,7 @@ __all__ = [
     "MaskedLSTM",
     "MaskedLayer",
     "MaskedLinear",
+    "WeightGrid",
     "apply_mask",
     "check_bits",
     "check_names",

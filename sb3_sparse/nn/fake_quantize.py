@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from sb3_sparse.nn.compiled import named_modules
 from sb3_sparse.nn.input_grid import InputGrid
+from sb3_sparse.nn.weight_grid import WeightGrid
 
 #: Fewest and most bits of a weight: with two it is -1, 0 or 1 times the scale; more than eight do not fit into a byte.
 BITS = range(2, 9)
@@ -95,12 +96,15 @@ class QuantizableLayer(nn.Module):
     weight: Tensor
     #: Bits of a weight in the forward pass; None for the float weight.
     bits: int | None
+    #: The grid of these bits, if somebody has chosen it; None for that of :func:`fake_quantize`. It is not in state dicts.
+    weight_grid: WeightGrid | None
     #: Rounds the inputs in the forward pass; None for inputs as they are.
     input_grid: InputGrid | None
     _saves_bits: bool
 
     def _init_bits(self, persistent: bool) -> None:
         self.bits = None
+        self.weight_grid = None
         self.input_grid = None
         self._saves_bits = persistent
 
@@ -112,8 +116,20 @@ class QuantizableLayer(nn.Module):
         :raises ValueError: if it is not a whole number from 2 to 8
         """
         self.bits = None if bits is None else check_bits(bits)
+        self.weight_grid = None
+
+    def set_grid(self, grid: WeightGrid) -> None:
+        """
+        Compute with the values of a grid from now on, which stays as it is.
+
+        :param grid: The grid, on the weight's device.
+        """
+        self.set_bits(grid.bits)
+        self.weight_grid = grid
 
     def _forward_weight(self) -> Tensor:
+        if self.weight_grid is not None:
+            return self.weight_grid(self.weight)
         return self.weight if self.bits is None else fake_quantize(self.weight, self.bits)
 
     def _forward_input(self, input: Tensor) -> Tensor:

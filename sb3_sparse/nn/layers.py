@@ -23,7 +23,7 @@ from sb3_sparse.nn.lstm import LSTMWeight
 #: A layer that can be pruned, masked or not.
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | LSTMWeight
 #: The attributes that a masked layer has in addition to those of its plain type.
-_ATTRIBUTES = ("mask", "multiplier", "pruned", "listeners", "_hook", "bits", "input_grid", "_saves_bits")
+_ATTRIBUTES = ("mask", "multiplier", "pruned", "listeners", "_hook", "bits", "weight_grid", "input_grid", "_saves_bits")
 
 SelfMasked = TypeVar("SelfMasked", bound="MaskedLayer")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)

@@ -7,6 +7,7 @@ installed:
 
     {"masks": {"actor.latent_pi.0": <packed mask>, ...}, "bits": {"actor.latent_pi.0": 8, ...},
     "inputs": {"actor.latent_pi.2": [3.7, 0, 255, 0, 1], ...},
+    "grids": {"actor.latent_pi.0": {"bits": 4, "scale": [0.01, 240, ...], "gain": []}, ...},
     "explored": {"actor.latent_pi.0": <packed mask>, ...}, "pending": {"actor.latent_pi.0": <packed mask>, ...},
     "makers": {"actor.latent_pi.0": <callback and its arguments>, ...}, "topology": {"actor": [[<step>, ...], ...]},
     "callbacks": {<callback and its arguments>: {"timestep": 1200, ...}}}
@@ -15,6 +16,7 @@ installed:
 * bits: of the layers that compute with quantized weights (the weights in the zip are float);
 * inputs: the grids of the layers that round their inputs, see :meth:`~sb3_sparse.nn.InputGrid.numbers`. Their ranges change in
   every gradient step, and are written here when the model is saved;
+* grids: of the layers whose weights are on a grid of their own, see :class:`~sb3_sparse.state.saved_grids.SavedGrid`;
 * explored: weights that have existed at any time of dynamic sparse training;
 * pending: masks that a run has chosen at its last step, and that the next run starts with;
 * makers: each mask's owner, the callback that changed it last (the name is that of old files);
@@ -159,6 +161,12 @@ class SparsityState:
             return {layer: check_bits(bits) for layer, bits in self._bits.items()}
         except ValueError as error:
             raise ValueError(f"the saved bits of this model's layers are damaged: {error}") from error
+
+    @property
+    def grids(self) -> dict[str, dict[str, object]]:
+        """The saved grids of weights by full layer name, to be changed in place."""
+        grids: dict[str, dict[str, object]] = self._state.setdefault("grids", {})
+        return grids
 
     def save_inputs(self, layer: str, grid: InputGrid) -> None:
         """

@@ -10,6 +10,8 @@ import torch as th
 from numpy.typing import NDArray
 from torch import nn
 
+from sb3_sparse.export.passes import to_minifloats
+
 #: Most bytes of the states of a run.
 MOST_BYTES = 4 * 1024**3
 #: Rows that are computed with at once.
@@ -27,9 +29,19 @@ class States:
     :param inputs: The first rows' inputs, ``[n, ...]``: they give the shape and the type.
     :param targets: Likewise, ``[n, targets]``.
     :param normalize: Whether the inputs are vectors to normalize.
+    :param coarse: Whether one over the standard deviation of each has to be a number in one byte, as the gain of an exported
+        layer is.
     """
 
-    def __init__(self, capacity: int, inputs: NDArray[Any], targets: NDArray[np.float32], *, normalize: bool) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        inputs: NDArray[Any],
+        targets: NDArray[np.float32],
+        *,
+        normalize: bool,
+        coarse: bool = False,
+    ) -> None:
         self.capacity = max(1, min(capacity, MOST_BYTES // int(inputs[0].nbytes + targets[0].nbytes)))
         self.inputs = np.empty((self.capacity, *inputs.shape[1:]), np.float32 if normalize else inputs.dtype)
         self.targets = np.empty((self.capacity, *targets.shape[1:]), np.float32)
@@ -38,6 +50,8 @@ class States:
             self.mean = sum(inputs[part].astype(np.float64).sum(axis=0) for part in _parts(inputs)) / len(inputs)
             squares = sum(np.square(inputs[part] - self.mean).sum(axis=0) for part in _parts(inputs))
             self.std = np.sqrt(squares / len(inputs)) + _EPSILON
+            if coarse:
+                self.std = 1 / to_minifloats((1 / self.std).astype(np.float32), up=False).values.astype(np.float64)
         #: Rows that have been added in all.
         self.added = 0
         self.add(inputs, targets)
@@ -56,6 +70,11 @@ class States:
             self.inputs[rows[part]] = inputs[part] if self.mean is None else (inputs[part] - self.mean) / self.std
         self.targets[rows] = targets
         self.added += len(inputs)
+
+    @property
+    def deviations(self) -> NDArray[np.float64] | None:
+        """The standard deviations that inputs were divided by; None if they were not."""
+        return None if self.mean is None else self.std
 
     def raw(self, inputs: NDArray[Any]) -> NDArray[Any]:
         """

@@ -23,7 +23,7 @@ from sb3_sparse.distillation.learning.behavior import Behavior
 from sb3_sparse.distillation.learning.network import ActionNetwork, detached, read_network
 from sb3_sparse.distillation.learning.states import States
 from sb3_sparse.distillation.learning.update import DistillationUpdate
-from sb3_sparse.nn import MaskedLayer, flush_moments, fuse_adam
+from sb3_sparse.nn import InputGrid, MaskedLayer, WeightGrid, flush_moments, fuse_adam, input_grids
 from sb3_sparse.offline.loop import UpdateLoop
 from sb3_sparse.offline.spaces_env import make_spaces_env
 from sb3_sparse.offline.update import LossMeans
@@ -105,6 +105,8 @@ class Distillation(UpdateLoop):
         space = spaces.Box(-np.inf, np.inf, inputs.shape[1:]) if network.features_extractor is None else self.observation_space
         self.policy = DistillationPolicy(network, space, self.lr_schedule(1)).to(self.device)
         self.averages = [parameter.detach().clone() for parameter in self.policy.student.parameters()]
+        #: What a run which goes on begins with, by layer: grids of weights and of inputs.
+        self.saved_grids: tuple[dict[str, WeightGrid], dict[str, InputGrid]] = {}, {}
 
     def _prepare(self) -> None:
         """The states are there."""
@@ -148,6 +150,11 @@ class Distillation(UpdateLoop):
         """Let the averages follow the weights; they have no pruned weights either."""
         student = self.policy.student
         weights = list(student.parameters())
+        if self.grids:
+            # Weights near the middle between two values change sides again and again: the grid's values for the average are
+            # not those that the others have learnt to go with.
+            th._foreach_copy_(self.averages, weights)
+            return
         th._foreach_lerp_(self.averages, weights, 1 - self.average**BLOCK)
         masks = {layer.weight: layer.mask for layer in student.modules() if isinstance(layer, MaskedLayer)}
         for weight, average in zip(weights, self.averages, strict=True):
@@ -155,10 +162,25 @@ class Distillation(UpdateLoop):
                 average.mul_(masks[weight])
 
     @th.no_grad()
+    def take_averages(self) -> None:
+        """Go on from the averages of the weights."""
+        th._foreach_copy_(list(self.policy.student.parameters()), self.averages)
+
+    @property
+    def grids(self) -> dict[str, WeightGrid]:
+        """By layer: the grids that weights are on."""
+        layers = self.policy.student.named_modules()
+        return {
+            name: part.weight_grid for name, part in layers if isinstance(part, MaskedLayer) and part.weight_grid is not None
+        }
+
+    @th.no_grad()
     def publish(self) -> None:
-        """Give the student the averages, as they act on inputs that are not normalized."""
-        for parameter, average in zip(self._network.parameters(), self.averages, strict=True):
-            parameter.copy_(average)
+        """Give the student the averages, on the grid if there is one, as they act on inputs that are not normalized."""
+        names = [name.removesuffix(".weight") for name, _ in self.policy.student.named_parameters()]
+        grids = self.grids
+        for name, parameter, average in zip(names, self._network.parameters(), self.averages, strict=True):
+            parameter.copy_(grids[name](average) if name in grids else average)
         if self._network.first is not None:
             self.states.unfold(self._network.first)
 
@@ -180,6 +202,8 @@ class Distillation(UpdateLoop):
             "weights": [parameter.detach() for parameter in policy.student.parameters()],
             "optimizer": policy.optimizer.state_dict(),
             "averages": self.averages,
+            "inputs": {name: grid.numbers() for name, grid in input_grids(policy.student).items()},
+            "grids": {name: (grid.bits, grid.scale.clone()) for name, grid in self.grids.items()},
             "sparsity_state": vars(self).get("sparsity_state", {}),
             "updates": self._n_updates,
         }
@@ -197,5 +221,9 @@ class Distillation(UpdateLoop):
         policy.optimizer.load_state_dict(saved["optimizer"])
         for average, value in zip(self.averages, saved["averages"], strict=True):
             average.copy_(value)
+        self.saved_grids = (
+            {name: WeightGrid(*grid) for name, grid in saved.get("grids", {}).items()},
+            {name: InputGrid.from_numbers(grid).to(self.device) for name, grid in saved.get("inputs", {}).items()},
+        )
         self.sparsity_state = saved["sparsity_state"]
         self.num_timesteps = self._n_updates = saved["updates"]

@@ -135,6 +135,8 @@ class Op(IntEnum):
     #: torch's RMSprop, not centered, without momentum, on ``dst`` by the mean square ``a`` and the gradient ``b``; n floats, a
     #: multiple of 16. ``data``: eight doubles, step, lr, alpha, none, eps, weight_decay, none, none; it counts the step.
     RMSPROP = 50
+    #: ``dst = round(clip(a / b, -k, k)) * b``, n floats, a multiple of 16.
+    TO_STEPS = 51
 
 
 #: Instructions that run for each panel, or for each block of panels.

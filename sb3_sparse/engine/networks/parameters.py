@@ -16,7 +16,6 @@ from sb3_sparse.engine.networks.memory import zeros
 from sb3_sparse.engine.networks.structure import padded
 from sb3_sparse.engine.networks.vector import Vector
 from sb3_sparse.engine.networks.weights import Weights
-from sb3_sparse.nn import MaskedLayer
 
 #: The kernels' settings of Adam: step, lr, beta1, beta2, eps, weight_decay, decoupled. RMSprop has alpha in place of beta1.
 SETTINGS = 8
@@ -189,9 +188,7 @@ class Parameters:
         self.settings[STEP] = next(iter(steps))
         self._read_settings()
         for w in self.weights:
-            if isinstance(w.layer, MaskedLayer) and w.layer.pruned:
-                # Somebody may have changed pruned weights, too.
-                w.layer.weight.detach().mul_(w.layer.multiplier)
+            w.prepare()
         self._weights.read()
         if steps == {0.0}:
             for name in self.moments:

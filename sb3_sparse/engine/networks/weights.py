@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sb3_sparse.engine.kernels.structs import Layer
 from sb3_sparse.engine.networks.memory import Flat, zeros
 from sb3_sparse.engine.networks.structure import Structure, choose, padded
-from sb3_sparse.nn import Follower, MaskedLayer, find_follower
+from sb3_sparse.nn import Follower, MaskedLayer, WeightGrid, find_follower
 
 #: Floats of the memory for the pruning of a target that belong to no weight.
 REMEMBERED = 16
@@ -56,7 +56,8 @@ class Weights:
         self.structure = structure
         self.start = start
         self.bias_start = start + structure.size
-        self.bits = _bits(self.layer)
+        self.bits, self.grid = _bits(self.layer), _grid(self.layer)
+        self._steps = zeros(structure.size if self.grid is not None else 0)
         structure.describe(self.description)
         self._pairs = zeros(structure.pairs_size, np.uint32)
         self.description.pairs = self._pairs.ctypes.data if structure.pairs_size else None
@@ -81,7 +82,7 @@ class Weights:
     def _look(self) -> Hashable:
         """What differs when there is reason for another layout; a mask is a buffer that only torch's operations change."""
         mask = _mask(self.layer)
-        return None if mask is None else (id(mask), mask._version), _bits(self.layer)
+        return None if mask is None else (id(mask), mask._version), _bits(self.layer), _grid(self.layer)
 
     def point(
         self,
@@ -102,10 +103,21 @@ class Weights:
         if transposed is not None:
             self.description.transposed = _pointer(transposed, 0)
 
+    def prepare(self) -> None:
+        """Before the weights are read: prune them, and take over the steps of their grid, 1 of floats that only fill up."""
+        if isinstance(self.layer, MaskedLayer) and self.layer.pruned:
+            # Somebody may have changed pruned weights, too.
+            self.layer.weight.detach().mul_(self.layer.multiplier)
+        if self.grid is not None:
+            index, weight = self.structure.index[: self.structure.size], self.layer.weight.detach()
+            steps = self.grid.steps(weight).expand_as(weight).reshape(-1).numpy()
+            self._steps[:] = np.where(index >= 0, steps[index], 1.0)
+
     def quantization(self) -> Flat:
-        """Where to quantize the weights from, and to; ``k`` is the largest integer of the grid."""
+        """Where to quantize the weights from, and to, by which steps; ``k`` is the largest integer of the grid."""
         assert self.bits is not None
         operands = {"dst": int(self.description.values), "a": self.address}
+        operands |= {"b": int(self._steps.ctypes.data)} if self.grid is not None else {}
         return Flat(operands, self.structure.size, 2 ** (self.bits - 1) - 1)
 
 
@@ -152,7 +164,7 @@ class Target(Weights):
         return _mask(self.online.layer) is not None and self.follower is not None
 
     def _look(self) -> Hashable:
-        return self.keeps_largest, _bits(self.layer)
+        return self.keeps_largest, _bits(self.layer), _grid(self.layer)
 
     def sources(self) -> np.ndarray:
         """Of each float of its range the index in the vector of the layer that it follows, or -1."""
@@ -180,6 +192,10 @@ def _mask(layer: nn.Linear) -> Tensor | None:
 
 def _bits(layer: nn.Linear) -> int | None:
     return layer.bits if isinstance(layer, MaskedLayer) else None
+
+
+def _grid(layer: nn.Linear) -> WeightGrid | None:
+    return layer.weight_grid if isinstance(layer, MaskedLayer) else None
 
 
 def _pointer(vector: np.ndarray, start: int) -> int:

@@ -103,7 +103,8 @@ def _with_statistics(trace: Trace, program: Program) -> list[Instruction]:
 #: Instructions that depend on the present layout: whether they are needed.
 _NEEDED: dict[Op, Callable[[Any], bool]] = {
     Op.REFRESH: lambda i: i.weights.needs_refresh,
-    Op.FAKE_QUANTIZE: lambda i: i.weights.bits is not None,
+    Op.FAKE_QUANTIZE: lambda i: i.weights.bits is not None and i.weights.grid is None,
+    Op.TO_STEPS: lambda i: i.weights.grid is not None,
     Op.KEEP_LARGEST: lambda i: i.weights.keeps_largest,
     Op.MASK: lambda i: i.parameters.is_masked,
     Op.POLYAK: lambda i: not i.parameters.is_apart,

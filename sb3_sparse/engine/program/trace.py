@@ -165,7 +165,8 @@ class Trace(Recorder):
                 self._refresh(weights.target)
 
     def _refresh(self, weights: Weights) -> None:
-        self.instructions.append(Instruction(Op.FAKE_QUANTIZE, weights=weights, flat=weights.quantization))
+        for op in (Op.FAKE_QUANTIZE, Op.TO_STEPS):
+            self.instructions.append(Instruction(op, weights=weights, flat=weights.quantization))
         self.instructions.append(Instruction(Op.REFRESH, weights=weights))
 
     def keep(self, value: Value) -> None:

@@ -21,7 +21,7 @@ from sb3_sparse.export.trace.record import Bits
 from sb3_sparse.nn import ActionPath, InputGrid, input_grids, original, quantized_bits
 from sb3_sparse.runtime.network.capabilities import record_fields
 from sb3_sparse.runtime.network.records import IDENTITY, Activation, Grid, Head, Layer, Part, Shape
-from sb3_sparse.state import saved_bits, saved_inputs
+from sb3_sparse.state import saved_bits, saved_grids, saved_inputs
 
 #: The fields of a layer that only multiplies and adds.
 _LINEAR = {"weight", "bias", "scale", "gain", "grid"}
@@ -39,14 +39,14 @@ def trace(
     :param model: A model whose policy is in :data:`~sb3_sparse.export.trace.PATHS` or has an
         ``action_path()``.
     :param normalization: The statistics that its observations were normalized with, if they were.
-    :param bits: Bits of the layers with quantized weights, by full name; by default of those that had them when the model was
-        saved, as well as of those that have them at present.
+    :param bits: Bits of the layers with quantized weights, or the grids that their weights are on, by full name; by default of
+        those that had them when the model was saved, as well as of those that have them at present.
     :param grids: Grids of the layers with rounded inputs, by full name; by default likewise.
     :return: The graph of its deterministic policy
     :raises ValueError: if something in it cannot be exported; the sentence names it
     """
     policy, space = original(model.policy), model.observation_space
-    bits = {**saved_bits(model), **quantized_bits(policy)} if bits is None else bits
+    bits = {**saved_grids(model), **saved_bits(model), **quantized_bits(policy)} if bits is None else bits
     grids = {**saved_inputs(model), **input_grids(policy)} if grids is None else grids
     path = find_path(policy)
     policy.set_training_mode(False)

@@ -7,9 +7,10 @@ import torch as th
 
 from sb3_sparse.export.trace.graph import Affine
 from sb3_sparse.runtime.network.records import Activation, Floats, Layer, Norm, Pool, Shape
+from sb3_sparse.state import SavedGrid
 
-#: Bits per weight of the layers that were trained with quantized weights, by full name.
-Bits = Mapping[str, int]
+#: Bits per weight of the layers that were trained with quantized weights, or the grids that weights are on, by full name.
+Bits = Mapping[str, int | SavedGrid]
 
 
 class Reshape(NamedTuple):

@@ -7,9 +7,10 @@ import torch as th
 from torch import nn
 
 from sb3_sparse.export.trace.record import At, Record, Refusal, as_array
-from sb3_sparse.nn import prunable_layers, quantize
+from sb3_sparse.nn import WeightGrid, prunable_layers, quantize
 from sb3_sparse.runtime.network.elements import one_scale
 from sb3_sparse.runtime.network.records import Floats, Layer, Minifloats
+from sb3_sparse.state import SavedGrid
 
 
 def linear(module: nn.Linear, at: At) -> list[Record]:
@@ -47,13 +48,34 @@ def _layer(module: nn.Linear | nn.Conv1d | nn.Conv2d, at: At) -> Layer:
     weight = as_array(module.weight)
     scale: Minifloats | Floats | None = None
     bias = np.zeros(len(weight), np.float32) if module.bias is None else as_array(module.bias)
-    if at.name in at.bits:
+    known = at.bits.get(at.name)
+    if isinstance(known, SavedGrid):
+        return _on_grid(module, known, bias, at)
+    if known is not None:
         # Trained with fake quantization: these very integers.
-        steps, integers = quantize(module.weight, at.bits[at.name])
+        steps, integers = quantize(module.weight, known)
         weight, scale = integers.cpu().numpy(), as_array(steps)
         if scale.ndim == 0:
             scale = one_scale(len(weight), float(scale) if weight.any() else 1.0)
     return Layer(weight, bias, scale=scale)
+
+
+def _on_grid(module: nn.Linear | nn.Conv1d | nn.Conv2d, saved: SavedGrid, bias: Floats, at: At) -> Layer:
+    """The integers of weights that are on a grid; of weights that have left it since, as in further training, the floats."""
+    scale, gain = _minifloats(saved.scale), _minifloats(saved.gain) if saved.gain else None
+    weight = module.weight.detach().cpu()
+    if len(scale.codes) != len(weight) or (gain is not None and gain.codes.shape != weight.shape[1:]):
+        raise ValueError(f"the saved grid of layer '{at.name}' does not fit its weight of shape {tuple(weight.shape)}")
+    gains = None if gain is None else th.from_numpy(gain.values)
+    grid = WeightGrid(saved.bits, th.from_numpy(scale.values), gains)
+    if not grid.holds(weight):
+        return Layer(as_array(weight), bias)
+    return Layer(grid.integers(weight).to(th.int8).numpy(), bias, scale=scale, gain=gain)
+
+
+def _minifloats(saved: list[float]) -> Minifloats:
+    unit, *codes = saved
+    return Minifloats(np.array(codes, np.uint8), unit)
 
 
 def lstm(module: nn.LSTM, at: At) -> list[Record]:
@@ -77,10 +99,10 @@ def _lstm_layer(module: nn.LSTM, at: At, number: int) -> Layer:
     bias = np.zeros(len(own), np.float32)
     for part in names if module.bias else ():
         bias = bias + as_array(getattr(module, f"bias_{part}"))
-    known = [at.bits.get(f"{at.name}.{part}") for part in names]
-    if None not in known and len(set(known)) == 1:
+    known = [width if isinstance(width := at.bits.get(f"{at.name}.{part}"), int) else None for part in names]
+    if known[0] is not None and known[0] == known[1]:
         # Trained with one scale for both.
-        steps, integers = quantize(th.cat([inputs, own], dim=1), at.bits[f"{at.name}.{names[0]}"])
+        steps, integers = quantize(th.cat([inputs, own], dim=1), known[0])
         weight = integers.cpu().numpy()
         return Layer(weight, bias, scale=one_scale(len(weight), float(steps) if weight.any() else 1.0), lstm=True)
     matrices = []

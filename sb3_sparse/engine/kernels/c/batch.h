@@ -103,6 +103,17 @@ KERNEL void fake_quantize(int n, float *dst, const float *weights, int integer) 
     for (int i = 0; i < n; i += VL) store(dst + i, ((load(weights + i) / scale + round) - round) * scale);
 }
 
+/* The weights on grids of their own, as sb3_sparse.nn.weight_grid has them. */
+KERNEL void to_steps(int n, float *dst, const float *weights, const float *steps, int integer) {
+    const Vector largest = splat((float)integer);
+    const float round = 12582912.0f;
+    for (int i = 0; i < n; i += VL) {
+        const Vector step = load(steps + i);
+        const Vector q = minimum(largest, maximum(-largest, load(weights + i) / step));
+        store(dst + i, ((q + round) - round) * step);
+    }
+}
+
 /* Gradients of weights that do not exist, in a pruned layer on the dense kernels. */
 KERNEL void mask_gradient(int n, float *gradient, const float *mask) {
     for (int i = 0; i < n; i += VL) store(gradient + i, load(gradient + i) * load(mask + i));

@@ -31,6 +31,7 @@ INLINE int uses(Op op) {
     case Op::POLYAK_INDEXED: return BATCH | DST | A | DATA;
     case Op::KEEP_LARGEST: return BATCH | DST | A | B | DATA;
     case Op::FAKE_QUANTIZE: return BATCH | DST | A | K;
+    case Op::TO_STEPS: return BATCH | DST | A | B | K;
     case Op::OUTSIDE: return BATCH | DST | A | DATA;
     case Op::REFRESH: return BATCH | LAYER;
     case Op::SQUARE_SUM: return BATCH | A | DATA;
@@ -106,7 +107,8 @@ INLINE bool is_valid(const Instruction &i) {
     const int use = uses(op);
     if (!use || (i.flags & ~known_flags(op)) || i.n < 0 || i.k < 0) return false;
     const bool flat = op == Op::ADAM || op == Op::POLYAK || op == Op::SQUARE_SUM || op == Op::CLIP || op == Op::MASK ||
-                      op == Op::POLYAK_INDEXED || op == Op::KEEP_LARGEST || op == Op::FAKE_QUANTIZE || op == Op::RMSPROP;
+                      op == Op::POLYAK_INDEXED || op == Op::KEEP_LARGEST || op == Op::FAKE_QUANTIZE || op == Op::TO_STEPS ||
+                      op == Op::RMSPROP;
     /* Tensors of the model, which lie anywhere. */
     const bool anywhere =
         op == Op::GATHER || op == Op::SCATTER || op == Op::DIFFER || op == Op::OUTSIDE;
@@ -126,7 +128,8 @@ INLINE bool is_valid(const Instruction &i) {
     case Op::QUANTILE_HUBER: return i.n >= 1 && is_full(i.dst, i.n);
     case Op::SUM: return is_full(i.dst, i.k);
     case Op::PUT: return is_full(i.dst, (int64_t)i.n * i.k);
-    case Op::ADAM: case Op::RMSPROP: case Op::MASK: case Op::FAKE_QUANTIZE: return i.n % 16 == 0;
+    case Op::ADAM: case Op::RMSPROP: case Op::MASK: case Op::FAKE_QUANTIZE: case Op::TO_STEPS:
+        return i.n % 16 == 0;
     default: return !(use & DST) || anywhere || flat || is_full(i.dst, i.n);
     }
 }

@@ -130,6 +130,7 @@ static void run_on_batch(const Instruction &i, int64_t panels) {
     case Op::POLYAK_INDEXED: polyak_indexed(i.n, i.dst.base, i.a.base, (const int32_t *)i.data, i.x[0]); break;
     case Op::KEEP_LARGEST: keep_largest(i.n, i.dst.base, i.k, i.a.base, (const int32_t *)i.data, i.b.base); break;
     case Op::FAKE_QUANTIZE: fake_quantize(i.n, i.dst.base, i.a.base, i.k); break;
+    case Op::TO_STEPS: to_steps(i.n, i.dst.base, i.a.base, i.b.base, i.k); break;
     case Op::OUTSIDE: count_outside(i.n, i.dst.base, i.a.base, i.k, (const int32_t *)i.data); break;
     case Op::REFRESH: refresh(*i.layer); break;
     case Op::SQUARE_SUM: square_sum(i.n, i.a.base, (double *)i.data, add); break;

@@ -124,5 +124,6 @@ enum class Op : int32_t {
     FAKE_QUANTIZE,
     OUTSIDE,
     RMSPROP,
+    TO_STEPS,
     END
 };
