@@ -108,6 +108,35 @@ def test_results_that_contradict_a_sentence_stop_the_script(generate, monkeypatc
         twins.page()
 
 
+def test_the_family_with_the_smallest_file(generate, monkeypatch):
+    """Of students that keep so much; one that learnt with few bits, which the others did not, does not count."""
+    from generator.pages import sizes
+    from generator.stored import stored
+
+    shares = {
+        "a/16x16-0/8 bits": (0.85, 700),
+        "a/16x16-0/4 bits": (0.1, 400),
+        "a/16x16-0/4 bits, trained": (0.95, 420),
+        "a/256x256-98/8 bits": (0.93, 3000),
+        "b/16x16-0/8 bits": (0.5, 700),
+    }
+    students = {key: {"nbytes": [size], "tables": [size], "cpu_minutes": [1.0]} for key, (_, size) in shares.items()}
+    changed = stored("sizes") | {
+        "ratios": {key: share for key, (share, _) in shares.items()},
+        "intervals": {key: [share, share] for key, (share, _) in shares.items()},
+        "students": students,
+        "teachers": {"a": 1.0, "b": 1.0},
+        "published": {"a": [], "b": []},
+        "missing": ["b/256x256-98_0_20", "b/16x16-0_0_bits4_20"],
+    }
+    monkeypatch.setattr(sizes, "stored", lambda name: changed)
+    page = sizes.page()
+    assert "0.8: *small, dense* for a (700 bytes; the next family takes 3,000); none of them for b." in page.answer
+    assert "0.9: *256x256, pruned* for a (3,000 bytes; the others do not reach it); none of them for b." in page.answer
+    assert page.limits[0] == "Not run yet, and missing in every comparison: b: 256x256 98 %."
+    assert any("a, 16x16 dense, 4 bits: 0.950 in 420 bytes; rounded afterwards 0.100" in block for block in page.tables)
+
+
 def test_a_new_score_gets_a_row_by_itself(generate, monkeypatch):
     from generator import names
 

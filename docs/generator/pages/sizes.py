@@ -58,11 +58,16 @@ def _front(points: list[Point]) -> list[Point]:
     return found
 
 
+def _rounded(points: list[Point]) -> list[Point]:
+    """Those that every family has: rounded after the training."""
+    return [point for point in points if "trained" not in point.form]
+
+
 def _winners(results: dict[str, Any], share: float) -> str:
     """Which family has the smallest file, task by task."""
     won: dict[str, list[str]] = {}
     for agent in results["teachers"]:
-        points = _points(results, agent)
+        points = _rounded(_points(results, agent))
         best = _smallest(points, share)
         if best is None:
             won.setdefault("none of them", []).append(agent)
@@ -80,20 +85,37 @@ def _tables(results: dict[str, Any], agent: str) -> list[str]:
     forms = [form for form in FORMS if any(key.endswith(f"/{form}") for key in results["students"])]
     rows = []
     for share in SHARES:
-        reached = [_smallest(points, share, family) for family in families]
+        reached = [_smallest(_rounded(points), share, family) for family in families]
         rows.append((f"{share}", *("not reached" if p is None else f"{number(p.nbytes)} ({p})" for p in reached)))
     front = [(number(p.nbytes), estimate(p.share, p.interval, 3), str(p), p.family) for p in _front(points)]
     published = [_compare(results, agent, point) for point in results["published"][agent]]
     return [
         f"## {agent}",
-        f"The teacher returns {number(results['teachers'][agent])}. The smallest file of each family that keeps a share:",
+        f"The teacher returns {number(results['teachers'][agent])}.",
+        "The smallest file of each family that keeps a share, rounded after the training:",
         table(("share", *families), rows),
-        "What keeps more than everything smaller:",
+        "The students that keep more than every smaller one:",
         table(("bytes", "share", "student", "family"), front, align="rrll"),
         *published,
         "Every student:",
         table(("student", "CPU minutes", *forms), _rows(results, agent, forms)),
     ]
+
+
+def _trained(results: dict[str, Any]) -> list[str]:
+    """What training with few bits changes."""
+    lines = []
+    for key in results["ratios"]:
+        agent, shape, form = key.split("/")
+        if "trained" in form:
+            bits, size = form.removesuffix(", trained"), number(mean(results["students"][key]["nbytes"]))
+            share, after = results["ratios"][key], results["ratios"][f"{agent}/{shape}/{bits}"]
+            lines.append(f"{agent}, {_name(shape)}, {bits}: {share:.3f} in {size} bytes; rounded afterwards {after:.3f}")
+    text = (
+        "Some students were made once more, and had their few bits in the last part of the training: `distill(..., bits=4)`."
+        " Not every shape was, so they do not count in the comparison of the families."
+    )
+    return ["## Trained with few bits", text, bullets(lines)] if lines else []
 
 
 def _compare(results: dict[str, Any], agent: str, point: dict[str, Any]) -> str:
@@ -128,8 +150,9 @@ def _cell(results: dict[str, Any], key: str) -> str:
 def _missing(results: dict[str, Any]) -> list[str]:
     """Which students are not there yet."""
     shapes: dict[str, list[str]] = {}
-    for agent, shape in (name.split("/") for name in results["missing"]):
-        shapes.setdefault(agent, []).append(_name(shape.split("_")[0]))
+    for agent, cell in (name.split("/") for name in results["missing"]):
+        if "_bits" not in cell:
+            shapes.setdefault(agent, []).append(_name(cell.split("_")[0]))
     names = [f"{agent}: {', '.join(dict.fromkeys(own))}" for agent, own in shapes.items()]
     return [f"Not run yet, and missing in every comparison: {'; '.join(names)}."] if names else []
 
@@ -143,17 +166,18 @@ def page() -> Page:
     rounded = "Weights are rounded after the training, if a column does not say otherwise."
     if not any("trained" in key for key in results["students"]):
         rounded = (
-            "Weights are rounded after the training: nothing here has learnt with its few bits, and below 8 bits that decides."
-            " The published networks have."
+            "Weights are rounded after the training: nothing here has learnt with its few bits. The published networks have."
         )
+    bits = sorted({key[-len("4 bits, trained")] for key in results["students"] if key.endswith("trained")}, reverse=True)
+    trained = f"--trained {' '.join(bits)} " if bits else ""
     return Page(
         title="Return over bytes",
         question="Which network plays best in so many bytes: a large one pruned, a smaller one pruned, or a small dense one?",
         answer=(
-            "It depends on the task, and on how much of the return is to be kept. The family with the smallest file:\n\n"
-            + bullets(_winners(results, share) for share in SHARES)
+            "It depends on the task, and on how much of the return is to be kept. The family with the smallest file, where"
+            " weights are rounded after the training:\n\n" + bullets(_winners(results, share) for share in SHARES)
         ),
-        tables=[block for agent in agents for block in _tables(results, agent)],
+        tables=[block for agent in agents for block in _tables(results, agent)] + _trained(results),
         columns={
             "float, 8 bits, ...": (
                 "mean return over the teacher's on the same fresh episodes, with a 95 % interval by a bootstrap over episodes,"
@@ -191,7 +215,7 @@ def page() -> Page:
         },
         commands=[
             "python benchmarks/sizes.py tqc-Hopper-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip sac-HalfCheetah-v4.zip \\\n"
-            "    --json benchmarks/results/sizes.json --png benchmarks/results/sizes.png"
+            f"    {trained}--json benchmarks/results/sizes.json --png benchmarks/results/sizes.png"
         ],
         figures={"sizes": "Return of students over the teacher, by bytes of the file, with the published networks"},
         files=["sizes"],
