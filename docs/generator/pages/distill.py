@@ -102,7 +102,6 @@ def page() -> Page:
         limits=[
             "One teacher per row. The four of the first tables were trained for a million steps, the others for as many as the"
             " table says. The seeds are those of the distillation.",
-            "The students of ppo-Acrobot-v1 and a2c-Pendulum-v1 were made with a learning rate of 0.001, a third of today's.",
             "The DQN agents on CartPole and on MinAtar Breakout are far from the best that is possible there.",
             "The sparsity is that of the network that acts. Critics are not part of the file.",
             "Hopper agents fall by themselves, so a ratio above 1 says that a student falls less, not that it learnt more.",
