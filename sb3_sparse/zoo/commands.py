@@ -1,12 +1,13 @@
 """rl-zoo3's own commands, with our algorithms registered and our options translated into its own."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from traceback import walk_tb
 
-from sb3_sparse.zoo.overrides import default_file, with_engine, with_sparsity
+from sb3_sparse.zoo.overrides import default_file, with_engine, with_first, with_sparsity
 from sb3_sparse.zoo.recipes import check_dataset, check_environment, find_recipe
 
 
@@ -23,6 +24,23 @@ def register() -> None:
     ALGOS.update(ALGORITHMS)
 
 
+def check_registered(env: str) -> None:
+    """
+    :param env: Name of an environment.
+    :raises ValueError: if Gymnasium does not know it, with the packages that rl-zoo3 imports
+    """
+    import gymnasium as gym
+
+    import_module("sb3_sparse.pixels.minatar")
+    if env not in gym.registry:
+        with suppress(ImportError):
+            import_module("rl_zoo3.import_envs")
+    try:
+        gym.spec(env)
+    except (gym.error.Error, ImportError) as error:
+        raise ValueError(f"there is no environment '{env}': {error}") from error
+
+
 def train_arguments(
     algo: str,
     env: str,
@@ -34,6 +52,7 @@ def train_arguments(
     engine: bool = False,
     overrides: Sequence[str] = (),
     others: Sequence[str] = (),
+    first_callback: Mapping[str, object] | None = None,
 ) -> list[str]:
     """
     Translate our options of ``sb3-sparse train`` into rl-zoo3's.
@@ -47,6 +66,7 @@ def train_arguments(
     :param engine: Whether to train in the engine.
     :param overrides: Other hyperparameters to overwrite, as rl-zoo3 takes them.
     :param others: rl-zoo3's own options, which are passed on.
+    :param first_callback: A callback in front of all others, as rl-zoo3's files name it: a class and its arguments.
     :return: A command line for rl-zoo3
     :raises ValueError: if options contradict each other, or the hyperparameters do not fit them
     """
@@ -69,6 +89,8 @@ def train_arguments(
         # Where there is a GPU, rl-zoo3 takes it unless told otherwise; a device in `others` is told later, and counts.
         others = ["--device", "cpu", *others]
         changes = with_engine(default_file(algo) if conf is None else Path(conf), env, changes)
+    if first_callback is not None:
+        changes = with_first(default_file(algo) if conf is None else Path(conf), env, changes, first_callback)
     arguments = ["--algo", algo, "--env", env, *others]
     if conf is not None:
         arguments += ["--conf-file", str(conf)]

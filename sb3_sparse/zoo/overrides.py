@@ -1,7 +1,7 @@
 """Hyperparameters that the command line sets instead of a recipe: the sparsity, and training in the engine."""
 
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,13 +51,32 @@ def with_engine(path: Path, env: str, overrides: Sequence[str]) -> list[str]:
     :return: The same, with :class:`~sb3_sparse.EngineCallback` as the last callback
     :raises ValueError: if one of them sets callbacks that are not a literal
     """
+    others, callbacks = _split(path, env, overrides)
+    return [*others, f"callback:{[*callbacks, ENGINE]!r}"]
+
+
+def with_first(path: Path, env: str, overrides: Sequence[str], callback: Mapping[str, object]) -> list[str]:
+    """
+    :param path: The hyperparameter file of the run.
+    :param env: Environment, one of the file's.
+    :param overrides: Overrides for rl-zoo3's ``--hyperparams``.
+    :param callback: A callback as rl-zoo3's files name it: a class and its arguments.
+    :return: The same, with this callback in front of the others
+    :raises ValueError: if one of them sets callbacks that are not a literal
+    """
+    others, callbacks = _split(path, env, overrides)
+    return [*others, f"callback:{[dict(callback), *callbacks]!r}"]
+
+
+def _split(path: Path, env: str, overrides: Sequence[str]) -> tuple[list[str], list[Any]]:
+    """The overrides without that of the callbacks, and the callbacks."""
     others = [override for override in overrides if not override.startswith("callback:")]
     given = [override.removeprefix("callback:") for override in overrides if override not in others]
     try:
         callbacks = ast.literal_eval(given[-1]) if given else read_hyperparams(path, env).get("callback")
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"--engine adds a callback to the others, but callback:{given[-1]} is no literal") from error
-    return [*others, f"callback:{[*_as_list(callbacks), ENGINE]!r}"]
+        raise ValueError(f"a callback is added to the others, but callback:{given[-1]} is no literal") from error
+    return others, _as_list(callbacks)
 
 
 def default_file(algo: str) -> Path:

@@ -119,7 +119,7 @@ def _find(agent: Path, env: str | None) -> Path | None:
 
 
 def _read(file: Path) -> Settings:
-    config = _load(file)
+    config = load_data(file)
     if (around := config.get("vec_env_wrapper")) is not None:
         raise ValueError(
             f"{file} has a vec_env_wrapper, {brief(around)}, and wrappers of VecEnv are not known here: export in a script of "
@@ -133,7 +133,13 @@ def _read(file: Path) -> Settings:
     return Settings(file, _normalizes(file, config), wrapper, _env_kwargs(file, config), frames)
 
 
-def _load(file: Path) -> dict[object, object]:
+def load_data(file: Path) -> dict[object, object]:
+    """
+    :param file: A file that rl-zoo3 or the hub has written.
+    :return: What it says, as data
+    :raises ValueError: if it cannot be read as data
+    :raises OSError: if it cannot be read
+    """
     with file.open("rb") as stream:
         text = stream.read(_BYTES + 1)
     try:
@@ -169,9 +175,9 @@ def _env_kwargs(file: Path, config: Mapping[object, object]) -> dict[str, object
     found = {file: config.get("env_kwargs")}
     args, hub = file.with_name("args.yml"), file.with_name("env_kwargs.yml")
     if args.is_file():
-        found[args] = _load(args).get("env_kwargs")
+        found[args] = load_data(args).get("env_kwargs")
     if hub.is_file():
-        found[hub] = _load(hub)
+        found[hub] = load_data(hub)
     kwargs: dict[str, object] = {}
     for source, value in found.items():
         if isinstance(value, str):

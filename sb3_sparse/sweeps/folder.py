@@ -1,0 +1,196 @@
+"""
+The folder of a sweep: results, and what belongs to the cells that make them. It is all that runners, their workers and reports
+share, on one machine or on several.
+
+A file appears whole or not at all, and a cell is claimed by a lock on a file (``flock``), which the system releases when the
+last process that holds it has ended, however it ended. Nothing has to be cleaned up after a crash. Where a folder is shared by
+several machines, its file system has to know ``flock`` between them, as NFSv4, CephFS, GPFS, and Lustre mounted with ``-o
+flock`` do; a lost machine keeps its claims until the server gives up on it. Where locks hold on one machine only, two machines
+may compute the same cell: its result is then written twice, and whole each time.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+
+#: Errors that say that there is no room.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: How often the process of a cell may die before the others go on without it.
+ATTEMPTS = 3
+#: Exit code of a process that found no room.
+NO_ROOM = 74
+#: Bytes that a disk has left when it is full in practice.
+_LEFT = 1 << 16
+
+
+class NoRoomError(Exception):
+    """There is no room on the disk."""
+
+
+class Folder:
+    """
+    The folder of a sweep.
+
+    :param root: Where it is.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def result_file(self, name: str) -> Path:
+        """
+        :param name: Name of a cell, its hash.
+        :return: The file of its result, which exists when the cell is finished
+        """
+        return self.root / "results" / f"{name}.json"
+
+    def cell_folder(self, name: str) -> Path:
+        """
+        :param name: Name of a cell.
+        :return: The folder of its log, its checkpoints and its agent
+        """
+        return self.root / "cells" / name
+
+    def finished(self) -> set[str]:
+        """
+        :return: The names of all finished cells
+        """
+        return {path.stem for path in (self.root / "results").glob("*.json")}
+
+    def read(self, name: str) -> dict[str, Any] | None:
+        """
+        :param name: Name of a cell.
+        :return: Its result; None if there is none
+        :raises ValueError: if the file is damaged
+        """
+        file = self.result_file(name)
+        try:
+            result = json.loads(file.read_text())
+        except FileNotFoundError:
+            return None
+        except ValueError as error:
+            raise ValueError(f"{file} is damaged ({error}): delete it, and its cell runs again") from error
+        if not isinstance(result, dict):
+            raise ValueError(f"{file} does not hold the result of a cell: delete it, and its cell runs again")
+        return result
+
+    def publish(self, name: str, result: dict[str, Any]) -> None:
+        """
+        :param name: Name of a cell.
+        :param result: Its result, plain JSON.
+        :raises OSError: if it cannot be written; nothing is left then
+        """
+        write_whole(self.result_file(name), json.dumps(result, indent=1) + "\n")
+
+    def deaths(self, name: str) -> list[str]:
+        """
+        :param name: Name of a cell.
+        :return: How each of its processes died in the present sweep
+        """
+        try:
+            deaths: list[str] = json.loads((self.cell_folder(name) / "deaths.json").read_text())
+        except FileNotFoundError:
+            return []
+        return deaths
+
+    def add_death(self, name: str, reason: str) -> None:
+        """
+        :param name: Name of a cell.
+        :param reason: How its process died; the caller has claimed the cell.
+        """
+        write_whole(self.cell_folder(name) / "deaths.json", json.dumps([*self.deaths(name), reason]))
+
+    def is_over(self, name: str) -> bool:
+        """
+        :param name: Name of a cell.
+        :return: Whether it is finished, or has died too often
+        """
+        return self.result_file(name).exists() or len(self.deaths(name)) >= ATTEMPTS
+
+    def forget_deaths(self, name: str) -> None:
+        """
+        :param name: Name of a cell, which gets all its attempts again.
+        """
+        (self.cell_folder(name) / "deaths.json").unlink(missing_ok=True)
+
+    def progress(self, name: str) -> float:
+        """
+        :param name: Name of a cell that is not finished.
+        :return: Which share of it is done, as far as it says
+        """
+        try:
+            return float(json.loads((self.cell_folder(name) / "progress.json").read_text())["share"])
+        except (FileNotFoundError, ValueError):
+            return 0.0
+
+    @contextmanager
+    def claim(self, name: str) -> Iterator[IO[bytes] | None]:
+        """
+        Claim a cell. A process that inherits the file holds the claim as well.
+
+        :param name: Name of a cell.
+        :return: A context with the locked file; with None if somebody else has the cell
+        :raises OSError: if the file system does not know locks, or has no room
+        """
+        folder = self.cell_folder(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        with open(folder / "lock", "ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            yield file
+
+
+def write_whole(file: Path, text: str, *, durable: bool = True) -> None:
+    """
+    :param file: A file, which holds the old content or the new one at any time.
+    :param text: Its new content.
+    :param durable: Whether this holds when the machine loses its power as well.
+    :raises OSError: if it cannot be written; the old content stays then
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial = file.with_name(f"{file.name}.part")
+    try:
+        with open(partial, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            if durable:
+                os.fsync(stream.fileno())
+        os.replace(partial, file)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def make_durable(folder: Path) -> None:
+    """
+    :param folder: A folder whose files shall survive a loss of power from now on.
+    """
+    for file in folder.iterdir():
+        with open(file, "rb") as stream:
+            os.fsync(stream.fileno())
+
+
+def is_full(error: BaseException | None, folder: Path) -> bool:
+    """
+    :param error: An error, if there was one; torch raises one of its own after that of the system.
+    :param folder: Where something was written.
+    :return: Whether there is no room for more
+    """
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            return True
+        error = error.__cause__ or error.__context__
+    try:
+        return shutil.disk_usage(folder).free < _LEFT
+    except OSError:
+        return False

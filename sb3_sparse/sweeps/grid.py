@@ -1,0 +1,137 @@
+"""A grid: a YAML file, read strictly, and the cells that it stands for."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from sb3_sparse.sweeps.kinds import Cell, find_kind
+
+#: Where grids are found by their names, in a checkout.
+GRIDS = Path(__file__).parents[2] / "benchmarks" / "grids"
+#: The size that is the grid itself.
+FULL = "full"
+_KEYS = ("title", "kind", "fixed", "axes", "sizes", "report")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """
+    :param name: Name of its file.
+    :param title: What is measured.
+    :param size: Which of its sizes.
+    :param cells: The cells, all seeds of one setting before the next.
+    :param axes: The axes of this size, in the order of the file.
+    :param report: What the file says for the report.
+    """
+
+    name: str
+    title: str
+    size: str
+    cells: tuple[Cell, ...]
+    axes: Mapping[str, list[Any]] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_grid(name: str, size: str = FULL) -> Grid:
+    """
+    :param name: Name of a grid in ``benchmarks/grids/``, or the path of a file.
+    :param size: One of its sizes.
+    :return: The grid; every cell has been checked
+    :raises ValueError: if there is no such grid or size, or the file holds anything that would fail later
+    """
+    file = _find(name)
+    try:
+        return _read(file, size)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
+
+
+def _find(name: str) -> Path:
+    if name.endswith((".yml", ".yaml")):
+        if not Path(name).is_file():
+            raise ValueError(f"there is no grid {name}")
+        return Path(name)
+    file = GRIDS / f"{name}.yml"
+    if not file.is_file():
+        names = ", ".join(sorted(path.stem for path in GRIDS.glob("*.yml")))
+        known = f"the grids are: {names}" if names else "grids are found by name in a checkout alone: give the path of a file"
+        raise ValueError(f"there is no grid '{name}'; {known}")
+    return file
+
+
+def _read(file: Path, size: str) -> Grid:
+    import yaml
+
+    try:
+        content = yaml.safe_load(file.read_text())
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
+    _check_keys("a grid", content, _KEYS)
+    kind = find_kind(content.get("kind"))
+    title = content.get("title")
+    if not isinstance(title, str) or not title:
+        raise ValueError("title has to be a sentence that says what is measured")
+    fixed, axes = _fixed(content), _axes(content)
+    sizes = _mapping("sizes", content)
+    for other, changes in sizes.items():
+        _check_keys(f"size {other}", changes, ("fixed", "axes"))
+    if size != FULL:
+        if size not in sizes:
+            raise ValueError(f"there is no size '{size}'; it has: {', '.join([FULL, *sizes])}")
+        others = _axes(sizes[size])
+        if unknown := others.keys() - axes.keys():
+            raise ValueError(f"size {size} changes the axis '{min(unknown)}', which is not one of {', '.join(axes)}")
+        fixed, axes = {**fixed, **_fixed(sizes[size])}, {**axes, **others}
+    cells = tuple(_cells(kind, fixed, axes))
+    seen: dict[str, Cell] = {}
+    for cell in cells:
+        cell.check()
+        if cell.name in seen:
+            raise ValueError(f"two cells are the same: {cell}")
+        seen[cell.name] = cell
+    return Grid(file.stem, title, size, cells, axes, _mapping("report", content))
+
+
+def _cells(kind: type[Cell], fixed: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> Iterator[Cell]:
+    """All seeds of one setting before the next, so that those that are finished say something."""
+    names = sorted(axes, key=lambda name: name == "seed")
+    for values in product(*(axes[name] for name in names)):
+        settings = dict(fixed)
+        origins = dict.fromkeys(fixed, "fixed")
+        for name, value in zip(names, values, strict=True):
+            chosen = value if isinstance(value, dict) else {name: value}
+            for setting in chosen:
+                if origins.get(setting, "fixed") != "fixed":
+                    raise ValueError(f"the axes {origins[setting]} and {name} both set '{setting}'")
+                origins[setting] = name
+            settings |= chosen
+        yield kind.read(settings)
+
+
+def _fixed(content: Mapping[str, Any]) -> dict[str, Any]:
+    return _mapping("fixed", content)
+
+
+def _axes(content: Mapping[str, Any]) -> dict[str, list[Any]]:
+    axes = _mapping("axes", content)
+    for name, values in axes.items():
+        if not isinstance(values, list) or not values:
+            raise ValueError(f"the axis '{name}' has to be a list with something in it, got {values!r}")
+    return axes
+
+
+def _mapping(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    value = content.get(name, {})
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError(f"{name} has to be a mapping of names, got {value!r}")
+    return value
+
+
+def _check_keys(what: str, content: object, known: tuple[str, ...]) -> None:
+    if not isinstance(content, dict):
+        raise ValueError(f"{what} has to be a mapping with {', '.join(known)}, got {content!r:.80}")
+    for key in content:
+        if key not in known:
+            raise ValueError(f"'{key}' is not a part of {what}, which has: {', '.join(known)}")

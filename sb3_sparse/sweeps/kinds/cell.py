@@ -1,0 +1,162 @@
+"""What all kinds of cells share: settings that are read strictly, a name, and a price."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
+
+from sb3_sparse.version import __version__
+
+SelfCell = TypeVar("SelfCell", bound="Cell")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell(ABC):
+    """
+    One run of a grid. A subclass is a frozen dataclass whose fields are the settings, strings, numbers, bools, and tuples of
+    those, and is listed in :data:`sb3_sparse.sweeps.kinds.KINDS`.
+
+    :param seed: Seed of everything that is drawn.
+    """
+
+    seed: int
+
+    #: Its name in grids.
+    kind: ClassVar[str]
+
+    @classmethod
+    def read(cls: type[SelfCell], settings: Mapping[str, object]) -> SelfCell:
+        """
+        :param settings: Values from a YAML file.
+        :return: The cell
+        :raises ValueError: if a setting is unknown, missing, or of the wrong type
+        """
+        known = {field.name: field for field in fields(cls)}
+        for name in settings:
+            if name not in known:
+                raise ValueError(f"'{name}' is not a setting of kind {cls.kind}; it has: {', '.join(known)}")
+        missing = [name for name, field in known.items() if _is_required(field) and name not in settings]
+        if missing:
+            raise ValueError(f"kind {cls.kind} needs {', '.join(missing)}: add it to fixed or axes")
+        hints = get_type_hints(cls)
+        return cls(**{name: _convert(name, value, hints[name]) for name, value in settings.items()})
+
+    @abstractmethod
+    def check(self) -> None:
+        """
+        Refuse what would fail later.
+
+        :raises ValueError: if the settings do not fit each other, or name something that does not exist
+        :raises OSError: if a file cannot be read
+        """
+
+    @abstractmethod
+    def content(self) -> object:
+        """
+        :return: What the result depends on beside the settings, such as the content of the files that they name
+        """
+
+    @abstractmethod
+    def make(self, folder: Path) -> dict[str, Any]:
+        """
+        Make the cell, in a process that does nothing else, and go on where one that died has stopped.
+
+        :param folder: Its folder.
+        :return: ``evaluations``, ``curve``, ``networks`` and ``steps`` of the result
+        """
+
+    @property
+    @abstractmethod
+    def work(self) -> int:
+        """How many steps or updates it takes."""
+
+    @property
+    @abstractmethod
+    def rates(self) -> tuple[str, ...]:
+        """What its speed depends on, the most important first."""
+
+    @property
+    @abstractmethod
+    def usual(self) -> tuple[float, float]:
+        """CPU seconds of its start and of a step or update, as far as they are known before any cell has been measured."""
+
+    @cached_property
+    def name(self) -> str:
+        """
+        The hash that its result is found by. The version of the package and the source of the kind's module stand for the
+        code: a hash of all code would make every result void with each commit.
+        """
+        module = inspect.getmodule(type(self))
+        assert module is not None
+        identity = {
+            "kind": self.kind,
+            "settings": {field.name: getattr(self, field.name) for field in fields(self) if not _is_default(self, field)},
+            "content": self.content(),
+            "version": __version__,
+            "code": hashlib.sha256(inspect.getsource(module).encode()).hexdigest(),
+        }
+        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All settings, as plain JSON."""
+        settings: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return settings
+
+    def __str__(self) -> str:
+        chosen = {field.name: getattr(self, field.name) for field in fields(self) if not _is_default(self, field)}
+        chosen["seed"] = chosen.pop("seed")
+        return " ".join(f"{name}={_show(value)}" for name, value in chosen.items())
+
+
+def check_bits(bits: tuple[int, ...]) -> None:
+    """
+    :param bits: Bits that agents are exported in.
+    :raises ValueError: if they cannot be
+    """
+    if not set(bits) <= {*range(2, 9), 32}:
+        raise ValueError(f"bits are numbers from 2 to 8, or 32, got {list(bits)}")
+
+
+def _is_required(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _is_default(cell: Cell, field: Field[Any]) -> bool:
+    return not _is_required(field) and getattr(cell, field.name) == field.default
+
+
+def _show(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _convert(name: str, value: object, hint: Any) -> Any:
+    """The value as the hint says; an int does for a float, and a whole float, as in ``!!float 1e6``, for an int."""
+    options = get_args(hint) if get_origin(hint) is UnionType else (hint,)
+    for option in options:
+        if option is NoneType and value is None:
+            return None
+        if get_origin(option) is tuple and isinstance(value, list):
+            return tuple(_convert(name, part, get_args(option)[0]) for part in value)
+        if option in (bool, str) and isinstance(value, option):
+            return value
+        if option in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+            if option is float or value == int(value):
+                return option(value)
+    words = " or ".join(map(_describe, options))
+    note = "; YAML reads 1e6 as text: write 1000000" if isinstance(value, str) and value[:1].isdigit() else ""
+    raise ValueError(f"{name} has to be {words}, got {value!r}{note}")
+
+
+def _describe(option: Any) -> str:
+    if get_origin(option) is tuple:
+        return f"a list of {get_args(option)[0].__name__}"
+    return "null" if option is NoneType else f"of type {option.__name__}"

@@ -1,0 +1,127 @@
+"""One distillation of a trained agent, or the agent itself."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from sb3_sparse.sweeps.kinds.cell import Cell, check_bits
+
+#: CPU milliseconds of one update with its environment steps, and CPU seconds of a start (docs/results).
+_UPDATE, _START = 0.6, 8.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distill(Cell):
+    """
+    ``distill`` in the environment of the agent, and the returns of the student.
+
+    :param agent: Zip of the agent, with its settings and statistics where rl-zoo3 or the hub keeps them.
+    :param env: Its environment.
+    :param sparsity: Share of zeros in the student's network that acts; None for the agent itself, which sets the scale.
+    :param net_arch: Widths of the student's hidden layers; None for the agent's.
+    :param steps: Environment steps; None for those of ``distill``.
+    :param updates: Gradient updates; None for those of ``distill``.
+    :param episodes: Episodes of the student.
+    :param bits: Bits in which it is exported and played as well.
+    """
+
+    kind: ClassVar[str] = "distill"
+
+    agent: str
+    env: str
+    sparsity: float | None = None
+    net_arch: tuple[int, ...] | None = None
+    steps: int | None = None
+    updates: int | None = None
+    episodes: int = 50
+    bits: tuple[int, ...] = ()
+
+    def check(self) -> None:
+        """
+        :raises ValueError: if the agent or the environment does not exist, or the settings do not fit each other
+        """
+        from sb3_sparse.sparsity import check_sparsity
+        from sb3_sparse.zoo import check_registered
+
+        if not Path(self.agent).is_file():
+            raise ValueError(f"there is no agent {self.agent}: give the path of its zip from where the command runs")
+        check_registered(self.env)
+        if self.sparsity is not None:
+            check_sparsity(self.sparsity)
+        for name, least in (("seed", 0), ("episodes", 1), ("steps", 1), ("updates", 1)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must be at least {least}, got {value}")
+        check_bits(self.bits)
+
+    def content(self) -> object:
+        """
+        :return: Hashes of the agent and of the files that belong to it
+        """
+        return _digest(Path(self.agent), self.env)
+
+    @property
+    def work(self) -> int:
+        """Gradient updates; 0 for the agent itself."""
+        if self.sparsity is None:
+            return 0
+        return self.updates or (100_000 if self.sparsity <= 0.96 else 600_000)
+
+    @property
+    def rates(self) -> tuple[str, ...]:
+        """Environment, agent, sparsity."""
+        return (self.env, self.agent, str(self.sparsity))
+
+    @property
+    def usual(self) -> tuple[float, float]:
+        """Those of an update hold its environment steps as well."""
+        return _START, _UPDATE / 1000
+
+    def make(self, folder: Path) -> dict[str, Any]:
+        """
+        :param folder: The cell's folder; the student is kept in ``student.zip``.
+        :return: See :class:`~sb3_sparse.sweeps.kinds.cell.Cell`
+        """
+        from sb3_sparse.agents import open_agent
+        from sb3_sparse.agents.player import find_masks, model_act
+        from sb3_sparse.distillation import distill
+        from sb3_sparse.sweeps.kinds.evaluation import evaluate
+        from sb3_sparse.sweeps.kinds.resumption import ProgressCallback
+
+        opened = open_agent(Path(self.agent), env=self.env)
+        venv, model = opened.venv, opened.model
+        assert venv is not None
+        if self.sparsity is not None:
+            model = distill(
+                model,
+                venv,
+                self.sparsity,
+                self.net_arch,
+                steps=self.steps,
+                updates=self.updates,
+                seed=self.seed,
+                normalization=opened.normalization,
+                checkpoint=folder / "checkpoint",
+                callback=ProgressCallback(folder, self.work),
+            )
+            model.save(folder / "student.zip")
+        act = model_act(model, opened.normalization, find_masks(model, venv))
+        found = evaluate(model, venv, opened.normalization, act, self.episodes, self.bits)
+        venv.close()
+        return {**found, "curve": {"steps": [], "returns": []}, "steps": self.work}
+
+
+@cache
+def _digest(agent: Path, env: str) -> dict[str, str]:
+    from sb3_sparse.agents import load_normalization
+    from sb3_sparse.zoo.settings import find_settings
+
+    settings, normalization = find_settings(agent, env), load_normalization(agent, env)
+    files = {
+        "agent": agent,
+        "settings": None if settings is None else settings.file,
+        "normalization": None if normalization is None else normalization[0],
+    }
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file is not None}

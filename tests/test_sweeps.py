@@ -1,0 +1,366 @@
+"""Sweeps: a grid is read strictly, and its cells are finished whatever dies on the way."""
+
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from sb3_sparse.cli import main
+from sb3_sparse.sweeps import Folder, read_grid
+from sb3_sparse.sweeps.prices import Prices, affordable
+from tests.house import ROOT
+
+pytest.importorskip("joblib")
+
+COUNTING = {
+    "title": "Sums",
+    "kind": "tests.counting.Counting",
+    "fixed": {"numbers": 4},
+    "axes": {"seed": [0, 1, 2], "scale": [1.0, 2.0]},
+}
+#: What a cell has the same however often it died.
+SAME = ("name", "kind", "settings", "evaluations", "curve", "networks", "steps")
+
+
+def write_grid(folder, **changes):
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / "grid.yml"
+    file.write_text(yaml.safe_dump({**COUNTING, **changes}))
+    return file
+
+
+def start(grid, folder, *options, limit=None):
+    """The command in a process group of its own."""
+    command = [sys.executable, "-c", "from sb3_sparse.cli import main; main()", "benchmark", "run", str(grid)]
+    limits = None if limit is None else lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    return subprocess.Popen(
+        [*command, "--folder", str(folder), *options],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=limits,
+    )
+
+
+def results_of(grid, folder):
+    """By name; None for a cell that is missing."""
+    results = {cell.name: Folder(folder).read(cell.name) for cell in read_grid(str(grid)).cells}
+    return {name: result and {key: result[key] for key in SAME} for name, result in results.items()}
+
+
+def audit(folder):
+    file = folder / "audit.txt"
+    return file.read_text().splitlines() if file.exists() else []
+
+
+def wait_for(condition, process):
+    while not condition() and process.poll() is None:
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The results of a run that nothing happened to."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    grid = write_grid(folder)
+    out, err = (process := start(grid, folder / "sweep", "--jobs", "2")).communicate()
+    assert process.returncode == 0, err
+    assert audit(folder / "sweep").count("begin") == 0 and len(audit(folder / "sweep")) == 12
+    assert "grid-full.csv" in out
+    return results_of(grid, folder / "sweep")
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(10, marks=pytest.mark.slow)])
+def test_a_killed_runner(kills, undisturbed, tmp_path):
+    """``kill -9`` at random moments: the results are those of an undisturbed run, and no cell was finished twice."""
+    grid, sweep = write_grid(tmp_path, fixed={"numbers": 4, "pause": 0.02}), tmp_path / "sweep"
+    draw = random.Random(kills)
+    for _ in range(kills):
+        process = start(grid, sweep, "--jobs", "2")
+        moment = len(audit(sweep)) + draw.randint(1, 3)
+        wait_for(lambda moment=moment: len(audit(sweep)) >= moment, process)
+        time.sleep(draw.random() / 10)
+        process.kill()
+        process.communicate()
+    process = start(grid, sweep, "--jobs", "2")
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    found = results_of(grid, sweep)
+    values = [[result["evaluations"] for result in results.values()] for results in (found, undisturbed)]
+    assert values[0] == values[1]
+    ends = [line for line in audit(sweep) if line.startswith("end")]
+    assert len(ends) == len(set(ends)) == 6
+    assert not list(sweep.rglob("*.part"))
+
+
+def test_a_killed_worker(tmp_path):
+    """A worker is the parent of a cell's process; when one is lost, new ones go on."""
+    grid, sweep = write_grid(tmp_path, fixed={"numbers": 10, "pause": 0.05}), tmp_path / "sweep"
+    process = start(grid, sweep, "--jobs", "2")
+    wait_for(lambda: len(audit(sweep)) >= 3, process)
+    workers = {parent for parent in map(parent_of, running_cells(sweep)) if parent not in (process.pid, None)}
+    assert workers
+    os.kill(min(workers), signal.SIGKILL)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert all(results_of(grid, sweep).values())
+
+
+def running_cells(sweep):
+    """Processes whose command line names the folder of a sweep, and which are those of cells."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (path / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"sb3_sparse.sweeps.process" in command and str(sweep).encode() in command:
+            yield int(path.name)
+
+
+def parent_of(pid):
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def test_nothing_outlives_a_killed_runner(tmp_path):
+    grid, sweep = write_grid(tmp_path, fixed={"numbers": 1000, "pause": 0.05}), tmp_path / "sweep"
+    process = start(grid, sweep, "--jobs", "2")
+    wait_for(lambda: len(audit(sweep)) >= 2, process)
+    process.kill()
+    process.communicate()
+    deadline = time.monotonic() + 30
+    while list(running_cells(sweep)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not list(running_cells(sweep))
+
+
+def test_a_dying_cell(tmp_path, capfd):
+    """One that always dies is reported, with its log, and the others are finished; one that dies twice is finished."""
+    axes = {"case": [{"deaths": 9, "seed": 0}, {"deaths": 2, "seed": 1}, {"deaths": 0, "seed": 2}]}
+    grid, sweep = write_grid(tmp_path, axes=axes), tmp_path / "sweep"
+    _, err = (process := start(grid, sweep, "--jobs", "1")).communicate()
+    assert process.returncode == 1
+    assert "failed: deaths=9 seed=0: its process died 3 times, the last time killed by signal 9" in err.replace(
+        "numbers=4 ", ""
+    )
+    assert "about to die" in err
+    found = list(results_of(grid, sweep).values())
+    assert found[0] is None
+    assert [result["settings"]["seed"] for result in found[1:]] == [1, 2]
+    assert sum(line.startswith("begin") for line in audit(sweep)) == 3 + 3 + 1
+
+
+def test_no_room(tmp_path):
+    """One sentence, and nothing half-written; then the same command goes on."""
+    grid, sweep = write_grid(tmp_path), tmp_path / "sweep"
+    _, err = (process := start(grid, sweep, "--jobs", "2", limit=300)).communicate()
+    assert process.returncode == 1
+    (sentence,) = [line for line in err.splitlines() if "no room" in line]
+    assert sentence.startswith(f"there is no room left in {sweep}")
+    assert "Traceback" not in err
+    assert not list((sweep / "results").glob("*"))
+    _, err = (process := start(grid, sweep, "--jobs", "2")).communicate()
+    assert process.returncode == 0, err
+    assert all(results_of(grid, sweep).values())
+
+
+def test_two_runners_share_a_folder(undisturbed, tmp_path):
+    grid, sweep = write_grid(tmp_path, fixed={"numbers": 4, "pause": 0.1}), tmp_path / "sweep"
+    both = [start(grid, sweep, "--jobs", "1") for _ in range(2)]
+    for process in both:
+        _, err = process.communicate()
+        assert process.returncode == 0, err
+    assert sorted(line.split()[0] for line in audit(sweep)) == ["begin"] * 6 + ["end"] * 6
+    assert all(results_of(grid, sweep).values())
+
+
+def test_shards_are_the_whole(undisturbed, tmp_path):
+    grid, sweep = write_grid(tmp_path), tmp_path / "sweep"
+    for part in ("1/2", "2/2"):
+        main(["benchmark", "run", str(grid), "--folder", str(sweep), "--jobs", "1", "--shard", part])
+        assert sum(result is not None for result in results_of(grid, sweep).values()) == 3 * int(part[0])
+    assert results_of(grid, sweep) == undisturbed
+    rows = (sweep / "grid-full.csv").read_text().splitlines()
+    assert rows[0].startswith("name,seed,scale,form,phase,steps,episode,return,length,")
+    assert len(rows) == 7
+
+
+def test_a_budget(tmp_path, capsys):
+    """The first cells that fit: at the usual speed one takes three seconds."""
+    grid, sweep = write_grid(tmp_path), tmp_path / "sweep"
+    main(["benchmark", "run", str(grid), "--folder", str(sweep), "--jobs", "1", "--budget", "4s"])
+    assert "5 cells did not fit into the budget" in capsys.readouterr().err
+    assert [result is not None for result in results_of(grid, sweep).values()] == [True] + [False] * 5
+
+
+def test_results_of_another_version(undisturbed, tmp_path, monkeypatch, capsys):
+    """A new version has other names; what has the same settings can be taken over."""
+    grid, sweep = write_grid(tmp_path, axes={"seed": [0]}), tmp_path / "sweep"
+    main(["benchmark", "run", str(grid), "--folder", str(sweep), "--jobs", "1"])
+    monkeypatch.setattr("sb3_sparse.sweeps.kinds.cell.__version__", "9.9")
+    assert list(results_of(grid, sweep).values()) == [None]
+    write_grid(tmp_path, axes={"seed": [0, 1]})
+    main(["benchmark", "import", str(grid), str(sweep), "--folder", str(tmp_path / "new")])
+    assert "1 imported, 1 of 2 cells have a result" in capsys.readouterr().out
+    first, second = results_of(grid, tmp_path / "new").values()
+    assert (first["evaluations"], second) == (next(iter(undisturbed.values()))["evaluations"], None)
+
+
+@pytest.mark.slow
+def test_ray_with_a_lost_node(tmp_path):
+    """Two machines with one core each, of which one is lost in the middle."""
+    pytest.importorskip("ray")
+    script = Path(__file__).with_name("ray_cluster.py")
+    grid = write_grid(tmp_path, fixed={"numbers": 10, "pause": 0.1}, axes={"seed": list(range(12))})
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    command = [sys.executable, str(script), str(grid), str(tmp_path / "sweep")]
+    # Not a pipe, whose end would be that of the last process of Ray.
+    with open(tmp_path / "output.txt", "w") as output:
+        done = subprocess.run(command, env=environment, cwd=ROOT, stdout=output, stderr=output, check=False)
+    assert done.returncode == 0, (tmp_path / "output.txt").read_text()
+    main(["benchmark", "run", str(grid), "--folder", str(tmp_path / "local"), "--jobs", "1"])
+    assert results_of(grid, tmp_path / "sweep") == results_of(grid, tmp_path / "local")
+    ends = [line for line in audit(tmp_path / "sweep") if line.startswith("end")]
+    assert len(ends) == len(set(ends)) == 12
+
+
+def test_the_order_of_cells(tmp_path):
+    """All seeds of one setting before the next, although the seed is the first axis."""
+    cells = read_grid(str(write_grid(tmp_path))).cells
+    assert [(cell.scale, cell.seed) for cell in cells] == [(scale, seed) for scale in (1.0, 2.0) for seed in (0, 1, 2)]
+
+
+def test_sizes_and_axes_of_several_settings(tmp_path):
+    axes = {"task": [{"numbers": 3, "scale": 2}, {"numbers": 5}], "seed": [0, 1]}
+    grid = write_grid(tmp_path, axes=axes, sizes={"smoke": {"fixed": {"pause": 1}, "axes": {"seed": [7]}}})
+    assert [(cell.numbers, cell.scale, cell.seed) for cell in read_grid(str(grid)).cells] == [
+        *((3, 2.0, 0), (3, 2.0, 1)),
+        *((5, 1.0, 0), (5, 1.0, 1)),
+    ]
+    assert [(cell.numbers, cell.pause, cell.seed) for cell in read_grid(str(grid), "smoke").cells] == [(3, 1, 7), (5, 1, 7)]
+
+
+ZOO = {"title": "PPO", "kind": "zoo", "fixed": {"algo": "ppo", "env": "CartPole-v1", "recipe": "gmp"}, "axes": {"seed": [0]}}
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"kinds": "zoo"}, "'kinds' is not a part of a grid"),
+        ({"kind": "zo"}, "kind has to be one of zoo, distill"),
+        ({"kind": "tests.counting.Nothing"}, "cannot be imported"),
+        ({"kind": "tests.house.ROOT"}, "is not a subclass"),
+        ({"title": None}, "title has to be a sentence"),
+        ({"axes": {"seed": 3}}, "the axis 'seed' has to be a list with something in it, got 3"),
+        ({"axes": {"seed": []}}, "has to be a list with something in it"),
+        ({"axes": {"seed": [0, 0]}}, "two cells are the same"),
+        ({"axes": {"seed": [0], "a": [{"steps": 1}], "b": [{"steps": 2}]}}, "the axes a and b both set 'steps'"),
+        ({"axes": {"seed": [0], "colour": [1]}}, "'colour' is not a setting of kind zoo"),
+        ({"axes": {"steps": [100]}}, "kind zoo needs seed"),
+        ({"axes": {"seed": ["1e3"]}}, "seed has to be of type int, got '1e3'; YAML reads 1e6 as text"),
+        ({"axes": {"seed": [1.5]}}, "seed has to be of type int, got 1.5"),
+        ({"axes": {"seed": [True]}}, "seed has to be of type int, got True"),
+        ({"axes": {"seed": [-1]}}, "seed must be at least 0"),
+        ({"axes": {"seed": [0], "recipe": ["gpm"]}}, "there is no recipe 'gpm' for algorithm 'ppo'"),
+        ({"axes": {"seed": [0], "env": ["CartPole-v7"]}}, "CartPole-v7"),
+        ({"axes": {"seed": [0], "sparsity": [1.0]}}, "sparsity"),
+        ({"axes": {"seed": [0], "bits": [[9]]}}, "bits are numbers from 2 to 8"),
+        ({"axes": {"seed": [0], "dataset": ["a/b-v0"]}}, "--dataset is for the offline algorithms"),
+        ({"sizes": {"smoke": {"cells": 3}}}, "'cells' is not a part of size smoke"),
+        ({"sizes": {"smoke": {"axes": {"sed": [0]}}}}, "size smoke changes the axis 'sed', which is not one of seed"),
+    ],
+)
+def test_a_wrong_grid(changes, sentence, tmp_path, capsys):
+    grid = write_grid(tmp_path, **{**ZOO, **changes})
+    size = "smoke" if "sizes" in changes else "full"
+    with pytest.raises(SystemExit):
+        main(["benchmark", "run", str(grid), "--dry-run", "--size", size, "--folder", str(tmp_path)])
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert sentence in error
+    assert not (tmp_path / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    "options, sentence",
+    [
+        (["nothing"], "there is no grid 'nothing'; the grids are: "),
+        (["nothing.yml"], "there is no grid nothing.yml"),
+        (["smoke", "--size", "tiny"], "there is no size 'tiny'; it has: full"),
+        (["smoke", "--shard", "3/2"], "'3/2' is not a part such as 2/5"),
+        (["smoke", "--budget", "soon"], "'soon' is not a time such as 6h"),
+        (["smoke", "--jobs", "0"], "--jobs must be at least 1"),
+    ],
+)
+def test_a_wrong_option(options, sentence, capsys, tmp_path):
+    with pytest.raises(SystemExit):
+        main(["benchmark", "run", *options, "--folder", str(tmp_path)])
+    assert sentence in capsys.readouterr().err
+
+
+def test_a_name_is_of_settings_and_recipe(tmp_path, monkeypatch):
+    """The same in any process and for any way to write a value; another one for another value, recipe or version."""
+    from sb3_sparse.sweeps.kinds import zoo as kind
+    from sb3_sparse.zoo import recipes
+
+    def name(**changes):
+        fixed = {**ZOO["fixed"], "sparsity": 0.5, **changes}
+        return read_grid(str(write_grid(tmp_path, **{**ZOO, "fixed": fixed}))).cells[0].name
+
+    first = name()
+    code = f"from sb3_sparse.sweeps import read_grid; print(read_grid({str(tmp_path / 'grid.yml')!r}).cells[0].name)"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert output.strip() == first == name(episodes=20) == name(steps=None)
+    assert name(sparsity=0) == name(sparsity=0.0) != first
+    assert name(steps=1000) == name(steps=1000.0) != first
+    monkeypatch.setattr(recipes, "RECIPES", tmp_path)
+    text = (ROOT / "hyperparams/ppo_gmp.yml").read_text()
+    try:
+        for content, same in ((f"# a comment\n{text}", True), (text.replace("gamma: 0.98", "gamma: 0.97"), False)):
+            (tmp_path / "ppo_gmp.yml").write_text(content)
+            kind._hyperparams.cache_clear()
+            assert (name() == first) is same
+    finally:
+        kind._hyperparams.cache_clear()
+    monkeypatch.undo()
+    monkeypatch.setattr("sb3_sparse.sweeps.kinds.cell.__version__", "9.9")
+    assert name() != first
+
+
+def test_prices(tmp_path, capsys):
+    """By the usual speeds at first, and by finished cells as soon as there are some."""
+    cells = read_grid(str(write_grid(tmp_path))).cells
+    folder = Folder(tmp_path)
+    price = Prices(folder).of(cells[0])
+    assert (price.seconds, price.measured) == (3.0, False)
+    for cell, seconds in zip(cells, (5.0, 9.0), strict=False):
+        folder.publish(cell.name, {"kind": cell.kind, "settings": cell.settings, "cpu_seconds": seconds})
+    # The start is a second: 4 and 8 seconds for 4 numbers each.
+    longer = read_grid(str(write_grid(tmp_path, fixed={"numbers": 8}))).cells
+    assert (Prices(folder).of(longer[0]).seconds, Prices(folder).of(longer[0]).measured) == (1.0 + 1.5 * 8, True)
+    chosen = affordable(cells[2:], Prices(folder), 14.5, jobs=2)
+    assert chosen == list(cells[2:6])
+    assert affordable(cells[2:], Prices(folder), 13.9, jobs=2) == list(cells[2:4])
+    main(["benchmark", "run", str(tmp_path / "grid.yml"), "--folder", str(tmp_path), "--dry-run"])
+    assert "finished cells" in capsys.readouterr().out
+
+
+def test_a_damaged_result_is_named(tmp_path):
+    grid = write_grid(tmp_path)
+    name = read_grid(str(grid)).cells[0].name
+    file = Folder(tmp_path).result_file(name)
+    file.parent.mkdir()
+    file.write_text("{")
+    with pytest.raises(ValueError, match=f"{file} is damaged .*: delete it, and its cell runs again"):
+        results_of(grid, tmp_path)

@@ -1,0 +1,117 @@
+"""Cells that train: they are killed and go on, distill an agent, and are taken from rl-zoo3."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from stable_baselines3 import PPO
+
+from sb3_sparse.cli import main
+from sb3_sparse.sweeps import Folder, read_grid
+from sb3_sparse.sweeps.kinds import Distill, Zoo, distill
+from tests.house import ROOT
+
+pytest.importorskip("joblib")
+pytest.importorskip("rl_zoo3")
+
+ZOO = {"algo": "ppo", "env": "CartPole-v1", "recipe": "gmp", "sparsity": 0.9, "steps": 1500, "engine": True}
+SHORT = {"evaluations": 3, "evaluation_episodes": 1, "episodes": 2, "bits": [8], "checkpoints": 4}
+
+
+def write_grid(folder, kind, fixed, **axes):
+    file = folder / f"{kind}.yml"
+    file.write_text(yaml.safe_dump({"title": "A test", "kind": kind, "fixed": fixed, "axes": axes}))
+    return file
+
+
+def made(result):
+    return {name: result[name] for name in ("settings", "evaluations", "curve", "networks", "steps")}
+
+
+@pytest.mark.slow
+def test_a_killed_training_goes_on(tmp_path):
+    """The result of a cell that died right after a checkpoint is that of one that did not, and it did not begin again."""
+    grid = write_grid(tmp_path, "zoo", {**ZOO, **SHORT}, seed=[1])
+    (cell,) = read_grid(str(grid)).cells
+    main(["benchmark", "run", str(grid), "--folder", str(tmp_path / "whole"), "--jobs", "1"])
+    broken = tmp_path / "broken"
+    place = Folder(broken).cell_folder(cell.name)
+    command = [sys.executable, "-c", "from sb3_sparse.cli import main; main()", "benchmark", "run", str(grid)]
+    process = subprocess.Popen(
+        [*command, "--folder", str(broken), "--jobs", "1"], env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=ROOT
+    )
+    while not list(place.glob("checkpoint-*[0-9]")) and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert Folder(broken).read(cell.name) is None
+    main(["benchmark", "run", str(grid), "--folder", str(broken), "--jobs", "1"])
+    whole, resumed = (Folder(tmp_path / name).read(cell.name) for name in ("whole", "broken"))
+    assert made(resumed) == made(whole)
+    assert [len(returns) for returns in whole["curve"]["returns"]] == [1, 1, 1]
+    assert set(whole["evaluations"]) == {"agent", "8 bits"}
+    assert whole["networks"]["mlp_extractor"]["nonzero"] == round(0.1 * whole["networks"]["mlp_extractor"]["total"])
+    assert "rl_zoo3" in whole["origin"]["versions"]
+    assert "Loading pretrained agent" in (place / "log.txt").read_text()
+    assert not list(place.glob("checkpoint*"))
+
+
+@pytest.mark.slow
+def test_a_distillation(tmp_path):
+    """The agent itself, and its student."""
+    agent = tmp_path / "CartPole-v1.zip"
+    PPO("MlpPolicy", "CartPole-v1", n_steps=128, seed=0, device="cpu").learn(2_000).save(agent)
+    fixed = {
+        "agent": str(agent),
+        "env": "CartPole-v1",
+        "seed": 0,
+        "steps": 2_000,
+        "updates": 5_000,
+        "episodes": 2,
+        "bits": [4],
+    }
+    grid = write_grid(tmp_path, "distill", fixed, sparsity=[None, 0.9])
+    main(["benchmark", "run", str(grid), "--folder", str(tmp_path / "sweep"), "--jobs", "1"])
+    teacher, student = (Folder(tmp_path / "sweep").read(cell.name) for cell in read_grid(str(grid)).cells)
+    # The half that acts is sparse, and that of the values is the agent's.
+    weights = [result["networks"]["mlp_extractor"]["nonzero"] for result in (teacher, student)]
+    assert weights[1] - weights[0] / 2 < 0.1 * weights[0] / 2
+    assert student["evaluations"]["4 bits"]["nbytes"] < teacher["evaluations"]["4 bits"]["nbytes"]
+    assert student["steps"] == 5_000 and teacher["steps"] == 0
+
+
+def test_another_agent_is_another_cell(tmp_path):
+    agent = tmp_path / "CartPole-v1.zip"
+    names = []
+    for seed in (0, 1):
+        PPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16, seed=seed, device="cpu").save(agent)
+        cell = Distill(agent=str(agent), env="CartPole-v1", seed=0)
+        cell.check()
+        names.append(cell.name)
+        distill._digest.cache_clear()
+    assert names[0] != names[1]
+    with pytest.raises(ValueError, match=r"there is no agent nothing\.zip"):
+        Distill(agent="nothing.zip", env="CartPole-v1", seed=0).check()
+
+
+@pytest.mark.slow
+def test_runs_of_rl_zoo3_are_imported(tmp_path):
+    """A run with the settings of a cell, and not one with others."""
+    train = "train --algo ppo --env CartPole-v1 --recipe gmp --sparsity 0.9 --eval-freq -1 --verbose 0 --device cpu".split()
+    main([*train, "--seed", "1", "-n", "300", "-f", str(tmp_path / "logs")])
+    fixed = {**ZOO, **SHORT, "steps": 300, "engine": False}
+    grid = write_grid(tmp_path, "zoo", fixed, seed=[1, 2], sparsity=[0.8, 0.9])
+    main(["benchmark", "import", str(grid), str(tmp_path / "logs"), "--folder", str(tmp_path / "sweep")])
+    found = {(cell.seed, cell.sparsity): Folder(tmp_path / "sweep").read(cell.name) for cell in read_grid(str(grid)).cells}
+    result = found.pop((1, 0.9))
+    assert set(found.values()) == {None}
+    assert len(result["evaluations"]["agent"]["returns"]) == 2
+    assert (result["cpu_seconds"], result["curve"]["steps"]) == (None, [])
+    assert result["origin"]["imported"] == str(tmp_path / "logs/ppo/CartPole-v1_1")
+    assert not Zoo.read({**fixed, "seed": 1, "sparsity": 0.9, "hyperparams": ["gamma:0.9"]}).is_run(
+        tmp_path / "logs/ppo/CartPole-v1_1"
+    )
