@@ -222,7 +222,7 @@ class Distillation(UpdateLoop):
         for average, value in zip(self.averages, saved["averages"], strict=True):
             average.copy_(value)
         self.saved_grids = (
-            {name: WeightGrid(*grid) for name, grid in saved.get("grids", {}).items()},
+            {name: WeightGrid(bits, scale.to(self.device)) for name, (bits, scale) in saved.get("grids", {}).items()},
             {name: InputGrid.from_numbers(grid).to(self.device) for name, grid in saved.get("inputs", {}).items()},
         )
         self.sparsity_state = saved["sparsity_state"]
