@@ -8,6 +8,7 @@ The command ``sb3-sparse``:
     sb3-sparse distill agent.zip --env Pendulum-v1 -o student.zip                 a smaller agent that acts as it does
     sb3-sparse fit agent.zip --env Pendulum-v1 --flash 4k                         the best policy that fits
     sb3-sparse benchmark run smoke                                                what is missing of a grid of trainings
+    sb3-sparse benchmark report smoke                                             its tables, figures and verdicts
 """
 
 from sb3_sparse.cli.main import main

@@ -1,4 +1,4 @@
-"""``sb3-sparse benchmark``: grids of runs."""
+"""``sb3-sparse benchmark``: grids of runs, and their reports."""
 
 import argparse
 import sys
@@ -17,6 +17,7 @@ def add_benchmark(commands: Commands) -> None:
     parts = parser.add_subparsers(dest="part", required=True)
     _add_run(parts)
     _add_import(parts)
+    _add_report(parts)
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
@@ -89,3 +90,20 @@ def _run(args: argparse.Namespace, _: list[str]) -> Callable[[], object] | None:
     except NoRoomError as error:
         raise SystemExit(str(error)) from error
     return None if complete else partial(sys.exit, 1)
+
+
+def _add_report(parts: Commands) -> None:
+    report = parts.add_parser(
+        "report", allow_abbrev=False, help="write a grid's report: an HTML page, a page of Markdown, and the figures of both"
+    )
+    add_grid(report)
+    report.add_argument("-o", "--out", type=Path, help="folder of the report; by default report in that of the results")
+    report.set_defaults(run=_report)
+
+
+def _report(args: argparse.Namespace, _: list[str]) -> None:
+    from sb3_sparse.sweeps import Folder, read_grid
+    from sb3_sparse.sweeps.report import write_report
+
+    pages = write_report(read_grid(args.grid, args.size), Folder(args.folder), args.out or args.folder / "report")
+    print(f"report: {', '.join(map(str, pages))}")

@@ -1,0 +1,140 @@
+"""Each group against its dense control, and the verdict of each line: the largest sparsity without loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sb3_sparse.sweeps.report.statistics import (
+    Estimate,
+    estimate_difference,
+    estimate_improvement,
+    estimate_iqm,
+    estimate_mean,
+)
+from sb3_sparse.sweeps.report.study import Group, Study
+
+RULE = (
+    "A sparsity is without loss if the 95 % interval of the difference to the dense control, by Welch's t over the mean"
+    " returns of the seeds, contains zero or lies above. A wide interval contains zero as well: the column *loss that is not"
+    " excluded* is its lower end, as a share of the control's mean return. The intervals are not corrected for the number of"
+    " comparisons."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    :param group: A group.
+    :param mean: Its mean return over seeds; None if nothing is finished.
+    :param difference: To the mean return of its control; None without a control or for the control itself.
+    :param improvement: Probability that one of its seeds is better than one of the control.
+    :param relative: Lower end of the difference's interval over the absolute mean return of the control.
+    """
+
+    group: Group
+    mean: Estimate | None
+    difference: Estimate | None = None
+    improvement: Estimate | None = None
+    relative: float | None = None
+
+    @property
+    def loses(self) -> bool | None:
+        """Whether it is worse than the control; None where there is no interval."""
+        return None if self.difference is None or self.difference.interval is None else self.difference.interval[1] < 0.0
+
+
+def compare(study: Study, group: Group) -> Comparison:
+    """
+    :param study: What a grid compares.
+    :param group: One of its groups.
+    :return: The group against its control
+    """
+    if not group.results:
+        return Comparison(group, None)
+    mean, control = estimate_mean(group.returns), study.control(group)
+    if control is None or control is group or not control.results:
+        return Comparison(group, mean)
+    difference = estimate_difference(group.returns, control.returns)
+    level = abs(float(control.returns.mean()))
+    relative = difference.interval[0] / level if difference.interval is not None and level > 0.0 else None
+    return Comparison(group, mean, difference, estimate_improvement([group.returns], [control.returns]), relative)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """
+    :param best: The group of the largest sparsity without loss; None if there is none.
+    :param note: What limits it, or why there is none.
+    """
+
+    best: Comparison | None
+    note: str
+
+
+def judge(comparisons: Sequence[Comparison]) -> Verdict:
+    """
+    Apply :data:`RULE`.
+
+    :param comparisons: Those of one line on one task.
+    :return: The verdict
+    """
+    sparse = sorted((each for each in comparisons if each.group.sparsity), key=lambda each: each.group.sparsity or 0.0)
+    if not sparse:
+        return Verdict(None, "no sparsities")
+    judged = [each for each in sparse if each.loses is not None]
+    if not judged:
+        return Verdict(None, "not measured: it takes a control and two seeds of each")
+    unknown = [each for each in sparse if each.loses is None]
+    kept = [each for each in judged if not each.loses]
+    notes = []
+    if unknown:
+        notes.append(f"{_list(unknown)} not measured")
+    if not kept:
+        return Verdict(None, "; ".join(["a loss at every sparsity that was measured", *notes]))
+    lost = [each for each in judged if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
+    if lost:
+        notes.append(f"a loss at {_list(lost)}")
+    return Verdict(kept[-1], "; ".join(notes))
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """
+    One sparsity of a line over the tasks that have a score there.
+
+    :param group: One of its groups.
+    :param tasks: Number of tasks with a score.
+    :param iqm: Interquartile mean of the scores.
+    :param improvement: Probability of improvement over the controls; None for controls.
+    """
+
+    group: Group
+    tasks: int
+    iqm: Estimate
+    improvement: Estimate | None
+
+
+def aggregate(study: Study, label: str) -> list[Aggregate]:
+    """
+    :param study: What a grid compares.
+    :param label: One of its labels.
+    :return: Its sparsities that have a score on any task
+    """
+    groups = study.select(label=label)
+    found = []
+    for sparsity in dict.fromkeys(group.sparsity for group in groups):
+        scored = [
+            (group, score) for group in groups if group.sparsity == sparsity and (score := study.score(group)) is not None
+        ]
+        if not scored:
+            continue
+        pairs = [(group, control) for group, _ in scored if (control := study.control(group)) not in (None, group)]
+        ours, theirs = [group.returns for group, _ in pairs], [control.returns for _, control in pairs if control is not None]
+        improvement = estimate_improvement(ours, theirs) if pairs else None
+        found.append(Aggregate(scored[0][0], len(scored), estimate_iqm([score for _, score in scored]), improvement))
+    return found
+
+
+def _list(comparisons: Sequence[Comparison]) -> str:
+    return ", ".join(f"{100 * (each.group.sparsity or 0.0):g} %" for each in comparisons)

@@ -1,0 +1,187 @@
+"""What a grid compares: the tasks, the lines of a figure, their sparsities and their dense control."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from sb3_sparse.sweeps.folder import Folder
+from sb3_sparse.sweeps.grid import Grid
+from sb3_sparse.sweeps.kinds import Cell
+from sb3_sparse.sweeps.report.statistics import Floats
+
+#: The form of SB3's own ``predict``; the others are exported policies.
+AGENT = "agent"
+_KEYS = ("control", "lowest", "published")
+
+
+@dataclass(frozen=True, eq=False)
+class Group:
+    """
+    All seeds of one setting, played in one form.
+
+    :param task: The environment.
+    :param line: What a line of a figure shares: values of the settings that are neither task, sparsity nor seed.
+    :param form: The agent, or the bits of what is exported of it.
+    :param sparsity: Sparsity as the grid sets it; None for that of the recipe, or for the agent that is distilled.
+    :param settings: Settings of its first cell.
+    :param planned: Number of its cells.
+    :param results: Results of those that are finished.
+    """
+
+    task: str
+    line: str
+    form: str
+    sparsity: float | None
+    settings: Mapping[str, Any]
+    planned: int
+    results: tuple[Mapping[str, Any], ...]
+
+    @property
+    def label(self) -> str:
+        """Line and form."""
+        return ", ".join(filter(None, (self.line, "as trained" if self.form == AGENT else self.form)))
+
+    @cached_property
+    def returns(self) -> Floats:
+        """Mean return of each seed, shape ``[seeds]``."""
+        return np.array([np.mean(result["evaluations"][self.form]["returns"]) for result in self.results], dtype=np.float64)
+
+
+class Study:
+    """
+    :param grid: A grid.
+    :param folder: Where its results are.
+    :raises ValueError: if a result is damaged, or the grid's entry ``report`` does not fit
+    """
+
+    def __init__(self, grid: Grid, folder: Folder) -> None:
+        for key in grid.report:
+            if key not in _KEYS:
+                raise ValueError(f"'{key}' is not a part of report, which has: {', '.join(_KEYS)}")
+        self.grid = grid
+        self.results = {cell.name: result for cell in grid.cells if (result := folder.read(cell.name)) is not None}
+        self.missing = tuple(cell for cell in grid.cells if cell.name not in self.results)
+        self.deaths = {cell.name: deaths for cell in self.missing if (deaths := folder.deaths(cell.name))}
+        self._settings = {cell.name: cell.settings for cell in grid.cells}
+        self._line = _line_settings(list(self._settings.values()))
+        self.groups = tuple(self._make_groups())
+        self.tasks = tuple(dict.fromkeys(group.task for group in self.groups))
+        self.labels = tuple(dict.fromkeys(group.label for group in self.groups))
+        self._chosen = self._find_chosen()
+        self._controls = {group: self._find_control(group) for group in self.groups}
+
+    def control(self, group: Group) -> Group | None:
+        """
+        :param group: A group.
+        :return: The dense agents that it is compared with, never in an exported form; None where there are none
+        """
+        return self._controls[group]
+
+    def select(self, *, task: str | None = None, label: str | None = None) -> list[Group]:
+        """
+        :param task: One of the tasks, or all.
+        :param label: One of the labels, or all.
+        :return: Their groups by sparsity
+        """
+        found = [group for group in self.groups if task in (None, group.task) and label in (None, group.label)]
+        return sorted(found, key=lambda group: -1.0 if group.sparsity is None else group.sparsity)
+
+    def lowest(self, task: str) -> float:
+        """
+        :param task: One of the tasks.
+        :return: The return that has score 0
+        """
+        lowest = self.grid.report.get("lowest", {})
+        if not isinstance(lowest, dict) or not all(isinstance(value, (int, float)) for value in lowest.values()):
+            raise ValueError(f"report: lowest has to be a mapping of tasks to returns, got {lowest!r}")
+        return float(lowest.get(task, 0.0))
+
+    def score(self, group: Group) -> Floats | None:
+        """
+        Returns on a scale on which the mean of the dense control has 1, and 0 is the return 0 or what the grid says.
+
+        :param group: A group.
+        :return: A score per seed; None without results of it or of its control, or where that is not above 0
+        """
+        control, lowest = self.control(group), self.lowest(group.task)
+        if control is None or not control.results or not group.results or control.returns.mean() <= lowest:
+            return None
+        scores: Floats = (group.returns - lowest) / (control.returns.mean() - lowest)
+        return scores
+
+    def _make_groups(self) -> list[Group]:
+        cells: dict[tuple[str, str, str, float | None], list[Cell]] = {}
+        for cell in self.grid.cells:
+            settings = self._settings[cell.name]
+            line = ", ".join(filter(None, (_word(name, settings[name]) for name in self._line)))
+            for form in (AGENT, *(f"{bits} bits" for bits in settings.get("bits", ()))):
+                cells.setdefault((_task(settings), line, form, settings.get("sparsity")), []).append(cell)
+        return [
+            Group(
+                *key,
+                settings=self._settings[members[0].name],
+                planned=len(members),
+                results=tuple(
+                    result
+                    for cell in members
+                    if (result := self.results.get(cell.name)) is not None and key[2] in result["evaluations"]
+                ),
+            )
+            for key, members in cells.items()
+        ]
+
+    def _find_chosen(self) -> dict[str, Any] | None:
+        """The settings of a control."""
+        chosen = self.grid.report.get("control")
+        if chosen is None:
+            sparsities = {group.sparsity for group in self.groups}
+            dense = [sparsity for sparsity in (0.0, None) if sparsity in sparsities and len(sparsities) > 1]
+            return {"sparsity": dense[0]} if dense else None
+        known = self.groups[0].settings
+        if not isinstance(chosen, dict) or not chosen.keys() <= known.keys():
+            raise ValueError(f"report: control has to be a mapping of settings, which are {', '.join(known)}, got {chosen!r}")
+        return chosen
+
+    def _find_control(self, group: Group) -> Group | None:
+        if self._chosen is None:
+            return None
+        same = [other for other in self.groups if other.task == group.task and other.form == AGENT]
+        found = [other for other in same if all(other.settings[name] == value for name, value in self._chosen.items())]
+        shared = [name for name in self._line if name not in self._chosen]
+        nearest = [other for other in found if all(other.settings[name] == group.settings[name] for name in shared)]
+        # A control that does not follow the lines, as an agent before its distillation, is that of all of them.
+        candidates = nearest or found
+        if len(candidates) > 1:
+            raise ValueError(
+                f"report: control {self._chosen} fits {len(candidates)} settings of {group.task}: name more of them"
+            )
+        return candidates[0] if candidates else None
+
+
+def _line_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The settings that vary, without those that follow from the environment, which belong to the task."""
+    varied = [name for name in settings[0] if len({repr(each[name]) for each in settings}) > 1]
+    tasks = len({_task(each) for each in settings})
+    return [
+        name
+        for name in varied
+        if name not in ("seed", "sparsity", "env") and len({(_task(each), repr(each[name])) for each in settings}) > tasks
+    ]
+
+
+def _task(settings: Mapping[str, Any]) -> str:
+    """A kind of cells may have no environment, and has a single task then."""
+    return str(settings.get("env", ""))
+
+
+def _word(name: str, value: object) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no {name}"
+    if isinstance(value, list):
+        return " ".join(map(str, value)) if name == "hyperparams" else f"{name} {' '.join(map(str, value)) or 'none'}"
+    return value if isinstance(value, str) else f"{name} {'as usual' if value is None else value}"

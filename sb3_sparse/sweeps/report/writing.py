@@ -1,0 +1,76 @@
+"""``sb3-sparse benchmark report``: from the results of a grid to its pages and figures."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sb3_sparse.sweeps.folder import Folder, write_whole
+from sb3_sparse.sweeps.grid import Grid
+from sb3_sparse.sweeps.report import content
+from sb3_sparse.sweeps.report.blocks import Picture, Section
+from sb3_sparse.sweeps.report.comparison import aggregate, compare
+from sb3_sparse.sweeps.report.figures import draw_aggregates, draw_curves, draw_returns, save_figure
+from sb3_sparse.sweeps.report.html import render_html
+from sb3_sparse.sweeps.report.markdown import render_markdown
+from sb3_sparse.sweeps.report.published import read_published
+from sb3_sparse.sweeps.report.study import Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def write_report(grid: Grid, folder: Folder, out: Path) -> list[Path]:
+    """
+    Write the report of a grid: ``GRID-SIZE.html``, ``GRID-SIZE.md``, and each figure as PNG and SVG.
+
+    :param grid: A grid.
+    :param folder: Where its results are.
+    :param out: The folder of the report.
+    :return: The two pages
+    :raises ValueError: if nothing is finished, a result is damaged, or the grid's entry ``report`` does not fit
+    """
+    if find_spec("matplotlib") is None:
+        raise ValueError("a report needs matplotlib: pip install matplotlib")
+    study = Study(grid, folder)
+    if not study.results:
+        raise ValueError(f"no cell of {grid.name} (size {grid.size}) is finished in {folder.root}: sb3-sparse benchmark run")
+    published = None if (name := grid.report.get("published")) is None else read_published(name)
+    compared = {
+        (task, label): [compare(study, group) for group in groups]
+        for task in study.tasks
+        for label in study.labels
+        if (groups := study.select(task=task, label=label))
+    }
+    stem = out / f"{grid.name}-{grid.size}"
+
+    def picture(kind: str, figure: Figure, caption: str) -> Picture:
+        file = stem.with_name(f"{stem.name}-{kind}")
+        return Picture(file.name, caption, save_figure(figure, file))
+
+    sections: list[Section] = []
+    if any(each.group.sparsity for line in compared.values() for each in line):
+        text = "Mean return over seeds and its 95 % interval, over sparsity. Gray: the dense control and its interval."
+        sections += [
+            content.verdicts(study, compared, published),
+            Section("Return by sparsity", [picture("returns", draw_returns(study, published), text)]),
+        ]
+    aggregates = {label: found for label in study.labels if (found := aggregate(study, label))}
+    if aggregates:
+        text = "Scores and probabilities of improvement over the tasks, with their 95 % intervals."
+        figure, table = draw_aggregates(aggregates), content.over_tasks(aggregates, len(study.tasks))
+        pictures = [] if figure is None else [picture("tasks", figure, text)]
+        sections.append(Section("Over all tasks", [*pictures, table]))
+    curves = draw_curves(study)
+    if curves is not None:
+        text = "Return of the evaluations during training: mean over seeds and its 95 % interval."
+        sections.append(Section("Learning curves", [picture("curves", curves, text)]))
+    sections.append(content.numbers(compared, published))
+    if study.missing:
+        sections.append(content.missing(study))
+    sections.append(content.methods(study))
+    pages = [stem.with_name(f"{stem.name}{ending}") for ending in (".html", ".md")]
+    for page, render in zip(pages, (render_html, render_markdown), strict=True):
+        write_whole(page, render(grid.title, content.summary(study), sections), durable=False)
+    return pages

@@ -1,0 +1,496 @@
+"""The report of a grid: what it says, and whether its pages work."""
+
+import configparser
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import pytest
+import yaml
+
+from sb3_sparse.cli import main
+from sb3_sparse.sweeps import Folder, read_grid
+from sb3_sparse.sweeps.grid import Grid
+from sb3_sparse.sweeps.kinds import Zoo
+from sb3_sparse.sweeps.report import write_report
+from sb3_sparse.sweeps.report.comparison import aggregate, compare, judge
+from sb3_sparse.sweeps.report.content import methods
+from sb3_sparse.sweeps.report.figures import draw_curves
+from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
+from sb3_sparse.sweeps.report.study import Study
+from tests.counting import Counting
+from tests.house import ROOT
+
+REPORT = ROOT / "sb3_sparse/sweeps/report"
+TASKS, SPARSITIES, SEEDS = ("CartPole-v1", "HalfCheetah-v4"), (0.0, 0.5, 0.9, 0.99), (0, 1, 2)
+#: Mean returns over a task's level; 0.5 is better than dense, 0.99 worse.
+LEVELS = {"CartPole-v1": 400.0, "HalfCheetah-v4": 3000.0}
+FACTORS = {0.0: 1.0, 0.5: 1.2, 0.9: 1.0, 0.99: 0.5, None: 2.0}
+
+
+def cell(env, sparsity, seed, **settings):
+    return Zoo(
+        **{
+            "algo": "ppo",
+            "recipe": "gmp",
+            "bits": (8,),
+            "steps": 1000,
+            "env": env,
+            "sparsity": sparsity,
+            "seed": seed,
+            **settings,
+        }
+    )
+
+
+def grid_of(cells, **report):
+    return Grid("small", "Return & <sparsity>", "full", tuple(cells), {"sparsity": list(SPARSITIES)}, report)
+
+
+def returns_of(settings, form):
+    """Episodes 90 % and 110 % of the seed's mean; seeds 1 % apart."""
+    mean = LEVELS.get(settings["env"], 1000.0) * FACTORS.get(settings["sparsity"], 0.7) * (1.0 + 0.01 * settings["seed"]) - (
+        form != "agent"
+    )
+    return [0.9 * mean, 1.1 * mean]
+
+
+def result_of(cell, **origin):
+    settings = cell.settings
+    forms = ("agent", *(f"{bits} bits" for bits in settings["bits"]))
+    evaluations = {form: {"returns": returns_of(settings, form), "lengths": [100, 100]} for form in forms}
+    for form in forms[1:]:
+        evaluations[form]["nbytes"] = 1000 + settings["seed"]
+    nonzero = round(1000 * (1 - (settings["sparsity"] or 0.0)))
+    return {
+        "name": cell.name,
+        "kind": "zoo",
+        "settings": settings,
+        "evaluations": evaluations,
+        "curve": {"steps": [500, 1000], "returns": [[0.0, 1.0], returns_of(settings, "agent")]},
+        "networks": {"actor": {"nonzero": nonzero, "total": 1000, "active_neurons": 1, "neurons": 1}},
+        "steps": 1000,
+        "seconds": 1.0,
+        "cpu_seconds": 1.0,
+        "origin": {
+            "versions": {"python": "3.11.7", "torch": "2.13.0"},
+            "commit": "0123456789ab",
+            "machine": {"name": "host", "processor": "EPYC", "cores": 2},
+            "time": "2026-01-01T00:00:00+00:00",
+            **origin,
+        },
+    }
+
+
+def publish(folder, cells, **origin):
+    for each in cells:
+        folder.publish(each.name, result_of(each, **origin))
+
+
+def all_cells(tasks=TASKS, sparsities=SPARSITIES, seeds=SEEDS, **settings):
+    return [cell(env, sparsity, seed, **settings) for env in tasks for sparsity in sparsities for seed in seeds]
+
+
+def study_of(tmp_path, cells, finished=None, **report):
+    folder = Folder(tmp_path)
+    publish(folder, cells if finished is None else finished)
+    return Study(grid_of(cells, **report), folder)
+
+
+def line_of(study, task, label="as trained"):
+    return [compare(study, group) for group in study.select(task=task, label=label)]
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """The report of a grid that lacks one cell, and all cells of one sparsity on one task."""
+    pytest.importorskip("matplotlib")
+    folder = Folder(tmp_path_factory.mktemp("sweep"))
+    cells = all_cells()
+    publish(folder, [each for each in cells if not is_missing(each)])
+    return write_report(grid_of(cells, published="compression_figure_4"), folder, folder.root / "report")
+
+
+def is_missing(each):
+    return (each.env, each.sparsity) == ("HalfCheetah-v4", 0.99) or (each.env, each.sparsity, each.seed) == (
+        "CartPole-v1",
+        0.5,
+        2,
+    )
+
+
+# What it says
+
+
+def test_comparison_with_the_dense_control(tmp_path):
+    stats = pytest.importorskip("scipy.stats")
+    study = study_of(tmp_path, all_cells())
+    dense, _, _, sparse = line_of(study, "CartPole-v1")
+    means = np.array([400.0, 404.0, 408.0])
+    assert dense.mean.value == pytest.approx(404.0) and dense.difference is None
+    assert sparse.mean.value == pytest.approx(202.0) and sparse.difference.value == pytest.approx(-202.0)
+    welch = stats.ttest_ind(means / 2, means, equal_var=False).confidence_interval()
+    assert sparse.difference.interval == pytest.approx((welch.low, welch.high), abs=1e-3)
+    assert sparse.relative == pytest.approx(welch.low / 404.0, abs=1e-5)
+    assert sparse.improvement.value == 0.0 and sparse.loses
+    # In 8 bits each return is one smaller. The control is the dense agent as it was trained.
+    exported = line_of(study, "CartPole-v1", "8 bits")[0]
+    assert exported.difference.value == pytest.approx(-1.0)
+
+
+def test_verdict_is_the_largest_sparsity_without_loss(tmp_path):
+    study = study_of(tmp_path, all_cells())
+    verdict = judge(line_of(study, "CartPole-v1"))
+    assert verdict.best.group.sparsity == 0.9 and verdict.note == ""
+
+
+@pytest.mark.parametrize(
+    ("sparsities", "factors", "best", "note"),
+    [
+        ((0.0, 0.5, 0.9), {0.5: 0.1, 0.9: 1.0}, 0.9, "a loss at 50 %"),
+        ((0.0, 0.5, 0.9), {0.5: 0.1, 0.9: 0.1}, None, "a loss at every sparsity that was measured"),
+        ((0.5, 0.9), {}, None, "not measured: it takes a control and two seeds of each"),
+        ((0.0,), {}, None, "no sparsities"),
+    ],
+)
+def test_verdict_says_what_limits_it(tmp_path, monkeypatch, sparsities, factors, best, note):
+    for sparsity, factor in factors.items():
+        monkeypatch.setitem(FACTORS, sparsity, factor)
+    verdict = judge(line_of(study_of(tmp_path, all_cells(sparsities=sparsities)), "CartPole-v1"))
+    assert (verdict.best and verdict.best.group.sparsity, verdict.note) == (best, note)
+
+
+def test_verdict_names_what_is_missing(tmp_path):
+    cells = all_cells()
+    study = study_of(tmp_path, cells, [each for each in cells if each.sparsity != 0.9])
+    verdict = judge(line_of(study, "CartPole-v1"))
+    assert verdict.best.group.sparsity == 0.5 and verdict.note == "90 % not measured"
+
+
+def test_one_seed_has_no_verdict(tmp_path):
+    verdict = judge(line_of(study_of(tmp_path, all_cells(seeds=(0,))), "CartPole-v1"))
+    assert verdict.best is None and "two seeds" in verdict.note
+
+
+def test_scores_are_shares_of_the_dense_control(tmp_path):
+    study = study_of(tmp_path, all_cells(), lowest={"CartPole-v1": 4.0})
+    found = {each.group.sparsity: each for each in aggregate(study, "as trained")}
+    # 0.5 times (1, 1.01, 1.02) over the mean 1.01; on CartPole less 4 on both sides. The middle four of six.
+    cartpole = (np.array([200.0, 202.0, 204.0]) - 4.0) / 400.0
+    scores = np.sort(np.concatenate([cartpole, 0.5 * np.array([1.0, 1.01, 1.02]) / 1.01]))
+    assert found[0.99].iqm.value == pytest.approx(scores[1:-1].mean())
+    assert found[0.99].tasks == 2 and found[0.99].improvement.value == 0.0
+    assert found[0.0].improvement is None and found[0.5].improvement.value == 1.0
+
+
+def test_a_task_without_positive_returns_has_no_score(tmp_path, monkeypatch):
+    monkeypatch.setitem(LEVELS, "CartPole-v1", -100.0)
+    assert [each.tasks for each in aggregate(study_of(tmp_path, all_cells()), "as trained")] == [1, 1, 1, 1]
+    study = study_of(tmp_path, all_cells(), lowest={"CartPole-v1": -1000.0})
+    assert [each.tasks for each in aggregate(study, "as trained")] == [2, 2, 2, 2]
+
+
+def test_settings_that_follow_from_the_task_make_no_lines(tmp_path):
+    cells = [
+        cell(env, sparsity, 0, steps=steps, engine=engine)
+        for env, steps in zip(TASKS, (1000, 2000), strict=True)
+        for sparsity in (0.0, 0.9)
+        for engine in (False, True)
+    ]
+    assert study_of(tmp_path, cells).labels == (
+        "no engine, as trained",
+        "no engine, 8 bits",
+        "engine, as trained",
+        "engine, 8 bits",
+    )
+
+
+def test_control_of_the_grid(tmp_path):
+    """A dense recipe without a sparsity is the control of all others; by default it is sparsity 0 of the same line."""
+    cells = all_cells(("CartPole-v1",), (0.0, 0.9)) + all_cells(("CartPole-v1",), (None,), engine=True)
+    study = study_of(tmp_path, cells, control={"sparsity": None, "engine": True})
+    assert {study.control(group).settings["engine"] for group in study.groups} == {True}
+    study = study_of(tmp_path, cells)
+    assert {study.control(group).sparsity for group in study.groups} == {0.0}
+    with pytest.raises(ValueError, match="fits 2 settings of CartPole-v1: name more"):
+        study_of(tmp_path, cells, control={"engine": False})
+
+
+def test_imported_results_are_named(tmp_path):
+    cells = all_cells(("CartPole-v1",), (0.0, 0.9))
+    study = study_of(tmp_path, cells, cells[:4])
+    publish(Folder(tmp_path), cells[4:], commit=None, imported="elsewhere")
+    before, after = (
+        {row[0].text: row[1].text for row in methods(each).blocks[1].rows}
+        for each in (study, Study(study.grid, Folder(tmp_path)))
+    )
+    assert after["imported"] == "2 of 6 results were made elsewhere" and after["commit"] == "0123456789ab; unknown"
+    assert "imported" not in before and before["commit"] == "0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("report", "message"),
+    [
+        ({"controls": {}}, "'controls' is not a part of report"),
+        ({"control": {"sparse": 0.0}}, "control has to be a mapping of settings"),
+        ({"lowest": -100}, "lowest has to be a mapping"),
+        ({"published": "figure_4"}, "there is no 'figure_4' in published.yml, which has: compression_figure_4"),
+    ],
+)
+def test_a_wrong_entry_is_refused(tmp_path, report, message):
+    pytest.importorskip("matplotlib")
+    folder, cells = Folder(tmp_path), all_cells()
+    publish(folder, cells)
+    with pytest.raises(ValueError, match=message):
+        write_report(grid_of(cells, **report), folder, tmp_path)
+
+
+def test_nothing_finished_is_refused(tmp_path):
+    pytest.importorskip("matplotlib")
+    with pytest.raises(ValueError, match=r"no cell of small \(size full\) is finished"):
+        write_report(grid_of(all_cells()), Folder(tmp_path), tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_the_same_results_have_the_same_report(pages, tmp_path):
+    """However long they took, and whenever: a sweep that was interrupted has the report of one that was not."""
+    folder, cells = Folder(tmp_path), all_cells()
+    publish(folder, [each for each in reversed(cells) if not is_missing(each)], time="2027-01-01T00:00:00+00:00")
+    others = write_report(grid_of(cells, published="compression_figure_4"), folder, tmp_path / "report")
+    for page in (*pages, *pages[0].parent.glob("*.svg"), *pages[0].parent.glob("*.png")):
+        assert (others[0].parent / page.name).read_bytes() == page.read_bytes(), page.name
+    assert len(list(pages[0].parent.iterdir())) == 2 + 3 * 2
+
+
+def test_markdown(pages):
+    text = pages[1].read_text()
+    assert text.startswith(
+        "# Return & <sparsity>\n\n2 tasks, 3 seeds, 24 cells (size full), of which 20 are finished and 4 are missing.\n"
+    )
+    # 90 % of 3,000 times (1, 1.01, 1.02), as the control: no difference. The claim is that of the paper.
+    row = next(line for line in text.splitlines() if line.startswith("| HalfCheetah-v4 | 8 bits | 90 % |"))
+    assert row.startswith("| HalfCheetah-v4 | 8 bits | 90 % | 3,029 [2,954, 3,104] | \N{MINUS SIGN}1.0 [")
+    assert row.endswith("| 3 | 99 % not measured | 80 % (HalfCheetah-v4) |")
+    assert "| HalfCheetah-v4 | as trained | 99 % | 0 of 3 | missing | missing | missing | missing | missing |" in text
+    assert "| CartPole-v1 | 8 bits | 90 % | 3 | 403.0 [393.1, 412.9] |" in text and "| 0.33 | actor 10 % | 1,001 |" in text
+    for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
+        assert (pages[1].parent / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_on_the_grid_of_the_guide(tmp_path, capsys):
+    """The guide's grid is one, and its paper's entry exists. Half of its cells are missing here, and there is one seed."""
+    pytest.importorskip("mujoco")
+    file = tmp_path / "guide.yml"
+    file.write_text(re.search(r"```yaml\n(title:.*?)```", (ROOT / "docs/guide/sweeps.md").read_text(), re.DOTALL)[1])
+    grid, folder = read_grid(str(file), "smoke"), Folder(tmp_path / "sweeps")
+    command = ["benchmark", "report", str(file), "--size", "smoke", "--folder", str(folder.root)]
+    with pytest.raises(SystemExit):
+        main(command)
+    assert "no cell of guide (size smoke) is finished" in capsys.readouterr().err
+    publish(folder, [each for each in grid.cells if each.sparsity < 0.85])
+    main(command)
+    pages = [folder.root / "report" / f"guide-smoke{ending}" for ending in (".html", ".md")]
+    assert str(pages[0]) in capsys.readouterr().out
+    text = pages[1].read_text()
+    assert "1 task, 1 seed, 4 cells (size smoke), of which 2 are finished and 2 are missing." in text
+    rows = [line for line in text.splitlines() if line.startswith("| HalfCheetah-v4 | 8 bits |")]
+    note = "not measured: it takes a control and two seeds of each"
+    assert rows[0] == f"| HalfCheetah-v4 | 8 bits | none |  |  |  |  | {note} | 80 % (HalfCheetah-v4) |"
+    main([*command, "--out", str(tmp_path / "elsewhere")])
+    assert (tmp_path / "elsewhere" / "guide-smoke.html").read_bytes() == pages[0].read_bytes()
+
+
+def test_cells_of_another_kind(tmp_path):
+    """They may have neither an environment nor a sparsity: their returns are shown all the same."""
+    pytest.importorskip("matplotlib")
+    folder = Folder(tmp_path)
+    cells = [Counting(seed=seed, scale=scale) for scale in (1.0, 2.0) for seed in SEEDS]
+    for each in cells:
+        (folder.cell_folder(each.name)).mkdir(parents=True)
+        origin = result_of(cell("CartPole-v1", 0.0, 0))["origin"]
+        made = each.make(folder.cell_folder(each.name))
+        folder.publish(each.name, {"name": each.name, "kind": each.kind, "settings": each.settings, "origin": origin, **made})
+    text = write_report(grid_of(cells), folder, tmp_path / "report")[1].read_text()
+    sums = [sum(Random(f"{seed} {count}").random() for count in range(5)) for seed in SEEDS]
+    assert f"|  | scale 2.0, as trained | the recipe's | 3 | {2 * np.mean(sums):.2f} [" in text
+
+
+def drawn(figure):
+    """Titles of the panels, and for each line its label and its last value."""
+    return {
+        axis.get_title(): {line.get_label(): round(float(line.get_ydata()[-1]), 1) for line in axis.lines}
+        for axis in figure.axes
+    }
+
+
+def test_curves_of_lines_or_of_sparsities(tmp_path):
+    """Where each line has one sparsity a panel compares lines; otherwise it compares sparsities, with the dense control."""
+    pytest.importorskip("matplotlib")
+    cells = all_cells(("CartPole-v1",), (0.0,)) + all_cells(("CartPole-v1",), (0.9,), engine=True)
+    study = study_of(tmp_path / "a", cells)
+    assert drawn(draw_curves(study)) == {"CartPole-v1": {"no engine": 404.0, "engine": 404.0}}
+    cells += all_cells(("CartPole-v1",), (0.99,), engine=True)
+    study = study_of(tmp_path / "b", cells, control={"sparsity": 0.0, "engine": False})
+    curves = {"90 % sparse": 404.0, "99 % sparse": 202.0, "dense control": 404.0}
+    assert drawn(draw_curves(study)) == {"CartPole-v1, engine": curves}
+    study = study_of(tmp_path / "c", cells)
+    for group in study.groups:
+        for result in group.results:
+            result["curve"].update(steps=[], returns=[])
+    assert draw_curves(study) is None
+
+
+# The papers' numbers
+
+
+def test_published_numbers():
+    content = yaml.safe_load(PUBLISHED.read_text())
+    for name in content["results"]:
+        entry = read_published(name)
+        assert entry.paper and entry.place and entry.source
+        for claim in entry.claims:
+            assert 0.0 < claim["sparsity"] < 1.0 and claim["env"]
+        for value in entry.returns:
+            assert {"env", "mean", "sd"} <= value.keys()
+    assert content["results"].keys() >= {"compression_figure_4", "ds_td3_returns", "offline_table_1"}
+
+
+def test_claims_are_found_by_task_form_and_settings(tmp_path):
+    cells = [cell(env, 0.9, 0, algo="sac") for env in ("HalfCheetah-v4", "Hopper-v5")]
+    study = study_of(tmp_path, cells, finished=[])
+    figure = read_published("compression_figure_4")
+    claims = {(group.task, group.form): figure.claim(group) for group in study.groups}
+    assert claims.pop(("HalfCheetah-v4", "8 bits"))["sparsity"] == 0.8
+    assert claims.pop(("Hopper-v5", "8 bits"))["sparsity"] == 0.99
+    assert set(claims.values()) == {None}
+    returns = read_published("ds_td3_returns")
+    assert returns.published_return(study.groups[0]) is None
+
+
+# The page
+
+
+class Checker(HTMLParser):
+    """Elements that are closed in their order, names that are there once, and whatever the page would load."""
+
+    VOID = ("meta", "link", "br", "img", "hr")
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.loads, self.used, self.tables, self.elements = [], [], [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            elif name in ("src", "href", "xlink:href"):
+                (self.used if value.startswith("#") else self.loads).append(value.lstrip("#"))
+            self.used += re.findall(r"url\(#(.*?)\)", value or "")
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append(0)
+        elif tag in ("td", "th"):
+            self.tables[-1][-1] += 1
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_well_formed_and_needs_nothing_else(pages):
+    text = pages[0].read_text()
+    checker = Checker()
+    checker.feed(text)
+    assert checker.open == [] and checker.loads == ["data:,"]
+    assert len(checker.ids) == len(set(checker.ids)) and set(checker.used) <= set(checker.ids)
+    assert checker.elements.count("svg") == 3 and len(checker.tables) == 5
+    for table in checker.tables:
+        assert len(set(table)) == 1 and len(table) > 1, "rows of different lengths"
+    assert "<h1>Return &amp; &lt;sparsity&gt;</h1>" in text and "@import" not in text
+    assert '<td class="missing">missing</td>' in text and '<td class="short" data-value="0.99">99 %</td>' in text
+
+
+def test_style_and_script_are_in_the_package():
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    patterns = config["options.package_data"]["sb3_sparse.sweeps.report"].split()
+    shipped = {path for pattern in patterns for path in REPORT.glob(pattern)}
+    assert shipped == {path for path in REPORT.iterdir() if path.is_file() and path.suffix != ".py"}
+
+
+def test_sorting():
+    """Numbers as numbers, words as words, missing ones last either way, equal ones in their order."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("node is not installed")
+    program = """
+    const { readValue, sortRows } = require(process.argv[1]);
+    const read = (row, column) => readValue(row[column]);
+    const rows = [["10", "b"], [undefined, "c"], ["9", "a"], ["-1e-3", "d"], ["10", "a"], ["word", "e"]];
+    console.log(JSON.stringify([1, -1].map((direction) => sortRows(rows, 0, direction, read).map((row) => row[1]))));
+    console.log(JSON.stringify(sortRows(rows, 1, 1, read).map((row) => row[1])));
+    """
+    done = subprocess.run([node, "-e", program, str(REPORT / "sort.js")], capture_output=True, text=True, check=True)
+    numbers, words = map(json.loads, done.stdout.splitlines())
+    assert numbers == [["d", "a", "b", "a", "e", "c"], ["e", "b", "a", "a", "d", "c"]]
+    assert words == ["a", "a", "b", "c", "d", "e"]
+
+
+def browse(page: Path, script: str, tmp_path: Path) -> tuple[str, str]:
+    """What the document is after a script at its end, and what the browser logged."""
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip("no Chromium is installed")
+    copy = tmp_path / "page.html"
+    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
+    done = subprocess.run(
+        [browser, *options, "--virtual-time-budget=2000", "--dump-dom", f"file://{copy}"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0
+    return done.stdout, done.stderr
+
+
+def test_in_a_browser(pages, tmp_path):
+    script = """
+    const table = document.querySelectorAll("table")[0];
+    const column = () => [...table.tBodies[0].rows].map((row) => row.cells[3].dataset.value ?? "none");
+    const button = table.tHead.rows[0].cells[3].querySelector("button");
+    const found = { before: column() };
+    button.click(); found.up = column(); button.click(); found.down = column();
+    found.mark = table.tHead.rows[0].cells[3].getAttribute("aria-sort");
+    found.figures = [...document.querySelectorAll("svg")].map((svg) => svg.getBoundingClientRect().width);
+    found.lines = [...document.querySelectorAll("svg")].map((svg) => svg.querySelectorAll("path").length);
+    document.body.dataset.found = JSON.stringify(found);
+    """
+    document, log = browse(pages[0], script, tmp_path)
+    assert "CONSOLE" not in log
+    found = json.loads(re.search(r'data-found="(.*?)"', document)[1].replace("&quot;", '"'))
+    up = [float(value) for value in found["up"] if value != "none"]
+    assert len(found["before"]) == 4 and sorted(found["before"]) == sorted(found["up"])
+    assert up == sorted(up) and found["up"] != found["before"]
+    assert [float(value) for value in found["down"]] == sorted(up, reverse=True) and found["mark"] == "descending"
+    assert min(found["figures"]) > 300 and min(found["lines"]) > 20
+
+
+def test_a_browser_reports_errors(pages, tmp_path):
+    """The check above would see one."""
+    _, log = browse(pages[0], "document.nothing.here = 1", tmp_path)
+    assert "CONSOLE" in log and "here" in log
