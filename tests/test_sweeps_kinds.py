@@ -72,6 +72,7 @@ def test_a_distillation(tmp_path):
         "steps": 2_000,
         "updates": 5_000,
         "episodes": 2,
+        "trained_bits": 4,
         "bits": [4],
     }
     grid = write_grid(tmp_path, "distill", fixed, sparsity=[None, 0.9])
@@ -80,6 +81,8 @@ def test_a_distillation(tmp_path):
     # The half that acts is sparse, and that of the values is the agent's.
     weights = [result["networks"]["mlp_extractor"]["nonzero"] for result in (teacher, student)]
     assert weights[1] - weights[0] / 2 < 0.1 * weights[0] / 2
+    # It learnt with four bits.
+    assert student["evaluations"]["4 bits"]["returns"] == student["evaluations"]["agent"]["returns"]
     assert student["evaluations"]["4 bits"]["nbytes"] < teacher["evaluations"]["4 bits"]["nbytes"]
     assert student["steps"] == 5_000 and teacher["steps"] == 0
 

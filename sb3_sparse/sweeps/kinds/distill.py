@@ -23,6 +23,8 @@ class Distill(Cell):
     :param net_arch: Widths of the student's hidden layers; None for the agent's.
     :param steps: Environment steps; None for those of ``distill``.
     :param updates: Gradient updates; None for those of ``distill``.
+    :param trained_bits: Bits of the weights that the student learns with, ``bits`` of ``distill``; None for float weights.
+    :param activation_bits: Bits of the activations that it learns with; None for float ones.
     :param episodes: Episodes of the student.
     :param bits: Bits in which it is exported and played as well.
     """
@@ -35,6 +37,8 @@ class Distill(Cell):
     net_arch: tuple[int, ...] | None = None
     steps: int | None = None
     updates: int | None = None
+    trained_bits: int | None = None
+    activation_bits: int | None = None
     episodes: int = 50
     bits: tuple[int, ...] = ()
 
@@ -54,6 +58,10 @@ class Distill(Cell):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"{name} must be at least {least}, got {value}")
+        for name in ("trained_bits", "activation_bits"):
+            value = getattr(self, name)
+            if value is not None and not 2 <= value <= 8:
+                raise ValueError(f"{name} must be from 2 to 8, got {value}")
         check_bits(self.bits)
 
     def content(self) -> object:
@@ -99,6 +107,8 @@ class Distill(Cell):
                 venv,
                 self.sparsity,
                 self.net_arch,
+                self.trained_bits,
+                activation_bits=self.activation_bits,
                 steps=self.steps,
                 updates=self.updates,
                 seed=self.seed,
