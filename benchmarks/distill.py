@@ -10,6 +10,8 @@ How sparse does a trained agent become in minutes, and how well does it still pl
         --updates 20000 --steps 60000 --json benchmarks/results/distill_images.json
     python benchmarks/distill.py ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 \\
         --updates 600000 --steps 400000 --json benchmarks/results/distill_longer.json
+    python benchmarks/distill.py ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.9 --seeds 1 \\
+        --json benchmarks/results/distill_denser.json
 
 Each agent is distilled into students of its own shape, for every sparsity and seed, in the environment that its file is named
 after. Files in rl-zoo3's folders (``ppo/Acrobot-v1_1/Acrobot-v1.zip``) have their statistics and wrappers there. A student is
