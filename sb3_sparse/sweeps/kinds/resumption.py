@@ -158,6 +158,9 @@ class ResumableCallback(BaseCallback):
         model.set_random_seed(seed)
         for evaluation in self._evaluations:
             evaluation.eval_env.seed(seed)
+        for venv in (model.env, *(evaluation.eval_env for evaluation in self._evaluations)):
+            # Some environments draw from their space. That of a loaded model is another object.
+            venv.action_space.seed(seed)
         noise = getattr(model, "action_noise", None)
         if noise is not None:
             noise.reset()
