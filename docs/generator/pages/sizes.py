@@ -110,7 +110,9 @@ def _trained(results: dict[str, Any]) -> list[str]:
         if "trained" in form:
             bits, size = form.removesuffix(", trained"), number(mean(results["students"][key]["nbytes"]))
             share, after = results["ratios"][key], results["ratios"][f"{agent}/{shape}/{bits}"]
-            lines.append(f"{agent}, {_name(shape)}, {bits}: {share:.3f} in {size} bytes; rounded afterwards {after:.3f}")
+            lines.append(
+                f"{agent}, {_name(shape)}, {bits}: {number(share, 3)} in {size} bytes; rounded afterwards {number(after, 3)}"
+            )
     text = (
         "Some students were made once more, and had their few bits in the last part of the training: `distill(..., bits=4)`."
         " Not every shape was, so they do not count in the comparison of the families."
