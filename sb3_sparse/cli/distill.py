@@ -27,6 +27,9 @@ def add_distill(commands: Commands) -> None:
     parser.add_argument("--updates", type=int, help="gradient updates; by default 100,000, or 600,000 above 96 %%")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (%(default)s)")
     parser.add_argument(
+        "--critic-updates", type=int, default=0, help="updates of a last phase through the agent's critics (%(default)s)"
+    )
+    parser.add_argument(
         "--stop-at", type=float, metavar="SHARE", help="stop when the student has this share of the agent's return"
     )
     parser.add_argument(
@@ -51,6 +54,7 @@ def _distill(args: argparse.Namespace, _: list[str]) -> None:
             args.seed,
             bits=args.bits,
             activation_bits=args.activation_bits,
+            critic_updates=args.critic_updates,
             stop_at=args.stop_at,
             checkpoint=args.checkpoint,
             dataset=args.minari,

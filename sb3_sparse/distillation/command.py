@@ -31,6 +31,7 @@ def distill_agent(
     *,
     bits: int | None = None,
     activation_bits: int | None = None,
+    critic_updates: int = 0,
     stop_at: float | None = None,
     checkpoint: Path | None = None,
     dataset: str | None = None,
@@ -45,6 +46,7 @@ def distill_agent(
     :param out: The zip to write; its ending ``.zip`` may be missing.
     :param sparsity: See :func:`~sb3_sparse.distill`, as for ``net_arch``, ``steps``, ``updates`` and ``seed``.
     :param bits: See :func:`~sb3_sparse.distill`, as for ``activation_bits``.
+    :param critic_updates: See :func:`~sb3_sparse.distill`.
     :param stop_at: See :func:`~sb3_sparse.distill`.
     :param checkpoint: See :func:`~sb3_sparse.distill`.
     :param dataset: Id of a Minari dataset, whose observations the student learns from instead of playing.
@@ -75,6 +77,7 @@ def distill_agent(
             updates=updates,
             seed=seed,
             activation_bits=activation_bits,
+            critic_updates=critic_updates,
             stop_at=stop_at,
             normalization=agent.normalization,
             checkpoint=checkpoint,

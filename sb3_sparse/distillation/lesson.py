@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,10 +15,11 @@ from sb3_sparse.agents.player import find_masks
 from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.experience.rollouts import Rollouts
 from sb3_sparse.distillation.experience.source import Source
+from sb3_sparse.distillation.learning.behavior import Behavior
 from sb3_sparse.distillation.learning.states import States
 from sb3_sparse.distillation.learning.training import Distillation
 from sb3_sparse.distillation.plan import FIXED, PRUNING, ROUNDS, Plan
-from sb3_sparse.distillation.student import finish, make_student
+from sb3_sparse.distillation.student import finish
 from sb3_sparse.distillation.teacher import Teacher, fast_act
 
 #: Rounds between two checkpoints, and rounds whose returns decide whether the student plays like the teacher.
@@ -33,10 +34,10 @@ class Lesson:
     """
     A distillation.
 
-    :param model: The teacher.
+    :param teacher: The teacher.
+    :param student: The student.
     :param source: Where states come from.
     :param plan: How long it takes.
-    :param net_arch: Widths of the student's hidden layers; None for the teacher's.
     :param seed: Seed of everything that is drawn.
     :param on_grid: Whether its weights or activations will be on a grid.
     :param stop_at: Share of the teacher's return at which it ends early; None for never.
@@ -44,12 +45,15 @@ class Lesson:
     :param verbose: Verbosity level, as in SB3.
     """
 
+    #: Seed of what is played before its first round, among the seeds of a run.
+    first_seed: ClassVar[int] = 0
+
     def __init__(
         self,
-        model: BaseAlgorithm,
+        teacher: Teacher,
+        student: BaseAlgorithm,
         source: Source,
         plan: Plan,
-        net_arch: Sequence[int] | None,
         seed: int,
         *,
         on_grid: bool = False,
@@ -57,17 +61,16 @@ class Lesson:
         checkpoint: Checkpoint | None = None,
         verbose: int = 0,
     ) -> None:
+        self.teacher, self.student = teacher, student
         self.source, self.plan, self.seed = source, plan, seed
         self.stop_at, self.checkpoint, self.on_grid = stop_at, checkpoint, on_grid
-        self.teacher = Teacher(model, source.normalization, source.env)
-        self.student = make_student(model, net_arch, seed)
         #: Returns of episodes without noise: the teacher's, and the student's by round.
         self.teacher_returns: list[float] = []
         self.returns: dict[int, list[float]] = {}
-        self._rollouts = None if source.env is None else Rollouts(source.env, self.teacher.act, find_masks(model, source.env))
-        observations = self._first_observations()
-        inputs = self.teacher.inputs(observations)
-        self.behavior = self.teacher.behavior(inputs)
+        masks = None if source.env is None else find_masks(teacher.model, source.env)
+        self._rollouts = None if source.env is None else Rollouts(source.env, teacher.act, masks)
+        inputs = self.teacher.inputs(self._first_observations(self._rollouts))
+        self.behavior = self._find_behavior(inputs)
         vectors = self.teacher.network.first is not None
         capacity = len(inputs) if self._rollouts is None else plan.steps
         self.states = States(capacity, inputs, self._targets(inputs), normalize=vectors, coarse=on_grid)
@@ -76,18 +79,25 @@ class Lesson:
             self.behavior,
             self.states,
             plan.rate,
-            round_updates=plan.updates // ROUNDS,
+            round_updates=plan.updates // plan.rounds,
             begin_round=self._begin_round,
             seed=seed,
             verbose=verbose,
         )
 
-    def _first_observations(self) -> Observation:
-        if self._rollouts is None:
+    def _first_observations(self, rollouts: Rollouts | None) -> Observation:
+        if rollouts is None:
             assert self.source.recorded is not None
             return self.source.recorded
-        observations, self.teacher_returns = self._rollouts.play(self.plan.first_steps, self.seed * _STRIDE)
+        observations, self.teacher_returns = rollouts.play(self.plan.first_steps, self._seed_of(-1))
         return observations
+
+    def _seed_of(self, number: int) -> int:
+        """The seed of a round; -1 is what is played before the first one."""
+        return self.seed * _STRIDE + self.first_seed + number + 1
+
+    def _find_behavior(self, inputs: NDArray[np.generic]) -> Behavior:
+        return self.teacher.behavior(inputs)
 
     def _targets(self, inputs: NDArray[np.generic]) -> NDArray[np.float32]:
         targets: NDArray[np.float32] = self.behavior.targets(self.teacher.network.outputs(inputs)).numpy()
@@ -122,7 +132,7 @@ class Lesson:
 
     def _begin_round(self, number: int) -> bool:
         """Add states, and say whether to go on."""
-        if number >= ROUNDS:
+        if number >= self.plan.rounds:
             return True
         if self.checkpoint is not None and number and number % _SAVED == 0:
             self.checkpoint.save(self.training, self.teacher_returns, self.returns)
@@ -131,7 +141,7 @@ class Lesson:
         if self._rollouts is None or wanted <= 0:
             return True
         act = fast_act(self.student, self.source.normalization, self.source.env)
-        observations, self.returns[number] = self._rollouts.play(wanted, self.seed * _STRIDE + 1 + number, act)
+        observations, self.returns[number] = self._rollouts.play(wanted, self._seed_of(number), act)
         inputs = self.teacher.inputs(observations)
         self.states.add(inputs, self._targets(inputs))
         self._log(number)

@@ -18,6 +18,8 @@ ROUNDING, FIXED = 0.7, 0.9
 HIGHEST_RATE, LOWEST_RATE = 3e-3, 1e-5
 #: Rounds of environment steps and updates, and prunings in each.
 ROUNDS, PRUNINGS = 100, 4
+#: In the phase through the critics: rounds, the learning rate at the start, and environment steps before it and in a round.
+CRITIC_ROUNDS, CRITIC_RATE, CRITIC_FIRST, CRITIC_STEPS = 20, 1e-3, 20_000, 2_000
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,9 @@ class Plan:
     :param first_steps: Those of them that the teacher plays alone, before the first update.
     :param initial_sparsity: Sparsity from the first update on.
     :param rewired: Share of the connections that the first rewiring moves; 0 for none.
+    :param rounds: Rounds.
+    :param highest_rate: The learning rate at the start.
+    :param constant: The share of the updates in which it is constant.
     """
 
     updates: int
@@ -37,14 +42,17 @@ class Plan:
     first_steps: int
     initial_sparsity: float
     rewired: float
+    rounds: int = ROUNDS
+    highest_rate: float = HIGHEST_RATE
+    constant: float = CONSTANT
 
     def rate(self, left: float) -> float:
         """
         :param left: The remaining progress, 1 to 0.
         :return: The learning rate: constant, then along a cosine to its lowest
         """
-        falling = max(0.0, (1 - left - CONSTANT) / (1 - CONSTANT))
-        return LOWEST_RATE + (HIGHEST_RATE - LOWEST_RATE) * 0.5 * (1 + cos(pi * falling))
+        falling = max(0.0, (1 - left - self.constant) / (1 - self.constant))
+        return LOWEST_RATE + (self.highest_rate - LOWEST_RATE) * 0.5 * (1 + cos(pi * falling))
 
     @property
     def rounding(self) -> tuple[int, int]:
@@ -57,7 +65,7 @@ class Plan:
         :param number: Number of a round, from 0.
         :return: States that there are when its updates begin
         """
-        return self.first_steps + round((self.steps - self.first_steps) * (number + 1) / ROUNDS)
+        return self.first_steps + round((self.steps - self.first_steps) * (number + 1) / self.rounds)
 
 
 def make_plan(sparsity: float, updates: int | None, steps: int | None, rewire: float, block: int) -> Plan:
@@ -85,3 +93,17 @@ def make_plan(sparsity: float, updates: int | None, steps: int | None, rewire: f
         )
     updates = round(updates / unit) * unit
     return Plan(updates, steps, min(20_000, steps // 2), min(0.6, sparsity), rewire)
+
+
+def make_critic_plan(updates: int, block: int) -> Plan:
+    """
+    :param updates: Gradient updates of the phase through the critics.
+    :param block: Updates between two calls of the callbacks.
+    :return: Its plan
+    :raises ValueError: if there are fewer updates than a round has
+    """
+    unit = CRITIC_ROUNDS * block
+    if updates < unit:
+        raise ValueError(f"critic_updates={updates} are too few: give {unit:,} at least, such as 20,000, or 0 for none")
+    steps = CRITIC_FIRST + CRITIC_ROUNDS * CRITIC_STEPS
+    return Plan(round(updates / unit) * unit, steps, CRITIC_FIRST, 0.0, 0.0, CRITIC_ROUNDS, CRITIC_RATE, 0.0)

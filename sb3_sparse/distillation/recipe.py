@@ -21,6 +21,9 @@ from sb3_sparse.distillation.learning.training import BLOCK, NETWORK
 from sb3_sparse.distillation.lesson import Lesson
 from sb3_sparse.distillation.plan import PRUNING, PRUNINGS, ROUNDS, Plan, make_plan
 from sb3_sparse.distillation.progress import ProgressBar
+from sb3_sparse.distillation.refinement import Refinement, find_last_phase
+from sb3_sparse.distillation.student import make_student
+from sb3_sparse.distillation.teacher import Teacher
 from sb3_sparse.engine import EngineCallback
 from sb3_sparse.nn import check_bits
 from sb3_sparse.sparsity import ChosenDistribution, Saliency, check_sparsity
@@ -41,6 +44,7 @@ def distill(
     rewire: float = 0.0,
     stop_at: float | None = None,
     activation_bits: int | None = None,
+    critic_updates: int = 0,
     normalization: VecNormalize | None = None,
     callback: MaybeCallback = None,
     engine: bool = True,
@@ -82,6 +86,9 @@ def distill(
         the teacher's; None for all updates.
     :param activation_bits: Bits of the outputs of hidden layers, from 2 to 8, to which the student rounds them in the last
         30 % of the updates, as :class:`~sb3_sparse.callbacks.QATCallback` does; None for float ones.
+    :param critic_updates: Updates of a last phase, in which the teacher's critics say which of the student's deviations cost
+        return (Fujimoto and Gu 2021), such as 10,000; 0 for none. SAC, TD3, DDPG, TQC and CrossQ have such critics. It lifted
+        SAC's HalfCheetah, and not TQC's.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
     :param callback: Callbacks of SB3 for the training, whose steps are updates. ``model`` is the training in them, and its
         ``predict`` the student's.
@@ -111,21 +118,20 @@ def distill(
             f" bits out, and round the student by compress(student, bits={bits}, calibration=observations)"
         )
     plan = make_plan(sparsity, updates, steps, rewire, BLOCK)
+    last = find_last_phase(model, critic_updates, on_grid)
     rounding = [Rounding(*widths, *plan.rounding)] * on_grid
-    callbacks = [*_sparsifiers(plan, sparsity, saliency, distribution), *rounding, *read_callbacks(callback)]
-    callbacks += [ProgressBar()] * progress_bar + [EngineCallback()] * engine
-    saver = None
-    if checkpoint is not None:
-        names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
-        run = [type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at, *widths * on_grid]
-        saver = Checkpoint(Path(checkpoint), repr(run))
+    others = [*read_callbacks(callback), *[ProgressBar()] * progress_bar, *[EngineCallback()] * engine]
+    names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
+    run = repr([type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at, *widths * on_grid])
+    saver = None if checkpoint is None else Checkpoint(Path(checkpoint), run)
     with open_source(model, env, normalization) as source:
         if stop_at is not None and source.env is None:
             raise ValueError(
                 "stop_at compares returns, and recorded observations have none: leave it out or give an environment"
             )
+        teacher, student = Teacher(model, source.normalization, source.env), make_student(model, net_arch, seed)
         lesson = Lesson(
-            model, source, plan, net_arch, seed, on_grid=on_grid, stop_at=stop_at, checkpoint=saver, verbose=verbose
+            teacher, student, source, plan, seed, on_grid=on_grid, stop_at=stop_at, checkpoint=saver, verbose=verbose
         )
         present = mask_sparsity(lesson.training.policy.student)
         if present > sparsity + 1e-3:
@@ -134,7 +140,15 @@ def distill(
             )
         lesson.training.tensorboard_log = tensorboard_log
         lesson.resume()
-        lesson.train(plan.updates, callbacks)
+        lesson.train(plan.updates, [*_sparsifiers(plan, sparsity, saliency, distribution), *rounding, *others])
+        student = lesson.end()
+        if last is None:
+            return student
+        saver = None if checkpoint is None else Checkpoint(Path(checkpoint) / "critics", f"{run}{last}")
+        lesson = Refinement(teacher, student, source, last, seed, checkpoint=saver, verbose=verbose)
+        lesson.training.tensorboard_log = tensorboard_log
+        lesson.resume()
+        lesson.train(last.updates, others)
         return lesson.end()
 
 

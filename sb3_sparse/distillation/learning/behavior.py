@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -20,11 +21,14 @@ from numpy.typing import NDArray
 from sb3_contrib.qrdqn.policies import QRDQNPolicy
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.dqn.policies import DQNPolicy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
     from sb3_sparse.engine.program.value import Value
+
+    #: Networks as functions of a batch.
+    Networks = Sequence[Callable[[Value], Value]]
 
 #: Means of a squashed Gaussian count up to here: tanh(3) is 0.995.
 _LARGEST_MEAN = 3.0
@@ -34,6 +38,9 @@ _TEMPERATURE = 0.1
 
 class Behavior(ABC):
     """The actions of one kind, as targets and a loss."""
+
+    #: Networks that the loss reads and that are not trained.
+    frozen: Sequence[nn.Module] = ()
 
     @abstractmethod
     def targets(self, outputs: Tensor) -> Tensor:
@@ -51,10 +58,11 @@ class Behavior(ABC):
         """
 
     @abstractmethod
-    def equation(self, outputs: Value, targets: Value) -> Value:
+    def equation(self, outputs: Value, targets: Value, frozen: Networks = ()) -> Value:
         """
         :param outputs: As in :meth:`loss`.
         :param targets: Likewise.
+        :param frozen: The networks of :attr:`frozen`.
         :return: The loss of each sample, for the engine
         """
 
@@ -71,7 +79,7 @@ class Squashed(Behavior):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.mse_loss(outputs.tanh(), targets)
 
-    def equation(self, outputs: Value, targets: Value) -> Value:
+    def equation(self, outputs: Value, targets: Value, frozen: Networks = ()) -> Value:
         return (outputs.tanh() - targets).square().mean()
 
 
@@ -100,7 +108,7 @@ class Clipped(Behavior):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.mse_loss(outputs / th.as_tensor(self._scale, device=outputs.device), targets)
 
-    def equation(self, outputs: Value, targets: Value) -> Value:
+    def equation(self, outputs: Value, targets: Value, frozen: Networks = ()) -> Value:
         trace: Any = outputs.trace
         loss: Value = (outputs * trace.constant(1 / self._scale) - targets).square().mean()
         return loss
@@ -127,7 +135,7 @@ class Choice(Behavior):
         parts = zip(th.split(outputs, list(self.groups), dim=1), th.split(targets, list(self.groups), dim=1), strict=True)
         return sum((F.cross_entropy(part / self.temperature, target) for part, target in parts), outputs.new_zeros(()))
 
-    def equation(self, outputs: Value, targets: Value) -> Value:
+    def equation(self, outputs: Value, targets: Value, frozen: Networks = ()) -> Value:
         logits, ends = outputs / self.temperature, np.cumsum(self.groups)
         parts = [slice(int(end) - size, int(end)) for size, end in zip(self.groups, ends, strict=True)]
         losses = [self._cross_entropy(logits[part], targets[part]) for part in parts]
@@ -149,7 +157,7 @@ class Switches(Behavior):
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(outputs, targets, reduction="none").sum(dim=1).mean()
 
-    def equation(self, outputs: Value, targets: Value) -> Value:
+    def equation(self, outputs: Value, targets: Value, frozen: Networks = ()) -> Value:
         # log(1 + exp(x)) - t * x, without an overflow.
         softplus = outputs.relu() + ((-outputs.abs()).exp() + 1.0).log()
         return (softplus - targets * outputs).sum()

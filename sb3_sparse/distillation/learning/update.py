@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable
 from typing import Any
+
+from torch.optim import Adam, Optimizer
 
 from sb3_sparse.engine.batch import Batch
 from sb3_sparse.engine.networks.parameters import Parameters
@@ -51,7 +54,18 @@ class DistillationUpdate(Update):
         if student.features_extractor is not None:
             raise Unsupported("a features extractor with weights")
         self._chain = Chain(student.layers)
-        self.parameters = [Parameters(model.policy.optimizer, self._chain.weights)]
+        self._student = Parameters(model.policy.optimizer, self._chain.weights)
+        # The engine trains what it holds in memory, so it gets copies of networks that nobody trains, and never makes a step.
+        copies = [copy.deepcopy(network).requires_grad_(True) for network in model.behavior.frozen]
+        self._frozen = [Chain(network) for network in copies]
+        self.parameters = [self._student]
+        if copies:
+            weights = [w for chain in self._frozen for w in chain.weights]
+            self.parameters.append(Parameters(Adam([p for network in copies for p in network.parameters()]), weights))
+
+    @property
+    def optimizers(self) -> list[Optimizer]:
+        return [self._student.optimizer]
 
     def _make_batch(self, size: int) -> Batch:
         return StatesBatch(self.model, size)
@@ -61,7 +75,7 @@ class DistillationUpdate(Update):
         outputs, estimates = self._chain(trace.load(batch.observations)), self.model.policy.student.estimates
         if estimates > 1:
             outputs = outputs.sum_groups(outputs.features // estimates) / estimates
-        loss = self.model.behavior.equation(outputs, trace.load(batch.labels))
-        backward(trace, loss, self.parameters[0])
+        loss = self.model.behavior.equation(outputs, trace.load(batch.labels), self._frozen)
+        backward(trace, loss, self._student)
         trace.log("student", loss)
-        trace.step(self.parameters[0])
+        trace.step(self._student)
