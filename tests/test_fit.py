@@ -151,6 +151,15 @@ def test_finished_students_are_not_trained_again(searched, monkeypatch):
         fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, seed=1, **SMALL)
 
 
+def test_finished_students_count_without_time(searched, monkeypatch):
+    """A budget that has room for one student chooses among all that an earlier search has trained."""
+    model, front, folder, _ = searched
+    monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr("sb3_sparse.distillation.search.search.fit_into", lambda *_: [Rung(1, 5000)])
+    again = fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, **{**SMALL, "minutes": 1000})
+    assert [(point.shape, point.bits) for point in again.evaluated] == [(point.shape, point.bits) for point in front.evaluated]
+
+
 def test_the_same_seed_in_other_processes(searched):
     """Two processes come to the same as this one did, and an environment may be given instead of its name."""
     model, front, _, _ = searched
@@ -201,6 +210,14 @@ def test_an_impossible_target(searched, tmp_path, capsys):
     assert stopped.value.code == 1
     assert {"pole.sb3s", "pole.h", "pole.zip", "fit.json"} <= {file.name for file in (tmp_path / "out").iterdir()}
     assert "nothing is within 50 bytes of flash" in capsys.readouterr().out
+    # What met an earlier target stays.
+    file = tmp_path / "out" / "fit.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "met": True}))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("pole.*")}
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    assert stopped.value.code == 1 and "keeps the policy of an earlier search" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("pole.*")}
 
 
 @pytest.mark.parametrize(

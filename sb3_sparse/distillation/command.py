@@ -15,6 +15,7 @@ from sb3_sparse.agents.progress import Progress
 from sb3_sparse.agents.returns import compare_returns
 from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.offline import OfflineDataset
+from sb3_sparse.sparsity import check_sparsity
 
 #: Files of rl-zoo3 and the hub that say how an environment is made.
 _SETTINGS = ("config.yml", "args.yml", "env_kwargs.yml")
@@ -64,6 +65,7 @@ def distill_agent(
         if out.exists() and out.samefile(agent.path):
             raise ValueError(f"{out} is the agent itself: give another name for the student with -o")
         check_writable(out.parent)
+        check_sparsity(sparsity)
         given = agent.venv if dataset is None else OfflineDataset.from_minari(dataset)
         assert given is not None
         print(f"the student learns to act as {agent.path.name}, with {sparsity:.4g} of its weights zero ...", flush=True)

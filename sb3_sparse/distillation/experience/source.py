@@ -67,7 +67,7 @@ def _find_source(model: BaseAlgorithm, given: Any, normalization: VecNormalize |
         return Source(None, _read(model, given), own)
     env = given
     if not isinstance(env, (gym.Env, VecEnv)):
-        raise ValueError(f"env={env!r} is no environment, name of one, dataset or array of observations")
+        raise ValueError(f"env={repr(env)[:60]} is no environment, name of one, dataset or array of observations")
     if isinstance(env, VecEnv):
         found, env = split_normalization(env)
         own = found if found is not None and normalization is None else own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -98,6 +99,19 @@ def fit_agent(
     except Unmet as unmet:
         front = unmet.front
     print(f"\n{front}\n")
+    if front.about["cut"]:
+        print("there was no time for the whole plan: with more minutes there may be better policies")
+    if not front.met and _has_met(out):
+        print(f"{front.verdict}\n\n{out} keeps the policy of an earlier search, which met its target", flush=True)
+        return False
     written = front.save(out, name=path.stem, masks=isinstance(agent.model, MaskablePPO))
     print(f"{front.verdict}\n\nwritten to {out}: {', '.join(written)}", flush=True)
     return front.met
+
+
+def _has_met(out: Path) -> bool:
+    """Whether a search that met its target has written there."""
+    try:
+        return bool(json.loads((out / "fit.json").read_text())["met"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

@@ -82,6 +82,7 @@ class Search:
         self._teacher, self._episode_seconds = tuple(returns), seconds / len(selection)
         admissible, possible = self._admissible()
         rungs = self._train(admissible, make_rungs(len(admissible), self.updates)[: None if possible else 1])
+        self._take_earlier(admissible)
         if not self._results:
             raise ValueError("the budget ended before the first student: give more minutes")
         front = self._evaluate({"possible": possible})
@@ -171,6 +172,15 @@ class Search:
         result: dict[str, Any] = json.loads(file.read_text())
         return result if {policy["bits"] for policy in result["policies"]} >= set(trial.bits) else None
 
+    def _take_earlier(self, admissible: dict[Shape, tuple[int, ...]]) -> None:
+        """Students that another search in this folder has trained, which cost no time."""
+        for file in sorted((self.folder / "candidates").glob("*/result.json")):
+            name, result = file.parent.name, json.loads(file.read_text())
+            bits = admissible.get(_shape_of(result), ())
+            policies = [policy for policy in result["policies"] if policy["bits"] in bits]
+            if policies and name not in self._results:
+                self._results[name] = {**result, "policies": policies}
+
     @property
     def _per_update(self) -> float:
         """Seconds of a training over its updates, in the longest that there have been."""
@@ -194,8 +204,7 @@ class Search:
         """All policies that there are, with the returns that choices are made by."""
         found = []
         for name, result in self._results.items():
-            arch = result["shape"]["net_arch"]
-            shape = Shape(None if arch is None else tuple(arch), result["shape"]["sparsity"])
+            shape = _shape_of(result)
             for policy in result["policies"]:
                 file = self.folder / "candidates" / name / f"{policy['bits']}.sb3s"
                 costs, returns = Costs(**policy["costs"]), tuple(policy["selection"])
@@ -221,6 +230,11 @@ class Search:
                 progress.advance(len(returns))
         about |= {"cut": self._cut or len(returns) < len(files), "selection_seeds": self.seeds.selection(SELECTION)}
         return choose(self.target, points, returns, seeds=tuple(fresh), about=about)
+
+
+def _shape_of(result: dict[str, Any]) -> Shape:
+    arch = result["shape"]["net_arch"]
+    return Shape(None if arch is None else tuple(arch), result["shape"]["sparsity"])
 
 
 def _spread(shapes: list[Shape]) -> list[Shape]:
