@@ -168,6 +168,7 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=50)
     parser.add_argument("--updates", type=int, help="updates of every student; by default those of distill")
     parser.add_argument("--steps", type=int, help="environment steps, likewise")
+    parser.add_argument("--critic-updates", type=int, help="updates through the teacher's critics; by default none")
     parser.add_argument("--jobs", type=int, default=1, help="processes at a time (%(default)s)")
     parser.add_argument("--folder", type=Path, default=Path("logs/distill"), help="where students' results are kept")
     parser.add_argument("--quick", action="store_true", help="a short check, not a result")
@@ -184,6 +185,7 @@ def main() -> None:
         args.folder = Path("logs/distill_quick")
     args.agents = args.agents or [make_teacher(args.folder)]
     settings = {"updates": args.updates, "steps": args.steps}
+    settings |= {"critic_updates": args.critic_updates} if args.critic_updates else {}
     cells = [{"sparsity": None, "seed": 0, "settings": {}, "episodes": args.episodes}]
     cells += [
         {"sparsity": sparsity, "seed": seed, "settings": settings, "episodes": args.episodes}
