@@ -3,6 +3,8 @@ How sparse does a trained agent become in minutes, and how well does it still pl
 
     python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip tqc-Hopper-v4.zip \\
         --json benchmarks/results/distill.json --png benchmarks/results/distill.png
+    python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip --sparsities 0.98 --seeds 2 \\
+        --critic-updates 10000 --json benchmarks/results/distill_critics.json
     python benchmarks/distill.py {dqn,ppo}/CartPole-v1_1/CartPole-v1.zip {ppo,dqn}/Acrobot-v1_1/Acrobot-v1.zip \\
         {a2c,tqc}/Pendulum-v1_1/Pendulum-v1.zip dqn/MountainCar-v0_1/MountainCar-v0.zip ppo/Walker2d-v3_1/Walker2d-v3.zip \\
         --sparsities 0.95 --seeds 1 --json benchmarks/results/distill_others.json --png benchmarks/results/distill_others.png

@@ -42,6 +42,23 @@ def _others() -> list[str]:
     return [text, table(("agent, at 95 % if not said", *players, "float keeps", "8 bits keep", "bytes", "CPU minutes"), rows)]
 
 
+def _critics() -> list[str]:
+    """The last phase through the critics: text and table."""
+    results, before = stored("distill_critics"), stored("distill")
+    rows = []
+    for key, student in results["students"].items():
+        seeds = len(student["returns"])
+        returns = (", ".join(map(number, own)) for own in (before["students"][key]["returns"][:seeds], student["returns"]))
+        shares = (estimate(part["ratios"][key], part["intervals"][key], 3) for part in (before, results))
+        rows.append((key.replace("/", ", "), *shares, *returns, f"{np.mean(student['cpu_minutes']):.1f}"))
+    text = (
+        f"`critic_updates={results['critic_updates']}` trains the finished student a little longer, through the frozen"
+        f" critics of its teacher. {results['seeds']} seeds, the first of those above."
+    )
+    header = ("student", "share without", "share with", "returns without", "returns with", "CPU minutes with")
+    return [text, table(header, rows)]
+
+
 def page() -> Page:
     """
     :return: The page
@@ -74,6 +91,7 @@ def page() -> Page:
             f"The teacher returns {number(results['teachers'][name])}; {own} of its {episodes} episodes are shorter.",
             table(header, rows),
         ]
+    tables += ["## Through the teacher's critics", *_critics()]
     tables += ["## Smaller networks and other algorithms", *_others()]
     shares = {name: results["ratios"][f"{name}/0.95/8 bits"] for name in agents}
     spent = [minutes for key, own in results["students"].items() if "/0.95/" in key for minutes in own["cpu_minutes"]]
@@ -122,6 +140,8 @@ def page() -> Page:
         commands=[
             "python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip tqc-Hopper-v4.zip"
             " \\\n    --json benchmarks/results/distill.json --png benchmarks/results/distill.png",
+            "python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip --sparsities 0.98 --seeds 2 \\\n"
+            "    --critic-updates 10000 --json benchmarks/results/distill_critics.json",
             "for algo in dqn ppo; do sb3-sparse train --algo $algo --env CartPole-v1 --engine --seed 0 -f logs; done\n"
             "sb3-sparse train --algo dqn --env Acrobot-v1 --engine --seed 0 -f logs\n"
             "sb3-sparse train --algo dqn --env MinAtarBreakout-v1 --recipe dense --flush-denormal -n 250000 --seed 0 -f logs",
@@ -140,5 +160,5 @@ def page() -> Page:
             "distill": "Return of students over the teacher, by sparsity, with float and 8-bit weights",
             "distill_others": "What students keep of the return over random actions at 95 %, with float and 8-bit weights",
         },
-        files=["distill", *_OTHERS],
+        files=["distill", "distill_critics", *_OTHERS],
     )
