@@ -238,6 +238,7 @@ def test_imported_results_are_named(tmp_path):
     [
         ({"controls": {}}, "'controls' is not a part of report"),
         ({"control": {"sparse": 0.0}}, "control has to be a mapping of settings"),
+        ({"control": {"recipe": "dens"}}, "control {'recipe': 'dens'} fits no cell"),
         ({"lowest": -100}, "lowest has to be a mapping"),
         ({"published": "figure_4"}, "there is no 'figure_4' in published.yml, which has: compression_figure_4"),
     ],
@@ -269,6 +270,7 @@ def test_the_same_results_have_the_same_report(pages, tmp_path):
 
 def test_markdown(pages):
     text = pages[1].read_text()
+    assert "| report published | compression_figure_4 |" in text
     assert text.startswith(
         "# Return & <sparsity>\n\n2 tasks, 3 seeds, 24 cells (size full), of which 20 are finished and 4 are missing.\n"
     )
@@ -300,7 +302,7 @@ def test_the_command_on_the_grid_of_the_guide(tmp_path, capsys):
     assert "1 task, 1 seed, 4 cells (size smoke), of which 2 are finished and 2 are missing." in text
     rows = [line for line in text.splitlines() if line.startswith("| HalfCheetah-v4 | 8 bits |")]
     note = "not measured: it takes a control and two seeds of each"
-    assert rows[0] == f"| HalfCheetah-v4 | 8 bits | none |  |  |  |  | {note} | 80 % (HalfCheetah-v4) |"
+    assert rows[0] == f"| HalfCheetah-v4 | 8 bits | not measured |  |  |  |  | {note} | 80 % (HalfCheetah-v4) |"
     main([*command, "--out", str(tmp_path / "elsewhere")])
     assert (tmp_path / "elsewhere" / "guide-smoke.html").read_bytes() == pages[0].read_bytes()
 
@@ -370,6 +372,14 @@ def test_claims_are_found_by_task_form_and_settings(tmp_path):
     assert set(claims.values()) == {None}
     returns = read_published("ds_td3_returns")
     assert returns.published_return(study.groups[0]) is None
+
+
+def test_published_returns_are_those_of_the_agent_at_the_recipes_sparsity(tmp_path):
+    cells = [cell("Hopper-v4", sparsity, 0, algo="td3", recipe="set") for sparsity in (None, 0.9)]
+    returns = read_published("ds_td3_returns")
+    found = {(group.sparsity, group.form): returns.published_return(group) for group in study_of(tmp_path, cells).groups}
+    assert found.pop((None, "agent"))["mean"] == 3587
+    assert len(found) == 3 and set(found.values()) == {None}
 
 
 # The page

@@ -1,20 +1,27 @@
 """Sweeps: a grid is read strictly, and its cells are finished whatever dies on the way."""
 
 import os
+import platform
 import random
 import resource
 import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from threading import Thread
+from unittest.mock import Mock
 
 import pytest
 import yaml
 
 from sb3_sparse.cli import main
-from sb3_sparse.sweeps import Folder, read_grid
+from sb3_sparse.sweeps import Folder, origin, read_grid
 from sb3_sparse.sweeps.prices import Prices, affordable
+from sb3_sparse.sweeps.rows import write_rows
+from sb3_sparse.version import __version__
+from tests.counting import Counting
 from tests.house import ROOT
 
 pytest.importorskip("joblib")
@@ -219,6 +226,42 @@ def test_results_of_another_version(undisturbed, tmp_path, monkeypatch, capsys):
     assert "1 imported, 1 of 2 cells have a result" in capsys.readouterr().out
     first, second = results_of(grid, tmp_path / "new").values()
     assert (first["evaluations"], second) == (next(iter(undisturbed.values()))["evaluations"], None)
+    # The same settings with another recipe or agent are another cell.
+    monkeypatch.setattr(Counting, "content", lambda self: "another recipe")
+    main(["benchmark", "import", str(grid), str(sweep), "--folder", str(tmp_path / "other")])
+    assert "0 imported, 0 of 2 cells have a result" in capsys.readouterr().out
+
+
+def test_runners_write_the_table_one_after_the_other(tmp_path):
+    """Two that end with the same cell: the second reads after the first has written."""
+    grid, folder = read_grid(str(write_grid(tmp_path))), Folder(tmp_path / "sweep")
+    with folder.alone():
+        other = Thread(target=write_rows, args=(grid, folder))
+        other.start()
+        other.join(0.3)
+        assert other.is_alive() and not list(folder.root.glob("*.csv*"))
+    other.join(10)
+    assert not other.is_alive() and (folder.root / "grid-full.csv").is_file()
+
+
+def test_looking_at_a_checkout_writes_nothing_there(tmp_path):
+    """With a file that looks changed and is not, ``git status`` writes the index anew by default."""
+    file = tmp_path / "file"
+    file.write_text("same")
+    for arguments in (["init", "-q"], ["add", "file"]):
+        subprocess.run(["git", "-C", str(tmp_path), *arguments], check=True)
+    os.utime(file, (0, 0))
+    before = (tmp_path / ".git/index").read_bytes()
+    assert origin._git(tmp_path, "status", "--porcelain") == "A  file"
+    assert (tmp_path / ".git/index").read_bytes() == before
+    subprocess.run(["git", "-C", str(tmp_path), "status"], check=True, capture_output=True)
+    assert (tmp_path / ".git/index").read_bytes() != before
+
+
+def test_the_version_is_that_of_the_code(monkeypatch):
+    """Also where the package is not installed, or another checkout is."""
+    monkeypatch.setattr("sb3_sparse.sweeps.origin.version", Mock(side_effect=PackageNotFoundError))
+    assert origin.describe_origin()["versions"] == {"python": platform.python_version(), "sb3_sparse": __version__}
 
 
 @pytest.mark.slow
@@ -273,6 +316,7 @@ ZOO = {"title": "PPO", "kind": "zoo", "fixed": {"algo": "ppo", "env": "CartPole-
         ({"axes": {"seed": [0], "colour": [1]}}, "'colour' is not a setting of kind zoo"),
         ({"axes": {"steps": [100]}}, "kind zoo needs seed"),
         ({"axes": {"seed": ["1e3"]}}, "seed has to be of type int, got '1e3'; YAML reads 1e6 as text"),
+        ({"axes": {"seed": [0], "steps": [float("inf")]}}, "steps has to be of type int or null, got inf"),
         ({"axes": {"seed": [1.5]}}, "seed has to be of type int, got 1.5"),
         ({"axes": {"seed": [True]}}, "seed has to be of type int, got True"),
         ({"axes": {"seed": [-1]}}, "seed must be at least 0"),

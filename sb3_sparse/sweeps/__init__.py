@@ -26,6 +26,7 @@ other packages and the commit are in the result.
 The **folder** of a sweep (``logs/sweeps``) may hold the results of many grids, which share their cells:
 
     results/NAME.json      the result of one finished cell
+    lock                   held while what runners share is written
     cells/NAME/            log.txt, lock, deaths.json, progress.json, checkpoints, the trained agent
     GRID-SIZE.csv          the results of one grid in long form
 
@@ -34,6 +35,7 @@ A **result** is plain JSON:
     name          hash of the cell
     kind          as the grid says
     settings      all settings of the cell, defaults included
+    content       hash of the recipe's hyperparameters, or of the agent
     evaluations   by form of the agent, "agent" for SB3's predict and "8 bits" for the exported policy: "returns" and "lengths"
                   of each episode, which have the same seeds for all cells; of an exported policy also "nbytes"
     curve         "steps" [n] and "returns" [n][episodes] of the evaluations during training; both may be empty

@@ -148,19 +148,32 @@ class Folder:
                 return
             yield file
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """
+        Wait for other runners that write what all of them share, as those do that waited for the same last cell.
 
-def write_whole(file: Path, text: str, *, durable: bool = True) -> None:
+        :return: A context in which no other runner is here
+        :raises OSError: if the file system does not know locks, or has no room
+        """
+        self.root.mkdir(parents=True, exist_ok=True)
+        with open(self.root / "lock", "ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def write_whole(file: Path, content: str | bytes, *, durable: bool = True) -> None:
     """
-    :param file: A file, which holds the old content or the new one at any time.
-    :param text: Its new content.
+    :param file: A file, which holds the old content or the new one at any time. Two writers at a time are not allowed.
+    :param content: Its new content; text is written in UTF-8.
     :param durable: Whether this holds when the machine loses its power as well.
     :raises OSError: if it cannot be written; the old content stays then
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     partial = file.with_name(f"{file.name}.part")
     try:
-        with open(partial, "w") as stream:
-            stream.write(text)
+        with open(partial, "wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
             stream.flush()
             if durable:
                 os.fsync(stream.fileno())

@@ -12,10 +12,10 @@ from sb3_sparse.sweeps.origin import describe_origin
 
 def import_runs(grid: Grid, folder: Folder, source: Path) -> list[Cell]:
     """
-    Give cells that have no result one that was made elsewhere: results of a sweep whose settings are the same, whatever the
-    version of the code was, and folders of rl-zoo3 whose settings are those that the cell would train with. The agents in
-    those are played now, for as many episodes as the cell says. What they took is not known: ``seconds`` and ``cpu_seconds``
-    are null. ``origin`` says where a result was found under "imported".
+    Give cells that have no result one that was made elsewhere: results of a sweep whose settings, and recipe or agent, are the
+    same, whatever the version of the code was, and folders of rl-zoo3 whose settings are those that the cell would train with.
+    The agents in those are played now, for as many episodes as the cell says. What they took is not known: ``seconds`` and
+    ``cpu_seconds`` are null. ``origin`` says where a result was found under "imported".
 
     :param grid: A grid.
     :param folder: Where its results are.
@@ -30,7 +30,9 @@ def import_runs(grid: Grid, folder: Folder, source: Path) -> list[Cell]:
     imported = []
     for found, result in _results(source):
         for cell in missing:
-            if cell not in imported and result["kind"] == cell.kind and result["settings"] == cell.settings:
+            same = result["kind"] == cell.kind and result["settings"] == cell.settings
+            # What has no hash of its recipe or agent may have been made by another one.
+            if same and cell not in imported and result.get("content") == cell.content_hash:
                 origin = {**result["origin"], "imported": str(found)}
                 folder.publish(cell.name, {**result, "name": cell.name, "origin": origin})
                 imported.append(cell)
@@ -38,7 +40,7 @@ def import_runs(grid: Grid, folder: Folder, source: Path) -> list[Cell]:
         for cell in missing:
             if cell not in imported and isinstance(cell, Zoo) and cell.is_run(run):
                 origin = {**describe_origin(), "commit": None, "imported": str(run)}
-                identity = {"name": cell.name, "kind": cell.kind, "settings": cell.settings}
+                identity = {"name": cell.name, "kind": cell.kind, "settings": cell.settings, "content": cell.content_hash}
                 spent = {"seconds": None, "cpu_seconds": None}
                 folder.publish(cell.name, {**identity, **cell.measure(run, trust=False), **spent, "origin": origin})
                 imported.append(cell)

@@ -8,14 +8,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("sb3_sparse", "stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "gymnasium", "mujoco", "numpy")
+from sb3_sparse.version import __version__
+
+PACKAGES = ("stable_baselines3", "sb3_contrib", "rl_zoo3", "torch", "gymnasium", "mujoco", "numpy")
 
 
 def describe_origin() -> dict[str, Any]:
     """
     :return: ``versions``, ``commit``, ``machine`` and ``time`` of a result
     """
-    versions = {"python": platform.python_version()}
+    # That of the code which runs: a checkout may be another one than what is installed.
+    versions = {"python": platform.python_version(), "sb3_sparse": __version__}
     for package in PACKAGES:
         try:
             versions[package] = version(package)
@@ -39,7 +42,8 @@ def _commit() -> str | None:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(root), *arguments]
+    # Git would write its index anew here; killed meanwhile, it would leave a lock that stops every later commit.
+    command = ["git", "--no-optional-locks", "-C", str(root), *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
 

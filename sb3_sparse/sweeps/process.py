@@ -37,7 +37,7 @@ def main(kind: str, settings: str, name: str, root: str) -> None:
         messages = Messages(place)
         origin = describe_origin()
         made = cell.make(place)
-        identity = {"name": name, "kind": kind, "settings": cell.settings}
+        identity = {"name": name, "kind": kind, "settings": cell.settings, "content": cell.content_hash}
         folder.publish(name, {**identity, **made, **messages.spent(), "origin": origin})
     except Exception as error:
         if is_full(error, place):

@@ -20,7 +20,6 @@ def write_rows(grid: Grid, folder: Folder) -> Path:
     :return: The file that was written, ``GRID-SIZE.csv`` in the folder
     :raises ValueError: if a result is damaged
     """
-    results = [result for cell in grid.cells if (result := folder.read(cell.name)) is not None]
     all_settings = [cell.settings for cell in grid.cells]
     varied = [name for name in all_settings[0] if len({repr(settings[name]) for settings in all_settings}) > 1]
     text = io.StringIO()
@@ -28,13 +27,15 @@ def write_rows(grid: Grid, folder: Folder) -> Path:
     heading = [*_FIRST, *(f"setting_{name}" if name in _LAST else name for name in varied), *_LAST]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heading)
-    for result in results:
-        settings = [_cell(result["settings"][name]) for name in varied]
-        origin = result["origin"]
-        last = [result["cpu_seconds"], origin["commit"], origin["versions"]["sb3_sparse"], origin["machine"]["name"]]
-        writer.writerows([result["name"], *settings, *episode, *last] for episode in _episodes(result))
     file = folder.root / f"{grid.name}-{grid.size}.csv"
-    write_whole(file, text.getvalue())
+    # The last runner to write has read everything that the others have made.
+    with folder.alone():
+        for result in filter(None, (folder.read(cell.name) for cell in grid.cells)):
+            settings = [_cell(result["settings"][name]) for name in varied]
+            origin = result["origin"]
+            last = [result["cpu_seconds"], origin["commit"], origin["versions"]["sb3_sparse"], origin["machine"]["name"]]
+            writer.writerows([result["name"], *settings, *episode, *last] for episode in _episodes(result))
+        write_whole(file, text.getvalue())
     return file
 
 

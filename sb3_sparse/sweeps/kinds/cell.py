@@ -103,7 +103,12 @@ class Cell(ABC):
             "version": __version__,
             "code": hashlib.sha256(inspect.getsource(module).encode()).hexdigest(),
         }
-        return hashlib.sha256(json.dumps(identity, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        return _digest(identity)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """That of what the result depends on beside the settings: results with the same one may be taken over."""
+        return _digest(self.content())
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -124,6 +129,10 @@ def check_bits(bits: tuple[int, ...]) -> None:
     """
     if not set(bits) <= {*range(2, 9), 32}:
         raise ValueError(f"bits are numbers from 2 to 8, or 32, got {list(bits)}")
+
+
+def _digest(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def _is_required(field: Field[Any]) -> bool:
@@ -149,7 +158,7 @@ def _convert(name: str, value: object, hint: Any) -> Any:
         if option in (bool, str) and isinstance(value, option):
             return value
         if option in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            if option is float or value == int(value):
+            if option is float or float(value).is_integer():
                 return option(value)
     words = " or ".join(map(_describe, options))
     note = "; YAML reads 1e6 as text: write 1000000" if isinstance(value, str) and value[:1].isdigit() else ""

@@ -55,7 +55,7 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         best = verdict.best
         row = [word(task), word(label)]
         if best is None:
-            row += [Entry("none"), NOTHING, NOTHING, NOTHING, NOTHING]
+            row += [Entry("none" if any(each.loses for each in line) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
         else:
             row += [percent(best.group.sparsity), estimate(best.mean), estimate(best.difference), _loss(best), _count(best)]
         row.append(word(verdict.note))
@@ -135,6 +135,7 @@ def methods(study: Study) -> Section:
     rows = [[word("kind"), word(study.grid.cells[0].kind)]]
     rows += [[word(name), word(_plain(value))] for name, value in shared.items() if value not in (None, [])]
     rows += [[word(f"axis {name}"), word("; ".join(map(_plain, values)))] for name, values in study.grid.axes.items()]
+    rows += [[word(f"report {name}"), word(_plain(value))] for name, value in study.grid.report.items()]
     rows += [[word(name), word("; ".join(values))] for name, values in _origins(study) if values]
     return Section("How it was made", [_METHODS, Table({"setting": "", "value": ""}, rows)])
 

@@ -130,8 +130,7 @@ def save_figure(figure: Figure, stem: Path) -> str:
     # Where everything is has been computed; it takes half of the time.
     figure.set_layout_engine("none")
     figure.savefig(raster, format="png", dpi=110, metadata={"Software": None})
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    stem.with_name(f"{stem.name}.png").write_bytes(raster.getvalue())
+    write_whole(stem.with_name(f"{stem.name}.png"), raster.getvalue(), durable=False)
     text = vector.getvalue()
     write_whole(stem.with_name(f"{stem.name}.svg"), text, durable=False)
     element = text[text.index("<svg") :]

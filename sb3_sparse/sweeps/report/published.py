@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sb3_sparse.sweeps.report.study import Group
+from sb3_sparse.sweeps.report.study import AGENT, Group
 
 #: Where the numbers are, in a checkout.
 PUBLISHED = Path(__file__).parents[3] / "benchmarks" / "published.yml"
@@ -76,7 +76,7 @@ def read_published(name: str, file: Path = PUBLISHED) -> Published:
 def _fits(entry: Mapping[str, Any], group: Group, values: tuple[str, ...]) -> bool:
     """Whether a group has the settings of an entry. Versions of environments do not count: v2 and v3 run nowhere today."""
     conditions = {name: value for name, value in entry.items() if name not in values}
-    if _base(conditions.pop("env")) != _base(group.task) or conditions.pop("form", group.form) != group.form:
+    if _base(conditions.pop("env")) != _base(group.task) or conditions.pop("form", AGENT) != group.form:
         return False
     return all(group.settings.get(name) == value for name, value in conditions.items())
 

@@ -145,13 +145,15 @@ class Study:
         known = self.groups[0].settings
         if not isinstance(chosen, dict) or not chosen.keys() <= known.keys():
             raise ValueError(f"report: control has to be a mapping of settings, which are {', '.join(known)}, got {chosen!r}")
+        if not any(_fits(group, chosen) for group in self.groups):
+            raise ValueError(f"report: control {chosen} fits no cell of this size of the grid")
         return chosen
 
     def _find_control(self, group: Group) -> Group | None:
         if self._chosen is None:
             return None
         same = [other for other in self.groups if other.task == group.task and other.form == AGENT]
-        found = [other for other in same if all(other.settings[name] == value for name, value in self._chosen.items())]
+        found = [other for other in same if _fits(other, self._chosen)]
         shared = [name for name in self._line if name not in self._chosen]
         nearest = [other for other in found if all(other.settings[name] == group.settings[name] for name in shared)]
         # A control that does not follow the lines, as an agent before its distillation, is that of all of them.
@@ -161,6 +163,10 @@ class Study:
                 f"report: control {self._chosen} fits {len(candidates)} settings of {group.task}: name more of them"
             )
         return candidates[0] if candidates else None
+
+
+def _fits(group: Group, settings: Mapping[str, Any]) -> bool:
+    return all(group.settings[name] == value for name, value in settings.items())
 
 
 def _line_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
