@@ -5,10 +5,13 @@ import pytest
 import torch as th
 from stable_baselines3.common.callbacks import BaseCallback
 
-from sb3_sparse import distill
+from sb3_sparse import EngineCallback, OneShotPruningCallback, QATCallback, distill
 from sb3_sparse.distillation.learning.behavior import Squashed
 from sb3_sparse.distillation.learning.critics import Valued, find_critics, value_actions
 from sb3_sparse.distillation.learning.network import read_network
+from sb3_sparse.distillation.learning.states import States
+from sb3_sparse.distillation.learning.training import BLOCK, Distillation
+from sb3_sparse.distillation.student import make_student
 from tests.algorithms import CASES
 
 SHORT = {"steps": 1000, "updates": 5000, "critic_updates": 1000}
@@ -74,7 +77,7 @@ def test_masks_hold_and_critics_stay(name):
 
 
 def test_the_critics_value_it_more():
-    """In the engine and in torch the same, and better than without the phase by what the critics say."""
+    """The critics' values of a student's actions are higher than without the phase."""
     model = teacher("sac")
     observations = th.as_tensor(np.stack([model.observation_space.sample() for _ in range(500)]))
 
@@ -83,11 +86,37 @@ def test_the_critics_value_it_more():
             actions = student.actor(observations, deterministic=True)
             return float(sum(q.mean() for q in model.critic(observations, actions)))
 
-    plain, engine, torch = (
-        distill(model, "Pendulum-v1", 0.8, **{**SHORT, "critic_updates": n}, engine=on)
-        for n, on in ((0, True), (2000, True), (2000, False))
-    )
-    assert value(engine) > value(plain) and value(torch) > value(plain)
+    plain, refined = (distill(model, "Pendulum-v1", 0.8, **{**SHORT, "critic_updates": n}) for n in (0, 2000))
+    assert value(refined) > value(plain)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("sac", None),
+        ("tqc", None),
+        ("td3", OneShotPruningCallback("critic", 0.5)),
+        ("sac", QATCallback("critic", 0, bits=3)),
+    ],
+    ids=["two", "quantiles", "pruned", "quantized"],
+)
+def test_the_engine_learns_from_critics_as_torch_does(name, change):
+    """The same weights after the same updates, whatever the critics compute with; and other ones than by imitation alone."""
+    model = CASES[name].make(device="cpu").learn(200, callback=change)
+    inputs = np.random.default_rng(0).normal(size=(500, 3)).astype(np.float32)
+    actions = Squashed().targets(read_network(model).outputs(inputs))
+    valued = value_actions(Squashed(), find_critics(model), th.as_tensor(inputs), actions)
+    found = []
+    for behavior, engine in ((valued, True), (valued, False), (Squashed(), False)):
+        student = make_student(model, [12, 12])
+        targets = actions.numpy() if behavior is not valued else np.hstack([actions.numpy(), inputs])
+        states = States(len(inputs), inputs, targets, normalize=True)
+        training = Distillation(student, behavior, states, lambda _: 1e-3, round_updates=BLOCK, begin_round=lambda _: True)
+        training.learn(4 * BLOCK, EngineCallback(strict=True) if engine else None)
+        found.append(th.cat([weight.detach().flatten() for weight in training.policy.student.parameters()]))
+    in_engine, in_torch, imitating = found
+    assert (in_engine - in_torch).abs().max() < 1e-4
+    assert (imitating - in_torch).abs().max() > 1e-2
 
 
 class Stop(BaseCallback):

@@ -160,6 +160,14 @@ def test_finished_students_count_without_time(searched, monkeypatch):
     assert [(point.shape, point.bits) for point in again.evaluated] == [(point.shape, point.bits) for point in front.evaluated]
 
 
+def test_finished_students_in_other_bits_do_not_count(searched, monkeypatch):
+    """Who asks for 8 bits gets none of the policies in 2 bits that an earlier search has left."""
+    model, _, folder, _ = searched
+    monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("it trains"))
+    again = fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, **{**SMALL, "bits": (8,)})
+    assert {point.bits for point in again.evaluated} == {8}
+
+
 def test_the_same_seed_in_other_processes(searched):
     """Two processes come to the same as this one did, and an environment may be given instead of its name."""
     model, front, _, _ = searched

@@ -165,8 +165,8 @@ class Lesson:
         ready = FIXED * ROUNDS if self.on_grid else PRUNING * ROUNDS + _RECENT
         if self.stop_at is None or number < ready or len(recent) < _EPISODES or not self.teacher_returns:
             return False
-        goal, worst = float(np.mean(self.teacher_returns)), abs(float(np.mean(self.teacher_returns)))
-        return float(np.mean(recent)) >= goal - (1 - self.stop_at) * worst
+        goal = float(np.mean(self.teacher_returns))
+        return float(np.mean(recent)) >= goal - (1 - self.stop_at) * abs(goal)
 
     def end(self) -> BaseAlgorithm:
         """

@@ -82,13 +82,14 @@ def distill(
     :param distribution: How many weights each layer keeps: likewise.
     :param rewire: Share of the connections that the first rewiring moves, once per round after the pruning; fewer later (Evci
         et al. 2020). It did not help where it was tried, at 95 and 98 % on HalfCheetah.
-    :param stop_at: Stop early, once the student has its sparsity, when its mean return over the last rounds is this share of
-        the teacher's; None for all updates.
+    :param stop_at: Stop early, once the student has its sparsity and its grid, when its mean return over the last rounds is
+        this share of the teacher's; None for all updates. A phase through the critics follows all the same.
     :param activation_bits: Bits of the outputs of hidden layers, from 2 to 8, to which the student rounds them in the last
         30 % of the updates, as :class:`~sb3_sparse.callbacks.QATCallback` does; None for float ones.
     :param critic_updates: Updates of a last phase, in which the teacher's critics say which of the student's deviations cost
-        return (Fujimoto and Gu 2021), such as 10,000; 0 for none. SAC, TD3, DDPG, TQC and CrossQ have such critics. It lifted
-        SAC's HalfCheetah, and not TQC's.
+        return (Fujimoto and Gu 2021), rounded to a multiple of 1,000, such as 10,000; 0 for none. SAC, TD3, DDPG, TQC and
+        CrossQ have such critics. It lifted SAC's HalfCheetah, and not TQC's. In an environment it takes 60,000 steps besides
+        ``steps``. For callbacks it is a training of its own, whose steps begin at 0.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
     :param callback: Callbacks of SB3 for the training, whose steps are updates. ``model`` is the training in them, and its
         ``predict`` the student's.

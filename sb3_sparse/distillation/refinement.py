@@ -21,7 +21,10 @@ from sb3_sparse.distillation.teacher import fast_act
 
 
 class Refinement(Lesson):
-    """A lesson of a student that has its weights and masks already, in the states that it visits itself."""
+    """
+    A lesson of a student that has its weights and masks already. Its first states come from its own episodes, as
+    the later ones do, or are the recorded ones.
+    """
 
     first_seed: ClassVar[int] = 1000
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from sb3_sparse.distillation.learning.behavior import Behavior
 from sb3_sparse.nn import original
 
 if TYPE_CHECKING:
+    from sb3_sparse.distillation.learning.behavior import Networks
     from sb3_sparse.engine.program.value import Value
 
 #: What a value counts against the squared error, in units of the mean value.
@@ -52,6 +53,7 @@ class Valued(Behavior):
     frozen: Sequence[nn.Module] = ()
 
     def targets(self, outputs: Tensor) -> Tensor:
+        # The outputs do not tell the observation: whoever keeps the states appends it.
         return self.imitation.targets(outputs)
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -60,7 +62,7 @@ class Valued(Behavior):
         value = sum((network(inputs).mean() for network in self.frozen), outputs.new_zeros(())) / len(self.frozen)
         return self.imitation.loss(outputs, target) - self.weight / self.scale * value
 
-    def equation(self, outputs: Value, targets: Value, frozen: Sequence[Callable[[Value], Value]] = ()) -> Value:
+    def equation(self, outputs: Value, targets: Value, frozen: Networks = ()) -> Value:
         target, observations = targets[: self.actions], targets[self.actions :]
         trace: Any = outputs.trace
         inputs = trace.concat([observations, outputs.tanh()])

@@ -155,7 +155,7 @@ class Search:
     def _results_of(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, dict[str, Any] | None]]:
         left = []
         for trial in trials:
-            found = self._finished(trial)
+            found = self._finished(trial.name, trial.bits)
             if found is None:
                 left.append(trial)
             else:
@@ -164,22 +164,21 @@ class Search:
         for (_, (trial,)), result in self.crew.run(works):
             yield trial, result
 
-    def _finished(self, trial: Trial) -> dict[str, Any] | None:
-        """What an earlier search with the same identity has come to."""
-        file = self.folder / "candidates" / trial.name / "result.json"
+    def _finished(self, name: str, bits: Sequence[int]) -> dict[str, Any] | None:
+        """What an earlier search with the same identity has come to, in these bits; None if one of them is missing."""
+        file = self.folder / "candidates" / name / "result.json"
         if not file.is_file():
             return None
-        result: dict[str, Any] = json.loads(file.read_text())
-        return result if {policy["bits"] for policy in result["policies"]} >= set(trial.bits) else None
+        result = _in_bits(json.loads(file.read_text()), bits)
+        return result if len(result["policies"]) == len(set(bits)) else None
 
     def _take_earlier(self, admissible: dict[Shape, tuple[int, ...]]) -> None:
         """Students that another search in this folder has trained, which cost no time."""
         for file in sorted((self.folder / "candidates").glob("*/result.json")):
             name, result = file.parent.name, json.loads(file.read_text())
-            bits = admissible.get(_shape_of(result), ())
-            policies = [policy for policy in result["policies"] if policy["bits"] in bits]
-            if policies and name not in self._results:
-                self._results[name] = {**result, "policies": policies}
+            result = _in_bits(result, admissible.get(_shape_of(result), ()))
+            if result["policies"] and name not in self._results:
+                self._results[name] = result
 
     @property
     def _per_update(self) -> float:
@@ -235,6 +234,11 @@ class Search:
 def _shape_of(result: dict[str, Any]) -> Shape:
     arch = result["shape"]["net_arch"]
     return Shape(None if arch is None else tuple(arch), result["shape"]["sparsity"])
+
+
+def _in_bits(result: dict[str, Any], bits: Sequence[int]) -> dict[str, Any]:
+    """The result of a training without the policies of other bits."""
+    return {**result, "policies": [policy for policy in result["policies"] if policy["bits"] in bits]}
 
 
 def _spread(shapes: list[Shape]) -> list[Shape]:
