@@ -1,12 +1,12 @@
 # `make demo` and `make test` need Python 3.11 and nothing else: each makes the virtual environment that it runs in.
-# `make test` leaves out the tests that are marked as slow, `make test-all` runs every test.
+# `make test` leaves out the tests that are marked as slow, `make test-all` runs every test, and every grid at its smallest size.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 CODE := sb3_sparse tests benchmarks docs
 
-.PHONY: demo test test-all type lint format check-codestyle commit-checks doc clean
+.PHONY: demo test test-all benchmark-smoke type lint format check-codestyle commit-checks doc clean
 
 # The same CPU time for a dense agent on stock SB3 and for a 90 % sparse one in the engine, side by side.
 demo: $(READY)
@@ -17,6 +17,13 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -q -n auto --durations 10
+	$(MAKE) benchmark-smoke
+
+# Every grid from its start: in a new folder, which stays if one fails.
+benchmark-smoke: $(READY)
+	@folder=$$(mktemp -d) && for grid in benchmarks/grids/*.yml; do for part in run report; do \
+		$(BIN)/sb3-sparse benchmark $$part $$grid --size smoke --folder $$folder || exit 1; \
+	done; done && rm -r $$folder
 
 # torch comes first and by version: anything else would bring gigabytes of CUDA.
 $(READY): setup.cfg pyproject.toml constraints.txt
