@@ -6,12 +6,13 @@ import threading
 import time
 from pathlib import Path
 
-import ray
-from ray.cluster_utils import Cluster
-
 from sb3_sparse.sweeps.command import run_grid
 
 if __name__ == "__main__":
+    # Not above: the doctests of all files are collected, and Ray is not installed everywhere.
+    import ray
+    from ray.cluster_utils import Cluster
+
     # Seconds that a node may take to begin, on a machine that is busy.
     os.environ["RAY_raylet_start_wait_time_s"] = "300"
     grid, sweep = sys.argv[1], Path(sys.argv[2])

@@ -156,6 +156,17 @@ def test_nothing_outlives_a_killed_runner(tmp_path):
     assert not list(running_cells(sweep))
 
 
+def test_an_idle_worker_ends_with_its_runner():
+    """One that waits for work holds the runner's output, and whoever reads that would wait with it."""
+    worker = "import os, time; from sb3_sparse.sweeps.work import end_with; end_with(os.getppid())"
+    worker += "; print(1, flush=True); time.sleep(60)"
+    runner = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {worker!r}]).wait()"
+    process = subprocess.Popen([sys.executable, "-c", runner], stdout=subprocess.PIPE, cwd=ROOT)
+    assert process.stdout is not None and process.stdout.read(1) == b"1"
+    process.kill()
+    process.communicate(timeout=20)
+
+
 def test_a_dying_cell(tmp_path, capfd):
     """One that always dies is reported, with its log, and the others are finished; one that dies twice is finished."""
     axes = {"case": [{"deaths": 9, "seed": 0}, {"deaths": 2, "seed": 1}, {"deaths": 0, "seed": 2}]}

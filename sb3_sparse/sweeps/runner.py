@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sb3_sparse.sweeps.folder import Folder, NoRoomError
 from sb3_sparse.sweeps.kinds import Cell
-from sb3_sparse.sweeps.work import Order, work
+from sb3_sparse.sweeps.work import Order, end_with, work
 
 #: Where workers are: processes of this machine, or those of a Ray cluster.
 BACKENDS = ("loky", "ray")
@@ -85,7 +85,9 @@ def _work_locally(root: Path, orders: Sequence[Order], jobs: int | None, deadlin
 
     count = min(jobs or count_cores("loky"), len(orders))
     call = delayed(work)(root, Path.cwd(), orders, os.getpid(), deadline)
-    Parallel(n_jobs=count, backend="loky", pre_dispatch="all", batch_size=1)(call for _ in range(count))
+    # A worker that has no work yet would outlive its runner by minutes.
+    ending = {"initializer": end_with, "initargs": (os.getpid(),)}
+    Parallel(n_jobs=count, backend="loky", pre_dispatch="all", batch_size=1, **ending)(call for _ in range(count))
 
 
 def _work_on_ray(root: Path, orders: Sequence[Order], jobs: int | None, deadline: float) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,21 @@ def work(root: Path, place: Path, orders: Sequence[Order], runner: int | None, d
             # Somebody else has them all, who may die.
             _check_runner(parent)
             time.sleep(_PATIENCE)
+
+
+def end_with(runner: int) -> None:
+    """
+    End this process as soon as its parent has ended, in any way, whatever it is doing.
+
+    :param runner: Process id of the parent.
+    """
+
+    def watch() -> None:
+        while True:
+            _check_runner(runner)
+            time.sleep(_PATIENCE / 2)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _attempt(folder: Folder, place: Path, order: Order, parent: int | None) -> bool:
