@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch as th
 
+from sb3_sparse.sweeps.origin import describe_processor
+
 PACKAGES = ("sb3_sparse", "stable_baselines3", "sb3_contrib", "torch", "gymnasium", "numpy")
 
 
@@ -23,7 +25,7 @@ def describe_machine() -> dict[str, str | int | None]:
     :return: Processor, number of cores, threads that torch uses and GPU
     """
     gpu = th.cuda.get_device_name() if th.cuda.is_available() else None
-    return {"processor": _processor(), "cores": os.cpu_count(), "torch_threads": th.get_num_threads(), "gpu": gpu}
+    return {"processor": describe_processor(), "cores": os.cpu_count(), "torch_threads": th.get_num_threads(), "gpu": gpu}
 
 
 def store(path: Path, result: dict[str, object]) -> None:
@@ -36,12 +38,3 @@ def store(path: Path, result: dict[str, object]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     described = {"versions": describe_versions(), "machine": describe_machine()} | result
     path.write_text(json.dumps({**result, **described}, indent=2) + "\n")
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return f"{names[0] if names else platform.processor()} ({platform.machine()})"

@@ -30,6 +30,10 @@ if __name__ == "__main__":
     thread.start()
     complete = run_grid(grid, sweep, backend="ray")
     thread.join()
+    # Ray notices a loss after some seconds, when a sweep on an idle machine may be over.
+    deadline = time.monotonic() + 60
+    while sum(node["Alive"] for node in ray.nodes()) != 1 and time.monotonic() < deadline:
+        time.sleep(0.2)
     assert len(ray.nodes()) == 2 and sum(node["Alive"] for node in ray.nodes()) == 1
     ray.shutdown()
     cluster.shutdown()

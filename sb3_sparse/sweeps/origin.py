@@ -24,7 +24,7 @@ def describe_origin() -> dict[str, Any]:
             versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    machine = {"name": platform.node(), "processor": _processor(), "cores": os.cpu_count()}
+    machine = {"name": platform.node(), "processor": describe_processor(), "cores": os.cpu_count()}
     time = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return {"versions": versions, "commit": _commit(), "machine": machine, "time": time}
 
@@ -47,7 +47,10 @@ def _git(root: Path, *arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=30).stdout.strip()
 
 
-def _processor() -> str:
+def describe_processor() -> str:
+    """
+    :return: Its name, and the architecture
+    """
     try:
         with open("/proc/cpuinfo") as file:
             names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]

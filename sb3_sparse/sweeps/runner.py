@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sb3_sparse.sweeps.folder import Folder, NoRoomError
 from sb3_sparse.sweeps.kinds import Cell
-from sb3_sparse.sweeps.work import Order, end_with, work
+from sb3_sparse.sweeps.work import Order, end_with, work, work_under_parent
 
 #: Where workers are: processes of this machine, or those of a Ray cluster.
 BACKENDS = ("loky", "ray")
@@ -84,7 +84,7 @@ def _work_locally(root: Path, orders: Sequence[Order], jobs: int | None, deadlin
     from joblib import Parallel, delayed
 
     count = min(jobs or count_cores("loky"), len(orders))
-    call = delayed(work)(root, Path.cwd(), orders, os.getpid(), deadline)
+    call = delayed(work)(root, Path.cwd(), orders, deadline)
     # A worker that has no work yet would outlive its runner by minutes.
     ending = {"initializer": end_with, "initargs": (os.getpid(),)}
     Parallel(n_jobs=count, backend="loky", pre_dispatch="all", batch_size=1, **ending)(call for _ in range(count))
@@ -99,6 +99,6 @@ def _work_on_ray(root: Path, orders: Sequence[Order], jobs: int | None, deadline
     import ray
 
     count_cores("ray")
-    task = ray.remote(num_cpus=1, max_retries=_RETRIES)(work)
+    task = ray.remote(num_cpus=1, max_retries=_RETRIES)(work_under_parent)
     arguments = ray.put(root), ray.put(Path.cwd()), ray.put(orders)
-    ray.get([task.remote(*arguments, None, deadline) for _ in range(min(jobs or len(orders), len(orders)))])
+    ray.get([task.remote(*arguments, deadline) for _ in range(min(jobs or len(orders), len(orders)))])

@@ -26,21 +26,19 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 Order = tuple[str, str, Mapping[str, Any]]
 
 
-def work(root: Path, place: Path, orders: Sequence[Order], runner: int | None, deadline: float = float("inf")) -> None:
+def work(root: Path, place: Path, orders: Sequence[Order], deadline: float = float("inf")) -> None:
     """
     :param root: Folder of the sweep, an absolute path.
     :param place: Where the runner was called, and the paths in settings begin.
     :param orders: Cells in their order.
-    :param runner: Process id of the runner, if it is the worker's parent or the worker itself: a worker ends with its parent.
     :param deadline: When no further cell is begun, as ``time.time()`` counts.
     :raises NoRoomError: if there is no room on the disk
     """
     folder = Folder(root)
-    parent = None if os.getpid() == runner else runner or os.getppid()
     left = list(orders)
     while left and time.time() < deadline:
         try:
-            tried = [_attempt(folder, place, order, parent) for order in left if time.time() < deadline]
+            tried = [_attempt(folder, place, order) for order in left if time.time() < deadline]
         except OSError as error:
             if is_full(error, root):
                 raise _no_room(root) from error
@@ -48,26 +46,32 @@ def work(root: Path, place: Path, orders: Sequence[Order], runner: int | None, d
         left = [order for order in left if not folder.is_over(order[1])]
         if left and not any(tried):
             # Somebody else has them all, who may die.
-            _check_runner(parent)
             time.sleep(_PATIENCE)
 
 
-def end_with(runner: int) -> None:
-    """
-    End this process as soon as its parent has ended, in any way, whatever it is doing.
+def work_under_parent(root: Path, place: Path, orders: Sequence[Order], deadline: float) -> None:
+    """As :func:`work`, in a process that ends with its parent, which for a worker of Ray is its node."""
+    end_with(os.getppid())
+    work(root, place, orders, deadline)
 
-    :param runner: Process id of the parent.
+
+def end_with(parent: int) -> None:
+    """
+    End this process as soon as its parent has ended, in any way, whatever it is doing. The process of a cell ends with it: its
+    standard input closes.
+
+    :param parent: Process id of the parent.
     """
 
     def watch() -> None:
-        while True:
-            _check_runner(runner)
+        while os.getppid() == parent:
             time.sleep(_PATIENCE / 2)
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _attempt(folder: Folder, place: Path, order: Order, parent: int | None) -> bool:
+def _attempt(folder: Folder, place: Path, order: Order) -> bool:
     """Run the process of a cell once, unless that is not needed or somebody else has it; whether it ran."""
     kind, name, settings = order
     with folder.claim(name) as lock:
@@ -86,7 +90,7 @@ def _attempt(folder: Folder, place: Path, order: Order, parent: int | None) -> b
                 pass_fds=[lock.fileno()],
             )
             try:
-                code = _wait(process, parent)
+                code = process.wait()
             finally:
                 process.kill()
                 process.wait()
@@ -97,20 +101,6 @@ def _attempt(folder: Folder, place: Path, order: Order, parent: int | None) -> b
         if code:
             folder.add_death(name, f"{_describe(code)}\n{_tail(file)}")
     return True
-
-
-def _wait(process: "subprocess.Popen[bytes]", parent: int | None) -> int:
-    while True:
-        try:
-            return process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            _check_runner(parent)
-
-
-def _check_runner(parent: int | None) -> None:
-    """Without its runner a worker ends at once, and so does the process that it waits for: its standard input closes."""
-    if parent is not None and os.getppid() != parent:
-        os._exit(1)
 
 
 def _describe(code: int) -> str:

@@ -60,6 +60,9 @@ def page() -> Page:
             "evaluation": f"{lengths['episodes']} fresh episodes per student",
             "seeds": f"{results['seeds']} of the distillation",
         },
-        commands=["python benchmarks/ablation.py tqc-HalfCheetah-v4.zip --json benchmarks/results/ablation.json"],
+        commands=[
+            f"python benchmarks/ablation.py tqc-HalfCheetah-v4.zip{'' if 'sac' in results else ' --sac-steps 0'}"
+            " --json benchmarks/results/ablation.json"
+        ],
         files=["ablation"],
     )
