@@ -73,7 +73,7 @@ def chosen(methods):
     return params
 
 
-GRADUAL, AT_ONCE, DENSE = (chosen(methods) for methods in (("gmp", *QAT), SPARSE, ("dense",)))
+GRADUAL, AT_ONCE, DENSE = (chosen(methods) for methods in (("gmp", "gmp_both", *QAT), SPARSE, ("dense",)))
 #: Small enough for a test; the rest of a recipe is as it is.
 SHORT = "-n 60 --eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
 SMALL = {
@@ -98,10 +98,11 @@ def zoo(module, *arguments, cwd):
     return done.stdout
 
 
-def callbacks_of(path, env):
-    """The arguments of the callbacks of a recipe, by name."""
-    callbacks = [callback for callback in read_recipe(path)[env]["callback"] if isinstance(callback, dict)]
-    return {name: arguments for callback in callbacks for name, arguments in callback.items()}
+def networks_of(path, env, callback):
+    """The networks that the callbacks of this name work on."""
+    callbacks = [each for each in read_recipe(path)[env]["callback"] if isinstance(each, dict)]
+    chosen = [each[f"sb3_sparse.{callback}"]["network"] for each in callbacks if f"sb3_sparse.{callback}" in each]
+    return [name for names in chosen for name in ([names] if isinstance(names, str) else names)]
 
 
 def train_shortly(path, env, folder, *options):
@@ -133,15 +134,9 @@ def train_shortly(path, env, folder, *options):
 @pytest.mark.parametrize(("path", "env"), GRADUAL)
 def test_every_recipe_trains(path, env, tmp_path):
     """Every entry of the recipes for pruning and quantization."""
-    callbacks = callbacks_of(path, env)
-    pruning, quantization = (
-        callbacks.get(f"sb3_sparse.{name}", {"network": []}) for name in ("GradualPruningCallback", "QATCallback")
-    )
-    agent = train_shortly(path, env, tmp_path, *(("--sparsity", "0.75") if pruning["network"] else ()))
+    pruned, quantized = (networks_of(path, env, name) for name in ("GradualPruningCallback", "QATCallback"))
+    agent = train_shortly(path, env, tmp_path, *(("--sparsity", "0.75") if pruned else ()))
     summary = summarize_parameters(read_policy(agent))
-    pruned, quantized = (
-        [names] if isinstance(names, str) else names for names in (pruning["network"], quantization["network"])
-    )
     for network in pruned:
         assert summary.networks[network].sparsity == pytest.approx(0.75, abs=0.002)
     state = load_from_zip_file(agent, load_data=True)[0]["sparsity_state"]
