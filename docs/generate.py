@@ -15,7 +15,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from generator import headline, names, picture
+from generator import grids, headline, names, picture
 from generator.markdown import table
 from generator.page import NOTE, Page
 from generator.pages import NAMES
@@ -29,6 +29,7 @@ def generate() -> dict[Path, str]:
     """
     pages = {name: import_module(f"generator.pages.{name}").page() for name in NAMES}
     files = {DOCS / "results" / f"{name}.md": page.render() for name, page in pages.items()}
+    files |= {DOCS / "results" / f"{grids.page_name(name)}.md": grids.render(name) for name in grids.grids()}
     files[DOCS / "results" / "index.md"] = _index(pages)
     files[DOCS / "picture.svg"] = picture.picture()
     files[DOCS.parent / "README.md"] = _fill(DOCS.parent / "README.md", {"headline": headline.headline("docs/results/")})
@@ -39,6 +40,8 @@ def generate() -> dict[Path, str]:
 
 def _index(pages: dict[str, Page]) -> str:
     rows = [(f"[{page.title}]({name}.md)", page.question) for name, page in pages.items()]
+    reports = {grids.page_name(name): grids.report(name) for name in grids.grids()}
+    lines = [(f"[{report.title}]({name}.md)", report.summary) for name, report in reports.items()]
     return "\n\n".join(
         [
             "# Results",
@@ -50,7 +53,8 @@ def _index(pages: dict[str, Page]) -> str:
             headline.headline(""),
             "## All pages",
             table(("page", "question"), rows, align="ll"),
-            "```{toctree}\n:hidden:\n\n" + "\n".join(pages) + "\n```\n",
+            *(["## Reports of grids", table(("report", "what is finished"), lines, align="ll")] if lines else []),
+            "```{toctree}\n:hidden:\n\n" + "\n".join([*pages, *reports]) + "\n```\n",
         ]
     )
 
@@ -79,6 +83,9 @@ def main() -> int:
         if not args.check:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text)
+    for name in [] if args.check else grids.grids():
+        for file in grids.draw(name):
+            print(f"drawn: benchmarks/results/{file}")
     return int(args.check and bool(stale))
 
 

@@ -98,6 +98,33 @@ def test_every_stored_result_has_a_page(generate):
     assert named == {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")}
 
 
+def test_the_page_of_a_grid(generate, tmp_path, monkeypatch):
+    """It has the numbers of the grid's report, what is missing, what it cost, and its figures."""
+    pytest.importorskip("matplotlib")
+    from generator import grids
+
+    from sb3_sparse.sweeps import Folder, Stored, read_grid
+    from sb3_sparse.sweeps.report import write_report
+    from sb3_sparse.sweeps.stored import store_results
+    from tests.sweep_results import publish
+
+    monkeypatch.setattr(grids, "RESULTS", tmp_path)
+    grid, folder = read_grid("smoke", "smoke"), Folder(tmp_path / "sweep")
+    publish(folder, grid.cells[:3])
+    store_results(grid, folder, tmp_path)
+    assert grids.grids() == ["smoke-smoke"] and grids.page_name("grid-full") == "grid"
+    page, report = grids.render("smoke-smoke"), write_report(grid, Stored(grid, tmp_path), tmp_path / "report")[1].read_text()
+    assert page.startswith(f"# {grid.title}\n\n<!-- Written by docs/generate.py.")
+    assert "sb3-sparse benchmark store smoke --size smoke" in page
+    rows = [line for line in report.splitlines() if line.startswith("|") or "CPU hours" in line]
+    assert len(rows) > 20 and set(rows) <= set(page.splitlines())
+    drawn = [f"smoke-smoke-{kind}.png" for kind in ("returns", "tasks", "curves")]
+    assert list(grids.draw("smoke-smoke")) == drawn and not list(grids.draw("smoke-smoke"))
+    assert re.findall(r"\]\(\.\./\.\./benchmarks/results/(.*?png)\)", page) == drawn
+    index = generate._index({})
+    assert f"| [{grid.title}](smoke-smoke.md) | 1 task, 2 seeds, 4 cells (size smoke), of which 3 are finished" in index
+
+
 def test_results_that_contradict_a_sentence_stop_the_script(generate, monkeypatch):
     from generator.pages import twins
     from generator.stored import stored

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from sb3_sparse.cli.arguments import Commands
 
+#: Where a checkout keeps results, seen from where the command runs.
+_STORED = Path("benchmarks/results")
+
 
 def add_benchmark(commands: Commands) -> None:
     """
@@ -18,6 +21,7 @@ def add_benchmark(commands: Commands) -> None:
     _add_run(parts)
     _add_import(parts)
     _add_report(parts)
+    _add_store(parts)
 
 
 def add_grid(parser: argparse.ArgumentParser) -> None:
@@ -97,13 +101,40 @@ def _add_report(parts: Commands) -> None:
         "report", allow_abbrev=False, help="write a grid's report: an HTML page, a page of Markdown, and the figures of both"
     )
     add_grid(report)
+    report.add_argument(
+        "--stored",
+        metavar="PLACE",
+        type=Path,
+        nargs="?",
+        const=_STORED,
+        help=f"report what benchmark store has written, in {_STORED} or another folder",
+    )
     report.add_argument("-o", "--out", type=Path, help="folder of the report; by default report in that of the results")
     report.set_defaults(run=_report)
 
 
 def _report(args: argparse.Namespace, _: list[str]) -> None:
-    from sb3_sparse.sweeps import Folder, read_grid
+    from sb3_sparse.sweeps import Folder, Stored, read_grid
     from sb3_sparse.sweeps.report import write_report
 
-    pages = write_report(read_grid(args.grid, args.size), Folder(args.folder), args.out or args.folder / "report")
-    print(f"report: {', '.join(map(str, pages))}")
+    grid = read_grid(args.grid, args.size, check=args.stored is None)
+    source = Folder(args.folder) if args.stored is None else Stored(grid, args.stored)
+    print(f"report: {', '.join(map(str, write_report(grid, source, args.out or args.folder / 'report')))}")
+
+
+def _add_store(parts: Commands) -> None:
+    store = parts.add_parser(
+        "store",
+        allow_abbrev=False,
+        help="write what is finished of a grid into one text file for a repository",
+        epilog="Results that are stored and not in the folder stay. The file names neither machines nor paths.",
+    )
+    add_grid(store)
+    store.add_argument("-o", "--out", type=Path, default=_STORED, help="folder of GRID-SIZE.jsonl (%(default)s)")
+    store.set_defaults(run=_store)
+
+
+def _store(args: argparse.Namespace, _: list[str]) -> None:
+    from sb3_sparse.sweeps.command import store
+
+    store(args.grid, args.folder, args.out, size=args.size)

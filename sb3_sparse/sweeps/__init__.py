@@ -50,6 +50,9 @@ A cell that died and went on has the same result as one that did not, but for ``
 The **CSV** has one row per episode: name, the settings that are not the same for all cells, form, phase ("training" or
 "final"), steps, episode, return, length, and cpu_seconds, commit, version, machine of the cell.
 
+**Stored** results are those that a repository keeps, ``GRID-SIZE.jsonl`` with one line for each cell: see
+:mod:`sb3_sparse.sweeps.stored`.
+
     from sb3_sparse.sweeps import Folder, read_grid
 
     grid = read_grid("smoke")
@@ -60,5 +63,6 @@ The **CSV** has one row per episode: name, the settings that are not the same fo
 from sb3_sparse.sweeps.folder import Folder, NoRoomError
 from sb3_sparse.sweeps.grid import Grid, read_grid
 from sb3_sparse.sweeps.kinds import KINDS, Cell
+from sb3_sparse.sweeps.stored import Stored
 
-__all__ = ["KINDS", "Cell", "Folder", "Grid", "NoRoomError", "read_grid"]
+__all__ = ["KINDS", "Cell", "Folder", "Grid", "NoRoomError", "Stored", "read_grid"]

@@ -15,6 +15,7 @@ from sb3_sparse.sweeps.prices import Prices, affordable
 from sb3_sparse.sweeps.progress import duration, show_progress
 from sb3_sparse.sweeps.rows import write_rows
 from sb3_sparse.sweeps.runner import count_cores, run, unfinished
+from sb3_sparse.sweeps.stored import store_results
 from sb3_sparse.table import format_table
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -86,6 +87,21 @@ def import_into(name: str, root: Path, source: Path, *, size: str = FULL) -> Non
         print(f"imported: {cell}")
     there = len(folder.finished() & {cell.name for cell in grid.cells})
     print(f"{len(imported)} imported, {there} of {len(grid.cells)} cells have a result: {write_rows(grid, folder)}")
+
+
+def store(name: str, root: Path, out: Path, *, size: str = FULL) -> None:
+    """
+    Store what is finished, for a repository.
+
+    :param name: Name or file of the grid.
+    :param root: Folder of the results.
+    :param out: The folder of stored results.
+    :param size: One of the grid's sizes.
+    :raises ValueError: if the grid is wrong, or its results cannot be stored
+    """
+    grid = read_grid(name, size)
+    file, number = store_results(grid, Folder(root), out)
+    print(f"{number} of {len(grid.cells)} cells are stored: {file}")
 
 
 def read_budget(text: str) -> float:

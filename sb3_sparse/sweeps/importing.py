@@ -6,16 +6,18 @@ from typing import Any
 
 from sb3_sparse.sweeps.folder import Folder
 from sb3_sparse.sweeps.grid import Grid
-from sb3_sparse.sweeps.kinds import Cell, Zoo
+from sb3_sparse.sweeps.kinds import Cell, Zoo, find_kind
 from sb3_sparse.sweeps.origin import describe_origin
+from sb3_sparse.sweeps.stored import read_lines
 
 
 def import_runs(grid: Grid, folder: Folder, source: Path) -> list[Cell]:
     """
-    Give cells that have no result one that was made elsewhere: results of a sweep whose settings, and recipe or agent, are the
-    same, whatever the version of the code was, and folders of rl-zoo3 whose settings are those that the cell would train with.
-    The agents in those are played now, for as many episodes as the cell says. What they took is not known: ``seconds`` and
-    ``cpu_seconds`` are null. ``origin`` says where a result was found under "imported".
+    Give cells that have no result one that was made elsewhere. Results of a sweep, and stored ones, are taken if their
+    settings, and their recipe or agent, are the same, whatever the version of the code was. Folders of rl-zoo3 are taken if
+    their settings are those that the cell would train with. Their agents are played now, for as many episodes as the cell
+    says. What they took is not known: ``seconds`` and ``cpu_seconds`` are null. ``origin`` says under "imported" where a
+    result was found.
 
     :param grid: A grid.
     :param folder: Where its results are.
@@ -28,13 +30,12 @@ def import_runs(grid: Grid, folder: Folder, source: Path) -> list[Cell]:
         raise ValueError(f"there is no folder {source}")
     missing = [cell for cell in grid.cells if not folder.result_file(cell.name).exists()]
     imported = []
-    for found, result in _results(source):
+    for found, same, result in _results(grid, source):
         for cell in missing:
-            same = result["kind"] == cell.kind and result["settings"] == cell.settings
             # What has no hash of its recipe or agent may have been made by another one.
-            if same and cell not in imported and result.get("content") == cell.content_hash:
+            if cell == same and cell not in imported and result.get("content") == cell.content_hash:
                 origin = {**result["origin"], "imported": str(found)}
-                folder.publish(cell.name, {**result, "name": cell.name, "origin": origin})
+                folder.publish(cell.name, {**result, "name": cell.name, "settings": cell.settings, "origin": origin})
                 imported.append(cell)
     for run in sorted({path.parent.parent for path in source.rglob("config.yml")}):
         for cell in missing:
@@ -47,8 +48,16 @@ def import_runs(grid: Grid, folder: Folder, source: Path) -> list[Cell]:
     return imported
 
 
-def _results(source: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+def _results(grid: Grid, source: Path) -> Iterator[tuple[Path, Cell, dict[str, Any]]]:
+    """Settings that another version did not have count as their defaults."""
+    for file in sorted(source.rglob(f"{grid.name}-*.jsonl")):
+        yield from ((file, cell, result) for cell, result in read_lines(file))
     for file in sorted(source.rglob("results/*.json")):
         result = Folder(file.parents[1]).read(file.stem)
         if result is not None and {"kind", "settings", "origin", "evaluations"} <= result.keys():
-            yield file, result
+            try:
+                cell = find_kind(result["kind"]).read(result["settings"])
+            except ValueError:
+                # Of a kind, or with a setting, that there is not here.
+                continue
+            yield file, cell, result

@@ -74,6 +74,11 @@ class Cell(ABC):
         """
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Files of the user that :meth:`content` reads; it says None for those that are not there."""
+        return ()
+
+    @property
     @abstractmethod
     def work(self) -> int:
         """How many steps or updates it takes."""

@@ -1,11 +1,10 @@
 """One distillation of a trained agent, or the agent itself."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
+from sb3_sparse.sweeps.kinds.agent_files import check_agent, digest_agent
 from sb3_sparse.sweeps.kinds.cell import Cell, check_bits
 
 #: CPU milliseconds of one update with its environment steps, and CPU seconds of a start (docs/results).
@@ -49,8 +48,7 @@ class Distill(Cell):
         from sb3_sparse.sparsity import check_sparsity
         from sb3_sparse.zoo import check_registered
 
-        if not Path(self.agent).is_file():
-            raise ValueError(f"there is no agent {self.agent}: give the path of its zip from where the command runs")
+        check_agent(Path(self.agent))
         check_registered(self.env)
         if self.sparsity is not None:
             check_sparsity(self.sparsity)
@@ -68,7 +66,12 @@ class Distill(Cell):
         """
         :return: Hashes of the agent and of the files that belong to it
         """
-        return _digest(Path(self.agent), self.env)
+        return digest_agent(Path(self.agent), self.env)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The agent."""
+        return (Path(self.agent),)
 
     @property
     def work(self) -> int:
@@ -121,17 +124,3 @@ class Distill(Cell):
         found = evaluate(model, venv, opened.normalization, act, self.episodes, self.bits)
         venv.close()
         return {**found, "curve": {"steps": [], "returns": []}, "steps": self.work}
-
-
-@cache
-def _digest(agent: Path, env: str) -> dict[str, str]:
-    from sb3_sparse.agents import load_normalization
-    from sb3_sparse.zoo.settings import find_settings
-
-    settings, normalization = find_settings(agent, env), load_normalization(agent, env)
-    files = {
-        "agent": agent,
-        "settings": None if settings is None else settings.file,
-        "normalization": None if normalization is None else normalization[0],
-    }
-    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items() if file is not None}

@@ -14,6 +14,6 @@ are compared with the dense control of the line as it is; where the control has 
 same one.
 """
 
-from sb3_sparse.sweeps.report.writing import write_report
+from sb3_sparse.sweeps.report.writing import make_report, write_report
 
-__all__ = ["write_report"]
+__all__ = ["make_report", "write_report"]

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
+from typing import TYPE_CHECKING
 
 from sb3_sparse.sweeps.report.statistics import Estimate
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -44,12 +48,12 @@ class Picture:
     """
     :param name: Name of its files without ``.png`` and ``.svg``.
     :param caption: What it shows.
-    :param svg: The SVG as an element of an HTML page.
+    :param figure: The figure.
     """
 
     name: str
     caption: str
-    svg: str
+    figure: Figure
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,24 @@ class Section:
 
     title: str
     blocks: Sequence[str | Table | Picture]
+
+
+@dataclass(frozen=True)
+class Report:
+    """
+    :param title: Its title.
+    :param summary: Its first paragraph.
+    :param sections: Its sections.
+    """
+
+    title: str
+    summary: str
+    sections: Sequence[Section]
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """Those of all sections."""
+        return [block for section in self.sections for block in section.blocks if isinstance(block, Picture)]
 
 
 def word(text: str) -> Entry:

@@ -10,6 +10,7 @@ from sb3_sparse.sweeps.report.comparison import RULE, Aggregate, Comparison, jud
 from sb3_sparse.sweeps.report.published import Published
 from sb3_sparse.sweeps.report.statistics import DRAWS
 from sb3_sparse.sweeps.report.study import Study
+from sb3_sparse.sweeps.stored import Stored
 
 _METHODS = (
     "A return is the mean over the episodes of a seed, and n is the number of seeds. Intervals of returns and of their"
@@ -33,7 +34,26 @@ def summary(study: Study) -> str:
     counts = ((len(study.tasks), "task"), (seeds, "seed"), (cells, "cell"))
     words = ", ".join(f"{number(count, 0)} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
     text = f"{words} (size {study.grid.size}), of which "
-    return text + ("all are finished." if not missing else f"{cells - missing} are finished and {missing} are missing.")
+    text += "all are finished" if not missing else f"{_are(cells - missing)} finished and {_are(missing)} missing"
+    steps = sum(result["steps"] for result in study.results.values())
+    text += f". The finished ones have {number(steps, 0)} steps or updates."
+    return f"{text} {_stored(study.source, study)}".rstrip() if isinstance(study.source, Stored) else text
+
+
+def _are(count: int) -> str:
+    return f"{number(count, 0)} {'is' if count == 1 else 'are'}"
+
+
+def _stored(source: Stored, study: Study) -> str:
+    """What can be said of stored results alone: a sweep that was interrupted has taken longer, but has the same report."""
+    times = [result["cpu_seconds"] for result in study.results.values()]
+    known = [seconds for seconds in times if seconds is not None]
+    words = [f"They took {number(sum(known) / 3600)} CPU hours"]
+    if len(known) < len(times):
+        words = [f"{len(known)} of them took {number(sum(known) / 3600)} CPU hours; the others were trained elsewhere"]
+    if source.changed:
+        words.append(f"The recipe or agent of {len(source.changed)} of them is another one today: the commit below has theirs")
+    return " ".join(f"{sentence}." for sentence in words)
 
 
 def verdicts(study: Study, comparisons: Comparisons, published: Published | None) -> Section:
@@ -145,12 +165,18 @@ def missing(study: Study) -> Section:
     :param study: What a grid compares.
     :return: The cells without a result, and how their processes died
     """
-    columns = {"cell": "", "name": "of its log in the folder cells", "died": "times"}
+    columns = {"cell": ""}
+    if study.deaths:
+        columns |= {"died": "times", "log": "in the folder cells"}
     rows = []
     for cell in study.missing:
-        deaths = study.deaths.get(cell.name, [])
-        reason = f"{len(deaths)}, the last time {deaths[-1].splitlines()[0]}" if deaths and deaths[-1] else str(len(deaths))
-        rows.append([word(str(cell)), word(cell.name), Entry(reason, len(deaths))])
+        row = [word(str(cell))]
+        if deaths := study.deaths.get(cell.name, []):
+            reason = f"{len(deaths)}, the last time {deaths[-1].splitlines()[0]}" if deaths[-1] else str(len(deaths))
+            row += [Entry(reason, len(deaths)), word(f"{cell.name}/log.txt")]
+        elif study.deaths:
+            row += [Entry("0", 0), NOTHING]
+        rows.append(row)
     return Section("Missing cells", [Table(columns, rows)])
 
 

@@ -123,20 +123,29 @@ def save_figure(figure: Figure, stem: Path) -> str:
     """
     from matplotlib import rc_context
 
-    raster, vector = BytesIO(), StringIO()
+    vector = StringIO()
     # Letters stay letters, and the same results make the same file.
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": stem.name}):
         figure.savefig(vector, format="svg", metadata={"Date": None, "Creator": None})
     # Where everything is has been computed; it takes half of the time.
     figure.set_layout_engine("none")
-    figure.savefig(raster, format="png", dpi=110, metadata={"Software": None})
-    write_whole(stem.with_name(f"{stem.name}.png"), raster.getvalue(), durable=False)
+    write_whole(stem.with_name(f"{stem.name}.png"), draw_png(figure), durable=False)
     text = vector.getvalue()
     write_whole(stem.with_name(f"{stem.name}.svg"), text, durable=False)
     element = text[text.index("<svg") :]
     for before in ('id="', "url(#", 'href="#'):
         element = element.replace(before, f"{before}{stem.name}-")
     return element
+
+
+def draw_png(figure: Figure) -> bytes:
+    """
+    :param figure: A figure.
+    :return: The PNG
+    """
+    raster = BytesIO()
+    figure.savefig(raster, format="png", dpi=110, metadata={"Software": None})
+    return raster.getvalue()
 
 
 def _panels(titles: Sequence[str], columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:

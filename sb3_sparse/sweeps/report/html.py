@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from functools import partial
 from html import escape
 from pathlib import Path
 
-from sb3_sparse.sweeps.report.blocks import MISSING, Entry, Picture, Section, Table
+from sb3_sparse.sweeps.report.blocks import MISSING, Entry, Picture, Report, Section, Table
 
 _HERE = Path(__file__).parent
 #: Letters of an entry that stays on one line.
@@ -32,30 +33,29 @@ _PAGE = """<!DOCTYPE html>
 """
 
 
-def render_html(title: str, summary: str, sections: Sequence[Section]) -> str:
+def render_html(report: Report, drawn: Mapping[str, str]) -> str:
     """
-    :param title: Title of the report.
-    :param summary: Its first paragraph.
-    :param sections: Its sections.
+    :param report: A report.
+    :param drawn: By the name of each picture: its SVG as an element.
     :return: The page
     """
     return _PAGE.format(
-        title=escape(title),
-        summary=_text(summary),
-        sections="\n".join(map(_section, sections)),
+        title=escape(report.title),
+        summary=_text(report.summary),
+        sections="\n".join(map(partial(_section, drawn), report.sections)),
         style=(_HERE / "page.css").read_text(),
         script=(_HERE / "sort.js").read_text(),
     )
 
 
-def _section(section: Section) -> str:
-    blocks = "\n".join(map(_block, section.blocks))
+def _section(drawn: Mapping[str, str], section: Section) -> str:
+    blocks = "\n".join(map(partial(_block, drawn), section.blocks))
     return f"<section>\n<h2>{escape(section.title)}</h2>\n{blocks}\n</section>"
 
 
-def _block(block: str | Table | Picture) -> str:
+def _block(drawn: Mapping[str, str], block: str | Table | Picture) -> str:
     if isinstance(block, Picture):
-        return f"<figure>\n{block.svg}\n<figcaption>{_text(block.caption)}</figcaption>\n</figure>"
+        return f"<figure>\n{drawn[block.name]}\n<figcaption>{_text(block.caption)}</figcaption>\n</figure>"
     if isinstance(block, str):
         return f"<p>{_text(block)}</p>"
     heads = "".join(map(_heading, block.columns, block.columns.values()))

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from sb3_sparse.sweeps.report.blocks import Picture, Section, Table
+from sb3_sparse.sweeps.report.blocks import Picture, Report, Table
 
 
-def render_markdown(title: str, summary: str, sections: Sequence[Section]) -> str:
+def render_markdown(report: Report, pictures: str = "") -> str:
     """
-    :param title: Title of the report.
-    :param summary: Its first paragraph.
-    :param sections: Its sections.
+    :param report: A report.
+    :param pictures: Where its pictures are, seen from the page: nothing, or a folder with a slash behind it.
     :return: The page
     """
-    blocks = [f"# {title}", summary]
-    for section in sections:
-        blocks += [f"## {section.title}", *map(_block, section.blocks)]
+    blocks = [f"# {report.title}", report.summary]
+    for section in report.sections:
+        blocks += [f"## {section.title}", *(_block(block, pictures) for block in section.blocks)]
     return "\n\n".join(blocks) + "\n"
 
 
-def _block(block: str | Table | Picture) -> str:
+def _block(block: str | Table | Picture, pictures: str) -> str:
     if isinstance(block, str):
         return block
     if isinstance(block, Picture):
-        return f"![{block.caption}]({block.name}.png)"
+        return f"![{block.caption}]({pictures}{block.name}.png)"
     lines = [list(block.columns), ["---"] * len(block.columns), *([entry.text for entry in row] for row in block.rows)]
     table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
     meanings = [f"*{name}*: {meaning}" for name, meaning in block.columns.items() if meaning]

@@ -13,6 +13,7 @@ from sb3_sparse.sweeps.folder import Folder
 from sb3_sparse.sweeps.grid import Grid
 from sb3_sparse.sweeps.kinds import Cell
 from sb3_sparse.sweeps.report.statistics import Floats
+from sb3_sparse.sweeps.stored import Stored
 
 #: The form of SB3's own ``predict``; the others are exported policies.
 AGENT = "agent"
@@ -55,18 +56,18 @@ class Group:
 class Study:
     """
     :param grid: A grid.
-    :param folder: Where its results are.
+    :param source: Its results: a folder, or what is stored of them.
     :raises ValueError: if a result is damaged, or the grid's entry ``report`` does not fit
     """
 
-    def __init__(self, grid: Grid, folder: Folder) -> None:
+    def __init__(self, grid: Grid, source: Folder | Stored) -> None:
         for key in grid.report:
             if key not in _KEYS:
                 raise ValueError(f"'{key}' is not a part of report, which has: {', '.join(_KEYS)}")
-        self.grid = grid
-        self.results = {cell.name: result for cell in grid.cells if (result := folder.read(cell.name)) is not None}
+        self.grid, self.source = grid, source
+        self.results = {cell.name: result for cell in grid.cells if (result := source.read(cell.name)) is not None}
         self.missing = tuple(cell for cell in grid.cells if cell.name not in self.results)
-        self.deaths = {cell.name: deaths for cell in self.missing if (deaths := folder.deaths(cell.name))}
+        self.deaths = {cell.name: deaths for cell in self.missing if (deaths := source.deaths(cell.name))}
         self._settings = {cell.name: cell.settings for cell in grid.cells}
         self._line = _line_settings(list(self._settings.values()))
         self.groups = tuple(self._make_groups())

@@ -9,33 +9,31 @@ from typing import TYPE_CHECKING
 from sb3_sparse.sweeps.folder import Folder, write_whole
 from sb3_sparse.sweeps.grid import Grid
 from sb3_sparse.sweeps.report import content
-from sb3_sparse.sweeps.report.blocks import Picture, Section
+from sb3_sparse.sweeps.report.blocks import Picture, Report, Section
 from sb3_sparse.sweeps.report.comparison import aggregate, compare
 from sb3_sparse.sweeps.report.figures import draw_aggregates, draw_curves, draw_returns, save_figure
 from sb3_sparse.sweeps.report.html import render_html
 from sb3_sparse.sweeps.report.markdown import render_markdown
 from sb3_sparse.sweeps.report.published import read_published
 from sb3_sparse.sweeps.report.study import Study
+from sb3_sparse.sweeps.stored import Stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def write_report(grid: Grid, folder: Folder, out: Path) -> list[Path]:
+def make_report(grid: Grid, source: Folder | Stored) -> Report:
     """
-    Write the report of a grid: ``GRID-SIZE.html``, ``GRID-SIZE.md``, and each figure as PNG and SVG.
-
     :param grid: A grid.
-    :param folder: Where its results are.
-    :param out: The folder of the report.
-    :return: The two pages
+    :param source: Its results: a folder, or what is stored of them.
+    :return: The report
     :raises ValueError: if nothing is finished, a result is damaged, or the grid's entry ``report`` does not fit
     """
     if find_spec("matplotlib") is None:
         raise ValueError("a report needs matplotlib: pip install matplotlib")
-    study = Study(grid, folder)
+    study = Study(grid, source)
     if not study.results:
-        raise ValueError(f"no cell of {grid.name} (size {grid.size}) is finished in {folder.root}: sb3-sparse benchmark run")
+        raise ValueError(f"no cell of {grid.name} (size {grid.size}) is finished in {source.root}: sb3-sparse benchmark run")
     published = None if (name := grid.report.get("published")) is None else read_published(name)
     compared = {
         (task, label): [compare(study, group) for group in groups]
@@ -43,11 +41,9 @@ def write_report(grid: Grid, folder: Folder, out: Path) -> list[Path]:
         for label in study.labels
         if (groups := study.select(task=task, label=label))
     }
-    stem = out / f"{grid.name}-{grid.size}"
 
     def picture(kind: str, figure: Figure, caption: str) -> Picture:
-        file = stem.with_name(f"{stem.name}-{kind}")
-        return Picture(file.name, caption, save_figure(figure, file))
+        return Picture(f"{grid.name}-{grid.size}-{kind}", caption, figure)
 
     sections: list[Section] = []
     if any(each.group.sparsity for line in compared.values() for each in line):
@@ -70,7 +66,22 @@ def write_report(grid: Grid, folder: Folder, out: Path) -> list[Path]:
     if study.missing:
         sections.append(content.missing(study))
     sections.append(content.methods(study))
-    pages = [stem.with_name(f"{stem.name}{ending}") for ending in (".html", ".md")]
-    for page, render in zip(pages, (render_html, render_markdown), strict=True):
-        write_whole(page, render(grid.title, content.summary(study), sections), durable=False)
+    return Report(grid.title, content.summary(study), sections)
+
+
+def write_report(grid: Grid, source: Folder | Stored, out: Path) -> list[Path]:
+    """
+    Write the report of a grid: ``GRID-SIZE.html``, ``GRID-SIZE.md``, and each figure as PNG and SVG.
+
+    :param grid: A grid.
+    :param source: Its results: a folder, or what is stored of them.
+    :param out: The folder of the report.
+    :return: The two pages
+    :raises ValueError: as :func:`make_report`
+    """
+    report = make_report(grid, source)
+    drawn = {picture.name: save_figure(picture.figure, out / picture.name) for picture in report.pictures}
+    pages = [out / f"{grid.name}-{grid.size}{ending}" for ending in (".html", ".md")]
+    for page, text in zip(pages, (render_html(report, drawn), render_markdown(report)), strict=True):
+        write_whole(page, text, durable=False)
     return pages

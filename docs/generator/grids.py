@@ -1,0 +1,75 @@
+"""The pages of grids: the report of what ``sb3-sparse benchmark store`` has written, and nothing else."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cache
+
+from sb3_sparse.sweeps import Stored, read_grid
+from sb3_sparse.sweeps.report import make_report
+from sb3_sparse.sweeps.report.blocks import Report, Section
+from sb3_sparse.sweeps.report.figures import draw_png
+from sb3_sparse.sweeps.report.markdown import render_markdown
+
+from .page import NOTE
+from .stored import RESULTS
+
+
+def grids() -> list[str]:
+    """
+    :return: The grids that have stored results, with their sizes: ``GRID-SIZE``
+    """
+    return sorted(file.stem for file in RESULTS.glob("*.jsonl"))
+
+
+def page_name(name: str) -> str:
+    """
+    :param name: A grid and its size.
+    :return: Name of its page
+    """
+    return name.removesuffix("-full")
+
+
+@cache
+def report(name: str) -> Report:
+    """
+    :param name: A grid and its size.
+    :return: Its report, and how to make it again
+    """
+    grid_name, _, size = name.rpartition("-")
+    grid = read_grid(grid_name, size, check=False)
+    found = make_report(grid, Stored(grid, RESULTS))
+    options = f"{grid_name}{'' if size == 'full' else f' --size {size}'}"
+    commands = "\n".join(f"sb3-sparse benchmark {part} {options}" for part in ("run", "store"))
+    again = Section(
+        "How to make it again",
+        [
+            f"```bash\n{commands}\npython docs/generate.py\n```",
+            f"The grid is [{grid_name}.yml](../../benchmarks/grids/{grid_name}.yml), its results are"
+            f" [{name}.jsonl](../../benchmarks/results/{name}.jsonl), and [the guide](../guide/sweeps.md#the-report) explains"
+            " the report.",
+        ],
+    )
+    return replace(found, sections=[*found.sections, again])
+
+
+def render(name: str) -> str:
+    """
+    :param name: A grid and its size.
+    :return: Its page
+    """
+    return render_markdown(report(name), "../../benchmarks/results/").replace("\n\n", f"\n\n{NOTE}\n\n", 1)
+
+
+def draw(name: str) -> Iterator[str]:
+    """
+    Draw the figures of a page. They are not compared: each version of matplotlib draws others.
+
+    :param name: A grid and its size.
+    :return: The files that have changed
+    """
+    for picture in report(name).pictures:
+        file = RESULTS / f"{picture.name}.png"
+        drawn = draw_png(picture.figure)
+        if not file.is_file() or file.read_bytes() != drawn:
+            file.write_bytes(drawn)
+            yield file.name
