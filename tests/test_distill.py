@@ -11,6 +11,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNorm
 
 from sb3_sparse import compress, distill, fit, restore
 from sb3_sparse.distillation.experience import rollouts
+from sb3_sparse.distillation.learning.behavior import Clipped
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.student import make_student
 from sb3_sparse.offline import OfflineDataset
@@ -88,12 +89,18 @@ def test_the_same_seed(engine):
     assert not th.equal(weights_of(other)[0], weights_of(one)[0])
 
 
-def test_the_engine_trains_as_torch():
+@pytest.mark.parametrize("name", ["sac", "ppo"])
+def test_the_engine_trains_as_torch(name):
     """
     After hundreds of updates up to rounding; after thousands two runs drift apart, and act alike. The student begins with
     weights of its own: of one that equals its teacher all gradients are rounding, and Adam makes steps of them.
     """
-    model = teacher("sac")
+    model = teacher(name)
+    if name == "ppo":
+        with th.no_grad():
+            model.policy.action_net.weight.mul_(400)
+        # Means beyond the bounds of the action, and within.
+        assert 0.2 < np.isin(act(model, samples(model)), (-2.0, 2.0)).mean() < 0.8
     for after, difference, of_actions in ((300, 1e-4, 1e-3), (5000, np.inf, 0.1)):
         students = []
         for engine in (True, False):
@@ -103,6 +110,19 @@ def test_the_engine_trains_as_torch():
             assert (mine - theirs).abs().max() < difference
         observations = samples(model)
         assert np.abs(act(students[0], observations) - act(students[1], observations)).max() < of_actions
+
+
+def test_beyond_a_bound_there_is_no_error():
+    """Bounds -1 and 3: a width of 2 halves. Where the teacher is at a bound, a student beyond it acts alike."""
+    behavior = Clipped(np.array([-1.0], np.float32), np.array([3.0], np.float32))
+    means = th.tensor([[9.0], [3.0], [-4.0], [1.0], [1.0], [1.0]])
+    targets = behavior.targets(means)
+    assert targets.flatten().tolist() == [1.5, 1.5, -0.5, 0.5, 0.5, 0.5]
+    outputs = th.tensor([[5.0], [2.0], [-7.0], [1.0], [5.0], [-3.0]], requires_grad=True)
+    losses = [behavior.loss(output, target) for output, target in zip(outputs[:, None], targets[:, None], strict=True)]
+    assert [loss.item() for loss in losses] == [0.0, 0.25, 0.0, 0.0, 4.0, 4.0]
+    sum(losses).backward()
+    assert outputs.grad.flatten().tolist() == [0.0, -0.5, 0.0, 0.0, 2.0, -2.0]
 
 
 class Stop(BaseCallback):

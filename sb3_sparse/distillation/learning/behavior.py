@@ -87,7 +87,8 @@ class Squashed(Behavior):
 class Clipped(Behavior):
     """
     The mean of a Gaussian that is clipped to the action space (PPO, A2C, TRPO): the squared error in half widths of the space.
-    What lies beyond a bound counts as the bound.
+    What lies beyond a bound counts as the bound. A student beyond the bound at which its teacher acts makes no error either:
+    otherwise its network would spend weights on bends that the clipping makes anyway.
 
     :param low: Lower bounds, ``[actions]``.
     :param high: Upper bounds, ``[actions]``.
@@ -105,12 +106,22 @@ class Clipped(Behavior):
         low, high = (th.as_tensor(bound, device=outputs.device) for bound in (self.low, self.high))
         return outputs.clamp(low, high) / th.as_tensor(self._scale, device=outputs.device)
 
+    @property
+    def _ends(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.low / self._scale, self.high / self._scale
+
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.mse_loss(outputs / th.as_tensor(self._scale, device=outputs.device), targets)
+        scale, low, high = (th.as_tensor(each, device=outputs.device) for each in (self._scale, *self._ends))
+        error = outputs / scale - targets
+        above, below = error.relu() * (targets < high), (-error).relu() * (low < targets)
+        return (above + below).square().mean()
 
     def equation(self, outputs: Value, targets: Value, frozen: Networks = ()) -> Value:
         trace: Any = outputs.trace
-        loss: Value = (outputs * trace.constant(1 / self._scale) - targets).square().mean()
+        low, high = map(trace.constant, self._ends)
+        error = outputs * trace.constant(1 / self._scale) - targets
+        above, below = error.relu() * targets.less(high), (-error).relu() * low.less(targets)
+        loss: Value = (above + below).square().mean()
         return loss
 
 
