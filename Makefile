@@ -21,7 +21,7 @@ test-all: $(READY)
 
 # Every grid from its start: in a new folder, which stays if one fails.
 benchmark-smoke: $(READY)
-	@folder=$$(mktemp -d) && for grid in benchmarks/grids/*.yml; do for part in run report; do \
+	@folder=$$(mktemp -d) && export MINARI_DATASETS_PATH=$$folder/minari && $(BIN)/python -m benchmarks.data.smoke && for grid in benchmarks/grids/*.yml; do for part in run report; do \
 		$(BIN)/sb3-sparse benchmark $$part $$grid --size smoke --folder $$folder || exit 1; \
 	done; done && rm -r $$folder
 

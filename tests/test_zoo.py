@@ -4,6 +4,7 @@ import ast
 import copy
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -36,8 +37,8 @@ GAME = "PongNoFrameskip-v4"
 
 
 def method_of(path):
-    """The method in a recipe's name, which may name a network before it."""
-    return path.stem.split("_", 1)[1].removeprefix("resnet_")
+    """The method in a recipe's name, which may name a network before it and a period after it."""
+    return re.sub(r"_\d+$", "", path.stem.split("_", 1)[1]).removeprefix("resnet_")
 
 
 def alike(recipe):

@@ -1,0 +1,1 @@
+"""Agents and data that other benchmarks begin with."""
