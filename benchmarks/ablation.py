@@ -1,15 +1,13 @@
 """
-What decides in a distillation: the score of the weights, and where the states come from. And the same score in reinforcement
-learning.
+What decides in a distillation: the score of the weights, and where the states come from.
 
     python benchmarks/ablation.py tqc-HalfCheetah-v4.zip --json benchmarks/results/ablation.json
 
 The agent is distilled at 95 % as ``distill`` does it, and with one thing changed: weights ranked by their magnitude; states of
 the teacher's own episodes alone; states of the teacher with segments of noisy actions, but none of the student. The number of
 states is the same. Students have float weights, and play the same fresh episodes as the teacher.
-
-SAC is trained from scratch by the recipe ``sac_gmp`` with actor and critics pruned gradually to 95 %, by magnitude and by the
-score of ``distill``, in the engine. Runs and students are kept, and a second call makes only what is missing.
+Students are kept, and a second call makes only what is missing. The grid ``sac_scores`` asks about the score in reinforcement
+learning.
 """
 
 import argparse
@@ -22,11 +20,9 @@ from typing import Any
 
 import numpy as np
 import torch as th
-from intervals import difference_interval, mean_interval
 from report import store
 from rich.console import Console
 from rich.table import Table
-from runs import Run, load, returns_of, train
 from students import keep, name_of, open_teacher, play_episodes, ratio
 
 from sb3_sparse import compress, distill
@@ -36,8 +32,6 @@ from sb3_sparse.distillation.experience.rollouts import Rollouts
 ENV, SPARSITY = "HalfCheetah-v4", 0.95
 BASE, MAGNITUDE, PATH, NOISY = "as it is", "magnitude", "the teacher's path alone", "the teacher's path and noise"
 ARMS = (BASE, MAGNITUDE, PATH, NOISY)
-#: The score of the weights in reinforcement learning.
-SCORES = ("magnitude", "fisher")
 
 
 def make_student(agent: Path, arm: str, seed: int, lengths: dict[str, int], out: Path) -> None:
@@ -111,33 +105,13 @@ def compare_students(found: dict[str, list[list[float]]], rng: np.random.Generat
     return {**result, "teacher": round(float(np.mean(teacher)), 1)}
 
 
-def make_runs(steps: int, seeds: range, root: Path) -> dict[str, list[Run]]:
-    """
-    :param steps: Environment steps of SAC.
-    :param seeds: Seeds.
-    :param root: Where the runs are kept.
-    :return: The runs of each score
-    """
-
-    def run(score: str, seed: int) -> Run:
-        pruning = {"network": ["actor", "critic"], "final_sparsity": SPARSITY, "initial_sparsity": 0.6, "saliency": score}
-        pruning |= {"start": 0.05, "end": 0.5, "update_freq": 1000}
-        hyperparams = (f"callback:{[{'sb3_sparse.GradualPruningCallback': pruning}]}",)
-        # The name of the folder is made of the recipe, the sparsity and the seed.
-        options = {"eval_episodes": 5, "evaluations": 10, "hyperparams": hyperparams, "engine": True}
-        return Run("sac", ENV, "gmp", None, seed, steps, root / score, **options)
-
-    return {score: [run(score, seed) for seed in seeds] for score in SCORES}
-
-
 def main() -> None:
     """Make what is missing, print and store."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("agent", type=Path, nargs="?", help="without one, SAC is all that is trained")
+    parser.add_argument("agent", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--episodes", type=int, default=50, help="of each student (%(default)s)")
-    parser.add_argument("--sac-steps", type=int, default=200_000, help="0 for no SAC (%(default)s)")
-    parser.add_argument("--folder", type=Path, default=Path("logs/ablation"), help="where runs and students are kept")
+    parser.add_argument("--folder", type=Path, default=Path("logs/ablation"), help="where students are kept")
     parser.add_argument("--quick", action="store_true", help="a short check, not a result")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--cell", nargs=4, help=argparse.SUPPRESS)
@@ -149,29 +123,16 @@ def main() -> None:
     th.set_num_threads(1)
     lengths = {"updates": 100_000, "steps": 300_000, "episodes": args.episodes}
     if args.quick:
-        args.seeds, args.sac_steps, lengths = 1, 1_000, {"updates": 5_000, "steps": 3_000, "episodes": 2}
+        args.seeds, lengths = 1, {"updates": 5_000, "steps": 3_000, "episodes": 2}
         args.folder = Path("logs/ablation_quick")
     result: dict[str, Any] = {"ratios": {}, "intervals": {}, "lengths": lengths, "seeds": args.seeds}
-    if args.agent:
-        found = students(args.agent, range(args.seeds), lengths, args.folder)
-        result |= compare_students(found, np.random.default_rng(0))
-    if args.sac_steps:
-        runs = make_runs(args.sac_steps, range(1, args.seeds + 1), args.folder)
-        train([run for each in runs.values() for run in each], 1)
-        means = {score: np.array([np.mean(returns_of(run, load(run), 20)) for run in runs[score]]) for score in SCORES}
-        result["sac"] = {
-            "steps": args.sac_steps,
-            "returns": {score: means[score].round(1).tolist() for score in SCORES},
-            "intervals": {score: mean_interval(means[score]) for score in SCORES},
-            "difference": difference_interval(means["fisher"], means["magnitude"]),
-        }
+    found = students(args.agent, range(args.seeds), lengths, args.folder)
+    result |= compare_students(found, np.random.default_rng(0))
     table = Table("distillation", "share of the return", "95 % interval", "returns", "worst episodes")
     for arm, share in result["ratios"].items():
         own = result["arms"][arm]
         table.add_row(arm, f"{share:.3f}", str(result["intervals"][arm]), str(own["returns"]), str(own["worst"]))
     Console(width=150).print(table)
-    if "sac" in result:
-        Console(width=150).print(result["sac"])
     if args.json:
         store(args.json, result)
 

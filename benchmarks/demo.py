@@ -7,7 +7,7 @@ The same CPU time for a dense agent on stock SB3 and for a 90 % sparse one in th
 Both are SAC with SB3's defaults on HalfCheetah-v4. Each trains in a process of its own, on one thread, until it has used its
 CPU time. Then both are evaluated on the same episodes, compressed to 8 bits, and compared; their learning curves over CPU time
 go to a figure. One seed is a demonstration, not a result: ``benchmarks/throughput.py`` measures. Without a C++ compiler there
-is no engine, and the twins of ``benchmarks/twins.py`` train instead.
+is no engine, and the grid ``twins`` trains one dense and one sparse agent on SB3 instead.
 """
 
 import argparse
@@ -36,6 +36,7 @@ from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.monitor import Monitor
 
 from sb3_sparse import EngineCallback, OneShotPruningCallback, compress, summarize
+from sb3_sparse.cli import main as command
 from sb3_sparse.engine.kernels.library import load
 from sb3_sparse.runtime.backends.build import BuildError
 
@@ -165,9 +166,8 @@ def main() -> None:
         load()
     except BuildError as error:
         print(f"The engine cannot be compiled here: {error}\nA dense agent and its sparse twin train on SB3 instead.")
-        import twins
-
-        twins.main()
+        for part in ("run", "report"):
+            command(["benchmark", part, "twins", "--size", "reduced", "--folder", str(args.folder)])
         return
     th.set_num_threads(1)
     warnings.simplefilter("ignore")

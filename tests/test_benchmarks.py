@@ -7,53 +7,8 @@ import pytest
 
 
 @pytest.fixture
-def twins(scripts):
-    return scripts("twins")
-
-
-@pytest.fixture
 def inference(scripts):
     return scripts("inference")
-
-
-@pytest.fixture
-def dynamic(scripts):
-    return scripts("dynamic")
-
-
-def test_an_interrupted_run_is_not_finished(twins, tmp_path):
-    """rl-zoo3 saves an agent when it is interrupted; only our own mark, of the same command and code, counts."""
-    run = twins.Run("sac", "Pendulum-v1", "gmp", 0.9, 1, 1000, tmp_path)
-    run.folder.mkdir(parents=True)
-    run.zip.write_text("an agent that was interrupted")
-    assert not run.is_finished()
-    run.mark.write_text("another command\n")
-    assert not run.is_finished()
-    run.mark.write_text(run.maker())
-    assert run.is_finished()
-
-
-def test_a_run_is_marked_with_the_code_that_it_began_with(scripts, tmp_path, monkeypatch):
-    """Code that changes while it trains has not made it, and the next call trains again."""
-    runs = scripts("runs")
-    run = runs.Run("td3", "Pendulum-v1", "set", 0.9, 1, 1000, tmp_path)
-    before = run.maker()
-
-    class Process:
-        returncode = 0
-
-        def __init__(self, command, **kwargs):
-            monkeypatch.setattr(runs.Run, "maker", lambda self: "changed\n")
-
-        def poll(self):
-            return 0
-
-    monkeypatch.setattr(runs.subprocess, "Popen", Process)
-    monkeypatch.setattr(runs.time, "sleep", lambda seconds: None)
-    runs.train([run], 1)
-    assert run.mark.read_text() == before and not run.is_finished()
-    monkeypatch.undo()
-    assert run.is_finished()
 
 
 def test_t_intervals(scripts):
@@ -73,32 +28,6 @@ def test_t_intervals(scripts):
     assert difference_interval(np.ones(3), np.zeros(3)) == [1.0, 1.0]
     assert mean_interval(np.ones(1)) is difference_interval(np.ones(1), values) is None
     assert np.isnan(half_width(np.ones((1, 4)))).all()
-
-
-def test_growths_are_counted_in_updates_of_a_network(dynamic):
-    """DS-TD3's actor is updated every other time."""
-    training = dynamic.Training(100, 1.0, {"actor": 2})
-    assert dynamic.updates_between(1000, training, ["actor", "critic"]) == {"actor": 500, "critic": 1000}
-
-
-def test_one_seed_has_no_interval(dynamic):
-    agents = {name: [{"returns": [value], "area": value}] for name, value in (("dense", 2.0), ("set 90%", 1.0))}
-    found = dynamic.compare(agents, "returns")
-    assert found["set 90%"]["interval"] is found["set 90%"]["difference_interval"] is None
-    assert found["set 90%"]["difference"] == -1.0
-    several = {name: [{"returns": [value + i]} for i in range(3)] for name, value in (("dense", 2.0), ("set 90%", 1.0))}
-    low, high = dynamic.compare(several, "returns")["set 90%"]["difference_interval"]
-    assert low < -1.0 < high
-
-
-def test_recipe_defaults(twins):
-    assert twins.recipe_defaults("sac", "gmp", "Pendulum-v1") == ("actor", 0.9, 12_000)
-
-
-def test_bootstrap_of_equal_samples(twins):
-    difference, (low, high) = twins.bootstrap(np.arange(5.0), np.arange(5.0))
-    assert difference == 0.0 and low < 0 < high
-    assert twins.bootstrap(np.zeros(3), np.ones(3)) == (1.0, [1.0, 1.0])
 
 
 def test_sparse_contestants_act_like_their_model(inference):

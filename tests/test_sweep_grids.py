@@ -54,7 +54,9 @@ def test_every_claim_has_a_cell(grids, tmp_path):
         study = Study(read_grid(file.stem), Folder(tmp_path))
         if name := study.grid.report.get("published"):
             published = read_published(name)
-            claimed = [claim for group in study.groups if (claim := published.claim(group)) and claim["sparsity"] == group.sparsity]
+            claimed = [
+                claim for group in study.groups if (claim := published.claim(group)) and claim["sparsity"] == group.sparsity
+            ]
             returned = [value for group in study.groups if (value := published.published_return(group))]
             assert all(claim in claimed for claim in published.claims), file
             assert all(value in returned for value in published.returns), file

@@ -77,6 +77,24 @@ def command(name: str) -> str:
     return f"{stored(name)['command']} \\\n    --json benchmarks/results/{name}.json --png benchmarks/results/{name}.png"
 
 
+def formerly(commit: str, *commands: str) -> list[str]:
+    """
+    :param commit: The commit that has stored results, with the script that made them; it is not there today.
+    :param commands: The commands that made them.
+    :return: What makes the stored results again
+    """
+    return [f"git checkout {commit}    # has the script that made the stored results", *commands]
+
+
+def today(*grids: str) -> list[str]:
+    """
+    :param grids: Names of grids, with options such as a size.
+    :return: What asks the same anew, see the guide about sweeps
+    """
+    lines = [line for grid in grids for line in (f"sb3-sparse benchmark run {grid}", f"sb3-sparse benchmark report {grid}")]
+    return ["", "# today, by a grid", *lines]
+
+
 def _versions(versions: Mapping[str, str]) -> str:
     return ", ".join(f"{package.replace(' beside ', ' next to ')} {version}" for package, version in versions.items())
 

@@ -3,7 +3,7 @@
 from statistics import mean
 
 from ..markdown import estimate, number, percent, table
-from ..page import Page, command
+from ..page import Page, command, formerly, today
 from ..stored import require, stored
 
 
@@ -70,7 +70,7 @@ def page() -> Page:
             "seeds": str(seeds),
             "evaluation": f"{len(results['agents']['dense'][0]['returns'])} episodes per agent, with the same seeds",
         },
-        commands=[command(name)],
+        commands=[*formerly("fb68ae8", command(name)), *today("dynamic")],
         files=[name],
         figures={name: "learning curves of the dense, static, SET and RigL agents"},
     )

@@ -3,7 +3,7 @@
 from statistics import mean
 
 from ..markdown import estimate, number, table
-from ..page import Page
+from ..page import Page, formerly, today
 from ..stored import require, stored
 
 ALGORITHMS = {"sac": "SAC", "td3": "TD3"}
@@ -87,9 +87,16 @@ def page() -> Page:
             "HalfCheetah-v4": "recipe `sac_rigl.yml` with `--sparsity 0.95`, in actor and critics; 10 episodes for each agent",
         },
         commands=[
-            "python benchmarks/learning.py --json benchmarks/results/learning.json --png benchmarks/results/learning.png",
-            "python benchmarks/halfcheetah.py --json benchmarks/results/halfcheetah.json"
-            " --png benchmarks/results/halfcheetah.png",
+            *formerly(
+                "dacce0d",
+                "python benchmarks/learning.py --json benchmarks/results/learning.json --png benchmarks/results/learning.png",
+            ),
+            *formerly(
+                "d678e56",
+                "python benchmarks/halfcheetah.py --json benchmarks/results/halfcheetah.json"
+                " --png benchmarks/results/halfcheetah.png",
+            ),
+            *today("engine"),
         ],
         files=["learning", "halfcheetah"],
         figures={

@@ -1,7 +1,7 @@
 """Behaviour cloning and BCQ, pruned before training."""
 
 from ..markdown import number, table
-from ..page import Page, command
+from ..page import Page, command, formerly, today
 from ..stored import require, stored
 
 
@@ -70,13 +70,16 @@ def page() -> Page:
             "The data are our own, not D4RL's; returns on the two cannot be compared.",
         ],
         settings={
-            "task": "recipes `{bc,bcq}_{dense,snip,grasp}.yml` on data that `benchmarks/make_dataset.py` writes",
+            "task": "recipes `{bc,bcq}_{dense,snip,grasp}.yml` on data that `benchmarks/data/make_dataset.py` writes",
             "updates": f"cloning {number(cloning['updates']['bc'])}, BCQ {number(updates)}",
             "hyperparameters": f"`{', '.join(cloning['hyperparams'])}`",
             "seeds": "1",
             "evaluation": f"{len(cloning['agents']['bc/Hopper-v4/dense'][0]['returns'])} episodes per agent",
         },
-        commands=[command("offline_bc"), command("offline_bcq")],
+        commands=[
+            *formerly("0169c84", command("offline_bc"), command("offline_bcq")),
+            *today("offline_figures_1_and_2 --size short", "offline_figures_1_and_2 --size stochastic"),
+        ],
         files=["offline_bc", "offline_bcq"],
         figures={"offline_bc": "returns of cloned agents over sparsity, for SNIP and GraSP"},
     )

@@ -4,7 +4,7 @@ from statistics import mean
 from typing import Any
 
 from ..markdown import estimate, number, percent, table
-from ..page import Page, command
+from ..page import Page, command, formerly, today
 from ..stored import require, stored
 
 GAMES = {"MinAtarBreakout-v1": "Breakout", "MinAtarSpaceInvaders-v1": "Space Invaders"}
@@ -61,7 +61,7 @@ def page() -> Page:
         limits=[
             (
                 "The 8-bit agents have trained 20 % longer than the agents that they are compared with; a dense control of the"
-                " same length was not run (`--no-control`)."
+                " same length was not run (`--no-control`); the grid `minatar` has one."
             ),
             (
                 "Agents swing from one evaluation to the next, and those with 8 bits swing most: a dense one returned "
@@ -90,7 +90,7 @@ def page() -> Page:
             "seeds": str(seeds),
             "evaluation": f"{swing['episodes']} episodes per agent",
         },
-        commands=[command("pixels"), command("pong")],
+        commands=[*formerly("5a8c857", command("pixels"), command("pong")), *today("minatar", "pong")],
         files=["pixels", "pong"],
         figures={"pixels": "returns over sparsity on the two games, pruned and with 8 bits"},
     )

@@ -3,7 +3,7 @@
 from statistics import mean, pstdev, stdev
 
 from ..markdown import estimate, number, table
-from ..page import Page, command
+from ..page import Page, command, formerly, today
 from ..stored import require, stored
 
 
@@ -61,7 +61,7 @@ def page() -> Page:
             "seeds": str(len(results["seeds"])),
             "evaluation": f"{len(results['agents']['dense'][0]['returns'])} episodes per agent, with the same seeds",
         },
-        commands=[command(name)],
+        commands=[*formerly("076bfe6", command(name)), *today("twins")],
         files=[name],
         figures={name: "learning curves of both agents, and the sparsity of the actor, over the steps"},
     )
