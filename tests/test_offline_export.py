@@ -15,7 +15,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 from torch import nn
 
 from sb3_sparse import OneShotPruningCallback, QATCallback, compress, restore, summarize
-from sb3_sparse.agents import load_agent
+from sb3_sparse.agents import load_agent, open_agent
 from sb3_sparse.cli import main
 from sb3_sparse.cost import Training
 from sb3_sparse.nn import prunable_layers
@@ -226,6 +226,10 @@ def test_what_chooses_among_candidates_is_refused(name, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["compress", str(tmp_path / "agent.zip"), "-o", str(tmp_path / "out")])
     assert "cannot be exported: clone the actions" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    # It is opened and played all the same.
+    opened = open_agent(tmp_path / "agent.zip")
+    observation = observe()[0]
+    assert np.array_equal(opened.act(observation, True), model.predict(observation, deterministic=True)[0])
 
 
 class OwnDecoder(VAE):

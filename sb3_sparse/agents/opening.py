@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gymnasium import spaces
@@ -26,7 +27,6 @@ class Agent:
 
     :param path: Its zip.
     :param model: The model.
-    :param original: Its policy as it was trained.
     :param settings: How its environment was made.
     :param wrappers: The wrappers of its environment, if it has some.
     :param normalization: The statistics of its observations, if they are normalized.
@@ -38,7 +38,6 @@ class Agent:
 
     path: Path
     model: BaseAlgorithm
-    original: Original
     settings: Settings
     wrappers: Wrappers | None
     normalization: VecNormalize | None
@@ -46,6 +45,15 @@ class Agent:
     env: str | None
     venv: VecEnv | None
     frames: int | None = None
+
+    @cached_property
+    def original(self) -> Original:
+        """
+        Its policy as it was trained.
+
+        :raises ValueError: if something in the model cannot be exported
+        """
+        return read_model(self.model, self.normalization, self.frames)
 
     @property
     def act(self) -> Player:
@@ -98,7 +106,7 @@ def open_agent(
     :param vecnormalize: Statistics of ``VecNormalize``, or "none"; by default found where SB3 and rl-zoo3 save them.
     :param trust: Whether to unpickle and import whatever the files name, which may run any code.
     :return: The agent, whose environment the caller closes
-    :raises ValueError: if an argument is wrong, something in the model cannot be exported, or the environment does not fit
+    :raises ValueError: if an argument is wrong, or the environment does not fit
     :raises OSError: if a file cannot be read
     """
     settings = settle(find_settings(path, env, config), env_kwargs, env_wrapper, frame_stack, trust=trust or env is None)
@@ -118,13 +126,11 @@ def open_agent(
     frames = stacked_frames(env, model, wrapped=wrappers is not None, frame_stack=settings.frame_stack) if one_frame else None
     if one_frame and frames is None:
         raise ValueError(f"--one-frame needs to know how many frames {path.name} was trained on: give --frame-stack N as well")
-    # A model that cannot be exported is refused before any episode is played.
-    original = read_model(model, normalization, frames)
     venv = None if env is None else _make(env, model, settings, wrappers)
     if isinstance(venv, VecFrameStack) and one_frame:
         # The policy stacks, and the model's player does.
         venv = venv.venv
-    return Agent(path, model, original, settings, wrappers, normalization, statistics, env, venv, frames)
+    return Agent(path, model, settings, wrappers, normalization, statistics, env, venv, frames)
 
 
 def _make(env: str, model: BaseAlgorithm, settings: Settings, wrappers: Wrappers | None) -> VecEnv:

@@ -93,8 +93,10 @@ def compress_agent(
     settings, wrappers = agent.settings, agent.wrappers
     calibration = Progress("observations for calibration", calibration_steps, time_limit / 4)
     try:
+        # A model that cannot be exported is refused before any episode is played.
+        original = agent.original
         observations, starts = _observations(agent, seed + episodes, calibration)
-        compressed = compress_network(agent.original, bits, observations, starts)
+        compressed = compress_network(original, bits, observations, starts)
         out.mkdir(parents=True, exist_ok=True)
         compact = out / f"{path.stem}.sb3s"
         compact.write_bytes(compressed.data)
@@ -104,7 +106,7 @@ def compress_agent(
         report = replace(found, nbytes=nbytes, notes=(*found.notes, *seen.notes))
         print(f"\n{report}\n")
         masks = isinstance(agent.model, MaskablePPO)
-        written = [compact.name, *write_files(path.stem, agent.original, compressed, out, masks=masks), "report.json"]
+        written = [compact.name, *write_files(path.stem, original, compressed, out, masks=masks), "report.json"]
         # Loaded from the file, as its user does.
         exported = load(compact)
         comparison = Progress("episodes", 2 * episodes, time_limit - calibration.seconds)
