@@ -1,5 +1,7 @@
 """Distillation: a student of every algorithm acts as its teacher does, is a plain SB3 model, and can be interrupted."""
 
+import warnings
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 
 from sb3_sparse import compress, distill, fit, restore
+from sb3_sparse.agents.returns import compare_with_training
 from sb3_sparse.distillation.experience import rollouts
 from sb3_sparse.distillation.learning.behavior import Clipped
 from sb3_sparse.distillation.learning.network import read_network
@@ -123,6 +126,21 @@ def test_beyond_a_bound_there_is_no_error():
     assert [loss.item() for loss in losses] == [0.0, 0.25, 0.0, 0.0, 4.0, 4.0]
     sum(losses).backward()
     assert outputs.grad.flatten().tolist() == [0.0, -0.5, 0.0, 0.0, 2.0, -2.0]
+
+
+def test_a_teacher_that_plays_worse_than_in_its_training():
+    """As one whose VecNormalize is missing. The worst tenth of the training's episodes may be as bad as its play here."""
+    model = teacher("dqn")
+    for returns, doubt in (([500.0] * 20, True), ([500.0] * 17 + [5.0] * 3, False), ([12.0] * 20, False)):
+        model.ep_info_buffer = [{"r": each, "l": int(each)} for each in returns]
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            distill(model, "CartPole-v1", 0.5, **SHORT)
+        found = [str(each.message) for each in caught if "its training" in str(each.message)]
+        assert len(found) == doubt
+    assert compare_with_training(model, []) is None
+    model.ep_info_buffer = [{"r": -200.0}, {"r": -210.0}]
+    assert "-1,500.0 here, and -205.0 in the last 2 episodes" in compare_with_training(model, [-1500.0])
 
 
 class Stop(BaseCallback):

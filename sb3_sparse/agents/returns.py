@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from stable_baselines3.common.atari_wrappers import EpisodicLifeEnv
+from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.env_util import unwrap_wrapper
 from stable_baselines3.common.vec_env import VecEnv
 
@@ -19,6 +20,9 @@ from sb3_sparse.table import format_table
 
 #: Observations, and which of them begin an episode.
 Episodes = tuple[Observation, NDArray[np.bool_]]
+#: An agent plays as in its training if it loses no more than this share of the return, or plays better than this share of
+#: the episodes.
+_LOST, _WORST = 0.5, 0.1
 
 
 def play(venv: VecEnv, act: Act, seed: int) -> Iterator[tuple[Observation, float | None]]:
@@ -110,6 +114,27 @@ def end_game(venv: VecEnv) -> None:
         lives = unwrap_wrapper(env, EpisodicLifeEnv)
         if isinstance(lives, EpisodicLifeEnv):
             lives.was_real_done = True
+
+
+def compare_with_training(model: BaseAlgorithm, returns: Sequence[float]) -> str | None:
+    """
+    Whether an agent plays as it did in its training, of which a zip of SB3 keeps the returns of the last episodes. A model
+    whose ``VecNormalize`` is missing, or whose environment has other wrappers, takes any observation without an error.
+
+    :param model: The agent.
+    :param returns: Returns of its episodes here.
+    :return: A sentence if they are so much lower that something must be wrong, otherwise None
+    """
+    trained = [float(episode["r"]) for episode in getattr(model, "ep_info_buffer", None) or ()]
+    if not trained or not returns:
+        return None
+    mean, before = statistics.fmean(returns), statistics.fmean(trained)
+    if mean >= before - _LOST * abs(before) or mean >= np.quantile(trained, _WORST):
+        return None
+    return (
+        f"the model returns {mean:,.1f} here, and {before:,.1f} in the last {len(trained)} episodes of its training: are its"
+        " observations normalized or wrapped as they were there?"
+    )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import ClassVar
 
 import numpy as np
@@ -12,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 
 from sb3_sparse.agents.observations import Observation
 from sb3_sparse.agents.player import find_masks
+from sb3_sparse.agents.returns import compare_with_training
 from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.experience.rollouts import Rollouts
 from sb3_sparse.distillation.experience.source import Source
@@ -90,6 +92,8 @@ class Lesson:
             assert self.source.recorded is not None
             return self.source.recorded
         observations, self.teacher_returns = rollouts.play(self.plan.first_steps, self._seed_of(-1))
+        if doubt := compare_with_training(self.teacher.model, self.teacher_returns):
+            warnings.warn(doubt, stacklevel=2)
         return observations
 
     def _seed_of(self, number: int) -> int:

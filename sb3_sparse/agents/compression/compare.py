@@ -17,7 +17,7 @@ from sb3_sparse.agents.observations import Observation, length, stack
 from sb3_sparse.agents.opening import Agent, open_agent
 from sb3_sparse.agents.player import Player, model_act
 from sb3_sparse.agents.progress import Progress
-from sb3_sparse.agents.returns import Episodes, Returns, compare_returns, play_starts
+from sb3_sparse.agents.returns import Episodes, Returns, compare_returns, compare_with_training, play_starts
 from sb3_sparse.export import check_bits, compress_network
 from sb3_sparse.runtime import BACKENDS, Policy, load
 
@@ -154,7 +154,8 @@ def _compare(agent: Agent, venv: VecEnv, exported: Policy, seeds: range, progres
     if returns is None:
         print("not one episode of each has ended, so there is no comparison of returns")
     else:
-        print(f"{returns}\n", flush=True)
+        doubt = compare_with_training(agent.model, returns.model)
+        print(f"{returns}\n" + (f"note: {doubt}\n" if doubt else ""), flush=True)
     return returns
 
 
