@@ -160,12 +160,14 @@ class Stop(BaseCallback):
 def test_interrupted_and_resumed(name, tmp_path):
     """It ends as one that was not, bit for bit, wherever it stopped."""
     model = teacher(name)
-    kwargs = {"seed": 1, "steps": 1000, "updates": 5000}
+    kwargs = {"seed": 1, "steps": 1000, "updates": 5000, "net_arch": {"sac": None, "dqn": [12]}[name]}
     whole = distill(model, CASES[name].env, 0.8, **kwargs)
     for after in (1300, 3300):
         with pytest.raises(KeyboardInterrupt):
             distill(model, CASES[name].env, 0.8, checkpoint=tmp_path, callback=Stop(after), **kwargs)
-    equal_states(distill(model, CASES[name].env, 0.8, checkpoint=tmp_path, **kwargs), whole)
+    # A tuple says the same as a list.
+    again = kwargs | {"net_arch": {"sac": None, "dqn": (12,)}[name]}
+    equal_states(distill(model, CASES[name].env, 0.8, checkpoint=tmp_path, **again), whole)
     with pytest.raises(ValueError, match="another distillation"):
         distill(model, CASES[name].env, 0.9, checkpoint=tmp_path, **kwargs)
 

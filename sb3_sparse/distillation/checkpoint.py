@@ -43,7 +43,7 @@ class Checkpoint:
         if not self._file.exists():
             return None
         try:
-            saved: dict[str, Any] = th.load(self._file, weights_only=True)
+            saved: dict[str, Any] = th.load(self._file, map_location="cpu", weights_only=True)
             identity = saved["identity"]
         except Exception as error:  # Any damage.
             raise ValueError(

@@ -123,7 +123,8 @@ def distill(
     rounding = [Rounding(*widths, *plan.rounding)] * on_grid
     others = [*read_callbacks(callback), *[ProgressBar()] * progress_bar, *[EngineCallback()] * engine]
     names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
-    run = repr([type(model).__name__, sparsity, net_arch, plan, seed, *names, stop_at, *widths * on_grid])
+    arch = None if net_arch is None else list(net_arch)
+    run = repr([type(model).__name__, sparsity, arch, plan, seed, *names, stop_at, *widths * on_grid])
     saver = None if checkpoint is None else Checkpoint(Path(checkpoint), run)
     with open_source(model, env, normalization) as source:
         if stop_at is not None and source.env is None:
