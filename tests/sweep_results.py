@@ -45,7 +45,7 @@ def result_of(cell, **origin):
     nonzero = round(1000 * (1 - (settings["sparsity"] or 0.0)))
     return {
         "name": cell.name,
-        "kind": "zoo",
+        "kind": cell.kind,
         "settings": settings,
         "content": cell.content_hash,
         "evaluations": evaluations,

@@ -33,6 +33,8 @@ def grids(tmp_path, monkeypatch):
     for zip in {zip for file in FILES for zip in agents(yaml.safe_load(file.read_text()))}:
         zip.parent.mkdir(parents=True, exist_ok=True)
         zip.touch()
+    # They are empty, and a training that begins with one looks into it.
+    monkeypatch.setattr("sb3_sparse.sweeps.kinds.finetune._check_start", lambda *_: None)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)

@@ -15,12 +15,14 @@ import yaml
 
 from sb3_sparse.cli import main
 from sb3_sparse.sweeps import Folder, read_grid
+from sb3_sparse.sweeps.kinds import Distill, FineTune
 from sb3_sparse.sweeps.report import write_report
 from sb3_sparse.sweeps.report.comparison import aggregate, compare, judge
-from sb3_sparse.sweeps.report.content import methods
 from sb3_sparse.sweeps.report.figures import draw_curves
+from sb3_sparse.sweeps.report.provenance import methods
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
 from sb3_sparse.sweeps.report.study import Study
+from sb3_sparse.sweeps.rows import write_rows
 from tests.counting import Counting
 from tests.house import ROOT
 from tests.sweep_results import FACTORS, LEVELS, SEEDS, TASKS, all_cells, cell, grid_of, publish, result_of
@@ -253,6 +255,32 @@ def test_cells_of_another_kind(tmp_path):
     text = write_report(grid_of(cells), folder, tmp_path / "report")[1].read_text()
     sums = [sum(Random(f"{seed} {count}").random() for count in range(5)) for seed in SEEDS]
     assert f"|  | scale 2.0, as trained | the recipe's | 3 | {2 * np.mean(sums):.2f} [" in text
+
+
+def test_ways_to_make_agents_sparse(tmp_path):
+    """Cells of two kinds: the agents are the tasks, the kinds are the lines, and the agent itself is the control of both."""
+    pytest.importorskip("matplotlib")
+    cells = []
+    for name in ("sac-HalfCheetah-v4", "tqc-HalfCheetah-v4"):
+        agent = {"agent": f"experts/{name}.zip", "algo": name[:3], "env": "HalfCheetah-v4", "bits": (8,)}
+        for seed in SEEDS:
+            cells += [Distill(**agent, sparsity=sparsity, seed=seed) for sparsity in (None, 0.9)]
+            cells.append(FineTune(**agent, recipe="gmp", steps=1000, sparsity=0.9, seed=seed))
+    grid, folder = grid_of(cells), Folder(tmp_path)
+    publish(folder, cells, versions={"sb3_sparse": "0.1.0"})
+    study = Study(grid, folder)
+    assert study.tasks == ("experts/sac-HalfCheetah-v4", "experts/tqc-HalfCheetah-v4")
+    assert study.labels == tuple(f"{way}, {form}" for way in ("distill", "finetune") for form in ("as trained", "8 bits"))
+    assert {
+        (control.task, control.sparsity, control.form) for group in study.groups for control in [study.control(group)]
+    } == {(task, None, "agent") for task in study.tasks}
+    assert all(study.control(group).task == group.task for group in study.groups)
+    text = write_report(grid, folder, tmp_path / "report")[1].read_text()
+    assert "| experts/tqc-HalfCheetah-v4 | distill, as trained | the agent itself | 3 |" in text
+    assert "| kind | distill, finetune |" in text and "| steps, finetune | 1000 |" in text
+    assert "| env | HalfCheetah-v4 |" in text
+    rows = write_rows(grid, folder).read_text().splitlines()
+    assert rows[0].startswith("name,kind,seed,agent,algo,sparsity,setting_steps,") and len(rows) == 1 + 8 * len(cells)
 
 
 def drawn(figure):

@@ -316,7 +316,9 @@ ZOO = {"title": "PPO", "kind": "zoo", "fixed": {"algo": "ppo", "env": "CartPole-
     "changes, sentence",
     [
         ({"kinds": "zoo"}, "'kinds' is not a part of a grid"),
-        ({"kind": "zo"}, "kind has to be one of zoo, distill"),
+        ({"kind": "zo"}, "kind has to be one of zoo, finetune, distill"),
+        ({"axes": {"seed": [0], "kind": ["zo"]}}, "kind has to be one of zoo"),
+        ({"axes": {"seed": [0], "kind": ["distill"]}}, "'recipe' is not a setting of kind distill"),
         ({"kind": "tests.counting.Nothing"}, "cannot be imported"),
         ({"kind": "tests.house.ROOT"}, "is not a subclass"),
         ({"title": None}, "title has to be a sentence"),

@@ -8,11 +8,12 @@ import time
 
 import pytest
 import yaml
-from stable_baselines3 import PPO
+from stable_baselines3 import PPO, SAC
 
 from sb3_sparse.cli import main
 from sb3_sparse.sweeps import Folder, read_grid
-from sb3_sparse.sweeps.kinds import Distill, Zoo, distill
+from sb3_sparse.sweeps.kinds import Distill, FineTune, Zoo
+from sb3_sparse.sweeps.kinds.agent_files import digest_agent
 from tests.house import ROOT
 
 pytest.importorskip("joblib")
@@ -95,7 +96,7 @@ def test_another_agent_is_another_cell(tmp_path):
         cell = Distill(agent=str(agent), env="CartPole-v1", seed=0)
         cell.check()
         names.append(cell.name)
-        distill._digest.cache_clear()
+        digest_agent.cache_clear()
     assert names[0] != names[1]
     with pytest.raises(ValueError, match=r"there is no agent nothing\.zip"):
         Distill(agent="nothing.zip", env="CartPole-v1", seed=0).check()
@@ -118,3 +119,67 @@ def test_runs_of_rl_zoo3_are_imported(tmp_path):
     assert not Zoo.read({**fixed, "seed": 1, "sparsity": 0.9, "hyperparams": ["gamma:0.9"]}).is_run(
         tmp_path / "logs/ppo/CartPole-v1_1"
     )
+
+
+TUNED = {"algo": "sac", "env": "Pendulum-v1", "recipe": "gmp", "sparsity": 0.5, "steps": 600, "collected": 200}
+
+
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    """A SAC agent with fewer units than the recipe has."""
+    agent = tmp_path_factory.mktemp("agents") / "agent.zip"
+    SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [16, 16]}, seed=7, device="cpu", buffer_size=1).save(agent)
+    return agent
+
+
+@pytest.mark.slow
+def test_an_agent_is_trained_further(agent, tmp_path):
+    """It is pruned from what it was: rl-zoo3 loads it, with the widths of its own and none of its steps."""
+    grid = write_grid(
+        tmp_path, "finetune", {"agent": str(agent), **TUNED, **SHORT, "checkpoints": 1, "engine": True}, seed=[0]
+    )
+    (cell,) = read_grid(str(grid)).cells
+    main(["benchmark", "run", str(grid), "--folder", str(tmp_path / "sweep"), "--jobs", "1"])
+    result = Folder(tmp_path / "sweep").read(cell.name)
+    actor = result["networks"]["actor"]
+    # 3 inputs, twice 16 units, and mean and deviation of one action; the distribution is the recipe's.
+    assert (actor["total"], actor["nonzero"]) == (3 * 16 + 16 * 16 + 2 * 16, round(0.5 * (3 * 16 + 16 * 16 + 2 * 16)))
+    assert result["curve"]["steps"] == [200, 400, 600] and result["steps"] == 600
+    assert "Loading pretrained agent" in (Folder(tmp_path / "sweep").cell_folder(cell.name) / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"agent": "nothing.zip"}, r"there is no agent nothing\.zip"),
+        ({"algo": "td3"}, "holds a policy of sac, not of td3"),
+        ({"algo": "bc", "recipe": "snip"}, "trains in an environment, and bc on recorded data"),
+        ({"collected": 0}, "collected must be at least 1"),
+        ({"hyperparams": ["normalize:True"]}, "normalizes the observations of Pendulum-v1"),
+        ({"sparsity": 1.0}, "sparsity"),
+    ],
+)
+def test_an_agent_that_cannot_be_trained_further(agent, changes, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        FineTune.read({"agent": str(agent), **TUNED, "seed": 0, **changes}).check()
+
+
+def test_what_is_changed_to_train_an_agent_further(agent):
+    """No random actions, which SB3 takes at the beginning of a run, and DQN at the beginning of its schedule."""
+    tuned = {"agent": str(agent), **TUNED, "seed": 0}
+    cell = FineTune.read(tuned)
+    cell.check()
+    words = cell.arguments(ROOT)
+    assert "learning_starts:0" in words and words[words.index("-i") + 1] == str(agent)
+    assert "-i" not in Zoo(algo="sac", env="Pendulum-v1", recipe="gmp", seed=0).arguments(ROOT)
+    resumed = cell.arguments(ROOT, ROOT / "checkpoint-100")
+    assert resumed[resumed.index("-i") + 1] == str(ROOT / "checkpoint-100/agent.zip")
+    assert "collected" in " ".join(words) and "collected" not in " ".join(resumed)
+    other = FineTune.read({**tuned, "algo": "dqn", "env": "CartPole-v1"})
+    assert other.changes == (
+        "learning_starts:0",
+        f"exploration_initial_eps:{other.content()['recipe']['exploration_final_eps']}",
+    )
+    assert FineTune.read({**tuned, "algo": "ppo", "env": "CartPole-v1"}).changes == ()
+    # Settings that are not the agent's are those of a training from its start.
+    assert not cell.is_run(ROOT)

@@ -33,7 +33,7 @@ class Death(BaseCallback):
         return True
 
 
-def train(make, callbacks, folder, death=np.inf, offline=False):
+def train(make, callbacks, folder, death=np.inf, offline=False, collected=0):
     """As the process of a cell does it, which rl-zoo3 hands an agent's zip and its replay buffer."""
     model = make()
     checkpoint = find_checkpoint(folder)
@@ -42,7 +42,7 @@ def train(make, callbacks, folder, death=np.inf, offline=False):
         model = type(model).load(checkpoint / "agent.zip", env=model.env, device="cpu", seed=model.seed, **data)
         if (checkpoint / "replay_buffer.pkl").exists():
             model.load_replay_buffer(checkpoint / "replay_buffer.pkl")
-    resumable = ResumableCallback(str(folder), FREQ, offline, None if checkpoint is None else str(checkpoint))
+    resumable = ResumableCallback(str(folder), FREQ, offline, None if checkpoint is None else str(checkpoint), collected)
     evaluation = None if model.env is None or offline else EvalCallback(make().env, n_eval_episodes=1, eval_freq=75, verbose=0)
     if evaluation is not None:
         evaluation.log_path = str(folder / "evaluations")
@@ -50,14 +50,14 @@ def train(make, callbacks, folder, death=np.inf, offline=False):
     return model, evaluation
 
 
-def check(make, callbacks, folder, offline=False):
+def check(make, callbacks, folder, **settings):
     (folder / "whole").mkdir()
     (folder / "broken").mkdir()
-    model, evaluation = train(make, callbacks, folder / "whole", offline=offline)
+    model, evaluation = train(make, callbacks, folder / "whole", **settings)
     for death in (70, 150):
         with pytest.raises(InterruptedError):
-            train(make, callbacks, folder / "broken", death, offline=offline)
-    resumed, other = train(make, callbacks, folder / "broken", offline=offline)
+            train(make, callbacks, folder / "broken", death, **settings)
+    resumed, other = train(make, callbacks, folder / "broken", **settings)
     assert resumed.num_timesteps == model.num_timesteps
     for name, value in model.policy.state_dict().items():
         assert th.equal(resumed.policy.state_dict()[name], value), name
@@ -65,6 +65,7 @@ def check(make, callbacks, folder, offline=False):
     if evaluation is not None:
         assert other.evaluations_timesteps == evaluation.evaluations_timesteps
         assert np.array_equal(other.evaluations_results, evaluation.evaluations_results)
+    return model
 
 
 def pruning(network):
@@ -125,3 +126,36 @@ def test_what_sac_can_have(settings, tmp_path):
         )
 
     check(make, pruning("actor"), tmp_path)
+
+
+@pytest.mark.parametrize("engine", [False, True])
+def test_an_agent_that_is_trained_further(engine, tmp_path):
+    """It plays first, by itself; then it goes on as any other, and learns from what it played."""
+    seen = []
+
+    class Watching(BaseCallback):
+        holds_layers = False
+
+        def _on_training_start(self):
+            seen.append((self.model.replay_buffer.size(), self.model.num_timesteps))
+
+        def _on_step(self):
+            return True
+
+    agent = tmp_path / "agent.zip"
+    SAC("MlpPolicy", "Pendulum-v1", policy_kwargs={"net_arch": [16, 16]}, seed=7, device="cpu", buffer_size=1).save(agent)
+
+    def make():
+        venv = make_vec_env("Pendulum-v1", 1, seed=3)
+        model = SAC.load(agent, env=venv, device="cpu", seed=3, learning_starts=0, buffer_size=999, batch_size=16)
+        # No action is random.
+        model.action_space.sample = None
+        return model
+
+    def callbacks():
+        return [*pruning("actor")(), Watching(), *([EngineCallback()] if engine else [])]
+
+    model = check(make, callbacks, tmp_path, collected=60)
+    # The run as a whole, and that which dies; both go on later, with what they had.
+    assert seen[:2] == [(60, 0), (60, 0)] and all(size > 60 for size, _ in seen[2:])
+    assert (model.num_timesteps, model.replay_buffer.size()) == (STEPS, STEPS + 60)

@@ -4,7 +4,7 @@ Grids of runs, from a laptop to a cluster: ``sb3-sparse benchmark``.
 A **grid** is a YAML file, in ``benchmarks/grids/`` or anywhere else:
 
     title: One sentence that says what is measured
-    kind: zoo                                   # or distill, with the settings of sweeps/kinds/; or a class of your own
+    kind: zoo                                   # finetune, distill, or a class of your own; also a setting of an axis
     fixed: {algo: ppo, env: CartPole-v1, recipe: gmp, steps: 100000}
     axes:                                       # the cells are the product of these lists
       sparsity: [0.0, 0.9]

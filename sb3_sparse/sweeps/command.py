@@ -151,7 +151,7 @@ def _price_table(grid: Grid, finished: set[str], prices: Prices) -> str:
     """One row for all seeds of a setting."""
     groups: dict[str, list[Cell]] = {}
     for cell in grid.cells:
-        groups.setdefault(str(replace(cell, seed=0)).rpartition(" seed=")[0], []).append(cell)
+        groups.setdefault(f"{cell.kind} {replace(cell, seed=0)}".rpartition(" seed=")[0], []).append(cell)
     common = set.intersection(*(set(group.split()) for group in groups)) if len(groups) > 1 else set()
     rows = [("cells", "number", "finished", "core-hours left", "price from")]
     for group, cells in groups.items():

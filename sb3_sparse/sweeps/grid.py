@@ -71,7 +71,6 @@ def _read(file: Path, size: str, check: bool) -> Grid:
     except yaml.YAMLError as error:
         raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
     _check_keys("a grid", content, _KEYS)
-    kind = find_kind(content.get("kind"))
     title = content.get("title")
     if not isinstance(title, str) or not title:
         raise ValueError("title has to be a sentence that says what is measured")
@@ -86,7 +85,7 @@ def _read(file: Path, size: str, check: bool) -> Grid:
         if unknown := others.keys() - axes.keys():
             raise ValueError(f"size {size} changes the axis '{min(unknown)}', which is not one of {', '.join(axes)}")
         fixed, axes = {**fixed, **_fixed(sizes[size])}, {**axes, **others}
-    cells = tuple(_cells(kind, fixed, axes))
+    cells = tuple(_cells(content.get("kind"), fixed, axes))
     seen: set[Cell] = set()
     for cell in cells:
         if check:
@@ -97,11 +96,11 @@ def _read(file: Path, size: str, check: bool) -> Grid:
     return Grid(file.stem, title, size, cells, axes, _mapping("report", content))
 
 
-def _cells(kind: type[Cell], fixed: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> Iterator[Cell]:
+def _cells(kind: object, fixed: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> Iterator[Cell]:
     """All seeds of one setting before the next, so that those that are finished say something."""
     names = sorted(axes, key=lambda name: name == "seed")
     for values in product(*(axes[name] for name in names)):
-        settings = dict(fixed)
+        settings = {"kind": kind, **fixed}
         origins = dict.fromkeys(fixed, "fixed")
         for name, value in zip(names, values, strict=True):
             chosen = value if isinstance(value, dict) else {name: value}
@@ -110,7 +109,7 @@ def _cells(kind: type[Cell], fixed: Mapping[str, Any], axes: Mapping[str, list[A
                     raise ValueError(f"the axes {origins[setting]} and {name} both set '{setting}'")
                 origins[setting] = name
             settings |= chosen
-        yield kind.read(settings)
+        yield find_kind(settings.pop("kind")).read(settings)
 
 
 def _fixed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,8 +20,10 @@ def write_rows(grid: Grid, folder: Folder) -> Path:
     :return: The file that was written, ``GRID-SIZE.csv`` in the folder
     :raises ValueError: if a result is damaged
     """
-    all_settings = [cell.settings for cell in grid.cells]
-    varied = [name for name in all_settings[0] if len({repr(settings[name]) for settings in all_settings}) > 1]
+    all_settings = {cell.name: {"kind": cell.kind, **cell.settings} for cell in grid.cells}
+    # Kinds have different settings; what one does not have is empty.
+    names = dict.fromkeys(name for settings in all_settings.values() for name in settings)
+    varied = [name for name in names if len({repr(settings.get(name)) for settings in all_settings.values()}) > 1]
     text = io.StringIO()
     # A setting may have the name of a column.
     heading = [*_FIRST, *(f"setting_{name}" if name in _LAST else name for name in varied), *_LAST]
@@ -31,7 +33,7 @@ def write_rows(grid: Grid, folder: Folder) -> Path:
     # The last runner to write has read everything that the others have made.
     with folder.alone():
         for result in filter(None, (folder.read(cell.name) for cell in grid.cells)):
-            settings = [_cell(result["settings"][name]) for name in varied]
+            settings = [_cell(all_settings[result["name"]].get(name)) for name in varied]
             origin = result["origin"]
             last = [result["cpu_seconds"], origin["commit"], origin["versions"]["sb3_sparse"], origin["machine"]["name"]]
             writer.writerows([result["name"], *settings, *episode, *last] for episode in _episodes(result))

@@ -4,12 +4,13 @@ from importlib import import_module
 
 from sb3_sparse.sweeps.kinds.cell import Cell
 from sb3_sparse.sweeps.kinds.distill import Distill
+from sb3_sparse.sweeps.kinds.finetune import FineTune
 from sb3_sparse.sweeps.kinds.zoo import Zoo
 
 #: The kinds by their names in grids.
-KINDS: dict[str, type[Cell]] = {kind.kind: kind for kind in (Zoo, Distill)}
+KINDS: dict[str, type[Cell]] = {kind.kind: kind for kind in (Zoo, FineTune, Distill)}
 
-__all__ = ["KINDS", "Cell", "Distill", "Zoo", "find_kind"]
+__all__ = ["KINDS", "Cell", "Distill", "FineTune", "Zoo", "find_kind"]
 
 
 def find_kind(name: object) -> type[Cell]:

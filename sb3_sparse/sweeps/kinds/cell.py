@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, fields
@@ -99,14 +100,14 @@ class Cell(ABC):
         The hash that its result is found by. The version of the package and the source of the kind's module stand for the
         code: a hash of all code would make every result void with each commit.
         """
-        module = inspect.getmodule(type(self))
-        assert module is not None
+        kinds = [cls for cls in type(self).__mro__ if issubclass(cls, Cell) and cls is not Cell]
+        code = "".join(inspect.getsource(sys.modules[cls.__module__]) for cls in kinds)
         identity = {
             "kind": self.kind,
             "settings": {field.name: getattr(self, field.name) for field in fields(self) if not _is_default(self, field)},
             "content": self.content(),
             "version": __version__,
-            "code": hashlib.sha256(inspect.getsource(module).encode()).hexdigest(),
+            "code": hashlib.sha256(code.encode()).hexdigest(),
         }
         return _digest(identity)
 

@@ -18,6 +18,7 @@ class Distill(Cell):
 
     :param agent: Zip of the agent, with its settings and statistics where rl-zoo3 or the hub keeps them.
     :param env: Its environment.
+    :param algo: rl-zoo3's name of its algorithm; None for what the zip says.
     :param sparsity: Share of zeros in the student's network that acts; None for the agent itself, which sets the scale.
     :param net_arch: Widths of the student's hidden layers; None for the agent's.
     :param steps: Environment steps; None for those of ``distill``.
@@ -32,6 +33,7 @@ class Distill(Cell):
 
     agent: str
     env: str
+    algo: str | None = None
     sparsity: float | None = None
     net_arch: tuple[int, ...] | None = None
     steps: int | None = None
@@ -45,10 +47,13 @@ class Distill(Cell):
         """
         :raises ValueError: if the agent or the environment does not exist, or the settings do not fit each other
         """
+        from sb3_sparse.agents import ALGORITHMS
         from sb3_sparse.sparsity import check_sparsity
         from sb3_sparse.zoo import check_registered
 
         check_agent(Path(self.agent))
+        if self.algo not in (None, *ALGORITHMS):
+            raise ValueError(f"algo has to be one of {', '.join(ALGORITHMS)}, got {self.algo}")
         check_registered(self.env)
         if self.sparsity is not None:
             check_sparsity(self.sparsity)
@@ -101,7 +106,7 @@ class Distill(Cell):
         from sb3_sparse.sweeps.kinds.evaluation import evaluate
         from sb3_sparse.sweeps.kinds.resumption import ProgressCallback
 
-        opened = open_agent(Path(self.agent), env=self.env)
+        opened = open_agent(Path(self.agent), env=self.env, algorithm=self.algo)
         venv, model = opened.venv, opened.model
         assert venv is not None
         if self.sparsity is not None:

@@ -14,6 +14,7 @@ from stable_baselines3.common.save_util import load_from_pkl, save_to_pkl
 from stable_baselines3.her import HerReplayBuffer
 
 from sb3_sparse.sweeps.folder import make_durable, write_whole
+from sb3_sparse.sweeps.kinds.experience import collect
 from sb3_sparse.sweeps.kinds.messages import Messages
 
 #: What SB3's evaluations remember, as plain numbers.
@@ -69,13 +70,17 @@ class ResumableCallback(BaseCallback):
     :param freq: Steps between two checkpoints.
     :param offline: Whether the algorithm trains on recorded data, so that its rollouts end between two updates.
     :param checkpoint: The checkpoint whose agent the model was loaded from; None for a new run.
+    :param collected: Steps that a trained agent, with which a new run begins, plays before its training.
     """
 
     #: It asks the model for everything.
     holds_layers = False
 
-    def __init__(self, folder: str, freq: int, offline: bool = False, checkpoint: str | None = None) -> None:
+    def __init__(
+        self, folder: str, freq: int, offline: bool = False, checkpoint: str | None = None, collected: int = 0
+    ) -> None:
         super().__init__()
+        self.collected = collected
         self.folder, self.freq, self.offline = Path(folder), freq, offline
         self._resumed = None if checkpoint is None else Path(checkpoint)
         self._state: dict[str, Any] = {}
@@ -94,6 +99,9 @@ class ResumableCallback(BaseCallback):
         self._others = callbacks.callbacks
         self._evaluations = [other for other in self._others if isinstance(other, EvalCallback)]
         if self._resumed is None:
+            if self.collected:
+                collect(self.model, self.collected)
+                self._begin_anew()
             return
         self.model._episode_num = self._state["episodes"]
         for other, calls in zip(self._others, self._state["calls"], strict=True):

@@ -80,6 +80,16 @@ class Zoo(Cell):
         return _hyperparams(self.algo, self.recipe, self.env)
 
     @property
+    def start(self) -> tuple[Path, int] | None:
+        """Zip of an agent that is trained further, and how many steps it plays before that; None for a new agent."""
+        return None
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """Hyperparameters to overwrite."""
+        return self.hyperparams
+
+    @property
     def work(self) -> int:
         """Environment steps, or updates."""
         return int(_hyperparams(self.algo, self.recipe, self.env)["n_timesteps"]) if self.steps is None else self.steps
@@ -183,6 +193,8 @@ class Zoo(Cell):
         }
         if checkpoint is not None:
             others["-i"] = checkpoint / "agent.zip"
+        elif self.start is not None:
+            others["-i"], first["collected"] = self.start
         return zoo.train_arguments(
             self.algo,
             self.env,
@@ -190,7 +202,7 @@ class Zoo(Cell):
             sparsity=self.sparsity,
             dataset=self.dataset,
             engine=self.engine,
-            overrides=self.hyperparams,
+            overrides=self.changes,
             others=[str(word) for pair in others.items() for word in pair],
             first_callback={"sb3_sparse.sweeps.kinds.resumption.ResumableCallback": first},
         )

@@ -76,7 +76,7 @@ def read_published(name: str, file: Path = PUBLISHED) -> Published:
 def _fits(entry: Mapping[str, Any], group: Group, values: tuple[str, ...]) -> bool:
     """Whether a group has the settings of an entry. Versions of environments do not count: v2 and v3 run nowhere today."""
     conditions = {name: value for name, value in entry.items() if name not in values}
-    if _base(conditions.pop("env")) != _base(group.task) or conditions.pop("form", AGENT) != group.form:
+    if _base(conditions.pop("env")) != _base(str(group.settings.get("env"))) or conditions.pop("form", AGENT) != group.form:
         return False
     return all(group.settings.get(name) == value for name, value in conditions.items())
 

@@ -25,11 +25,11 @@ class Group:
     """
     All seeds of one setting, played in one form.
 
-    :param task: The environment.
+    :param task: The environment, or the agent that the cells begin with.
     :param line: What a line of a figure shares: values of the settings that are neither task, sparsity nor seed.
     :param form: The agent, or the bits of what is exported of it.
     :param sparsity: Sparsity as the grid sets it; None for that of the recipe, or for the agent that is distilled.
-    :param settings: Settings of its first cell.
+    :param settings: Kind and settings of its first cell.
     :param planned: Number of its cells.
     :param results: Results of those that are finished.
     """
@@ -68,7 +68,7 @@ class Study:
         self.results = {cell.name: result for cell in grid.cells if (result := source.read(cell.name)) is not None}
         self.missing = tuple(cell for cell in grid.cells if cell.name not in self.results)
         self.deaths = {cell.name: deaths for cell in self.missing if (deaths := source.deaths(cell.name))}
-        self._settings = {cell.name: cell.settings for cell in grid.cells}
+        self._settings = {cell.name: {"kind": cell.kind, **cell.settings} for cell in grid.cells}
         self._line = _line_settings(list(self._settings.values()))
         self.groups = tuple(self._make_groups())
         self.tasks = tuple(dict.fromkeys(group.task for group in self.groups))
@@ -92,15 +92,15 @@ class Study:
         found = [group for group in self.groups if task in (None, group.task) and label in (None, group.label)]
         return sorted(found, key=lambda group: -1.0 if group.sparsity is None else group.sparsity)
 
-    def lowest(self, task: str) -> float:
+    def lowest(self, env: str) -> float:
         """
-        :param task: One of the tasks.
+        :param env: Environment of a task.
         :return: The return that has score 0
         """
         lowest = self.grid.report.get("lowest", {})
         if not isinstance(lowest, dict) or not all(isinstance(value, (int, float)) for value in lowest.values()):
-            raise ValueError(f"report: lowest has to be a mapping of tasks to returns, got {lowest!r}")
-        return float(lowest.get(task, 0.0))
+            raise ValueError(f"report: lowest has to be a mapping of environments to returns, got {lowest!r}")
+        return float(lowest.get(env, 0.0))
 
     def score(self, group: Group) -> Floats | None:
         """
@@ -109,7 +109,7 @@ class Study:
         :param group: A group.
         :return: A score per seed; None without results of it or of its control, or where that is not above 0
         """
-        control, lowest = self.control(group), self.lowest(group.task)
+        control, lowest = self.control(group), self.lowest(str(group.settings.get("env", "")))
         if control is None or not control.results or not group.results or control.returns.mean() <= lowest:
             return None
         scores: Floats = (group.returns - lowest) / (control.returns.mean() - lowest)
@@ -119,7 +119,7 @@ class Study:
         cells: dict[tuple[str, str, str, float | None], list[Cell]] = {}
         for cell in self.grid.cells:
             settings = self._settings[cell.name]
-            line = ", ".join(filter(None, (_word(name, settings[name]) for name in self._line)))
+            line = ", ".join(filter(None, (_word(name, settings[name]) for name in self._line if name in settings)))
             for form in (AGENT, *(f"{bits} bits" for bits in settings.get("bits", ()))):
                 cells.setdefault((_task(settings), line, form, settings.get("sparsity")), []).append(cell)
         return [
@@ -143,7 +143,7 @@ class Study:
             sparsities = {group.sparsity for group in self.groups}
             dense = [sparsity for sparsity in (0.0, None) if sparsity in sparsities and len(sparsities) > 1]
             return {"sparsity": dense[0]} if dense else None
-        known = self.groups[0].settings
+        known = dict.fromkeys(name for group in self.groups for name in group.settings)
         if not isinstance(chosen, dict) or not chosen.keys() <= known.keys():
             raise ValueError(f"report: control has to be a mapping of settings, which are {', '.join(known)}, got {chosen!r}")
         if not any(_fits(group, chosen) for group in self.groups):
@@ -156,7 +156,7 @@ class Study:
         same = [other for other in self.groups if other.task == group.task and other.form == AGENT]
         found = [other for other in same if _fits(other, self._chosen)]
         shared = [name for name in self._line if name not in self._chosen]
-        nearest = [other for other in found if all(other.settings[name] == group.settings[name] for name in shared)]
+        nearest = [other for other in found if all(other.settings.get(name) == group.settings.get(name) for name in shared)]
         # A control that does not follow the lines, as an agent before its distillation, is that of all of them.
         candidates = nearest or found
         if len(candidates) > 1:
@@ -167,23 +167,31 @@ class Study:
 
 
 def _fits(group: Group, settings: Mapping[str, Any]) -> bool:
-    return all(group.settings[name] == value for name, value in settings.items())
+    return all(name in group.settings and group.settings[name] == value for name, value in settings.items())
 
 
 def _line_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that vary, without those that follow from the environment, which belong to the task."""
-    varied = [name for name in settings[0] if len({repr(each[name]) for each in settings}) > 1]
-    tasks = len({_task(each) for each in settings})
-    return [
-        name
-        for name in varied
-        if name not in ("seed", "sparsity", "env") and len({(_task(each), repr(each[name])) for each in settings}) > tasks
-    ]
+    """The settings that vary among cells of the same task and kind, and the kind, if that does."""
+
+    def varies(name: str) -> bool:
+        found: dict[tuple[str, str], set[str]] = {}
+        for each in settings:
+            if name in each:
+                found.setdefault((_task(each), each["kind"] if name != "kind" else ""), set()).add(repr(each[name]))
+        return max(map(len, found.values())) > 1
+
+    names = dict.fromkeys(name for each in settings for name in each)
+    return [name for name in names if name not in ("seed", "sparsity", "env") and varies(name)]
 
 
 def _task(settings: Mapping[str, Any]) -> str:
     """A kind of cells may have no environment, and has a single task then."""
-    return str(settings.get("env", ""))
+    env = str(settings.get("env", ""))
+    agent = settings.get("agent")
+    if agent is None:
+        return env
+    name = str(agent).removesuffix(".zip")
+    return name if env in name else f"{name}, {env}"
 
 
 def _word(name: str, value: object) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sb3_sparse.sweeps.folder import Folder, write_whole
 from sb3_sparse.sweeps.grid import Grid
-from sb3_sparse.sweeps.report import content
+from sb3_sparse.sweeps.report import content, provenance
 from sb3_sparse.sweeps.report.blocks import Picture, Report, Section
 from sb3_sparse.sweeps.report.comparison import aggregate, compare
 from sb3_sparse.sweeps.report.figures import draw_aggregates, draw_curves, draw_returns, save_figure
@@ -64,9 +64,9 @@ def make_report(grid: Grid, source: Folder | Stored) -> Report:
         sections.append(Section("Learning curves", [picture("curves", curves, text)]))
     sections.append(content.numbers(compared, published))
     if study.missing:
-        sections.append(content.missing(study))
-    sections.append(content.methods(study))
-    return Report(grid.title, content.summary(study), sections)
+        sections.append(provenance.missing(study))
+    sections.append(provenance.methods(study))
+    return Report(grid.title, provenance.summary(study), sections)
 
 
 def write_report(grid: Grid, source: Folder | Stored, out: Path) -> list[Path]:

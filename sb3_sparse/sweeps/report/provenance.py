@@ -1,0 +1,121 @@
+"""What a report says of its grid: how much of it is there, how it was made, and what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from sb3_sparse.sweeps.report.blocks import NOTHING, Entry, Section, Table, number, word
+from sb3_sparse.sweeps.report.statistics import DRAWS
+from sb3_sparse.sweeps.report.study import Study
+from sb3_sparse.sweeps.stored import Stored
+
+_METHODS = (
+    "A return is the mean over the episodes of a seed, and n is the number of seeds. Intervals of returns and of their"
+    " differences are Student's and Welch's 95 % intervals over seeds; Welch's is too wide for agents that are compared with"
+    " themselves in 8 bits. A score is a return on the scale on which the mean of the task's dense control has 1, and 0 is the"
+    " return 0 or what the grid says; the control's mean counts as known. Interquartile means, probabilities of improvement"
+    " (of a seed over one of the dense control on the same task, averaged over tasks) and their 95 % percentile intervals by"
+    f" stratified bootstrap over seeds, {DRAWS:,} resamples, are those of Agarwal et al., Deep Reinforcement Learning at the"
+    " Edge of the Statistical Precipice, NeurIPS 2021."
+)
+
+
+def summary(study: Study) -> str:
+    """
+    :param study: What a grid compares.
+    :return: One paragraph: what was measured, and how much of it is there
+    """
+    cells, missing = len(study.grid.cells), len(study.missing)
+    seeds = len({cell.seed for cell in study.grid.cells})
+    counts = ((len(study.tasks), "task"), (seeds, "seed"), (cells, "cell"))
+    words = ", ".join(f"{number(count, 0)} {noun}{'' if count == 1 else 's'}" for count, noun in counts)
+    text = f"{words} (size {study.grid.size}), of which "
+    text += "all are finished" if not missing else f"{_are(cells - missing)} finished and {_are(missing)} missing"
+    steps = sum(result["steps"] for result in study.results.values())
+    text += f". The finished ones have {number(steps, 0)} steps or updates."
+    return f"{text} {_stored(study.source, study)}".rstrip() if isinstance(study.source, Stored) else text
+
+
+def _are(count: int) -> str:
+    return f"{number(count, 0)} {'is' if count == 1 else 'are'}"
+
+
+def _stored(source: Stored, study: Study) -> str:
+    """What can be said of stored results alone: a sweep that was interrupted has taken longer, but has the same report."""
+    times = [result["cpu_seconds"] for result in study.results.values()]
+    known = [seconds for seconds in times if seconds is not None]
+    words = [f"They took {number(sum(known) / 3600)} CPU hours"]
+    if len(known) < len(times):
+        words = [f"{len(known)} of them took {number(sum(known) / 3600)} CPU hours; the others were trained elsewhere"]
+    if source.changed:
+        words.append(f"The recipe or agent of {len(source.changed)} of them is another one today: the commit below has theirs")
+    return " ".join(f"{sentence}." for sentence in words)
+
+
+def methods(study: Study) -> Section:
+    """
+    :param study: What a grid compares.
+    :return: Statistics, settings, versions and machines
+    """
+    rows = [[word(name), word(_plain(value))] for name, value in _shared(study) if value not in (None, [])]
+    rows += [[word(f"axis {name}"), word("; ".join(map(_plain, values)))] for name, values in study.grid.axes.items()]
+    rows += [[word(f"report {name}"), word(_plain(value))] for name, value in study.grid.report.items()]
+    rows += [[word(name), word("; ".join(values))] for name, values in _origins(study) if values]
+    return Section("How it was made", [_METHODS, Table({"setting": "", "value": ""}, rows)])
+
+
+def _shared(study: Study) -> Iterator[tuple[str, Any]]:
+    """Settings that are the same for all cells of a kind."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for cell in study.grid.cells:
+        kinds.setdefault(cell.kind, []).append(cell.settings)
+    yield "kind", ", ".join(kinds)
+    found = {
+        kind: {name: value for name, value in cells[0].items() if all(each[name] == value for each in cells)}
+        for kind, cells in kinds.items()
+    }
+    everywhere = [item for item in next(iter(found.values())).items() if all(item in each.items() for each in found.values())]
+    yield from everywhere
+    for kind, settings in found.items():
+        yield from ((f"{name}, {kind}", value) for name, value in settings.items() if (name, value) not in everywhere)
+
+
+def missing(study: Study) -> Section:
+    """
+    :param study: What a grid compares.
+    :return: The cells without a result, and how their processes died
+    """
+    columns = {"cell": ""}
+    if study.deaths:
+        columns |= {"died": "times", "log": "in the folder cells"}
+    rows, kinds = [], {cell.kind for cell in study.grid.cells}
+    for cell in study.missing:
+        row = [word(str(cell) if len(kinds) == 1 else f"{cell.kind} {cell}")]
+        if deaths := study.deaths.get(cell.name, []):
+            reason = f"{len(deaths)}, the last time {deaths[-1].splitlines()[0]}" if deaths[-1] else str(len(deaths))
+            row += [Entry(reason, len(deaths)), word(f"{cell.name}/log.txt")]
+        elif study.deaths:
+            row += [Entry("0", 0), NOTHING]
+        rows.append(row)
+    return Section("Missing cells", [Table(columns, rows)])
+
+
+def _origins(study: Study) -> Iterator[tuple[str, list[str]]]:
+    """Not the times: the same results have the same report."""
+    origins = [result["origin"] for result in study.results.values()]
+    versions = (origin["versions"].items() for origin in origins)
+    yield "versions", sorted({", ".join(f"{package} {version}" for package, version in each) for each in versions})
+    yield "commit", sorted({origin["commit"] or "unknown" for origin in origins})
+    machines = (origin["machine"] for origin in origins)
+    yield "machine", sorted({f"{machine['processor']}, {machine['cores']} cores" for machine in machines})
+    imported = sum("imported" in origin for origin in origins)
+    yield "imported", [f"{imported} of {len(origins)} results were made elsewhere"] if imported else []
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return " ".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)
