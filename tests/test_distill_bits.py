@@ -70,7 +70,23 @@ def test_interrupted_and_resumed(activation_bits, tmp_path):
     grids = {key: whole.sparsity_state.get(key) for key in ("grids", "inputs")}
     assert grids["grids"] and grids == {key: resumed.sparsity_state.get(key) for key in grids}
     with pytest.raises(ValueError, match="another distillation"):
-        distill(model, "Pendulum-v1", 0.8, checkpoint=tmp_path, **{**kwargs, "bits": 4})
+        distill(model, "Pendulum-v1", 0.7, checkpoint=tmp_path, **kwargs)
+
+
+def test_other_bits_go_on_from_where_they_part(tmp_path):
+    """Each ends as one that was trained alone, after the last 35 % of the updates."""
+    model = teacher("sac")
+    for bits, trained in ((8, 5000), (3, 1750), (2, 1750), (8, 1750)):
+        clock = []
+        count = ConvertCallback(lambda variables, _, clock=clock: clock.append(variables["self"].num_timesteps) is None)
+        student = distill(model, "Pendulum-v1", 0.8, bits=bits, checkpoint=tmp_path, callback=count, **SHORT)
+        alone = distill(model, "Pendulum-v1", 0.8, bits=bits, **SHORT)
+        assert 50 * len(clock) == trained
+        equal_states(student, alone)
+        assert student.sparsity_state == alone.sparsity_state
+    # Without bits, inputs are normalized in another way.
+    with pytest.raises(ValueError, match="another distillation"):
+        distill(model, "Pendulum-v1", 0.8, checkpoint=tmp_path, **SHORT)
 
 
 @pytest.mark.parametrize("after", [3600, 4400])

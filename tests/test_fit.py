@@ -5,6 +5,7 @@ import math
 import shutil
 import subprocess
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from time import monotonic
 
@@ -12,22 +13,25 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from sb3_contrib import QRDQN
 from stable_baselines3 import PPO, SAC
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import sb3_sparse
-from sb3_sparse import OneShotPruningCallback, compress, fit
+from sb3_sparse import OneShotPruningCallback, compress, distill, fit
 from sb3_sparse.agents import Player, make_environment, model_act, play_returns
 from sb3_sparse.cli import main
+from sb3_sparse.distillation.experience.environments import Given, Named, Seeds
 from sb3_sparse.distillation.search import Unmet
 from sb3_sparse.distillation.search.candidates import Shape, find_shapes
 from sb3_sparse.distillation.search.costs import CODE, Costs, flash_bytes, foresee_costs
 from sb3_sparse.distillation.search.crew import Crew
-from sb3_sparse.distillation.search.environments import Given, Named, Seeds
 from sb3_sparse.distillation.search.front import Point
-from sb3_sparse.distillation.search.plan import Rung, fit_into, make_rungs
+from sb3_sparse.distillation.search.plan import Price, Rung, fit_into, make_rungs
+from sb3_sparse.distillation.search.results import Exported, Result
+from sb3_sparse.distillation.search.search import Search
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
-from sb3_sparse.distillation.search.workshop import Workshop
+from sb3_sparse.distillation.search.workshop import Workshop, _InTime
 from sb3_sparse.runtime import load
 
 SMALL = {
@@ -155,7 +159,7 @@ def test_finished_students_count_without_time(searched, monkeypatch):
     """A budget that has room for one student chooses among all that an earlier search has trained."""
     model, front, folder, _ = searched
     monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("it trains"))
-    monkeypatch.setattr("sb3_sparse.distillation.search.search.fit_into", lambda *_: [Rung(1, 5000)])
+    monkeypatch.setattr("sb3_sparse.distillation.search.search.fit_into", lambda *_: [])
     again = fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, **{**SMALL, "minutes": 1000})
     assert [(point.shape, point.bits) for point in again.evaluated] == [(point.shape, point.bits) for point in front.evaluated]
 
@@ -178,28 +182,74 @@ def test_the_same_seed_in_other_processes(searched):
 
 
 def test_interrupted_and_resumed(searched, tmp_path, monkeypatch):
-    """What was finished stays, and only the rest is trained."""
+    """
+    In a student's training with its bits: what was finished stays, also in other bits, and that training goes on from its
+    checkpoint.
+    """
     model, front, _, _ = searched
-    train, trained = Workshop.train, []
+    step, calls, last = _InTime._on_step, [], 100 + 20
 
-    def interrupted(workshop, trial):
-        if len(trained) == 1:
+    def count(callback):
+        calls.append(callback.num_timesteps)
+        if len(calls) == last:
             raise KeyboardInterrupt
-        trained.append(trial.name)
-        return train(workshop, trial)
+        return step(callback)
 
-    monkeypatch.setattr(Workshop, "train", interrupted)
+    monkeypatch.setattr(_InTime, "_on_step", count)
     with pytest.raises(KeyboardInterrupt):
         fit(model, "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
-    assert [file.parent.name for file in tmp_path.glob("candidates/*/result.json")] == trained
-
-    def rest(workshop, trial):
-        assert trial.name not in trained
-        return train(workshop, trial)
-
-    monkeypatch.setattr(Workshop, "train", rest)
+    (file,) = tmp_path.glob("candidates/*/result.json")
+    assert [policy["bits"] for policy in json.loads(file.read_text())["policies"]] == [8]
+    calls.clear()
+    last = 0
     resumed = fit(model, "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
-    assert [point.returns for point in resumed.evaluated] == [point.returns for point in front.evaluated]
+    # The last 20 rounds of this one, and all of the other student: once in 8 bits, and the last 35 % with 2.
+    assert len(calls) == 20 + 100 + 35
+    assert [(point.bytes, point.returns) for point in resumed.evaluated] == [
+        (point.bytes, point.returns) for point in front.evaluated
+    ]
+    assert not list(tmp_path.glob("candidates/*/training"))
+
+
+def test_few_bits_are_learnt(searched):
+    """Policies are those of students that were distilled alone with their bits, and their zips act as they do."""
+    model, front, _, _ = searched
+    observations = np.random.default_rng(0).uniform(-0.2, 0.2, (50, 4)).astype(np.float32)
+    for bits in (8, 2):
+        (point,) = (point for point in front.evaluated if point.bits == bits and point.shape.net_arch == (4,))
+        student = distill(model, "CartPole-v1", 0.5, [4], bits, steps=15_000, updates=5000)
+        loaded = PPO.load(point.file.with_suffix(".zip"), device="cpu")
+        for mine, theirs in zip(loaded.policy.parameters(), student.policy.parameters(), strict=True):
+            assert th.equal(mine, theirs)
+    # In 2 bits the weights of a row are zero, or all as large.
+    layers = load(point.file).network.layers
+    assert all(layer.quantized and np.abs(layer.weight).max() == 1 for layer in layers)
+    assert (load(point.file).predict(observations)[0] == loaded.predict(observations, deterministic=True)[0]).all()
+
+
+def test_earlier_bits_stay(searched, tmp_path):
+    """A student is trained in further bits, and what it has come to in others is kept."""
+    model, _, folder, _ = searched
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    file = tmp_path / "candidates" / "4-50-5000" / "result.json"
+    before = json.loads(file.read_text())["policies"]
+    fit(model, "CartPole-v1", keep=0.1, checkpoint=tmp_path, **{**SMALL, "net_archs": [[4]], "bits": (8, 3)})
+    after = json.loads(file.read_text())["policies"]
+    assert [policy["bits"] for policy in after] == [8, 2, 3] and after[:2] == before
+    assert {f"{bits}.{end}" for bits in (8, 3, 2) for end in ("sb3s", "zip")} < {each.name for each in file.parent.iterdir()}
+
+
+def test_lessons(tmp_path):
+    """Float weights for 8 bits and more, one training for each number of bits below, and none where estimates are averaged."""
+    venv = DummyVecEnv([lambda: gym.make("CartPole-v1")])
+    for model, lessons in (
+        (cartpole(), [(8, [32, 8]), (4, [4]), (2, [2])]),
+        (QRDQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10), [(None, [32, 8, 4, 2])]),
+    ):
+        model.save(tmp_path / "teacher.zip")
+        workshop = Workshop(type(model), tmp_path / "teacher.zip", Given(venv), None, tmp_path, 0, 1, lambda: False)
+        assert list(workshop._lessons((32, 8, 4, 2))) == lessons
+        assert list(workshop._lessons((8,))) == [(None, [8])]
 
 
 def test_an_impossible_target(searched, tmp_path, capsys):
@@ -285,12 +335,102 @@ def test_plan():
     rungs = make_rungs(15, 200_000)
     assert rungs == [Rung(15, 10_000), Rung(5, 50_000), Rung(2, 200_000)]
     assert make_rungs(4, 5000) == [Rung(4, 5000)]
-    assert fit_into(rungs, 1e9, 1e-3, 2) == rungs
+    price = Price(per_update=1e-3, fixed=2.0)
+    assert fit_into(rungs, 1e9, price, 2) == rungs
     for seconds in (300, 100, 40, 10):
-        shorter = fit_into(rungs, seconds, 1e-3, 2)
-        assert sum(-(-rung.count // 2) * rung.updates for rung in shorter) * 1e-3 <= seconds
+        shorter = fit_into(rungs, seconds, price, 2)
+        assert seconds / 2 < sum(-(-rung.count // 2) * (2 + rung.updates * 1e-3) for rung in shorter) <= seconds
         assert all(rung.updates % 5000 == 0 for rung in shorter)
-    assert fit_into(rungs, 0, 1e-3, 2) == [Rung(2, 5000)]
+    assert fit_into(rungs, 7, price, 2) == [Rung(2, 5000)] and fit_into(rungs, 6.9, price, 2) == []
+
+
+def test_the_plan_grows_back():
+    """What was shortened too much is trained for longer, and who was left out comes in; nobody is trained anew for little."""
+    plan = make_rungs(15, 200_000)
+    feared, true = Price(1e-2, 10.0), Price(1e-3, 1.0)
+    first, *_ = fit_into(plan, 1000, feared, 1)
+    assert first.count < 15 and first.updates == 5000
+    assert fit_into(plan, 900, true, 1, trained=5000) == plan
+    # The rungs behind, where the time is too short for the first one once more.
+    rest = fit_into(plan, 100, true, 1, trained=5000)
+    assert rest and all(rung.updates >= 7500 for rung in rest) and true.seconds(rest, 1) <= 100
+    assert fit_into(plan, 900, true, 1, trained=10_000) == plan[1:]
+    assert fit_into(plan, 250, true, 1, trained=50_000) == [Rung(1, 200_000)]
+    assert fit_into(plan, 150, true, 1, trained=50_000) == [Rung(1, 125_000)]
+    assert fit_into(plan, 70, true, 1, trained=50_000) == []
+    assert fit_into(plan, 1e9, true, 1, trained=200_000) == []
+
+
+class Clockwork:
+    """A crew that does not work: trainings take the seconds that it says, and the wider and longer, the better they are."""
+
+    jobs = 1
+
+    def __init__(self, monkeypatch, slow=1.0):
+        self.clock, self.trials, self.slow = 0.0, [], slow
+        monkeypatch.setattr("sb3_sparse.distillation.search.search.time", lambda: self.clock)
+
+    def run(self, works):
+        for work in works:
+            yield work, getattr(self, work[0])(*work[1])
+
+    def play(self, file, seeds, deadline):
+        self.clock += 0.01 * len(seeds)
+        return [1.0] * len(seeds), 0.01 * len(seeds)
+
+    def train(self, trial):
+        (width,) = trial.shape.net_arch
+        # The first one is the slowest, as a search begins with the largest network.
+        training, exporting = (1e-3 * (self.slow if width == 15 else 1.0) * each for each in (trial.updates, 1000))
+        training *= 1 + 0.35 * (len(trial.bits) - 1)
+        self.clock += training + exporting * len(trial.bits)
+        if self.clock > trial.deadline:
+            self.clock = trial.deadline
+            return None
+        self.trials.append((width, trial.updates, trial.bits))
+        policies = []
+        for bits in trial.bits:
+            kept = (1 - 1 / width) * (1 - 1000 / trial.updates) if bits > 2 else 0.1
+            policies.append(Exported(bits, costs_of(width * bits), (kept,) * 20, training / len(trial.bits), exporting))
+        return Result(trial.shape, trial.updates, tuple(policies))
+
+    def search(self, folder, seconds, updates=200_000, bits=(8, 4)):
+        shapes = [Shape((width,), 0.0) for width in range(15, 0, -1)]
+        return Search(self, folder, Target(keep=0.5), shapes, bits, updates, Seeds(0), 10, seconds, False)
+
+
+def costs_of(size):
+    return Costs(size, size, size, 10, 1.0)
+
+
+@pytest.mark.parametrize("seconds", [100, 200, 300, 500, 900, 2000])
+@pytest.mark.parametrize("slow", [0.5, 1.0, 5.0])
+def test_the_budget_is_used(slow, seconds, monkeypatch, tmp_path):
+    """However long the first student takes, and never more; unless everything has been trained as planned."""
+    crew = Clockwork(monkeypatch, slow)
+    front = crew.search(tmp_path, seconds).run()
+    assert crew.clock <= seconds
+    plan = [[rung.count, rung.updates] for rung in make_rungs(15, 200_000)]
+    whole = all(rung in front.about["rungs"] for rung in plan)
+    assert front.about["cut"] == (not whole) and (whole or crew.clock > 0.6 * seconds)
+    lengths = [updates for _, updates in front.about["rungs"]]
+    assert all(1.5 * one <= other for one, other in pairwise(lengths))
+    assert [len({trial for trial in crew.trials if trial[1] == updates}) for updates in lengths] == [
+        count for count, _ in front.about["rungs"]
+    ]
+
+
+def test_without_a_budget(monkeypatch, tmp_path):
+    """The plan, with the best of each rung in the next one, in the bits that are worth it."""
+    crew = Clockwork(monkeypatch)
+    front = crew.search(tmp_path, math.inf, bits=(8, 4, 2)).run()
+    assert front.about["rungs"] == [[15, 10_000], [5, 50_000], [2, 200_000]] and not front.about["cut"]
+    rungs = [[trial for trial in crew.trials if trial[1] == updates] for updates in (10_000, 50_000, 200_000)]
+    # The smallest that keep enough, if a tenth may be missing, go on.
+    assert {bits for *_, bits in rungs[0]} == {(8,)}
+    assert rungs[1] == [(width, 50_000, (8, 4, 2)) for width in (2, 3, 4, 5, 6)]
+    # 8 bits are no better than 4 here, and 2 bits bad: none but the smallest are beaten by nobody.
+    assert rungs[2] == [(2, 200_000, (4, 2)), (3, 200_000, (4,))]
 
 
 def point(size, kept, flash=None, us=1.0):

@@ -21,17 +21,20 @@ _BLOCK = 1024
 
 class Checkpoint:
     """
-    A folder with the states that have been seen, which grows, and everything else in one file, which is replaced.
+    A folder with the states that have been seen, which grows, and everything else in one file, which is replaced. Runs that
+    begin alike share what was saved last before they part.
 
     :param folder: The folder; it is made when something is saved.
     :param identity: What has to be the same for a run to go on: printable arguments.
+    :param beginning: What has to be the same for a run to go on from where others part from it; by default the same.
     :raises ValueError: if the folder cannot be written to
     """
 
-    def __init__(self, folder: Path, identity: str) -> None:
+    def __init__(self, folder: Path, identity: str, beginning: str | None = None) -> None:
         check_writable(folder)
-        self.folder, self._identity = folder, identity
-        self._file, self._rows = folder / "run.pt", folder / "states.bin"
+        self.folder = folder
+        self._run, self._shared, self._rows = folder / "run.pt", folder / "shared.pt", folder / "states.bin"
+        self._identities = {self._run: identity, self._shared: beginning or identity}
 
     def load(self, digest: str) -> dict[str, Any] | None:
         """
@@ -39,33 +42,39 @@ class Checkpoint:
         :return: What was saved last; None if nothing was
         :raises ValueError: if another distillation was saved there, or the file is damaged
         """
-        self._identity += digest
-        if not self._file.exists():
-            return None
-        try:
-            saved: dict[str, Any] = th.load(self._file, map_location="cpu", weights_only=True)
-            identity = saved["identity"]
-        except Exception as error:  # Any damage.
-            raise ValueError(
-                f"the checkpoint {self._file} cannot be read ({error}): delete the folder to start anew"
-            ) from error
-        if identity != self._identity:
+        self._identities = {file: identity + digest for file, identity in self._identities.items()}
+        files = [file for file in (self._run, self._shared) if file.exists()]
+        for file in files:
+            try:
+                saved: dict[str, Any] = th.load(file, map_location="cpu", weights_only=True)
+                identity = saved["identity"]
+            except Exception as error:  # Any damage.
+                raise ValueError(f"the checkpoint {file} cannot be read ({error}): delete the folder to start anew") from error
+            if identity == self._identities[file]:
+                if file == self._shared:
+                    # The states of the run that has parted are overwritten from here on.
+                    self._run.unlink(missing_ok=True)
+                return saved
+        if files:
             raise ValueError(f"{self.folder} holds the checkpoint of another distillation: give another folder, or delete it")
-        return saved
+        return None
 
-    def save(self, training: Distillation, teacher_returns: list[float], returns: dict[int, list[float]]) -> None:
+    def save(
+        self, training: Distillation, teacher_returns: list[float], returns: dict[int, list[float]], *, shared: bool
+    ) -> None:
         """
         :param training: The training, between two rounds.
         :param teacher_returns: Returns of the teacher.
         :param returns: Those of the student by round.
+        :param shared: Whether runs with the same beginning are here as well.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        states = training.states
+        states, file = training.states, self._shared if shared else self._run
         self._append(states)
-        saved = {"identity": self._identity, "added": states.added, "teacher_returns": teacher_returns, "returns": returns}
-        partial = self._file.with_suffix(".part")
-        th.save(saved | training.saved(), partial)
-        os.replace(partial, self._file)
+        saved = {"identity": self._identities[file], "added": states.added, "teacher_returns": teacher_returns}
+        partial = file.with_suffix(".part")
+        th.save(saved | {"returns": returns} | training.saved(), partial)
+        os.replace(partial, file)
 
     def _append(self, states: States) -> None:
         """Write the rows that are not there yet; those behind the last checkpoint are overwritten."""

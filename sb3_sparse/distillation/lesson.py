@@ -42,6 +42,7 @@ class Lesson:
     :param plan: How long it takes.
     :param seed: Seed of everything that is drawn.
     :param on_grid: Whether its weights or activations will be on a grid.
+    :param coarse: See :class:`~sb3_sparse.distillation.learning.states.States`.
     :param stop_at: Share of the teacher's return at which it ends early; None for never.
     :param checkpoint: Where it is saved; None for nowhere.
     :param verbose: Verbosity level, as in SB3.
@@ -59,6 +60,7 @@ class Lesson:
         seed: int,
         *,
         on_grid: bool = False,
+        coarse: bool = False,
         stop_at: float | None = None,
         checkpoint: Checkpoint | None = None,
         verbose: int = 0,
@@ -75,7 +77,7 @@ class Lesson:
         self.behavior = self._find_behavior(inputs)
         vectors = self.teacher.network.first is not None
         capacity = len(inputs) if self._rollouts is None else plan.steps
-        self.states = States(capacity, inputs, self._targets(inputs), normalize=vectors, coarse=on_grid)
+        self.states = States(capacity, inputs, self._targets(inputs), normalize=vectors, coarse=coarse)
         self.training = Distillation(
             self.student,
             self.behavior,
@@ -139,7 +141,8 @@ class Lesson:
         if number >= self.plan.rounds:
             return True
         if self.checkpoint is not None and number and number % _SAVED == 0:
-            self.checkpoint.save(self.training, self.teacher_returns, self.returns)
+            shared = self.training.num_timesteps < self.plan.rounding[0]
+            self.checkpoint.save(self.training, self.teacher_returns, self.returns, shared=shared)
         self.training.publish()
         wanted = self.plan.states_by(number) - self.states.added
         if self._rollouts is None or wanted <= 0:

@@ -73,7 +73,8 @@ def distill(
     :param net_arch: Widths of the student's hidden layers, such as [64, 64]; None for the teacher's.
     :param bits: Bits of a weight. From 2 to 7, the student learns with weights of so many bits in the last 30 % of the
         updates, and in the end its weights are exactly those that ``compress`` exports. 8 and None leave them float:
-        ``compress`` rounds them to 8 bits with hardly a loss.
+        ``compress`` rounds them to 8 bits with hardly a loss. With 8, its inputs are normalized as with fewer bits, so that
+        these can go on from its ``checkpoint``.
     :param steps: Environment steps; by default 300,000, and 400,000 above 96 %.
     :param updates: Gradient updates of 256 states each, rounded to a multiple of 5,000; by default 100,000, and 600,000 above
         96 %.
@@ -95,7 +96,7 @@ def distill(
         ``predict`` the student's.
     :param engine: Whether to train in the engine, where it knows the network.
     :param checkpoint: Folder for a run that can be interrupted: called again with the same arguments, it goes on, and ends as
-        if it had not been.
+        if it had not been. With other ``bits`` of at most 8 it goes on from 65 % of the updates: before, bits do not matter.
     :param tensorboard_log: Folder of the log for tensorboard.
     :param progress_bar: Whether to show a progress bar.
     :param verbose: Verbosity level, as in SB3.
@@ -124,8 +125,9 @@ def distill(
     others = [*read_callbacks(callback), *[ProgressBar()] * progress_bar, *[EngineCallback()] * engine]
     names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
     arch = None if net_arch is None else list(net_arch)
-    run = repr([type(model).__name__, sparsity, arch, plan, seed, *names, stop_at, *widths * on_grid])
-    saver = None if checkpoint is None else Checkpoint(Path(checkpoint), run)
+    same = [type(model).__name__, sparsity, arch, plan, seed, *names, stop_at]
+    run, beginning = repr([*same, *widths * on_grid]), repr(same)
+    saver = None if checkpoint is None else Checkpoint(Path(checkpoint), run, beginning)
     with open_source(model, env, normalization) as source:
         if stop_at is not None and source.env is None:
             raise ValueError(
@@ -133,7 +135,16 @@ def distill(
             )
         teacher, student = Teacher(model, source.normalization, source.env), make_student(model, net_arch, seed)
         lesson = Lesson(
-            teacher, student, source, plan, seed, on_grid=on_grid, stop_at=stop_at, checkpoint=saver, verbose=verbose
+            teacher,
+            student,
+            source,
+            plan,
+            seed,
+            on_grid=on_grid,
+            coarse=on_grid or bits is not None,
+            stop_at=stop_at,
+            checkpoint=saver,
+            verbose=verbose,
         )
         present = mask_sparsity(lesson.training.policy.student)
         if present > sparsity + 1e-3:

@@ -11,7 +11,7 @@ from sb3_contrib import MaskablePPO
 from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.agents.environment import close
 from sb3_sparse.agents.opening import open_agent
-from sb3_sparse.distillation.search.environments import Named
+from sb3_sparse.distillation.experience.environments import Named
 from sb3_sparse.distillation.search.fit import fit
 from sb3_sparse.distillation.search.front import Unmet
 

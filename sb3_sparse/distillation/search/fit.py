@@ -22,10 +22,10 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.distillation.checks import check_model, check_number, check_whole, read_list, read_widths
+from sb3_sparse.distillation.experience.environments import Given, Named, Seeds, read_environment
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.search.candidates import BITS, count_weights, find_shapes, teacher_widths
 from sb3_sparse.distillation.search.crew import Crew
-from sb3_sparse.distillation.search.environments import Given, Named, Seeds, read_environment
 from sb3_sparse.distillation.search.front import Front, Unmet
 from sb3_sparse.distillation.search.plan import UNIT
 from sb3_sparse.distillation.search.search import SELECTION, Search
@@ -62,9 +62,10 @@ def fit(
         print(front)
         front.save("hopper")
 
-    Students are trained for a short time first, and the best of them for longer. What cannot be within the limits is not
-    trained: a student that has not learnt anything takes as many bytes. Choices are made by 20 episodes of each policy; the
-    finalists then play fresh ones, with seeds that nothing has used before, and these are the returns in the result.
+    Students are trained for a short time first, and the best of them for longer, with their bits where these are fewer than 8.
+    What cannot be within the limits is not trained: a student that has not learnt anything takes as many bytes. Choices are
+    made by 20 episodes of each policy; the finalists then play fresh ones, with seeds that nothing has used before, and these
+    are the returns in the result.
 
     :param model: The trained agent; see :func:`~sb3_sparse.distill`.
     :param env: Its environment or the name of it. Processes make it anew by the name; another one they inherit.
@@ -77,13 +78,13 @@ def fit(
     :param sparsities: Sparsities to search; by default those that fit each width.
     :param bits: Bits of the weights to search, 2 to 8, or 32 for float.
     :param updates: Gradient updates of the last students, a multiple of 5,000.
-    :param minutes: Minutes that it may take: the trainings become shorter and fewer. None for as long as it takes; then the
-        same seed gives the same result.
+    :param minutes: Minutes that it may take: the trainings become shorter and fewer, and before each rung the rest of the plan
+        is fitted anew into the time that is left. None for as long as it takes; then the same seed gives the same result.
     :param jobs: Processes, with one thread each.
     :param episodes: Fresh episodes of each finalist.
     :param seed: Seed of everything that is drawn, 0 to 1,023.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
-    :param checkpoint: Folder for what is finished: called again, a search that was interrupted goes on.
+    :param checkpoint: Folder for what is trained: called again, a search that was interrupted goes on.
     :param verbose: 1 shows how far it is.
     :return: The policies with their bytes and returns
     :raises Unmet: a ``ValueError`` with the ``front``, if nothing reaches the target; the sentence names the nearest policy

@@ -36,7 +36,7 @@ class Point:
     :param costs: What it takes.
     :param returns: Returns of its episodes.
     :param teacher: Returns of the teacher in the same episodes.
-    :param file: Its compact file. The student itself is ``student.zip`` next to it.
+    :param file: Its compact file. The student itself is the ``.zip`` next to it.
     """
 
     shape: Shape
@@ -144,7 +144,7 @@ class Front:
         folder = Path(folder)
         (folder / "front").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.best.file, folder / f"{name}.sb3s")
-        shutil.copyfile(self.best.file.with_name("student.zip"), folder / f"{name}.zip")
+        shutil.copyfile(self.best.file.with_suffix(".zip"), folder / f"{name}.zip")
         (folder / f"{name}.h").write_text(to_c(load(self.best.file).network, name=c_name(name), masks=masks))
         files = {point: f"front/{point.shape}-{point.bits}bit.sb3s" for point in self.points}
         for old in set((folder / "front").glob("*bit.sb3s")) - {folder / file for file in files.values()}:

@@ -5,16 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
+from statistics import fmean
 
 from sb3_sparse.distillation.learning.training import BLOCK
 from sb3_sparse.distillation.plan import ROUNDS
+from sb3_sparse.distillation.search.results import Result
 
 #: The shortest training, of which others are multiples.
 UNIT = ROUNDS * BLOCK
 #: How much longer the trainings of a rung are than those before, how many fewer, and how many rungs there are.
 _LONGER, _FEWER, _RUNGS = 4, 3, 3
-#: How many fewer there are for trainings of half the length.
-_FEWER_IN_TIME = 0.7
+#: How much shorter trainings become at a time, and how many fewer there are.
+_SHORTER_IN_TIME, _FEWER_IN_TIME = 0.8, 0.9
+#: The share of a training that is done once more for further bits.
+_PARTED = 0.35
+#: A student that has been trained is trained anew for so many times as long at least.
+_WORTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,43 @@ class Rung:
 
     count: int
     updates: int
+
+
+@dataclass(frozen=True)
+class Price:
+    """
+    How long trainings take.
+
+    :param per_update: Seconds of an update, with the environment steps that come with it.
+    :param fixed: Seconds of what follows a training: the export, and the episodes that choices are made by.
+    :param bits: In how many bits each student is, on average.
+    """
+
+    per_update: float
+    fixed: float
+    bits: float = 1.0
+
+    def seconds(self, rungs: Sequence[Rung], jobs: int) -> float:
+        """
+        :param rungs: Rungs.
+        :param jobs: How many trainings run at once.
+        :return: Seconds that they take
+        """
+        per_update, fixed = self.per_update * _lessons(self.bits), self.fixed * self.bits
+        return sum(ceil(rung.count / jobs) * (rung.updates * per_update + fixed) for rung in rungs)
+
+
+def measure_price(results: Sequence[Result], bits: float) -> Price:
+    """
+    :param results: What trainings have come to.
+    :param bits: In how many bits the next students are, on average.
+    :return: How long the longest ones took
+    """
+    longest = max(result.updates for result in results)
+    results = [result for result in results if result.updates == longest]
+    policies = [policy for result in results for policy in result.policies]
+    updates = longest * sum(_lessons(len(result.policies)) for result in results)
+    return Price(sum(each.training for each in policies) / updates, fmean(each.exporting for each in policies), bits)
 
 
 def make_rungs(shapes: int, updates: int) -> list[Rung]:
@@ -46,37 +89,48 @@ def make_rungs(shapes: int, updates: int) -> list[Rung]:
     return _merge([Rung(*pair) for pair in zip(counts, lengths, strict=True)])
 
 
-def fit_into(rungs: Sequence[Rung], seconds: float, per_update: float, jobs: int) -> list[Rung]:
+def fit_into(plan: Sequence[Rung], seconds: float, price: Price, jobs: int, trained: int = 0) -> list[Rung]:
     """
-    >>> fit_into(make_rungs(15, 200_000), 100.0, 1e-3, 2)
-    [Rung(count=10, updates=5000), Rung(count=3, updates=10000), Rung(count=2, updates=50000)]
+    What is left of a plan, in the time that is left: all of it, or shorter trainings of fewer students. A rung whose students
+    would be trained for less than half as long again as others have been is left out.
 
-    :param rungs: Rungs.
+    >>> plan, price = make_rungs(15, 200_000), Price(per_update=1e-3, fixed=1.0)
+    >>> fit_into(plan, 200.0, price, 2)
+    [Rung(count=10, updates=5000), Rung(count=3, updates=25000), Rung(count=2, updates=100000)]
+    >>> fit_into(plan, 1000.0, price, 2, trained=50_000)
+    [Rung(count=2, updates=200000)]
+
+    :param plan: The rungs that were planned, the shortest first.
     :param seconds: Seconds that there are for them.
-    :param per_update: Seconds that a training takes, over its updates.
+    :param price: How long they take.
     :param jobs: How many trainings run at once.
-    :return: The same, or shorter trainings of fewer students: at least one rung with a student for each process
+    :param trained: Gradient updates of the longest trainings that have been.
+    :return: The rungs to train, each with a student for each process at least; none if there is no time for that
     """
     length = count = 1.0
-    fitting = list(rungs)
-    while _seconds(fitting, per_update, jobs) > seconds:
-        if length * rungs[-1].updates <= UNIT and count * rungs[0].count <= jobs:
-            return fitting[:1]
-        # In turns: a student that is trained for too short a time says as little as a student that is not there.
-        length, count = (length / 2, count) if length > count**2 / 2 else (length, count * _FEWER_IN_TIME)
-        fitting = _merge(
+    plan = [rung for rung in plan if rung.updates > trained]
+    while plan:
+        rungs = _merge(
             [
                 Rung(max(min(jobs, rung.count), int(rung.count * count)), max(UNIT, int(rung.updates * length) // UNIT * UNIT))
-                for rung in rungs
+                for rung in plan
             ]
         )
-    return fitting
+        rungs = [rung for rung in rungs if rung.updates >= _WORTH * trained]
+        if price.seconds(rungs, jobs) <= seconds:
+            return rungs
+        if length * plan[-1].updates <= UNIT and count * plan[0].count <= jobs:
+            break
+        # In turns: a student that is trained for too short a time says as little as a student that is not there.
+        length, count = (length * _SHORTER_IN_TIME, count) if length > count**2 else (length, count * _FEWER_IN_TIME)
+    return []
+
+
+def _lessons(bits: float) -> float:
+    """How many times as long a training in so many bits takes as one in one."""
+    return 1 + _PARTED * (bits - 1)
 
 
 def _merge(rungs: Sequence[Rung]) -> list[Rung]:
     """Of rungs of the same length, the first says it all."""
     return [rung for index, rung in enumerate(rungs) if index == 0 or rung.updates > rungs[index - 1].updates]
-
-
-def _seconds(rungs: Sequence[Rung], per_update: float, jobs: int) -> float:
-    return sum(ceil(rung.count / jobs) * rung.updates * per_update for rung in rungs)

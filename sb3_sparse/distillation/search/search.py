@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from time import time
-from typing import Any
 
 from sb3_sparse.agents import Progress
+from sb3_sparse.distillation.experience.environments import Seeds
 from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.search.costs import Costs
 from sb3_sparse.distillation.search.crew import Crew, Work
-from sb3_sparse.distillation.search.environments import Seeds
 from sb3_sparse.distillation.search.front import Front, Point, choose
-from sb3_sparse.distillation.search.plan import UNIT, Rung, fit_into, make_rungs
+from sb3_sparse.distillation.search.plan import UNIT, Rung, fit_into, make_rungs, measure_price
+from sb3_sparse.distillation.search.results import Result, read_result
 from sb3_sparse.distillation.search.target import Target, pareto
 from sb3_sparse.distillation.search.workshop import Trial
 
@@ -65,12 +64,10 @@ class Search:
     def __post_init__(self) -> None:
         self._end = time() + self.seconds
         #: Results of trainings by name, and returns of the teacher in the episodes that choices are made by.
-        self._results: dict[str, dict[str, Any]] = {}
+        self._results: dict[str, Result] = {}
         self._teacher: tuple[float, ...] = ()
         #: Seconds of one of them.
         self._episode_seconds = 0.0
-        #: Whether anything was left out for lack of time.
-        self._cut = False
 
     def run(self) -> Front:
         """
@@ -81,12 +78,16 @@ class Search:
         ((_, (returns, seconds)),) = self.crew.run(iter([("play", (None, selection, math.inf))]))
         self._teacher, self._episode_seconds = tuple(returns), seconds / len(selection)
         admissible, possible = self._admissible()
-        rungs = self._train(admissible, make_rungs(len(admissible), self.updates)[: None if possible else 1])
+        plan = make_rungs(len(admissible), self.updates)[: None if possible else 1]
+        rungs = self._train(admissible, plan)
         self._take_earlier(admissible)
         if not self._results:
             raise ValueError("the budget ended before the first student: give more minutes")
-        front = self._evaluate({"possible": possible})
-        front.about["rungs"] = [[rung.count, rung.updates] for rung in rungs]
+        front = self._evaluate()
+        whole = {rung.updates: rung.count for rung in rungs}
+        # Finalists that have not played may have been left out as well.
+        front.about["cut"] |= any(whole.get(rung.updates, 0) < rung.count for rung in plan)
+        front.about.update(possible=possible, rungs=[[rung.count, rung.updates] for rung in rungs])
         return front
 
     # What can reach the target.
@@ -111,40 +112,60 @@ class Search:
 
     # Training.
 
-    def _train(self, admissible: dict[Shape, tuple[int, ...]], rungs: list[Rung]) -> list[Rung]:
-        """Train the rungs; those that there was time for."""
+    def _train(self, admissible: Mapping[Shape, tuple[int, ...]], plan: Sequence[Rung]) -> list[Rung]:
+        """
+        Train what was planned, or what there is time for. Before each rung, the longer ones of the plan are fitted anew into
+        the time that is left: what turns out to take less time than was feared becomes longer trainings of more students.
+        In the first one of several, students are in the most of their bits alone.
+        """
         shapes = _spread(list(admissible))
+        students = ranked = {shape: admissible[shape] if len(plan) == 1 else (max(admissible[shape]),) for shape in shapes}
         if self.seconds < math.inf:
             # The first ones are short, and say how fast this goes.
-            self._rung(shapes[: self.crew.jobs], UNIT, admissible, None)
-        progress = Progress("updates", sum(rung.count * rung.updates for rung in rungs)) if self.verbose else None
+            self._rung(dict(islice(students.items(), self.crew.jobs)), UNIT, None)
+        progress = Progress("updates", 1) if self.verbose else None
         done: list[Rung] = []
-        while rungs:
-            if self.seconds < math.inf:
-                shorter = fit_into(rungs, self._training_end - time(), self._per_update, self.crew.jobs)
-                self._cut |= shorter != rungs
-                rungs = shorter
-                if progress is not None:
-                    progress.total = sum(rung.count * rung.updates for rung in (*done, *rungs))
-            rung = rungs.pop(0)
-            slack = _MISSING[min(len(rungs), len(_MISSING) - 1)]
-            trained = self._rung(shapes[: rung.count], rung.updates, admissible, progress)
+        while rungs := self._fit(plan, done[-1].updates if done else 0, [students[shape] for shape in ranked]):
+            if progress is not None:
+                progress.total = sum(rung.count * rung.updates for rung in (*done, *rungs))
+            rung = rungs[0]
+            trained = self._rung(dict(islice(students.items(), rung.count)), rung.updates, progress)
+            if not trained:
+                break
+            ranked = self._rank(rung.updates, _MISSING[min(len(rungs) - 1, len(_MISSING) - 1)])
+            # The others may come in if there is more time than was feared.
+            students = {**ranked, **admissible, **(ranked if done else {})}
             done.append(Rung(trained, rung.updates))
-            ranked = self.target.sort([point for point in self._points() if point.updates == rung.updates], slack)
-            shapes = list(dict.fromkeys(point.shape for point in ranked)) or shapes
         return done
 
-    def _rung(
-        self, shapes: Sequence[Shape], updates: int, admissible: dict[Shape, tuple[int, ...]], progress: Progress | None
-    ) -> int:
+    def _fit(self, plan: Sequence[Rung], trained: int, bits: Sequence[tuple[int, ...]]) -> list[Rung]:
+        """What is left of the plan after trainings of so many updates, for students in such bits, in the time that is left."""
+        if self.seconds == math.inf:
+            return [rung for rung in plan if rung.updates > trained]
+        price = measure_price(list(self._results.values()), statistics.fmean(map(len, bits)))
+        return fit_into(plan, self._training_end - time(), price, self.crew.jobs, trained)
+
+    def _rank(self, updates: int, slack: float) -> dict[Shape, tuple[int, ...]]:
+        """
+        Students of one length, the best first, with the bits to go on with: the best ones, and others in which none of the
+        policies is both smaller and better.
+        """
+        points = [point for point in self._points() if point.updates == updates]
+        front = pareto(points, self.target.size)
+        found: dict[Shape, tuple[int, ...]] = {}
+        for point in self.target.sort(points, slack):
+            if point.shape not in found or point in front:
+                found[point.shape] = (*found.get(point.shape, ()), point.bits)
+        return found
+
+    def _rung(self, students: Mapping[Shape, tuple[int, ...]], updates: int, progress: Progress | None) -> int:
         """Train students for so many updates, unless they have been; how many there are now."""
         deadline = self._training_end if self._results else math.inf
-        trials = [Trial(shape, updates, admissible[shape], deadline) for shape in shapes]
+        trials = [Trial(shape, updates, bits, deadline) for shape, bits in students.items()]
         begun = 0 if progress is None else progress.done
         done = 0
         for trial, result in self._results_of(trials):
             if result is None:
-                self._cut = True
                 continue
             done += 1
             self._results[trial.name] = result
@@ -152,11 +173,12 @@ class Search:
                 progress.advance(begun + done * updates)
         return done
 
-    def _results_of(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, dict[str, Any] | None]]:
+    def _results_of(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Result | None]]:
         left = []
         for trial in trials:
-            found = self._finished(trial.name, trial.bits)
-            if found is None:
+            found = read_result(self._folder_of(trial.name))
+            found = None if found is None else found.within(trial.bits)
+            if found is None or len(found.policies) < len(set(trial.bits)):
                 left.append(trial)
             else:
                 yield trial, found
@@ -164,29 +186,16 @@ class Search:
         for (_, (trial,)), result in self.crew.run(works):
             yield trial, result
 
-    def _finished(self, name: str, bits: Sequence[int]) -> dict[str, Any] | None:
-        """What an earlier search with the same identity has come to, in these bits; None if one of them is missing."""
-        file = self.folder / "candidates" / name / "result.json"
-        if not file.is_file():
-            return None
-        result = _in_bits(json.loads(file.read_text()), bits)
-        return result if len(result["policies"]) == len(set(bits)) else None
+    def _take_earlier(self, admissible: Mapping[Shape, tuple[int, ...]]) -> None:
+        """All that has been trained in this folder, also by another search or in bits that did not go on."""
+        for file in sorted(self._folder_of("").glob("*/result.json")):
+            result = read_result(file.parent)
+            result = None if result is None else result.within(admissible.get(result.shape, ()))
+            if result is not None and result.policies:
+                self._results[file.parent.name] = result
 
-    def _take_earlier(self, admissible: dict[Shape, tuple[int, ...]]) -> None:
-        """Students that another search in this folder has trained, which cost no time."""
-        for file in sorted((self.folder / "candidates").glob("*/result.json")):
-            name, result = file.parent.name, json.loads(file.read_text())
-            result = _in_bits(result, admissible.get(_shape_of(result), ()))
-            if result["policies"] and name not in self._results:
-                self._results[name] = result
-
-    @property
-    def _per_update(self) -> float:
-        """Seconds of a training over its updates, in the longest that there have been."""
-        longest = max(result["updates"] for result in self._results.values())
-        return statistics.fmean(
-            result["seconds"] / longest for result in self._results.values() if result["updates"] == longest
-        )
+    def _folder_of(self, name: str) -> Path:
+        return self.folder / "candidates" / name
 
     @property
     def _training_end(self) -> float:
@@ -201,16 +210,21 @@ class Search:
 
     def _points(self) -> list[Point]:
         """All policies that there are, with the returns that choices are made by."""
-        found = []
-        for name, result in self._results.items():
-            shape = _shape_of(result)
-            for policy in result["policies"]:
-                file = self.folder / "candidates" / name / f"{policy['bits']}.sb3s"
-                costs, returns = Costs(**policy["costs"]), tuple(policy["selection"])
-                found.append(Point(shape, policy["bits"], result["updates"], costs, returns, self._teacher, file))
-        return found
+        return [
+            Point(
+                result.shape,
+                policy.bits,
+                result.updates,
+                policy.costs,
+                policy.selection,
+                self._teacher,
+                self._folder_of(name) / f"{policy.bits}.sb3s",
+            )
+            for name, result in self._results.items()
+            for policy in result.policies
+        ]
 
-    def _evaluate(self, about: dict[str, Any]) -> Front:
+    def _evaluate(self) -> Front:
         """Let the finalists play fresh episodes."""
         points = self._points()
         ranked = self.target.sort(points)
@@ -227,18 +241,8 @@ class Search:
                 returns[file or Path()] = tuple(found[0])
             if progress is not None:
                 progress.advance(len(returns))
-        about |= {"cut": self._cut or len(returns) < len(files), "selection_seeds": self.seeds.selection(SELECTION)}
+        about = {"cut": len(returns) < len(files), "selection_seeds": self.seeds.selection(SELECTION)}
         return choose(self.target, points, returns, seeds=tuple(fresh), about=about)
-
-
-def _shape_of(result: dict[str, Any]) -> Shape:
-    arch = result["shape"]["net_arch"]
-    return Shape(None if arch is None else tuple(arch), result["shape"]["sparsity"])
-
-
-def _in_bits(result: dict[str, Any], bits: Sequence[int]) -> dict[str, Any]:
-    """The result of a training without the policies of other bits."""
-    return {**result, "policies": [policy for policy in result["policies"] if policy["bits"] in bits]}
 
 
 def _spread(shapes: list[Shape]) -> list[Shape]:

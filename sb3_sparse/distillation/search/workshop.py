@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
 from time import monotonic, time
@@ -19,10 +18,12 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_sparse.agents import Player, play, play_starts
 from sb3_sparse.agents.observations import Observation
 from sb3_sparse.agents.player import find_masks
+from sb3_sparse.distillation.experience.environments import Given, Named, Seeds
+from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.search.costs import Costs, foresee_costs, measure_costs
-from sb3_sparse.distillation.search.environments import Given, Named, Seeds
+from sb3_sparse.distillation.search.results import Exported, Result, read_result
 from sb3_sparse.export import compress
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.state import restore
@@ -31,6 +32,8 @@ from sb3_sparse.state import restore
 _CALIBRATED = 2048
 #: Environment steps per update, and most of them.
 _STEPS, _MOST_STEPS = 3, 400_000
+#: Folder of a training that goes on.
+_UNFINISHED = "training"
 
 
 class OutOfTime(Exception):
@@ -40,9 +43,9 @@ class OutOfTime(Exception):
 @dataclass(frozen=True)
 class Trial:
     """
-    One training.
+    A student to train.
 
-    :param shape: The student.
+    :param shape: Its shape.
     :param updates: Gradient updates.
     :param bits: Bits that it is exported in.
     :param deadline: When it has to be done, as ``time.time()`` counts; infinite for never.
@@ -105,6 +108,8 @@ class Workshop:
         self.normalization, self.folder, self.seed, self.is_over = normalization, folder, seed, is_over
         self.seeds = Seeds(seed)
         self._selection = self.seeds.selection(episodes)
+        # A mean of estimates is on no grid, so its weights are rounded afterwards.
+        self._learns_bits = read_network(self.teacher).estimates == 1
 
     def observe(self, model: BaseAlgorithm) -> tuple[Observation, NDArray[Any]]:
         """
@@ -127,47 +132,57 @@ class Workshop:
     #: Observations of the teacher's episodes, once somebody has asked for them.
     _observed: Observation | None = None
 
-    def train(self, trial: Trial) -> dict[str, Any]:
+    def train(self, trial: Trial) -> Result:
         """
-        :param trial: A training.
-        :return: What it came to, as plain JSON; also in its folder
+        Train a student: once for all bits up to where they matter, and then for each number of bits below 8. What an earlier
+        call has come to is not done again, and a training that was interrupted goes on.
+
+        :param trial: A student.
+        :return: What it came to, as in its folder
         :raises OutOfTime: if its time is up
         """
-        begin = monotonic()
         folder = self.folder / "candidates" / trial.name
-        student = self._student(trial, folder)
-        observations, starts = self.observe(student)
-        policies = []
-        for bits in trial.bits:
-            policy = compress(student, bits, observations, episode_starts=starts, normalization=self.normalization)
-            policy.save(folder / f"{bits}.sb3s")
-            costs = measure_costs(policy, observations)
-            returns = self._play(policy, self._selection, trial.deadline)
-            policies.append({"bits": bits, "costs": asdict(costs), "selection": returns})
-        result = {
-            "shape": asdict(trial.shape),
-            "updates": trial.updates,
-            "seconds": monotonic() - begin,
-            "policies": policies,
-        }
-        _write(folder / "result.json", result)
-        return result
+        folder.mkdir(parents=True, exist_ok=True)
+        result = read_result(folder) or Result(trial.shape, trial.updates)
+        missing = [bits for bits in trial.bits if not result.within([bits]).policies]
+        for learnt, exported in self._lessons(missing):
+            begin = monotonic()
+            student = self._student(trial, learnt, folder / _UNFINISHED)
+            training, begin = monotonic() - begin, monotonic()
+            observations, starts = self.observe(student)
+            for bits in exported:
+                policy = compress(student, bits, observations, episode_starts=starts, normalization=self.normalization)
+                policy.save(folder / f"{bits}.sb3s")
+                student.save(folder / f"{bits}.zip")
+                costs = measure_costs(policy, observations)
+                returns = tuple(self._play(policy, self._selection, trial.deadline))
+                result = result.add(Exported(bits, costs, returns, training, monotonic() - begin), folder)
+                training, begin = 0.0, monotonic()
+        shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
+        return result.within(trial.bits)
 
-    def _student(self, trial: Trial, folder: Path) -> BaseAlgorithm:
-        student = distill(
+    def _lessons(self, bits: Sequence[int]) -> Iterator[tuple[int | None, list[int]]]:
+        """Bits that a student learns with, None for float inputs and weights, and those that it is exported in."""
+        few = [each for each in bits if each < 8 and self._learns_bits]
+        others = [each for each in bits if each not in few]
+        if others:
+            yield 8 if few else None, others
+        yield from ((each, [each]) for each in few)
+
+    def _student(self, trial: Trial, bits: int | None, folder: Path) -> BaseAlgorithm:
+        return distill(
             self.teacher,
             self.venv,
             trial.shape.sparsity,
             trial.shape.net_arch,
+            bits,
             steps=min(_STEPS * trial.updates, _MOST_STEPS),
             updates=trial.updates,
             seed=self.seed,
             normalization=self.normalization,
             callback=_InTime(lambda: self._check(trial.deadline)),
+            checkpoint=folder / ("float" if bits is None else "bits"),
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        student.save(folder / "student.zip")
-        return student
 
     def play(self, file: Path | None, seeds: Sequence[int], deadline: float) -> tuple[list[float], float]:
         """
@@ -202,10 +217,3 @@ class Workshop:
     def _check(self, deadline: float) -> None:
         if self.is_over() or time() > deadline:
             raise OutOfTime
-
-
-def _write(file: Path, content: object) -> None:
-    """Whole or not at all."""
-    partial = file.with_suffix(".part")
-    partial.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(partial, file)
