@@ -233,6 +233,8 @@ def test_results_of_another_version(undisturbed, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("sb3_sparse.sweeps.kinds.cell.__version__", "9.9")
     assert list(results_of(grid, sweep).values()) == [None]
     write_grid(tmp_path, axes={"seed": [0, 1]})
+    main(["benchmark", "run", str(grid), "--folder", str(sweep), "--dry-run"])
+    assert "results of another version that are here: 1. If nothing" in capsys.readouterr().err
     main(["benchmark", "import", str(grid), str(sweep), "--folder", str(tmp_path / "new")])
     assert "1 imported, 1 of 2 cells have a result" in capsys.readouterr().out
     first, second = results_of(grid, tmp_path / "new").values()
@@ -253,6 +255,18 @@ def test_runners_write_the_table_one_after_the_other(tmp_path):
         assert other.is_alive() and not list(folder.root.glob("*.csv*"))
     other.join(10)
     assert not other.is_alive() and (folder.root / "grid-full.csv").is_file()
+
+
+def test_another_grid_with_the_same_file_name(tmp_path, capsys):
+    """It does not get the table of the first."""
+    grid, sweep = write_grid(tmp_path / "a", axes={"seed": [0]}), tmp_path / "sweep"
+    command = ["benchmark", "import", str(grid), str(tmp_path / "a"), "--folder", str(sweep)]
+    main(command)
+    other = write_grid(tmp_path / "b", title="Other sums", axes={"seed": [0]})
+    with pytest.raises(SystemExit):
+        main([*command[:2], str(other), *command[3:]])
+    assert "has the table grid-full.csv of another grid, 'Sums'" in capsys.readouterr().err
+    main(command)
 
 
 def test_looking_at_a_checkout_writes_nothing_there(tmp_path):
@@ -394,8 +408,11 @@ def test_a_name_is_of_settings_and_recipe(tmp_path, monkeypatch):
     finally:
         kind._hyperparams.cache_clear()
     monkeypatch.undo()
-    monkeypatch.setattr("sb3_sparse.sweeps.kinds.cell.__version__", "9.9")
-    assert name() != first
+    for part, version in (("__version__", "9.9"), ("SHARED", 2)):
+        with monkeypatch.context() as changed:
+            changed.setattr(f"sb3_sparse.sweeps.kinds.cell.{part}", version)
+            assert name() != first
+    assert name() == first
 
 
 def test_prices(tmp_path, capsys):
@@ -406,13 +423,20 @@ def test_prices(tmp_path, capsys):
     assert (price.seconds, price.measured) == (3.0, False)
     for cell, seconds in zip(cells, (5.0, 9.0), strict=False):
         folder.publish(cell.name, {"kind": cell.kind, "settings": cell.settings, "cpu_seconds": seconds})
-    # The start is a second: 4 and 8 seconds for 4 numbers each.
+    # The start is a second: 4 and 8 seconds for 4 numbers each. The usual half a second counts as a tenth of the 8.
     longer = read_grid(str(write_grid(tmp_path, fixed={"numbers": 8}))).cells
-    assert (Prices(folder).of(longer[0]).seconds, Prices(folder).of(longer[0]).measured) == (1.0 + 1.5 * 8, True)
-    chosen = affordable(cells[2:], Prices(folder), 14.5, jobs=2)
-    assert chosen == list(cells[2:6])
-    assert affordable(cells[2:], Prices(folder), 13.9, jobs=2) == list(cells[2:4])
-    main(["benchmark", "run", str(tmp_path / "grid.yml"), "--folder", str(tmp_path), "--dry-run"])
+    price = Prices(folder).of(longer[0])
+    assert (price.seconds, price.measured) == (pytest.approx(1.0 + (12.0 + 0.5 * 0.8) / 8.8 * 8), True)
+    # Those with another scale know it less: their speed is corrected by nothing.
+    assert Prices(folder).of(longer[3]).seconds == pytest.approx(price.seconds)
+    # What 1,000 times as much will take, 8 numbers hardly say.
+    longest = read_grid(str(write_grid(tmp_path, fixed={"numbers": 8000}))).cells
+    price = Prices(folder).of(longest[0])
+    assert (price.seconds, price.measured) == (pytest.approx(1.0 + (12.0 + 0.5 * 800) / 808 * 8000), False)
+    each = Prices(folder).of(cells[2]).seconds
+    assert affordable(cells[2:], Prices(folder), 2.1 * each, jobs=2) == list(cells[2:6])
+    assert affordable(cells[2:], Prices(folder), 1.9 * each, jobs=2) == list(cells[2:4])
+    main(["benchmark", "run", str(write_grid(tmp_path)), "--folder", str(tmp_path), "--dry-run"])
     assert "finished cells" in capsys.readouterr().out
 
 

@@ -27,6 +27,7 @@ The **folder** of a sweep (``logs/sweeps``) may hold the results of many grids, 
 
     results/NAME.json      the result of one finished cell
     lock                   held while what runners share is written
+    grids.json             the titles of the grids whose tables are here
     cells/NAME/            log.txt, lock, deaths.json, progress.json, checkpoints, the trained agent
     GRID-SIZE.csv          the results of one grid in long form
 

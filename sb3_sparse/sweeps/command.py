@@ -51,6 +51,12 @@ def run_grid(
     part = grid.cells[shard[0] - 1 :: shard[1]]
     finished = folder.finished()
     missing, prices = [cell for cell in part if cell.name not in finished], Prices(folder)
+    if old := sum(cell in prices.known for cell in missing):
+        print(
+            f"results of another version that are here: {old}. If nothing that matters has changed since then, "
+            f"sb3-sparse benchmark import {name} {root} takes them",
+            file=sys.stderr,
+        )
     if dry:
         print(_price_table(replace(grid, cells=part), finished, prices))
         return True
@@ -62,6 +68,7 @@ def run_grid(
         f"{duration(prices.total(chosen) / cores)} on {cores} cores",
         file=sys.stderr,
     )
+    folder.take_name(f"{grid.name}-{grid.size}", grid.title)
     with show_progress(chosen, folder, prices, cores):
         run(chosen, root, backend=backend, jobs=jobs, deadline=time.time() + budget)
     try:
@@ -82,6 +89,7 @@ def import_into(name: str, root: Path, source: Path, *, size: str = FULL) -> Non
     :raises ValueError: if the grid or the source is wrong
     """
     grid, folder = read_grid(name, size), Folder(root)
+    folder.take_name(f"{grid.name}-{grid.size}", grid.title)
     imported = import_runs(grid, folder, source)
     for cell in imported:
         print(f"imported: {cell}")

@@ -148,6 +148,25 @@ class Folder:
                 return
             yield file
 
+    def take_name(self, name: str, title: str) -> None:
+        """
+        Take the name of a table for a grid.
+
+        :param name: Name and size of the grid.
+        :param title: Its title, which tells it from another one whose file has the same name.
+        :raises ValueError: if another grid has it
+        :raises OSError: if the folder cannot be written
+        """
+        file = self.root / "grids.json"
+        with self.alone():
+            titles = json.loads(file.read_text()) if file.exists() else {}
+            if titles.setdefault(name, title) != title:
+                raise ValueError(
+                    f"{self.root} has the table {name}.csv of another grid, '{titles[name]}': rename one of the files or take "
+                    f"another --folder. If it is this one with a new title, delete {file}"
+                )
+            write_whole(file, json.dumps(titles, indent=1) + "\n")
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """

@@ -24,6 +24,7 @@ class Grid:
     :param cells: The cells, all seeds of one setting before the next.
     :param axes: The axes of this size, in the order of the file.
     :param report: What the file says for the report.
+    :param envs: Environments of all sizes.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Grid:
     cells: tuple[Cell, ...]
     axes: Mapping[str, list[Any]] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
+    envs: frozenset[str] = frozenset()
 
 
 def read_grid(name: str, size: str = FULL, *, check: bool = True) -> Grid:
@@ -93,7 +95,7 @@ def _read(file: Path, size: str, check: bool) -> Grid:
         if cell in seen:
             raise ValueError(f"two cells are the same: {cell}")
         seen.add(cell)
-    return Grid(file.stem, title, size, cells, axes, _mapping("report", content))
+    return Grid(file.stem, title, size, cells, axes, _mapping("report", content), frozenset(_envs(content, False)))
 
 
 def _cells(kind: object, fixed: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> Iterator[Cell]:
@@ -129,6 +131,18 @@ def _mapping(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
         raise ValueError(f"{name} has to be a mapping of names, got {value!r}")
     return value
+
+
+def _envs(part: object, named: bool) -> Iterator[str]:
+    """Every text that an entry `env` has, in whatever it is."""
+    if isinstance(part, dict):
+        for name, value in part.items():
+            yield from _envs(value, name == "env")
+    elif isinstance(part, list):
+        for value in part:
+            yield from _envs(value, named)
+    elif named and isinstance(part, str):
+        yield part
 
 
 def _check_keys(what: str, content: object, known: tuple[str, ...]) -> None:

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from sb3_sparse.sweeps.folder import Folder
 from sb3_sparse.sweeps.kinds import Cell, find_kind
 
+#: How much a speed counts that finished cells correct: as this share of the steps that are priced.
+_BEFORE = 0.1
+
 
 @dataclass(frozen=True)
 class Price:
     """
     :param seconds: CPU seconds of a cell; it has one thread.
-    :param measured: Whether finished cells say so, or the table of usual speeds.
+    :param measured: Whether finished cells say so more than the table of usual speeds.
     """
 
     seconds: float
@@ -20,19 +23,25 @@ class Price:
 
 class Prices:
     """
-    The price of any cell: its kind's seconds for a start, and its steps at the speed of the finished cells that resemble it
-    most. The first of its ``rates`` has to be the same, and of those cells the ones count that share most of the others.
+    The price of any cell: its kind's seconds for a start, and its steps at a speed. The speed is the usual one at first.
+    Finished cells with the same first of their ``rates`` correct it, those that share more of them correct that, and so on;
+    each time, what they have done counts by its steps, and the speed before as much as a share of the steps of the cell. So a
+    short training says little of a long one.
 
     :param folder: Where finished cells are.
     """
 
     def __init__(self, folder: Folder) -> None:
         self._measured: list[tuple[Cell, float]] = []
+        #: Cells that have a result of any version.
+        self.known: set[Cell] = set()
         for name in sorted(folder.finished()):
             result = folder.read(name)
             try:
                 assert result is not None
-                self._measured.append((find_kind(result["kind"]).read(result["settings"]), float(result["cpu_seconds"])))
+                cell = find_kind(result["kind"]).read(result["settings"])
+                self.known.add(cell)
+                self._measured.append((cell, float(result["cpu_seconds"])))
             except (KeyError, TypeError, ValueError):
                 # Another version's cell, or an imported one whose time is not known.
                 continue
@@ -44,15 +53,21 @@ class Prices:
         """
         start, each = cell.usual
         found = [(_alike(cell, other), other.work, seconds) for other, seconds in self._measured if other.kind == cell.kind]
-        most = max((shared for shared, _, _ in found), default=0)
-        if not most:
+        # A cell without steps, as an agent that is played alone, has the time of its kind.
+        found = [(shared, work, seconds) for shared, work, seconds in found if shared and bool(work) == bool(cell.work)]
+        if not found:
             return Price(start + each * cell.work, False)
-        alike = [(work, seconds) for shared, work, seconds in found if shared == most]
-        total = sum(work for work, _ in alike)
-        if not total or not cell.work:
-            return Price(sum(seconds for _, seconds in alike) / len(alike), True)
-        start = min(start, *(seconds for _, seconds in alike))
-        return Price(start + sum(seconds - start for _, seconds in alike) / total * cell.work, True)
+        if not cell.work:
+            most = max(shared for shared, _, _ in found)
+            alike = [seconds for shared, _, seconds in found if shared == most]
+            return Price(sum(alike) / len(alike), True)
+        start = min(start, *(seconds for _, _, seconds in found))
+        before = _BEFORE * cell.work
+        for level in sorted({shared for shared, _, _ in found}):
+            alike = [seconds - start for shared, _, seconds in found if shared >= level]
+            work = sum(work for shared, work, _ in found if shared >= level)
+            each = (sum(alike) + each * before) / (work + before)
+        return Price(start + each * cell.work, sum(work for _, work, _ in found) >= before)
 
     def total(self, cells: Iterable[Cell]) -> float:
         """

@@ -16,6 +16,9 @@ from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
 from sb3_sparse.version import __version__
 
+#: Version of what the kinds share, evaluation.py and resumption.py. A change there that makes other results raises it.
+SHARED = 1
+
 SelfCell = TypeVar("SelfCell", bound="Cell")
 
 
@@ -97,8 +100,8 @@ class Cell(ABC):
     @cached_property
     def name(self) -> str:
         """
-        The hash that its result is found by. The version of the package and the source of the kind's module stand for the
-        code: a hash of all code would make every result void with each commit.
+        The hash that its result is found by. The version of the package, the source of the kind's module and :data:`SHARED`
+        stand for the code: a hash of all code would make every result void with each commit.
         """
         kinds = [cls for cls in type(self).__mro__ if issubclass(cls, Cell) and cls is not Cell]
         code = "".join(inspect.getsource(sys.modules[cls.__module__]) for cls in kinds)
@@ -108,6 +111,8 @@ class Cell(ABC):
             "content": self.content(),
             "version": __version__,
             "code": hashlib.sha256(code.encode()).hexdigest(),
+            # A later version than the first is a part of the name: results before there were versions keep theirs.
+            **({"shared": SHARED} if SHARED > 1 else {}),
         }
         return _digest(identity)
 

@@ -1,4 +1,7 @@
-"""The last measurements of every cell: the returns of its agent and of what is exported of it, and its weights."""
+"""
+The last measurements of every cell: the returns of its agent and of what is exported of it, and its weights. A change here
+that makes other results raises ``SHARED`` in ``cell.py``.
+"""
 
 from collections.abc import Sequence
 from typing import Any

@@ -92,6 +92,8 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
         notes.append(f"{_list(unknown)} not measured")
     if not kept:
         return Verdict(None, "; ".join(["a loss at every sparsity that was measured", *notes]))
+    if kept[-1].difference is not None and kept[-1].difference.interval == (0.0, 0.0):
+        notes.append("all returns are those of the control: a ceiling of the task hides differences")
     lost = [each for each in judged if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
     if lost:
         notes.append(f"a loss at {_list(lost)}")

@@ -21,8 +21,8 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
     :return: The largest sparsity without loss of each line on each task, next to the paper's
     """
     columns = {
-        "task": "", "agent": "", "largest sparsity without loss": "", "return": "of it, and its interval",
-        "difference": "to the dense control", "loss that is not excluded": "", "n": "seeds", "note": "",
+        "task": "", "agent": "", "largest sparsity without loss": "", "loss that is not excluded": "at it",
+        "return": "of it, and its interval", "difference": "to the dense control", "n": "seeds", "note": "",
     }  # fmt: skip
     rows = []
     for (task, label), line in comparisons.items():
@@ -34,7 +34,7 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         if best is None:
             row += [Entry("none" if any(each.loses for each in line) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
         else:
-            row += [percent(best.group.sparsity), estimate(best.mean), estimate(best.difference), _loss(best), _count(best)]
+            row += [percent(best.group.sparsity), _loss(best), estimate(best.mean), estimate(best.difference), _count(best)]
         row.append(word(verdict.note))
         if published is not None:
             claim = published.claim(line[0].group)

@@ -68,6 +68,7 @@ class Study:
         self.results = {cell.name: result for cell in grid.cells if (result := source.read(cell.name)) is not None}
         self.missing = tuple(cell for cell in grid.cells if cell.name not in self.results)
         self.deaths = {cell.name: deaths for cell in self.missing if (deaths := source.deaths(cell.name))}
+        self._lowest = self._find_lowest()
         self._settings = {cell.name: {"kind": cell.kind, **cell.settings} for cell in grid.cells}
         self._line = _line_settings(list(self._settings.values()))
         self.groups = tuple(self._make_groups())
@@ -97,10 +98,7 @@ class Study:
         :param env: Environment of a task.
         :return: The return that has score 0
         """
-        lowest = self.grid.report.get("lowest", {})
-        if not isinstance(lowest, dict) or not all(isinstance(value, (int, float)) for value in lowest.values()):
-            raise ValueError(f"report: lowest has to be a mapping of environments to returns, got {lowest!r}")
-        return float(lowest.get(env, 0.0))
+        return self._lowest.get(env, 0.0)
 
     def score(self, group: Group) -> Floats | None:
         """
@@ -135,6 +133,15 @@ class Study:
             )
             for key, members in cells.items()
         ]
+
+    def _find_lowest(self) -> dict[str, float]:
+        lowest = self.grid.report.get("lowest", {})
+        if not isinstance(lowest, dict) or not all(isinstance(value, (int, float)) for value in lowest.values()):
+            raise ValueError(f"report: lowest has to be a mapping of environments to returns, got {lowest!r}")
+        known = self.grid.envs | {str(cell.settings.get("env")) for cell in self.grid.cells}
+        if unknown := sorted(map(str, lowest.keys() - known)):
+            raise ValueError(f"report: lowest names {unknown[0]}, and the grid has {', '.join(sorted(known))}")
+        return {env: float(value) for env, value in lowest.items()}
 
     def _find_chosen(self) -> dict[str, Any] | None:
         """The settings of a control."""
