@@ -26,7 +26,7 @@ from sb3_sparse.zoo.notation import brief
 
 def make_environment(
     env: str,
-    model: BaseAlgorithm,
+    model: BaseAlgorithm | None,
     env_kwargs: Mapping[str, object] | None = None,
     *,
     wrapper: Callable[[gym.Env], gym.Env] | None = None,
@@ -38,7 +38,7 @@ def make_environment(
     was trained on.
 
     :param env: Name of the environment. Of one that is gone, the next version that exists is made, and a line says so.
-    :param model: The model that will play in it.
+    :param model: The model that will play in it; None if it is not known, then nothing of it is checked.
     :param env_kwargs: Arguments of the environment.
     :param wrapper: What wraps the environment, such as :class:`~sb3_sparse.zoo.wrappers.Wrappers`.
     :param frame_stack: How many observations ``VecFrameStack`` puts together.
@@ -52,7 +52,9 @@ def make_environment(
             # Registers the environments without velocities, and those of the packages that rl-zoo3 knows.
             import_module("rl_zoo3.import_envs")
     kwargs: dict[str, Any] = dict(env_kwargs or {})
-    frames = stacked_frames(env, model, wrapped=wrapper is not None, frame_stack=frame_stack)
+    frames = frame_stack
+    if model is not None:
+        frames = stacked_frames(env, model, wrapped=wrapper is not None, frame_stack=frame_stack)
     if frames != frame_stack:
         wrapper, frame_stack = AtariWrapper, frames
     try:
@@ -66,7 +68,8 @@ def make_environment(
     try:
         if frame_stack is not None:
             venv = _stack(found, venv, model, frame_stack)
-        _check_spaces(found, venv, model)
+        if model is not None:
+            _check_spaces(found, venv, model)
         if isinstance(model, MaskablePPO) and not is_masking_supported(venv):
             raise ValueError(
                 f"{found} has no action_masks(), and the model, a MaskablePPO, chooses among the actions that it allows: "
@@ -158,8 +161,10 @@ def _wrap(env: gym.Env, wrapper: Callable[[gym.Env], gym.Env] | None) -> gym.Env
     return wrapped if wrapper is None or is_wrapped(wrapped, EpisodicLifeEnv) else _Ends(wrapped)
 
 
-def _stack(env: str, venv: VecEnv, model: BaseAlgorithm, frames: int) -> VecEnv:
+def _stack(env: str, venv: VecEnv, model: BaseAlgorithm | None, frames: int) -> VecEnv:
     """Before any memory is taken, for the number may come from anybody's file."""
+    if model is None:
+        return VecFrameStack(venv, n_stack=frames)
     space, shape = venv.observation_space, model.observation_space.shape
     if not isinstance(space, spaces.Box) or shape is None or math.prod(space.shape) * frames != math.prod(shape):
         raise ValueError(f"{frames} stacked observations of {env}, {space}, are not {model.observation_space} of the model")

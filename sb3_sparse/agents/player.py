@@ -65,8 +65,14 @@ def find_masks(model: BaseAlgorithm, venv: VecEnv | None) -> Masks | None:
     :param venv: Environments, which have masks if the model takes them, as :func:`make_environment` checks, or None.
     :return: What gives the masks of their next actions, as sb3-contrib asks for them; None without masks
     """
-    if not isinstance(model, MaskablePPO) or venv is None:
-        return None
+    return action_masks(venv) if isinstance(model, MaskablePPO) and venv is not None else None
+
+
+def action_masks(venv: VecEnv) -> Masks:
+    """
+    :param venv: Environments that have masks.
+    :return: What gives the masks of their next actions
+    """
 
     def masks() -> NDArray[Any]:
         with playing(venv):

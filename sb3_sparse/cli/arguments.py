@@ -24,22 +24,7 @@ def add_agent(parser: argparse.ArgumentParser, env: str, *, required: bool = Fal
     :param required: Whether it must be given.
     """
     parser.add_argument("agent", type=Path, help="zip of an agent")
-    parser.add_argument("--env", required=required, help=env)
-    parser.add_argument(
-        "--env-kwargs",
-        nargs="+",
-        default=[],
-        help="arguments of the environment, as name:value; they come before the settings'",
-    )
-    parser.add_argument(
-        "--env-wrapper",
-        nargs="+",
-        help="wrappers of the environment, as rl-zoo3 writes them: package.Name, {package.Name: {argument: value}}, or none; "
-        "by default those of the settings",
-    )
-    parser.add_argument(
-        "--frame-stack", type=int, help="observations that VecFrameStack puts together; by default the settings'"
-    )
+    add_environment(parser, env, settings=True, required=required)
     parser.add_argument(
         "--config", type=Path, help="rl-zoo3's settings of the training, or none; by default the config.yml next to the zip"
     )
@@ -48,6 +33,25 @@ def add_agent(parser: argparse.ArgumentParser, env: str, *, required: bool = Fal
         "--vecnormalize", type=Path, help="statistics of VecNormalize, or none; by default the file next to the zip"
     )
     parser.add_argument("--trust", action="store_true", help=TRUST)
+
+
+def add_environment(parser: argparse.ArgumentParser, env: str, *, settings: bool, required: bool = False) -> None:
+    """
+    :param parser: A command that makes an environment.
+    :param env: What it is for.
+    :param settings: Whether settings of rl-zoo3 may say how it is made.
+    :param required: Whether it must be given.
+    """
+    parser.add_argument("--env", required=required, help=env)
+    before, default = ("; they come before the settings'", "; by default those of the settings") if settings else ("", "")
+    parser.add_argument("--env-kwargs", nargs="+", default=[], help=f"arguments of the environment, as name:value{before}")
+    parser.add_argument(
+        "--env-wrapper",
+        nargs="+",
+        help="wrappers of the environment, as rl-zoo3 writes them: package.Name, {package.Name: {argument: value}}, or none"
+        + default,
+    )
+    parser.add_argument("--frame-stack", type=int, help=f"observations that VecFrameStack puts together{default}")
 
 
 def read_agent(args: argparse.Namespace) -> dict[str, Any]:

@@ -7,11 +7,12 @@ from sb3_sparse.cli.benchmark import add_benchmark
 from sb3_sparse.cli.compress import add_compress
 from sb3_sparse.cli.distill import add_distill
 from sb3_sparse.cli.fit import add_fit
+from sb3_sparse.cli.play import add_play
 from sb3_sparse.cli.summary import add_summary
 from sb3_sparse.cli.train import add_enjoy, add_train
 
 #: Commands in the order of ``--help``. Torch and SB3 are imported when one runs: they take seconds, and --help should not.
-_COMMANDS = (add_train, add_enjoy, add_summary, add_compress, add_distill, add_fit, add_benchmark)
+_COMMANDS = (add_train, add_enjoy, add_summary, add_compress, add_play, add_distill, add_fit, add_benchmark)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,79 @@
+"""``sb3-sparse play``."""
+
+import argparse
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sb3_sparse.cli.arguments import Commands, add_environment
+
+if TYPE_CHECKING:
+    import gymnasium as gym
+
+
+def add_play(commands: Commands) -> None:
+    """
+    :param commands: The commands of ``sb3-sparse``.
+    """
+    parser = commands.add_parser(
+        "play",
+        allow_abbrev=False,
+        help="let an exported policy play, and print its returns",
+        epilog="A video needs moviepy, and whatever the environment needs to draw without a screen.",
+    )
+    parser.add_argument("policy", type=Path, help="compact file, .sb3s")
+    add_environment(parser, env="environment that it plays in", settings=False, required=True)
+    parser.add_argument("--episodes", type=int, default=5, help="number of episodes (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first episode (%(default)s)")
+    pictures = parser.add_mutually_exclusive_group()
+    pictures.add_argument("--render", action="store_true", help="show it in a window")
+    pictures.add_argument("--video", type=Path, metavar="FOLDER", help="record a video of each episode")
+    parser.set_defaults(run=_play)
+
+
+def _play(args: argparse.Namespace, _: list[str]) -> None:
+    from sb3_contrib.common.maskable.utils import is_masking_supported
+
+    from sb3_sparse.agents import Player, make_environment, play
+    from sb3_sparse.agents.environment import close
+    from sb3_sparse.agents.player import action_masks
+    from sb3_sparse.runtime import load
+    from sb3_sparse.zoo.notation import read_arguments
+    from sb3_sparse.zoo.wrappers import read_notation, read_wrappers
+
+    if args.policy.suffix == ".zip":
+        raise ValueError(f"{args.policy} is no compact file: make one with sb3-sparse compress")
+    if args.episodes < 1:
+        raise ValueError(f"--episodes must be at least 1, got {args.episodes}")
+    policy = load(args.policy)
+    wrappers = None if args.env_wrapper is None else read_wrappers(read_notation(args.env_wrapper), trust=True)
+    kwargs = read_arguments(args.env_kwargs)
+    if args.render or args.video is not None:
+        kwargs["render_mode"] = "human" if args.render else "rgb_array"
+    wrapper = wrappers if args.video is None else _recorded(args.video, args.policy.stem, wrappers)
+    venv = make_environment(args.env, None, kwargs, wrapper=wrapper, frame_stack=args.frame_stack)
+    returns = []
+    try:
+        player = Player(policy, masks=action_masks(venv) if is_masking_supported(venv) else None)
+        for seed in range(args.seed, args.seed + args.episodes):
+            totals = [total for _, total in play(venv, player, seed)]
+            returns.append(float(totals[-1] or 0))
+            print(f"seed {seed}: return {returns[-1]:,.2f} in {len(totals):,} steps", flush=True)
+    finally:
+        close(venv)
+    print(f"mean {statistics.fmean(returns):,.2f}, standard deviation {statistics.pstdev(returns):,.2f}")
+    if args.video is not None:
+        print(f"videos: {args.video}")
+
+
+def _recorded(folder: Path, name: str, wrappers: "Callable[[gym.Env], gym.Env] | None") -> "Callable[[gym.Env], gym.Env]":
+    """What wraps an environment and records a video of each episode, inside of other wrappers."""
+    from gymnasium.wrappers import RecordVideo
+
+    def wrap(env: "gym.Env") -> "gym.Env":
+        # Every second episode is the one that a VecEnv begins when an episode ends.
+        recorded = RecordVideo(env, str(folder), lambda number: number % 2 == 0, name_prefix=name, disable_logger=True)
+        return recorded if wrappers is None else wrappers(recorded)
+
+    return wrap

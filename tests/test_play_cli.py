@@ -1,0 +1,87 @@
+"""``sb3-sparse play``: the returns of a compact file, in sentences where it does not fit."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium.wrappers import TimeAwareObservation
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.evaluation import evaluate_policy
+
+from sb3_sparse import compress
+from sb3_sparse.cli import main
+from sb3_sparse.runtime import load
+
+
+@pytest.fixture(scope="module")
+def pole(tmp_path_factory):
+    """A policy that balances for a while, and is not trained."""
+    file = tmp_path_factory.mktemp("play") / "pole.sb3s"
+    compress(PPO("MlpPolicy", "CartPole-v1", seed=1, device="cpu")).save(file)
+    return file
+
+
+def test_returns(pole, capsys):
+    """Those of SB3's evaluation, for each seed."""
+    main(["play", str(pole), "--env", "CartPole-v1", "--episodes", "3", "--seed", "5"])
+    lines = capsys.readouterr().out.splitlines()
+    expected = []
+    for seed in (5, 6, 7):
+        venv = make_vec_env("CartPole-v1", seed=seed)
+        expected += evaluate_policy(load(pole), venv, n_eval_episodes=1, return_episode_rewards=True)[0]
+    assert len(set(expected)) > 1
+    assert lines[:3] == [f"seed {seed}: return {r:,.2f} in {r:.0f} steps" for seed, r in zip((5, 6, 7), expected, strict=True)]
+    assert lines[3] == f"mean {np.mean(expected):,.2f}, standard deviation {np.std(expected):,.2f}"
+
+
+def test_wrappers_and_stacks(tmp_path, capsys):
+    """The environment is made as the command says, for a policy that sees two observations of five numbers."""
+    venv = make_vec_env("CartPole-v1", wrapper_class=TimeAwareObservation)
+    from stable_baselines3.common.vec_env import VecFrameStack
+
+    compress(PPO("MlpPolicy", VecFrameStack(venv, 2), seed=0, device="cpu")).save(tmp_path / "two.sb3s")
+    main(
+        f"play {tmp_path}/two.sb3s --env CartPole-v1 --episodes 1 --env-wrapper".split()
+        + ["gymnasium.wrappers.TimeAwareObservation", "--frame-stack", "2"]
+    )
+    assert "seed 0: return" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--env", "Pendulum-v1"], "an observation of shape (3,) does not fit this policy: it needs (4,)"),
+        (["--env", "Nothing-v0"], "the environment 'Nothing-v0' cannot be made"),
+        (["--env", "CartPole-v1", "--episodes", "0"], "--episodes must be at least 1, got 0"),
+        (["--env", "CartPole-v1", "--env-wrapper", "no.such.Wrapper"], "no.such"),
+    ],
+)
+def test_bad_input(arguments, sentence, pole, capsys):
+    with pytest.raises(SystemExit) as raised:
+        main(["play", str(pole), *arguments])
+    assert raised.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_other_files(tmp_path, capsys):
+    """A zip, something else, and nothing."""
+    PPO("MlpPolicy", "CartPole-v1", device="cpu").save(tmp_path / "agent.zip")
+    (tmp_path / "other.sb3s").write_bytes(b"something else")
+    for name, sentence in (
+        ("agent.zip", "make one with sb3-sparse compress"),
+        ("other.sb3s", "other.sb3s"),
+        ("none.sb3s", "No such file"),
+    ):
+        with pytest.raises(SystemExit) as raised:
+            main(["play", str(tmp_path / name), "--env", "CartPole-v1"])
+        assert raised.value.code == 2 and sentence in capsys.readouterr().err
+
+
+def test_video(pole, tmp_path, monkeypatch, capsys):
+    """One for each episode."""
+    pytest.importorskip("moviepy", reason="gymnasium records by moviepy")
+    pytest.importorskip("pygame", reason="gymnasium draws CartPole by pygame")
+    monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    main(["play", str(pole), "--env", "CartPole-v1", "--episodes", "2", "--video", str(tmp_path / "videos")])
+    assert len(list((tmp_path / "videos").glob("pole-*.mp4"))) == 2
+    assert f"videos: {tmp_path / 'videos'}" in capsys.readouterr().out
+    assert gym.make("CartPole-v1").render_mode is None
