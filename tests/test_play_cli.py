@@ -7,6 +7,7 @@ from gymnasium.wrappers import TimeAwareObservation
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
+from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_sparse import compress
 from sb3_sparse.cli import main
@@ -37,13 +38,9 @@ def test_returns(pole, capsys):
 def test_wrappers_and_stacks(tmp_path, capsys):
     """The environment is made as the command says, for a policy that sees two observations of five numbers."""
     venv = make_vec_env("CartPole-v1", wrapper_class=TimeAwareObservation)
-    from stable_baselines3.common.vec_env import VecFrameStack
-
     compress(PPO("MlpPolicy", VecFrameStack(venv, 2), seed=0, device="cpu")).save(tmp_path / "two.sb3s")
-    main(
-        f"play {tmp_path}/two.sb3s --env CartPole-v1 --episodes 1 --env-wrapper".split()
-        + ["gymnasium.wrappers.TimeAwareObservation", "--frame-stack", "2"]
-    )
+    wrapper = "--env-wrapper gymnasium.wrappers.TimeAwareObservation --frame-stack 2"
+    main(f"play {tmp_path / 'two.sb3s'} --env CartPole-v1 --episodes 1 {wrapper}".split())
     assert "seed 0: return" in capsys.readouterr().out
 
 
@@ -68,8 +65,8 @@ def test_other_files(tmp_path, capsys):
     (tmp_path / "other.sb3s").write_bytes(b"something else")
     for name, sentence in (
         ("agent.zip", "make one with sb3-sparse compress"),
-        ("other.sb3s", "other.sb3s"),
-        ("none.sb3s", "No such file"),
+        ("other.sb3s", "not a compressed policy"),
+        ("none.sb3s", "none.sb3s"),
     ):
         with pytest.raises(SystemExit) as raised:
             main(["play", str(tmp_path / name), "--env", "CartPole-v1"])
