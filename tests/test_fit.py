@@ -447,6 +447,15 @@ def test_target():
     assert sizes[2][0] == 500
     assert Target(keep=0.98).sort(points, slack=0.02)[0].bytes == 200
     assert [each.bytes for each in pareto(points, "bytes")] == [100, 200, 300, 500]
+    # Of those that keep enough, the larger ones have nothing to win; one of the others is hopeless.
+    points = [point(size, kept) for size, kept in ((100, 0.2), (200, 0.6), (300, 0.8), (400, 0.99), (500, 1.1))]
+    for keep, slack, order in (
+        (0.98, 0.0, [300, 200, 400, 500, 100]),
+        (1.0, 0.1, [400, 300, 200, 500, 100]),
+        (1.2, 0.0, [500, 400, 300, 200, 100]),
+    ):
+        assert [each.bytes for each in Target(keep=keep).rank(points, slack)] == order
+    assert [each.bytes for each in Target(flash=250).rank(points, 0.0)] == [200, 100, 300, 400, 500]
     assert Target(us=0.5).shortfall(point(1, 1.0)) == 1.0 and Target(us=2).shortfall(point(1, 1.0)) == 0
     assert kept_return(-165.0, -150.0) == pytest.approx(0.9) and kept_return(90.0, 100.0) == pytest.approx(0.9)
 

@@ -119,41 +119,45 @@ class Search:
         In the first one of several, students are in the most of their bits alone.
         """
         shapes = _spread(list(admissible))
-        students = ranked = {shape: admissible[shape] if len(plan) == 1 else (max(admissible[shape]),) for shape in shapes}
+        students = {shape: admissible[shape] if len(plan) == 1 else (max(admissible[shape]),) for shape in shapes}
         if self.seconds < math.inf:
             # The first ones are short, and say how fast this goes.
             self._rung(dict(islice(students.items(), self.crew.jobs)), UNIT, None)
         progress = Progress("updates", 1) if self.verbose else None
         done: list[Rung] = []
-        while rungs := self._fit(plan, done[-1].updates if done else 0, [students[shape] for shape in ranked]):
+        while rungs := self._fit(plan, done[-1].updates if done else 0, students):
             if progress is not None:
                 progress.total = sum(rung.count * rung.updates for rung in (*done, *rungs))
-            rung = rungs[0]
-            trained = self._rung(dict(islice(students.items(), rung.count)), rung.updates, progress)
+            rung, chosen = rungs[0], dict(islice(students.items(), rungs[0].count))
+            trained = self._rung(chosen, rung.updates, progress)
             if not trained:
                 break
-            ranked = self._rank(rung.updates, _MISSING[min(len(rungs) - 1, len(_MISSING) - 1)])
-            # The others may come in if there is more time than was feared.
-            students = {**ranked, **admissible, **(ranked if done else {})}
+            ranked = self._rank(_MISSING[min(len(rungs) - 1, len(_MISSING) - 1)])
+            # Others may come in, and those of the first rung go on in all bits.
+            students = {**ranked, **admissible, **{shape: ranked[shape] for shape in ranked if shape in chosen and done}}
             done.append(Rung(trained, rung.updates))
         return done
 
-    def _fit(self, plan: Sequence[Rung], trained: int, bits: Sequence[tuple[int, ...]]) -> list[Rung]:
-        """What is left of the plan after trainings of so many updates, for students in such bits, in the time that is left."""
-        if self.seconds == math.inf:
-            return [rung for rung in plan if rung.updates > trained]
-        price = measure_price(list(self._results.values()), statistics.fmean(map(len, bits)))
-        return fit_into(plan, self._training_end - time(), price, self.crew.jobs, trained)
+    def _fit(self, plan: Sequence[Rung], trained: int, students: Mapping[Shape, tuple[int, ...]]) -> list[Rung]:
+        """What is left of the plan after trainings of so many updates, in the time that is left."""
+        rungs = [rung for rung in plan if rung.updates > trained]
+        if self.seconds == math.inf or not rungs:
+            return rungs
+        bits = statistics.fmean(map(len, islice(students.values(), rungs[0].count)))
+        price = measure_price(list(self._results.values()), bits)
+        return fit_into(rungs, self._training_end - time(), price, self.crew.jobs, trained)
 
-    def _rank(self, updates: int, slack: float) -> dict[Shape, tuple[int, ...]]:
+    def _rank(self, slack: float) -> dict[Shape, tuple[int, ...]]:
         """
-        Students of one length, the best first, with the bits to go on with: the best ones, and others in which none of the
-        policies is both smaller and better.
+        Students by their longest trainings, the most promising first, with the bits to go on with: the best ones, and others
+        in which no policy is both smaller and better.
         """
-        points = [point for point in self._points() if point.updates == updates]
+        results = sorted(self._results.values(), key=lambda result: result.updates)
+        longest = {result.shape: result.updates for result in results}
+        points = [point for point in self._points() if point.updates == longest[point.shape]]
         front = pareto(points, self.target.size)
         found: dict[Shape, tuple[int, ...]] = {}
-        for point in self.target.sort(points, slack):
+        for point in self.target.rank(points, slack):
             if point.shape not in found or point in front:
                 found[point.shape] = (*found.get(point.shape, ()), point.bits)
         return found

@@ -28,6 +28,8 @@ class Valued(Protocol):
 
 
 V = TypeVar("V", bound=Valued)
+#: The part of the wanted share of the return above which a student may come to it in a longer training.
+_HOPE = 1 / 3
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,26 @@ class Target:
             return self.shortfall(policy, slack), *((-policy.kept, size) if self.keep is None else (size, -policy.kept))
 
         return sorted(policies, key=key)
+
+    def rank(self, policies: Iterable[V], slack: float) -> list[V]:
+        """
+        Whose training is to go on. Where the smallest policy is wanted, and one of them reaches the target, those that are
+        smaller and not hopeless come before those that are larger: what these come to does not matter any more.
+
+        :param policies: Policies.
+        :param slack: See :meth:`shortfall`; one that needs it goes on before the smaller ones.
+        :return: The most promising first
+        """
+        order = self.sort(policies, slack)
+        if self.keep is None or not order or self.shortfall(order[0], slack):
+            return order
+        least, limit, reached = self.keep * _HOPE, getattr(order[0], self.size), self.shortfall(order[0]) == 0
+
+        def is_behind(policy: V) -> bool:
+            size = getattr(policy, self.size)
+            return policy.kept < least or size > limit or (size == limit and reached)
+
+        return sorted(order, key=is_behind)
 
     def __str__(self) -> str:
         parts = [f"keeps {self.keep:g} of the return" if self.keep is not None else ""]
