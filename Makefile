@@ -10,7 +10,7 @@ CODE := sb3_sparse tests benchmarks docs
 
 # The same CPU time for a dense agent on stock SB3 and for a 90 % sparse one in the engine, side by side.
 demo: $(READY)
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python -m benchmarks.demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -q -n auto -m "not slow"

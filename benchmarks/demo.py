@@ -1,13 +1,13 @@
 """
 The same CPU time for a dense agent on stock SB3 and for a 90 % sparse one in the engine, side by side: what `make demo` runs.
 
-    python benchmarks/demo.py                  # two minutes of one core each
-    python benchmarks/demo.py --seconds 600
+    python -m benchmarks.demo                  # two minutes of one core each
+    python -m benchmarks.demo --seconds 600
 
 Both are SAC with SB3's defaults on HalfCheetah-v4. Each trains in a process of its own, on one thread, until it has used its
 CPU time. Then both are evaluated on the same episodes, compressed to 8 bits, and compared; their learning curves over CPU time
-go to a figure. One seed is a demonstration, not a result: ``benchmarks/throughput.py`` measures. Without a C++ compiler there
-is no engine, and the grid ``twins`` trains one dense and one sparse agent on SB3 instead.
+go to a figure. One seed is a demonstration, not a result: ``benchmarks/speed/throughput.py`` measures. Without a C++ compiler
+there is no engine, and the grid ``twins`` trains one dense and one sparse agent on SB3 instead.
 """
 
 import argparse

@@ -1,10 +1,8 @@
-"""What all tests share: one thread per process, the benchmarks' scripts as modules, and a list of what was skipped."""
+"""What all tests share: one thread per process, the benchmarks as modules, and a list of what was skipped."""
 
 import importlib
-import sys
 from collections.abc import Callable, Iterator
 from fnmatch import fnmatchcase
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -18,8 +16,6 @@ th.set_num_threads(1)
 #: SAC, TD3, DQN and PPO stand for all algorithms in `make test`. A test of one of these is slow.
 REPRESENTED = {"a2c", "crossq", "ddpg", "maskable_ppo", "qrdqn", "recurrent_ppo", "tqc", "trpo"}
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
 
 @pytest.fixture(autouse=True)
 def _distributions_are_validated() -> Iterator[None]:
@@ -29,17 +25,13 @@ def _distributions_are_validated() -> Iterator[None]:
     th.distributions.Distribution.set_default_validate_args(validated)
 
 
-@pytest.fixture(scope="module")
-def scripts() -> Iterator[Callable[[str], ModuleType]]:
+@pytest.fixture(scope="session")
+def benchmark_of() -> Callable[[str], ModuleType]:
     """
-    Imports scripts of benchmarks/ by name; other tests do not meet their modules. A script that does not import is an error,
-    not a reason to skip: ``make test`` installs all that they need.
+    Imports benchmarks by room and name, such as "speed.inference". One that does not import is an error, not a reason to skip:
+    ``make test`` installs all that they need.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(BENCHMARKS))
-        yield importlib.import_module
-    for path in BENCHMARKS.glob("*.py"):
-        sys.modules.pop(path.stem, None)
+    return lambda name: importlib.import_module(f"benchmarks.{name}")
 
 
 @pytest.hookimpl(tryfirst=True)

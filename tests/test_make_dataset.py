@@ -12,10 +12,10 @@ minari = pytest.importorskip("minari")
 
 
 @pytest.fixture
-def script(scripts, monkeypatch, tmp_path):
+def script(benchmark_of, monkeypatch, tmp_path):
     """The script, with a Minari folder of its own."""
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "datasets"))
-    return scripts("make_dataset")
+    return benchmark_of("data.make_dataset")
 
 
 @pytest.fixture
@@ -29,10 +29,12 @@ def rollout(script, tmp_path):
 
 def play_in_process(script, rollout, folder, numbers):
     """Episodes that are there already are not played again, and no process is started for them."""
+    from benchmarks.data.rollouts import keep
+
     script.prepare(rollout, folder)
     player = script.Player(rollout)
     for number in numbers:
-        script.keep(player.play(number), number, folder)
+        keep(player.play(number), number, folder)
     player.env.close()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+ROOT = Path(__file__).parent.parent
 TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
 PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
 needs_tools = pytest.mark.skipif(
@@ -18,8 +18,8 @@ needs_tools = pytest.mark.skipif(
 
 
 @pytest.fixture
-def mcu(scripts):
-    return scripts("mcu")
+def mcu(benchmark_of):
+    return benchmark_of("deployment.mcu")
 
 
 @pytest.fixture
@@ -40,8 +40,8 @@ def test_an_environment_that_is_not_there(mcu, capsys):
 @pytest.mark.quick("options1")
 @pytest.mark.parametrize("options", [(), ("--quick",)])
 def test_missing_tools(options, tmp_path):
-    command = [sys.executable, str(BENCHMARKS / "mcu.py"), *options]
-    result = subprocess.run(command, env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    command = [sys.executable, "-m", "benchmarks.deployment.mcu", *options]
+    result = subprocess.run(command, env={"PATH": str(tmp_path)}, cwd=ROOT, capture_output=True, text=True)
     assert result.returncode == 2
     assert result.stderr.strip().splitlines()[-1].endswith(f"apt-get install -y --no-install-recommends {PACKAGES}")
 
@@ -50,9 +50,9 @@ def test_missing_tools(options, tmp_path):
 @pytest.mark.parametrize("target", ["m4f", "m3"])
 def test_fits_a_microcontroller(mcu, found, target):
     """All test vectors pass on the emulated board; 99 % sparse is small enough and far faster than dense."""
-    dense = mcu.measure(found["dense/float32"][0], target)
-    int8 = mcu.measure(found["dense/int8"][0], target)
-    ours = mcu.measure(found["99/w8a16"][0], target, found["99/w8a16"][1])
+    dense = mcu.count(found["dense/float32"][0], target)
+    int8 = mcu.count(found["dense/int8"][0], target)
+    ours = mcu.count(found["99/w8a16"][0], target, found["99/w8a16"][1])
     assert dense["self_test"] == int8["self_test"] == ours["self_test"] == 0
     assert ours["flash"] <= 2000 and ours["ram"] <= 512
     assert ours["instructions"] <= (7500 if target == "m4f" else 20000)
@@ -77,7 +77,7 @@ def test_fewer_bits_are_less_flash(mcu, arithmetic):
     for bits in (8, 6, 4, 3, 2):
         policy = mcu.compress(model, bits=bits, calibration=observations)
         for pack in (True, False):
-            rows[bits, pack] = mcu.measure(partial(write, policy, pack), "m4f", mcu.ARITHMETICS[arithmetic])
+            rows[bits, pack] = mcu.count(partial(write, policy, pack), "m4f", mcu.ARITHMETICS[arithmetic])
     assert not any(row["self_test"] for row in rows.values())
     weights = 17 * 64 + 64 * 64 + 64 * 6
     for bits in (6, 4, 3, 2):
@@ -96,9 +96,10 @@ def test_a_wrong_policy_is_noticed(mcu, found, tmp_path):
         assert "v = sb3s_tanh(v);" in text
         (folder / "policy.h").write_text(text.replace("v = sb3s_tanh(v);", "v = -sb3s_tanh(v);"))
 
-    assert mcu.measure(tampered, "m4f", defines)["self_test"] == mcu.VECTORS
+    assert mcu.count(tampered, "m4f", defines)["self_test"] == mcu.VECTORS
 
 
-def test_tables(mcu):
-    assert mcu.table("int8_t", "weight0", np.array([[1, -2], [3, 4]])) == "static const int8_t weight0[] = {1, -2, 3, 4};"
-    assert "[2][1] = {{1.0" in mcu.table("float", "policy_expected", np.ones((2, 1)))
+def test_tables(benchmark_of):
+    dense_c = benchmark_of("deployment.dense_c")
+    assert dense_c.define("int8_t", "weight0", np.array([[1, -2], [3, 4]])) == "static const int8_t weight0[] = {1, -2, 3, 4};"
+    assert "[2][1] = {{1.0" in dense_c.define("float", "policy_expected", np.ones((2, 1)))

@@ -17,13 +17,13 @@ LAYERS = {"actor": 3, "critic": 6, "vae": 7}
 
 
 @pytest.fixture(scope="module")
-def memory(scripts):
-    return scripts("offline_memory")
+def memory(benchmark_of):
+    return benchmark_of("size.offline_memory")
 
 
 @pytest.fixture(scope="module")
-def files(scripts):
-    return scripts("offline_files")
+def files(benchmark_of):
+    return benchmark_of("size.offline_files")
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def data(files):
 
 @pytest.fixture(scope="module")
 def measured(memory, data):
-    return memory.measure(data, 0, 5)
+    return memory.measure_seed(data, 0, 5)
 
 
 def coo_payload(network):
@@ -117,12 +117,11 @@ def test_int8_file_holds_the_network(files, data):
         assert np.abs(rounded - expected).max() < 0.05
 
 
-def test_figures_are_drawn(memory, measured, tmp_path):
-    sizes, remaining, _ = measured
-    memory.draw_layers([remaining, remaining], "random data", tmp_path / "figure3.png")
-    curves = {form: {name: [sizes["dense"][name], sizes[f"snip/{form}"][name]] for name in COUNTS} for form in memory.FORMS}
-    memory.draw_memory([0.0, 0.95], curves, sizes["dense"], tmp_path / "figure4.png")
-    assert all((tmp_path / f"figure{number}.png").stat().st_size > 5_000 for number in (3, 4))
+def test_figures_are_drawn(memory):
+    """From the stored result, with all layers and all networks."""
+    layers, sizes = memory.draw(json.loads((BENCHMARKS / "results" / "offline_memory.json").read_text())).values()
+    assert [len(axes.get_xticks()) for axes in layers.axes] == [3, 6, 7]
+    assert all(len(axes.lines) == 2 + len(memory.FORMS) for axes in sizes.axes)
 
 
 def test_stored_result(memory):

@@ -69,8 +69,8 @@ def fake_quantize(weight: Tensor, bits: int) -> Tensor:
     """
     The weight on its grid, with the straight-through gradient: the gradient of the result is that of the weight.
 
-    It consists of plain operations, so it can be differentiated twice (TRPO), traced and exported. ``benchmarks/overhead.py``
-    measures its cost in a training step.
+    It consists of plain operations, so it can be differentiated twice (TRPO), traced and exported. Its cost in a training step
+    is measured by ``benchmarks/speed/overhead.py``.
 
     :param weight: As in :func:`quantize`.
     :param bits: Bits of an integer, from 2 to 8; not checked.

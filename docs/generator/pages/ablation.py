@@ -26,7 +26,7 @@ def _learning(sac: dict[str, Any]) -> list[str]:
 
 def _commands(results: dict[str, Any]) -> list[str]:
     """The part about reinforcement learning is a grid today."""
-    command = "python benchmarks/ablation.py tqc-HalfCheetah-v4.zip --json benchmarks/results/ablation.json"
+    command = "python -m benchmarks.size.ablation tqc-HalfCheetah-v4.zip --json benchmarks/results/ablation.json"
     return [*formerly("c1dabe4", command), *today("sac_scores")] if "sac" in results else [command]
 
 

@@ -64,7 +64,7 @@ def page() -> Page:
         },
         commands=[
             "apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
-            "python benchmarks/bits.py --json benchmarks/results/bits.json",
+            "python -m benchmarks.size.bits --json benchmarks/results/bits.json",
         ],
         files=["bits"],
     )

@@ -78,7 +78,7 @@ def page() -> Page:
             "export": "`sb3-sparse compress`, 8 bits, 4096 observations for calibration, with what it finds next to the zip",
             "evaluation": "20 episodes of each, or as many as there is time for in two minutes",
         },
-        commands=["python benchmarks/collection.py rl-trained-agents --json benchmarks/results/collection.json"],
+        commands=["python -m benchmarks.deployment.collection rl-trained-agents --json benchmarks/results/collection.json"],
         files=["collection"],
     )
 

@@ -138,22 +138,23 @@ def page() -> Page:
             "seeds": f"{results['seeds']} of the distillation for the four agents, one for the others",
         },
         commands=[
-            "python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip tqc-Hopper-v4.zip"
-            " \\\n    --json benchmarks/results/distill.json --png benchmarks/results/distill.png",
-            "python benchmarks/distill.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip --sparsities 0.98 --seeds 2 \\\n"
+            "python -m benchmarks.size.distill sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip"
+            " tqc-Hopper-v4.zip \\\n    --json benchmarks/results/distill.json --png benchmarks/results/distill.png",
+            "python -m benchmarks.size.distill sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip --sparsities 0.98 --seeds 2 \\\n"
             "    --critic-updates 10000 --json benchmarks/results/distill_critics.json",
             "for algo in dqn ppo; do sb3-sparse train --algo $algo --env CartPole-v1 --engine --seed 0 -f logs; done\n"
             "sb3-sparse train --algo dqn --env Acrobot-v1 --engine --seed 0 -f logs\n"
             "sb3-sparse train --algo dqn --env MinAtarBreakout-v1 --recipe dense --flush-denormal -n 250000 --seed 0 -f logs",
-            "python benchmarks/distill.py {dqn,ppo}/CartPole-v1_1/CartPole-v1.zip {ppo,dqn}/Acrobot-v1_1/Acrobot-v1.zip \\\n"
+            "python -m benchmarks.size.distill {dqn,ppo}/CartPole-v1_1/CartPole-v1.zip"
+            " {ppo,dqn}/Acrobot-v1_1/Acrobot-v1.zip \\\n"
             "    {a2c,tqc}/Pendulum-v1_1/Pendulum-v1.zip dqn/MountainCar-v0_1/MountainCar-v0.zip \\\n"
             "    ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 \\\n"
             "    --json benchmarks/results/distill_others.json --png benchmarks/results/distill_others.png",
-            "python benchmarks/distill.py dqn/MinAtarBreakout-v1_1/MinAtarBreakout-v1.zip --sparsities 0.95 --seeds 1 \\\n"
-            "    --updates 20000 --steps 60000 --json benchmarks/results/distill_images.json",
-            "python benchmarks/distill.py ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 \\\n"
+            "python -m benchmarks.size.distill dqn/MinAtarBreakout-v1_1/MinAtarBreakout-v1.zip --sparsities 0.95 \\\n"
+            "    --seeds 1 --updates 20000 --steps 60000 --json benchmarks/results/distill_images.json",
+            "python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 \\\n"
             "    --updates 600000 --steps 400000 --json benchmarks/results/distill_longer.json",
-            "python benchmarks/distill.py ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.9 --seeds 1 \\\n"
+            "python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.9 --seeds 1 \\\n"
             "    --json benchmarks/results/distill_denser.json",
         ],
         figures={

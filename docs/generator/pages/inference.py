@@ -88,7 +88,8 @@ def page() -> Page:
             "left out": "; ".join(sorted(set(results["skipped"].values()))) + " (so LiteRT has no rows for the CNN)",
         },
         commands=[
-            "python benchmarks/inference.py --json benchmarks/results/inference.json --png benchmarks/results/inference.png"
+            "python -m benchmarks.speed.inference --json benchmarks/results/inference.json"
+            " --png benchmarks/results/inference.png"
         ],
         files=["inference"],
         figures={"inference": "time of one action over sparsity, by backend"},

@@ -83,9 +83,9 @@ def page() -> Page:
         },
         commands=[
             "apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
-            "python benchmarks/mcu.py --json benchmarks/results/mcu.json",
+            "python -m benchmarks.deployment.mcu --json benchmarks/results/mcu.json",
             (
-                "python benchmarks/mcu.py --agent sac-HalfCheetah-v4.zip --env HalfCheetah-v4 \\\n"
+                "python -m benchmarks.deployment.mcu --agent sac-HalfCheetah-v4.zip --env HalfCheetah-v4 \\\n"
                 "    --json benchmarks/results/mcu_sac_halfcheetah.json"
             ),
         ],

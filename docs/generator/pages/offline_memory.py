@@ -69,7 +69,7 @@ def page() -> Page:
             "updates": f"{results['updates']}, for the rows with zero biases",
         },
         commands=[
-            "python benchmarks/offline_memory.py --dataset tqc/halfcheetah/expert-v0 \\\n"
+            "python -m benchmarks.size.offline_memory --dataset tqc/halfcheetah/expert-v0 \\\n"
             "    --json benchmarks/results/offline_memory.json --png benchmarks/results/offline_memory"
         ],
         files=["offline_memory"],

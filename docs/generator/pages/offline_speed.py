@@ -61,7 +61,8 @@ def page() -> Page:
         },
         commands=[
             "python3.11 -m venv d3rlpy-venv && d3rlpy-venv/bin/pip install torch==2.13.0 d3rlpy==2.8.1",
-            "python benchmarks/offline_speed.py --d3rlpy d3rlpy-venv/bin/python --json benchmarks/results/offline_speed.json",
+            "python -m benchmarks.speed.offline_speed --d3rlpy d3rlpy-venv/bin/python"
+            " --json benchmarks/results/offline_speed.json",
         ],
         files=["offline_speed"],
     )

@@ -85,8 +85,8 @@ def page() -> Page:
             "rounds": f"{results['rounds']} of {results['updates_per_round']} updates, all variants in turns",
         },
         commands=[
-            "taskset -c 1 python benchmarks/overhead.py --json benchmarks/results/overhead.json",
-            f"python benchmarks/overhead.py --device cuda --rounds {gpu['rounds']}"
+            "taskset -c 1 python -m benchmarks.speed.overhead --json benchmarks/results/overhead.json",
+            f"python -m benchmarks.speed.overhead --device cuda --rounds {gpu['rounds']}"
             " --json benchmarks/results/overhead_gpu.json",
         ],
         files=["overhead", "overhead_gpu"],

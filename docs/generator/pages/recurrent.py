@@ -57,6 +57,6 @@ def page() -> Page:
             ),
             "evaluation": f"{settings['episodes']} episodes, same seeds; calibration plays other episodes",
         },
-        commands=["python benchmarks/recurrent.py --json benchmarks/results/recurrent.json"],
+        commands=["python -m benchmarks.deployment.recurrent --json benchmarks/results/recurrent.json"],
         files=["recurrent"],
     )

@@ -62,8 +62,8 @@ def page() -> Page:
             "seeds": "one training seed per agent",
         },
         commands=[
-            "python benchmarks/returns.py sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip tqc-Hopper-v4.zip"
-            " \\\n    --json benchmarks/results/returns.json"
+            "python -m benchmarks.deployment.returns sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip"
+            " tqc-Hopper-v4.zip \\\n    --json benchmarks/results/returns.json"
         ],
         files=["returns"],
     )

@@ -85,6 +85,6 @@ def page() -> Page:
             "updates": "one gradient step after each environment step; learning begins at the 300th",
             "rounds": f"{results['rounds']}, all contestants in turns of about a CPU second, each in a process of its own",
         },
-        commands=["taskset -c 0 python benchmarks/rivals.py --json benchmarks/results/rivals.json"],
+        commands=["taskset -c 0 python -m benchmarks.speed.rivals --json benchmarks/results/rivals.json"],
         files=["rivals"],
     )

@@ -216,7 +216,8 @@ def page() -> Page:
             ),
         },
         commands=[
-            "python benchmarks/sizes.py tqc-Hopper-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip sac-HalfCheetah-v4.zip \\\n"
+            "python -m benchmarks.size.sizes tqc-Hopper-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip"
+            " sac-HalfCheetah-v4.zip \\\n"
             f"    {trained}--json benchmarks/results/sizes.json --png benchmarks/results/sizes.png"
         ],
         figures={"sizes": "Return of students over the teacher, by bytes of the file, with the published networks"},

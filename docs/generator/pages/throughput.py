@@ -92,7 +92,7 @@ def page() -> Page:
             ),
         },
         commands=[
-            "python benchmarks/throughput.py --json benchmarks/results/throughput.json"
+            "python -m benchmarks.speed.throughput --json benchmarks/results/throughput.json"
             " --png benchmarks/results/throughput.png"
         ],
         files=["throughput"],

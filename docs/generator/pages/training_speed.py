@@ -91,8 +91,8 @@ def page() -> Page:
             ),
         },
         commands=[
-            "taskset -c 1 python benchmarks/atari_speed.py --json benchmarks/results/atari_speed.json",
-            "taskset -c 1 python benchmarks/replay.py --json benchmarks/results/replay.json",
+            "taskset -c 1 python -m benchmarks.speed.atari_speed --json benchmarks/results/atari_speed.json",
+            "taskset -c 1 python -m benchmarks.speed.replay --json benchmarks/results/replay.json",
         ],
         files=["atari_speed", "replay"],
     )

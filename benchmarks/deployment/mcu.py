@@ -1,0 +1,257 @@
+"""
+A policy on a microcontroller: flash, memory and instructions per action, beside dense C code of the same actor.
+
+    python -m benchmarks.deployment.mcu --json benchmarks/results/mcu.json
+
+The actor of SAC at the papers' size (17-256-256-6) with ERK shares of its largest weights, exported for a Cortex-M4F and a
+Cortex-M3 (which has no floating-point unit) in both arithmetics, W8A16 and W8A32. By default it is freshly initialised: such
+weights are as good as drawn, so its masks are random ones and the sizes depend on the sparsity alone; ``--agent`` takes a
+trained one. The dense contestants are plain C loops (``mcu/dense_*.h``).
+
+QEMU runs the test vectors that every header has, and counts: the instructions are exact, but they are no cycles. Flash and
+memory are those of the policy's own object; what it calls in libgcc (floating point on the M3) is the column "library", and
+what its own functions put on the stack is "stack".
+"""
+
+import copy
+import shutil
+import subprocess
+import tempfile
+from argparse import Namespace
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch as th
+from rich.progress import track
+from stable_baselines3 import SAC
+
+from benchmarks.deployment.dense_c import C, actor_layers, write_float32, write_int8
+from benchmarks.shared.question import ask, option, table
+from benchmarks.shared.spaces import HalfCheetahSpaces
+from benchmarks.shared.store import Result, describe_versions
+from sb3_sparse import CompressedPolicy, compress
+from sb3_sparse.sparsity import erk, magnitude, prune
+
+GCC, SIZE, QEMU = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
+PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+FLAGS = ("-std=c99", "-O2", "-mthumb", "-ffunction-sections", "-fdata-sections")
+#: By name: the processor's flags and QEMU's board.
+TARGETS = {
+    "m4f": (("-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"), "mps2-an386"),
+    "m3": (("-mcpu=cortex-m3",), "mps2-an385"),
+}
+ARITHMETICS = {"w8a16": ("-DPOLICY_INTEGER",), "w8a32": ()}
+SPARSITIES = (0.0, 0.95, 0.98, 0.99)
+#: What ``bench.c`` counts over.
+CALLS = 40
+#: What is counted.
+KEYS = ("flash", "ram", "stack", "library", "instructions", "self_test")
+VECTORS = 8
+
+#: Writes what a contestant needs into a folder: policy.h, and what it includes.
+Write = Callable[[Path], object]
+
+
+def observe(model: SAC, env_id: str | None, count: int = 2048) -> tuple[np.ndarray, str]:
+    """
+    :param model: The model that acts.
+    :param env_id: Its environment, if known.
+    :param count: Number of observations.
+    :return: Observations for the calibration, and where they are from
+    """
+    if env_id is not None:
+        try:
+            env = gym.make(env_id)
+        except gym.error.Error as error:
+            print(f"{env_id} cannot be made ({error}): observations are drawn")
+        else:
+            return rollout(model, env, count), f"{count} steps of {env_id}"
+    return np.random.default_rng(0).standard_normal((count, 17)).astype(np.float32), "drawn, standard normal"
+
+
+def rollout(model: SAC, env: gym.Env, count: int) -> np.ndarray:
+    """
+    :param model: The model that acts.
+    :param env: Its environment.
+    :param count: Number of steps.
+    :return: What it has seen
+    """
+    seen, (observation, _) = [], env.reset(seed=0)
+    while len(seen) < count:
+        seen.append(observation)
+        observation, _, terminated, truncated, _ = env.step(model.predict(observation, deterministic=True)[0])
+        if terminated or truncated:
+            observation, _ = env.reset()
+    return np.array(seen, np.float32)
+
+
+def export(model: SAC, sparsity: float, calibration: np.ndarray, bits: int = 8) -> CompressedPolicy:
+    """
+    :param model: The dense model; it stays as it is.
+    :param sparsity: Share of the actor's weights that go.
+    :param calibration: Observations.
+    :param bits: Bits per weight.
+    :return: The policy of the largest weights, each layer with its ERK share
+    """
+    model = copy.deepcopy(model)
+    layers = actor_layers(model)
+    weights = {name: layer.weight.detach() for name, layer in layers.items()}
+    masks = {name: th.ones_like(weight, dtype=th.bool) for name, weight in weights.items()}
+    masks = prune(masks, magnitude(weights), erk(magnitude(weights), sparsity)) if sparsity else masks
+    for name, layer in layers.items():
+        layer.weight.data *= masks[name]
+    return compress(model, bits=bits, calibration=calibration)
+
+
+def run(*command: str | Path) -> str:
+    """
+    :param command: What to run; it must succeed.
+    :return: All that it printed
+    """
+    result = subprocess.run(
+        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
+    )
+    if result.returncode:
+        raise RuntimeError(f"{command[0]} failed:\n{result.stdout[:2000]}")
+    return result.stdout
+
+
+def section_bytes(path: Path, *prefixes: str) -> int:
+    """
+    :param path: An object or a program.
+    :param prefixes: What the names of sections begin with.
+    :return: Their sizes in bytes, together
+    """
+    rows = (line.split() for line in run(SIZE, "-A", path).splitlines())
+    return sum(int(row[1]) for row in rows if len(row) == 3 and row[0].startswith(prefixes))
+
+
+def count(write: Write, target: str, defines: Iterable[str] = ()) -> dict[str, int]:
+    """
+    :param write: Writes policy.h.
+    :param target: A name in ``TARGETS``.
+    :param defines: Flags that choose the arithmetic.
+    :return: Bytes of flash, ram, stack and library, instructions per action, and test vectors that fail
+    """
+    processor, board = TARGETS[target]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write(folder)
+        compiler = (GCC, *processor, *FLAGS, *defines, "-I", folder, "-I", C)
+        act, bench, alone, program = (folder / file for file in ("act.o", "bench.o", "act.elf", "bench.elf"))
+        run(*compiler, "-fstack-usage", "-c", C / "act.c", "-o", act)
+        run(*compiler, "-c", C / "bench.c", "-o", bench)
+        linker = (*compiler, "-nostdlib", "-Wl,--gc-sections", act)
+        run(*linker, "-Wl,-e,act,--unresolved-symbols=ignore-all", "-o", alone)
+        library = -section_bytes(alone, ".text", ".rodata")
+        run(*linker, "-Wl,-e,act", "-lc", "-lgcc", "-o", alone)
+        library += section_bytes(alone, ".text", ".rodata")
+        run(*linker, "-T", C / "link.ld", bench, "-lc", "-lgcc", "-o", program)
+        emulator = f"{QEMU} -M {board} -nographic -monitor none -serial none -semihosting -icount shift=0 -kernel"
+        output = run(*emulator.split(), program)
+        failures, instructions, check = map(int, output.split())
+        if abs(check - 10_000) > 40:
+            raise RuntimeError(f"this QEMU counts {check} instructions of a function of 10,000: its counts are worth nothing")
+        return {
+            "flash": section_bytes(act, ".text", ".rodata"),
+            "ram": section_bytes(act, ".bss", ".data"),
+            "stack": sum(int(line.split("\t")[1]) for line in act.with_suffix(".su").read_text().splitlines()),
+            "library": library,
+            "instructions": round(instructions / CALLS),
+            "self_test": failures,
+        }
+
+
+def contestants(model: SAC, calibration: np.ndarray, sparsities: Iterable[float]) -> tuple[dict[str, tuple], dict[str, str]]:
+    """
+    :param model: The dense model.
+    :param calibration: Observations.
+    :param sparsities: Those of our rows.
+    :return: By name, what writes it and the flags that it needs; and what is left of the networks
+    """
+    exported = {f"{round(100 * sparsity)}": export(model, sparsity, calibration) for sparsity in {0.0, *sparsities}}
+    vectors = calibration[np.linspace(0, len(calibration) - 1, VECTORS).astype(int)]
+    found = {
+        "dense/float32": (partial(write_float32, model=model, observations=vectors), ()),
+        "dense/int8": (partial(write_int8, network=exported["0"].network, observations=vectors), ()),
+    }
+    sizes = {}
+    for sparsity in sparsities:
+        name = f"{round(100 * sparsity)}"
+        layers = exported[name].network.layers
+        units = "-".join(str(size) for size in (layers[0].weight.shape[1], *(layer.outputs for layer in layers)))
+        sizes[name] = f"{sum(int(np.count_nonzero(layer.weight)) for layer in layers)} weights, {units}"
+        for arithmetic, defines in ARITHMETICS.items():
+            found[f"{name}/{arithmetic}"] = (lambda folder, name=name: exported[name].to_c(folder / "policy.h"), defines)
+    return found, sizes
+
+
+def check_tools() -> None:
+    """
+    :raises ValueError: if one is missing
+    """
+    missing = [tool for tool in (GCC, SIZE, QEMU) if shutil.which(tool) is None]
+    if missing:
+        raise ValueError(f"{', '.join(missing)} not found: apt-get install -y --no-install-recommends {PACKAGES}")
+
+
+def describe_tools() -> dict[str, str]:
+    """
+    :return: Versions of compiler and emulator
+    """
+    return {tool: run(tool, "--version").splitlines()[0] for tool in (GCC, QEMU)}
+
+
+def measure(args: Namespace) -> Result:
+    """
+    :param args: Whether to be quick; a trained agent, and its environment.
+    :return: What each contestant takes on each processor
+    :raises ValueError: if a tool is missing
+    :raises RuntimeError: if test vectors fail
+    """
+    check_tools()
+    model = SAC.load(args.agent, device="cpu") if args.agent else SAC("MlpPolicy", HalfCheetahSpaces(), seed=0, device="cpu")
+    calibration, source = observe(model, args.env)
+    found, sizes = contestants(model, calibration, (0.0, 0.99) if args.quick else SPARSITIES)
+    rows = {}
+    for name, (write, defines) in track(found.items(), description="mcu"):
+        first, last = name.split("/")
+        for target in TARGETS:
+            rows[f"{first}/{target}/{last}"] = count(write, target, defines)
+    if failures := sum(row["self_test"] for row in rows.values()):
+        raise RuntimeError(f"{failures} test vectors fail")
+    dense = {target: rows[f"dense/{target}/float32"]["instructions"] for target in TARGETS}
+    ratios = {name: round(dense[name.split("/")[1]] / row["instructions"], 2) for name, row in rows.items()}
+    return {
+        "ratios": ratios,
+        # Emulated instructions are the same in every run.
+        "intervals": {name: [ratio, ratio] for name, ratio in ratios.items()},
+        **{key: {name: row[key] for name, row in rows.items()} for key in KEYS},
+        "actor": args.agent.name if args.agent else "SAC, freshly initialised, seed 0",
+        "calibration": source,
+        "sizes": sizes,
+        "flags": " ".join(FLAGS),
+        "versions": describe_versions() | describe_tools(),
+    }
+
+
+def show(result: Result) -> Iterable[object]:
+    """
+    :param result: What was measured.
+    :return: A table
+    """
+    rows = [(name, *(f"{result[key][name]:,}" for key in KEYS), f"{ratio:.1f}") for name, ratio in result["ratios"].items()]
+    yield table("bytes, and instructions of an action", ("", *KEYS, "float32 / this"), rows)
+
+
+if __name__ == "__main__":
+    ask(
+        measure,
+        option("--agent", None, "a trained SAC agent with two hidden layers and 17 inputs instead", type=Path),
+        option("--env", None, "its environment, for the calibration"),
+        show=show,
+        quick="0 and 99 % alone",
+    )

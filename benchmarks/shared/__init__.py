@@ -1,0 +1,1 @@
+"""What all benchmarks share: how a question is asked and its answer stored, and how contestants take turns."""

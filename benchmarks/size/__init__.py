@@ -1,0 +1,1 @@
+"""How small: networks, files, and what is kept of the return in so many bytes."""

@@ -1,0 +1,1 @@
+"""How fast: training steps, and decisions of a trained agent."""

@@ -1,0 +1,1 @@
+"""Dense libraries that inference is compared with."""
