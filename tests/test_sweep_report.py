@@ -17,7 +17,7 @@ from sb3_sparse.cli import main
 from sb3_sparse.sweeps import Folder, read_grid
 from sb3_sparse.sweeps.kinds import Distill, FineTune
 from sb3_sparse.sweeps.report import write_report
-from sb3_sparse.sweeps.report.comparison import aggregate, compare, judge
+from sb3_sparse.sweeps.report.comparison import aggregate, compare, judge, judged
 from sb3_sparse.sweeps.report.figures import draw_curves
 from sb3_sparse.sweeps.report.provenance import methods
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
@@ -104,6 +104,22 @@ def test_a_verdict_at_a_ceiling_says_so(tmp_path, monkeypatch):
     verdict = judge(line_of(study_of(tmp_path, all_cells()), "CartPole-v1"))
     assert verdict.best.group.sparsity == 0.99
     assert verdict.note == "all returns are those of the control: a ceiling of the task hides differences"
+
+
+def test_sparsities_of_recipes_have_verdicts(tmp_path, monkeypatch):
+    """One that the grid does not set is judged by itself, but for that of a control."""
+    monkeypatch.setitem(FACTORS, None, 0.1)
+    cells = all_cells(("CartPole-v1",), (None, 0.0, 0.5, 0.99))
+    study = study_of(tmp_path / "a", cells)
+    parts = judged(study, line_of(study, "CartPole-v1"))
+    assert [[each.group.sparsity for each in part] for part in parts] == [[0.5, 0.99], [None]]
+    assert [judge(part).best and judge(part).best.group.sparsity for part in parts] == [0.5, None]
+    assert judge(parts[1]).note == "a loss at every sparsity that was measured"
+    # The control has another recipe, or is the agent itself.
+    cells = all_cells(("CartPole-v1",), (None,), recipe="gmp_qat") + all_cells(("CartPole-v1",), (None,), recipe="gmp")
+    study = study_of(tmp_path / "b", cells, control={"recipe": "gmp_qat"})
+    found = {label: judged(study, line_of(study, "CartPole-v1", label)) for label in study.labels}
+    assert [label for label, parts in found.items() if parts] == ["gmp, as trained", "gmp, 8 bits"]
 
 
 def test_verdict_names_what_is_missing(tmp_path):

@@ -61,6 +61,22 @@ def compare(study: Study, group: Group) -> Comparison:
     return Comparison(group, mean, difference, estimate_improvement([group.returns], [control.returns]), relative)
 
 
+def judged(study: Study, line: Sequence[Comparison]) -> list[list[Comparison]]:
+    """
+    :param study: What a grid compares.
+    :param line: The comparisons of one line on one task.
+    :return: Those that have one verdict together: the sparsities that the grid sets, and that which a recipe has, if the dense
+        control is another line or has a sparsity of the grid
+    """
+
+    def is_sparse(group: Group) -> bool:
+        control = study.control(group)
+        return control is not None and (control.line, control.sparsity) != (group.line, None)
+
+    parts = [each for each in line if each.group.sparsity], [each for each in line if each.group.sparsity is None]
+    return [part for part in (parts[0], [each for each in parts[1] if is_sparse(each.group)]) if part]
+
+
 @dataclass(frozen=True)
 class Verdict:
     """
@@ -76,17 +92,17 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
     """
     Apply :data:`RULE`.
 
-    :param comparisons: Those of one line on one task.
+    :param comparisons: Those of one line on one task, as :func:`judged` has them.
     :return: The verdict
     """
-    sparse = sorted((each for each in comparisons if each.group.sparsity), key=lambda each: each.group.sparsity or 0.0)
+    sparse = sorted((each for each in comparisons if each.group.sparsity != 0.0), key=lambda each: each.group.sparsity or 0.0)
     if not sparse:
         return Verdict(None, "no sparsities")
-    judged = [each for each in sparse if each.loses is not None]
-    if not judged:
+    known = [each for each in sparse if each.loses is not None]
+    if not known:
         return Verdict(None, "not measured: it takes a control and two seeds of each")
     unknown = [each for each in sparse if each.loses is None]
-    kept = [each for each in judged if not each.loses]
+    kept = [each for each in known if not each.loses]
     notes = []
     if unknown:
         notes.append(f"{_list(unknown)} not measured")
@@ -94,7 +110,7 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
         return Verdict(None, "; ".join(["a loss at every sparsity that was measured", *notes]))
     if kept[-1].difference is not None and kept[-1].difference.interval == (0.0, 0.0):
         notes.append("all returns are those of the control: a ceiling of the task hides differences")
-    lost = [each for each in judged if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
+    lost = [each for each in known if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
     if lost:
         notes.append(f"a loss at {_list(lost)}")
     return Verdict(kept[-1], "; ".join(notes))
@@ -139,4 +155,4 @@ def aggregate(study: Study, label: str) -> list[Aggregate]:
 
 
 def _list(comparisons: Sequence[Comparison]) -> str:
-    return ", ".join(f"{100 * (each.group.sparsity or 0.0):g} %" for each in comparisons)
+    return ", ".join("it" if each.group.sparsity is None else f"{100 * each.group.sparsity:g} %" for each in comparisons)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sb3_sparse.sweeps.report.blocks import MISSING, NOTHING, Entry, Picture, Section, Table, estimate, number, percent, word
-from sb3_sparse.sweeps.report.comparison import RULE, Aggregate, Comparison, judge
+from sb3_sparse.sweeps.report.comparison import RULE, Aggregate, Comparison, judge, judged
 from sb3_sparse.sweeps.report.published import Published
 from sb3_sparse.sweeps.report.study import Group, Study
 
@@ -25,19 +25,18 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         "return": "of it, and its interval", "difference": "to the dense control", "n": "seeds", "note": "",
     }  # fmt: skip
     rows = []
-    for (task, label), line in comparisons.items():
-        if not any(each.group.sparsity for each in line):
-            continue
-        verdict = judge(line)
+    parts = [(task, label, part) for (task, label), line in comparisons.items() for part in judged(study, line)]
+    for task, label, part in parts:
+        verdict = judge(part)
         best = verdict.best
         row = [word(task), word(label)]
         if best is None:
-            row += [Entry("none" if any(each.loses for each in line) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
+            row += [Entry("none" if any(each.loses for each in part) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
         else:
             row += [percent(best.group.sparsity), _loss(best), estimate(best.mean), estimate(best.difference), _count(best)]
         row.append(word(verdict.note))
         if published is not None:
-            claim = published.claim(line[0].group)
+            claim = published.claim(part[0].group)
             row.append(
                 NOTHING if claim is None else Entry(f"{percent(claim['sparsity']).text} ({claim['env']})", claim["sparsity"])
             )

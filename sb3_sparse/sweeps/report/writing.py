@@ -10,7 +10,7 @@ from sb3_sparse.sweeps.folder import Folder, write_whole
 from sb3_sparse.sweeps.grid import Grid
 from sb3_sparse.sweeps.report import content, provenance
 from sb3_sparse.sweeps.report.blocks import Picture, Report, Section
-from sb3_sparse.sweeps.report.comparison import aggregate, compare
+from sb3_sparse.sweeps.report.comparison import aggregate, compare, judged
 from sb3_sparse.sweeps.report.figures import draw_aggregates, draw_curves, draw_returns, save_figure
 from sb3_sparse.sweeps.report.html import render_html
 from sb3_sparse.sweeps.report.markdown import render_markdown
@@ -46,12 +46,11 @@ def make_report(grid: Grid, source: Folder | Stored) -> Report:
         return Picture(f"{grid.name}-{grid.size}-{kind}", caption, figure)
 
     sections: list[Section] = []
+    if any(judged(study, line) for line in compared.values()):
+        sections.append(content.verdicts(study, compared, published))
     if any(each.group.sparsity for line in compared.values() for each in line):
         text = "Mean return over seeds and its 95 % interval, over sparsity. Gray: the dense control and its interval."
-        sections += [
-            content.verdicts(study, compared, published),
-            Section("Return by sparsity", [picture("returns", draw_returns(study, published), text)]),
-        ]
+        sections.append(Section("Return by sparsity", [picture("returns", draw_returns(study, published), text)]))
     aggregates = {label: found for label in study.labels if (found := aggregate(study, label))}
     if aggregates:
         text = "Scores and probabilities of improvement over the tasks, with their 95 % intervals."
