@@ -7,12 +7,12 @@ How sparse does a trained agent become in minutes, and how well does it still pl
         --critic-updates 10000 --json benchmarks/results/distill_critics.json
     python -m benchmarks.size.distill {dqn,ppo}/CartPole-v1_1/CartPole-v1.zip {ppo,dqn}/Acrobot-v1_1/Acrobot-v1.zip \\
         {a2c,tqc}/Pendulum-v1_1/Pendulum-v1.zip dqn/MountainCar-v0_1/MountainCar-v0.zip ppo/Walker2d-v3_1/Walker2d-v3.zip \\
-        --sparsities 0.95 --seeds 1 --json benchmarks/results/distill_others.json --png benchmarks/results/distill_others.png
-    python -m benchmarks.size.distill dqn/MinAtarBreakout-v1_1/MinAtarBreakout-v1.zip --sparsities 0.95 --seeds 1 \\
+        --sparsities 0.95 --json benchmarks/results/distill_others.json --png benchmarks/results/distill_others.png
+    python -m benchmarks.size.distill dqn/MinAtarBreakout-v1_1/MinAtarBreakout-v1.zip --sparsities 0.95 \\
         --updates 20000 --steps 60000 --json benchmarks/results/distill_images.json
-    python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 \\
+    python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 \\
         --updates 600000 --steps 400000 --json benchmarks/results/distill_longer.json
-    python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.9 --seeds 1 \\
+    python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.9 0.8 \\
         --json benchmarks/results/distill_denser.json
 
 Each agent is distilled into students of its own shape, for every sparsity and seed, in the environment that its file is named

@@ -12,31 +12,38 @@ _OTHERS = ("distill_others", "distill_images", "distill_longer", "distill_denser
 
 def _others() -> list[str]:
     """Smaller tasks and other algorithms: text and table."""
-    rows, whole = [], []
+    walker = "ppo-Walker2d-v3"
+    rows, whole, walking = [], [], {}
     for results in map(stored, _OTHERS):
-        for name, teacher in results["teachers"].items():
-            sparsity = next(key.split("/")[1] for key in results["ratios"] if key.startswith(f"{name}/"))
-            keys = [f"{name}/{sparsity}/{form}" for form in ("float", "8 bits")]
-            student = results["students"][keys[1]]
-            players = (number(results["teacher_steps"][name]), number(results["random"][name], 1), number(teacher, 1))
-            kept = (estimate(results["kept"][key], results["kept_intervals"][key], 3) for key in keys)
+        keys = [key.rsplit("/", 1)[0] for key in results["ratios"] if key.endswith("/8 bits")]
+        for key in sorted(keys, key=lambda key: list(results["teachers"]).index(key.split("/")[0])):
+            (name, sparsity), forms = key.split("/"), (f"{key}/float", f"{key}/8 bits")
+            student = results["students"][forms[1]]
+            steps, chance, teacher = (results[part][name] for part in ("teacher_steps", "random", "teachers"))
+            kept = (estimate(results["kept"][form], results["kept_intervals"][form], 3) for form in forms)
             returns = ", ".join(number(value, 1) for value in student["returns"])
             nbytes, minutes = number(np.mean(student["nbytes"])), f"{np.mean(student['cpu_minutes']):.1f}"
             settings = "" if results["updates"] is None else f", {number(results['updates'])} updates"
             settings += "" if sparsity == "0.95" else f", {percent(float(sparsity))}"
-            rows.append((name + settings, *players, returns, *kept, nbytes, minutes))
-            whole.append((results["kept"][keys[1]], name, tuple(results["kept_intervals"][keys[1]])))
-    walker = "ppo-Walker2d-v3"
-    least, at, (low, high) = min(entry for entry in whole if entry[1] != walker)
-    require(all(low <= 1 <= high for _, name, (low, high) in whole if name != walker), "the intervals contain 1")
-    short, long, denser = (entry for entry in whole if entry[1] == walker)
-    require(max(denser[0], short[0]) < long[0] and long[2][1] < 1, "PPO's Walker2d loses return, less of it with more updates")
+            rows.append(
+                (name + settings, number(steps), number(chance, 1), number(teacher, 1), returns, *kept, nbytes, minutes)
+            )
+            share, interval = results["kept"][forms[1]], tuple(results["kept_intervals"][forms[1]])
+            if name == walker:
+                walking[sparsity, results["updates"]] = (share, interval, np.mean(student["nbytes"]))
+            else:
+                whole.append((share, name, interval))
+    least, at, (low, high) = min(whole)
+    require(all(low <= 1 <= high for _, _, (low, high) in whole), "the intervals contain 1")
+    short, denser, densest = (walking[sparsity, None] for sparsity in ("0.95", "0.9", "0.8"))
+    long = next(own for (_, updates), own in walking.items() if updates is not None)
+    require(max(short[1][1], denser[1][1]) < 1 <= densest[1][1], "PPO's Walker2d keeps its return at 80 %, and not above")
     text = (
         f"At 95 % and in 8 bits all of these but PPO's Walker2d, which has 64-64 units, keep {least:.3f} ({at}, {low:.2f} to"
         f" {high:.2f}) or more of what their teachers have over random actions, and the intervals contain 1. Seeds of the"
-        f" distillation per agent: {stored(_OTHERS[0])['seeds']}. With one seed an interval is over episodes alone. Six times"
-        f" as many updates bring Walker2d from {short[0]:.3f} to {long[0]:.3f}, which one seed does not tell from chance, and"
-        f" that is not enough. Twice as many weights keep {denser[0]:.3f}; the reason is open."
+        f" distillation per agent: {stored(_OTHERS[0])['seeds']}. Walker2d needs more weights: it keeps {short[0]:.3f} at 95 %"
+        f" ({long[0]:.3f} with six times the updates), {denser[0]:.3f} at 90 %, and {densest[0]:.3f} at 80 %, in"
+        f" {number(densest[2])} bytes."
     )
     players = ("teacher's steps", "random", "teacher", "students, 8 bits")
     return [text, table(("agent, at 95 % if not said", *players, "float keeps", "8 bits keep", "bytes", "CPU minutes"), rows)]
@@ -135,7 +142,7 @@ def page() -> Page:
             ),
             "student": "of the same widths, with the settings of `distill` for each sparsity",
             "evaluation": f"{episodes} episodes per student, calibration of the 8 bits on other episodes of its own",
-            "seeds": f"{results['seeds']} of the distillation for the four agents, one for the others",
+            "seeds": f"{results['seeds']} of the distillation",
         },
         commands=[
             "python -m benchmarks.size.distill sac-HalfCheetah-v4.zip tqc-HalfCheetah-v4.zip sac-Hopper-v4.zip"
@@ -148,13 +155,13 @@ def page() -> Page:
             "python -m benchmarks.size.distill {dqn,ppo}/CartPole-v1_1/CartPole-v1.zip"
             " {ppo,dqn}/Acrobot-v1_1/Acrobot-v1.zip \\\n"
             "    {a2c,tqc}/Pendulum-v1_1/Pendulum-v1.zip dqn/MountainCar-v0_1/MountainCar-v0.zip \\\n"
-            "    ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 \\\n"
+            "    ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 \\\n"
             "    --json benchmarks/results/distill_others.json --png benchmarks/results/distill_others.png",
             "python -m benchmarks.size.distill dqn/MinAtarBreakout-v1_1/MinAtarBreakout-v1.zip --sparsities 0.95 \\\n"
-            "    --seeds 1 --updates 20000 --steps 60000 --json benchmarks/results/distill_images.json",
-            "python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 --seeds 1 \\\n"
+            "    --updates 20000 --steps 60000 --json benchmarks/results/distill_images.json",
+            "python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.95 \\\n"
             "    --updates 600000 --steps 400000 --json benchmarks/results/distill_longer.json",
-            "python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.9 --seeds 1 \\\n"
+            "python -m benchmarks.size.distill ppo/Walker2d-v3_1/Walker2d-v3.zip --sparsities 0.9 0.8 \\\n"
             "    --json benchmarks/results/distill_denser.json",
         ],
         figures={
