@@ -151,5 +151,5 @@ def show(result: Result) -> Iterable[object]:
 
 
 if __name__ == "__main__":
-    rounds = option("--rounds", 200, "rounds in which every variant has its turn", quick=6)
+    rounds = option("--rounds", 200, "rounds in which every variant has its turn", quick=3)
     ask(measure, rounds, option("--device", "cpu", "where the models are"), show=show)
