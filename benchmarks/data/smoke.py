@@ -7,6 +7,7 @@ The agent is written to ``logs/smoke``, where the grids look for it, and the dat
 ``~/.minari/datasets`` or what ``MINARI_DATASETS_PATH`` says.
 """
 
+import os
 import warnings
 from pathlib import Path
 
@@ -21,10 +22,15 @@ AGENT, DATASET = Path("logs/smoke/ppo-CartPole-v1.zip"), "smoke/pendulum-v0"
 
 def make_agent(path: Path) -> None:
     """
-    :param path: Where to save a PPO agent on CartPole.
+    :param path: Where to save a PPO agent on CartPole, unless there is one.
     """
+    if path.is_file():
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    PPO("MlpPolicy", "CartPole-v1", n_steps=256, seed=0, device="cpu").learn(8_000).save(path)
+    # Others may look for it meanwhile: it is there whole or not at all.
+    partial = path.with_name(f"{os.getpid()}-{path.name}")
+    PPO("MlpPolicy", "CartPole-v1", n_steps=256, seed=0, device="cpu").learn(8_000).save(partial)
+    partial.replace(path)
 
 
 def play_randomly(env: gym.Env, seed: int) -> EpisodeBuffer:
@@ -48,11 +54,11 @@ def play_randomly(env: gym.Env, seed: int) -> EpisodeBuffer:
 
 def make_dataset(name: str, episodes: int = 5) -> None:
     """
-    :param name: Id of the dataset, which replaces one of this name.
+    :param name: Id of the dataset, which is made unless there is one.
     :param episodes: Number of episodes.
     """
     if name in minari.list_local_datasets():
-        minari.delete_dataset(name)
+        return
     env = gym.make("Pendulum-v1")
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is set to None", UserWarning)

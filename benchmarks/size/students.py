@@ -126,7 +126,7 @@ def choose_agents(agents: list[Path]) -> list[Path]:
     :param agents: Agents of the command line.
     :return: These, or one that is trained within seconds
     """
-    if not agents and not AGENT.is_file():
+    if not agents:
         make_agent(AGENT)
     return agents or [AGENT]
 
