@@ -5,7 +5,8 @@ from the code.
     python docs/generate.py            # after new results, or a new score, schedule or distribution
     python docs/generate.py --check    # say which files are not up to date
 
-A page is one file in ``generator/pages``. Its text is written by hand around the numbers, and a sentence that new results
+The page of a grid is its report, made of what ``sb3-sparse benchmark store`` has written. Any other page is one file in
+``generator/pages``. Its text is written by hand around the numbers, and a sentence that new results
 contradict stops the script.
 """
 

@@ -102,6 +102,22 @@ def test_another_agent_is_another_cell(tmp_path):
         Distill(agent="nothing.zip", env="CartPole-v1", seed=0).check()
 
 
+@pytest.mark.parametrize(
+    "changes, sentence",
+    [
+        ({"updates": 4000}, "updates=4000 and steps=300000 are too few"),
+        ({"critic_updates": 10}, "critic_updates=10 are too few"),
+        ({"algo": "saac"}, "algo has to be one of sac, "),
+        ({"trained_bits": 1}, "trained_bits must be from 2 to 8"),
+    ],
+)
+def test_a_distillation_that_cannot_be(changes, sentence, tmp_path):
+    agent = tmp_path / "agent.zip"
+    agent.touch()
+    with pytest.raises(ValueError, match=sentence):
+        Distill.read({"agent": str(agent), "env": "CartPole-v1", "sparsity": 0.9, "seed": 0, **changes}).check()
+
+
 @pytest.mark.slow
 def test_runs_of_rl_zoo3_are_imported(tmp_path):
     """A run with the settings of a cell, and not one with others."""

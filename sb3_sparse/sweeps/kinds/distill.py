@@ -25,6 +25,7 @@ class Distill(Cell):
     :param updates: Gradient updates; None for those of ``distill``.
     :param trained_bits: Bits of the weights that the student learns with, ``bits`` of ``distill``; None for float weights.
     :param activation_bits: Bits of the activations that it learns with; None for float ones.
+    :param critic_updates: Updates of a last phase through the agent's critics, as ``distill`` has it; 0 for none.
     :param episodes: Episodes of the student.
     :param bits: Bits in which it is exported and played as well.
     """
@@ -40,6 +41,7 @@ class Distill(Cell):
     updates: int | None = None
     trained_bits: int | None = None
     activation_bits: int | None = None
+    critic_updates: int = 0
     episodes: int = 50
     bits: tuple[int, ...] = ()
 
@@ -48,6 +50,8 @@ class Distill(Cell):
         :raises ValueError: if the agent or the environment does not exist, or the settings do not fit each other
         """
         from sb3_sparse.agents import ALGORITHMS
+        from sb3_sparse.distillation.learning.training import BLOCK
+        from sb3_sparse.distillation.plan import make_critic_plan, make_plan
         from sb3_sparse.sparsity import check_sparsity
         from sb3_sparse.zoo import check_registered
 
@@ -57,6 +61,9 @@ class Distill(Cell):
         check_registered(self.env)
         if self.sparsity is not None:
             check_sparsity(self.sparsity)
+            make_plan(self.sparsity, self.updates, self.steps, 0.0, BLOCK)
+            if self.critic_updates:
+                make_critic_plan(self.critic_updates, BLOCK)
         for name, least in (("seed", 0), ("episodes", 1), ("steps", 1), ("updates", 1)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -83,7 +90,7 @@ class Distill(Cell):
         """Gradient updates; 0 for the agent itself."""
         if self.sparsity is None:
             return 0
-        return self.updates or (100_000 if self.sparsity <= 0.96 else 600_000)
+        return (self.updates or (100_000 if self.sparsity <= 0.96 else 600_000)) + self.critic_updates
 
     @property
     def rates(self) -> tuple[str, ...]:
@@ -117,6 +124,7 @@ class Distill(Cell):
                 self.net_arch,
                 self.trained_bits,
                 activation_bits=self.activation_bits,
+                critic_updates=self.critic_updates,
                 steps=self.steps,
                 updates=self.updates,
                 seed=self.seed,
