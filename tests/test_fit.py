@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 import subprocess
+from collections import Counter
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -388,13 +389,16 @@ class Clockwork:
             self.clock = trial.deadline
             return None
         self.trials.append((width, trial.updates, trial.bits))
-        policies = []
+        result, folder = Result(trial.shape, trial.updates), self.folder / "candidates" / trial.name
+        folder.mkdir(parents=True, exist_ok=True)
         for bits in trial.bits:
             kept = (1 - 1 / width) * (1 - 1000 / trial.updates) if bits > 2 else 0.1
-            policies.append(Exported(bits, costs_of(width * bits), (kept,) * 20, training / len(trial.bits), exporting))
-        return Result(trial.shape, trial.updates, tuple(policies))
+            policy = Exported(bits, costs_of(width * bits), (kept,) * 20, training / len(trial.bits), exporting)
+            result = result.add(policy, folder)
+        return result
 
     def search(self, folder, seconds, updates=200_000, bits=(8, 4)):
+        self.folder = folder
         shapes = [Shape((width,), 0.0) for width in range(15, 0, -1)]
         return Search(self, folder, Target(keep=0.5), shapes, bits, updates, Seeds(0), 10, seconds, False)
 
@@ -412,12 +416,37 @@ def test_the_budget_is_used(slow, seconds, monkeypatch, tmp_path):
     assert crew.clock <= seconds
     plan = [[rung.count, rung.updates] for rung in make_rungs(15, 200_000)]
     whole = all(rung in front.about["rungs"] for rung in plan)
-    assert front.about["cut"] == (not whole) and (whole or crew.clock > 0.6 * seconds)
-    lengths = [updates for _, updates in front.about["rungs"]]
-    assert all(1.5 * one <= other for one, other in pairwise(lengths))
-    assert [len({trial for trial in crew.trials if trial[1] == updates}) for updates in lengths] == [
-        count for count, _ in front.about["rungs"]
-    ]
+    assert front.about["cut"] == (not whole) and (whole or crew.clock > 0.9 * seconds)
+    # Nobody is trained twice, or anew for little; only the first one was so before the first rung.
+    trained = {}
+    for width, updates, _ in crew.trials:
+        trained.setdefault(width, []).append(updates)
+    assert all(1.5 * one <= other for lengths in trained.values() for one, other in pairwise(lengths))
+    counts = Counter(updates for count, updates in front.about["rungs"] for _ in range(count))
+    extra = Counter(updates for _, updates, _ in crew.trials) - counts
+    assert extra <= Counter([5000])
+
+
+def test_further_time_takes_a_search_further(monkeypatch, tmp_path):
+    """What was trained is there at once, and the time goes to students that were not or not for as long; until all is done."""
+    first = Clockwork(monkeypatch)
+    front = first.search(tmp_path, 200).run()
+    second = Clockwork(monkeypatch)
+    further = second.search(tmp_path, 200).run()
+    assert not {trial[:2] for trial in first.trials} & {trial[:2] for trial in second.trials}
+    assert 180 < second.clock <= 200 and len(further.evaluated) >= len(front.evaluated)
+    assert max(updates for _, updates, _ in second.trials) > max(updates for _, updates, _ in first.trials)
+    Clockwork(monkeypatch).search(tmp_path, 10_000).run()
+    last = Clockwork(monkeypatch)
+    assert not last.search(tmp_path, 10_000).run().about["cut"] and not last.trials
+
+
+def test_enough_time_is_no_cut(monkeypatch, tmp_path):
+    """Where the first students, who say how fast this goes, are part of the plan."""
+    crew = Clockwork(monkeypatch)
+    front = crew.search(tmp_path, 10_000, updates=80_000).run()
+    assert front.about["rungs"] == [[15, 5000], [5, 20_000], [2, 80_000]] and not front.about["cut"]
+    assert len(crew.trials) == 15 + 5 + 2
 
 
 def test_without_a_budget(monkeypatch, tmp_path):

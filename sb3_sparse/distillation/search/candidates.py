@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import islice, product
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from torch import nn
@@ -81,3 +81,15 @@ def find_shapes(
         levels = tuple(sparsities) if sparsities is not None else levels_of.get(arch, (0.0, *own))
         found += [Shape(*pair) for pair in product([arch], levels)]
     return list(dict.fromkeys(found))
+
+
+def spread(shapes: Sequence[Shape]) -> list[Shape]:
+    """
+    :param shapes: Some shapes.
+    :return: The same in an order of which every beginning is spread over all of them
+    """
+    order, step = [], 1 << max(0, (len(shapes) - 1).bit_length())
+    while step:
+        order += [index for index in islice(range(0, len(shapes), step), len(shapes)) if index not in order]
+        step //= 2
+    return [shapes[index] for index in order]

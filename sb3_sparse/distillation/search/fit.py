@@ -77,7 +77,7 @@ def fit(
     :param net_archs: Widths of hidden layers to search, None among them for the agent's; by default these and smaller ones.
     :param sparsities: Sparsities to search; by default those that fit each width.
     :param bits: Bits of the weights to search, 2 to 8, or 32 for float.
-    :param updates: Gradient updates of the last students, a multiple of 5,000.
+    :param updates: Gradient updates of the last students, rounded to a multiple of 5,000.
     :param minutes: Minutes that it may take: the trainings become shorter and fewer, and before each rung the rest of the plan
         is fitted anew into the time that is left. None for as long as it takes; then the same seed gives the same result.
     :param jobs: Processes, with one thread each.
@@ -98,6 +98,7 @@ def fit(
     if minutes is not None:
         check_number("minutes", minutes, 0)
         minutes = None if minutes == float("inf") else minutes
+    updates = round(updates / UNIT) * UNIT
     bits = read_list("bits", bits, "[8, 4]")
     net_archs = None if net_archs is None else read_list("net_archs", net_archs, "[None, [64, 64]]")
     for arch in net_archs or []:

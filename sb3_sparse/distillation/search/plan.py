@@ -20,7 +20,7 @@ _SHORTER_IN_TIME, _FEWER_IN_TIME = 0.8, 0.9
 #: The share of a training that is done once more for further bits.
 _PARTED = 0.35
 #: A student that has been trained is trained anew for so many times as long at least.
-_WORTH = 1.5
+WORTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,10 @@ class Price:
 
     :param per_update: Seconds of an update, with the environment steps that come with it.
     :param fixed: Seconds of what follows a training: the export, and the episodes that choices are made by.
-    :param bits: In how many bits each student is, on average.
     """
 
     per_update: float
     fixed: float
-    bits: float = 1.0
 
     def seconds(self, rungs: Sequence[Rung], jobs: int) -> float:
         """
@@ -56,8 +54,7 @@ class Price:
         :param jobs: How many trainings run at once.
         :return: Seconds that they take
         """
-        per_update, fixed = self.per_update * _lessons(self.bits), self.fixed * self.bits
-        return sum(ceil(rung.count / jobs) * (rung.updates * per_update + fixed) for rung in rungs)
+        return sum(ceil(rung.count / jobs) * (rung.updates * self.per_update + self.fixed) for rung in rungs)
 
 
 def measure_price(results: Sequence[Result], bits: float) -> Price:
@@ -70,7 +67,8 @@ def measure_price(results: Sequence[Result], bits: float) -> Price:
     results = [result for result in results if result.updates == longest]
     policies = [policy for result in results for policy in result.policies]
     updates = longest * sum(_lessons(len(result.policies)) for result in results)
-    return Price(sum(each.training for each in policies) / updates, fmean(each.exporting for each in policies), bits)
+    per_update = sum(each.training for each in policies) / updates
+    return Price(per_update * _lessons(bits), fmean(each.exporting for each in policies) * bits)
 
 
 def make_rungs(shapes: int, updates: int) -> list[Rung]:
@@ -116,7 +114,7 @@ def fit_into(plan: Sequence[Rung], seconds: float, price: Price, jobs: int, trai
                 for rung in plan
             ]
         )
-        rungs = [rung for rung in rungs if rung.updates >= _WORTH * trained]
+        rungs = [rung for rung in rungs if rung.updates >= WORTH * trained]
         if price.seconds(rungs, jobs) <= seconds:
             return rungs
         if length * plan[-1].updates <= UNIT and count * plan[0].count <= jobs:
@@ -124,6 +122,35 @@ def fit_into(plan: Sequence[Rung], seconds: float, price: Price, jobs: int, trai
         # In turns: a student that is trained for too short a time says as little as a student that is not there.
         length, count = (length * _SHORTER_IN_TIME, count) if length > count**2 else (length, count * _FEWER_IN_TIME)
     return []
+
+
+def fill(seconds: float, price: Price, jobs: int, longest: int) -> list[Rung]:
+    """
+    What to do with time in which nothing that was planned fits any more: to train further students, for as long as others have
+    been, or for as long as there is time.
+
+    >>> fill(100.0, Price(per_update=1e-3, fixed=1.0), 1, 40_000), fill(40.0, Price(per_update=1e-3, fixed=1.0), 1, 40_000)
+    ([Rung(count=2, updates=40000)], [Rung(count=1, updates=35000)])
+
+    :param seconds: Seconds that there are.
+    :param price: How long trainings take.
+    :param jobs: How many of them run at once.
+    :param longest: Gradient updates of the longest trainings so far.
+    :return: A rung; nothing if the time is too short
+    """
+    updates = min(longest, int((seconds - price.fixed) / max(price.per_update, 1e-9)) // UNIT * UNIT)
+    if updates < UNIT:
+        return []
+    return [Rung(jobs * int(seconds / price.seconds([Rung(jobs, updates)], jobs)), updates)]
+
+
+def is_cut(plan: Sequence[Rung], done: Sequence[Rung]) -> bool:
+    """
+    :param plan: What was planned.
+    :param done: What was trained.
+    :return: Whether some of the plan was not
+    """
+    return any(sum(each.count for each in done if each.updates == rung.updates) < rung.count for rung in plan)
 
 
 def _lessons(bits: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -86,3 +86,14 @@ def read_result(folder: Path) -> Result | None:
         if "training" in each
     )
     return Result(Shape(None if arch is None else tuple(arch), found["shape"]["sparsity"]), found["updates"], policies)
+
+
+def longest(results: Iterable[Result], shape: Shape, bits: Sequence[int] = ()) -> int:
+    """
+    :param results: What trainings have come to.
+    :param shape: A student.
+    :param bits: Bits that it has to be in.
+    :return: Gradient updates of its longest training, 0 if there is none
+    """
+    found = (each for each in results if each.shape == shape and len(each.within(bits).policies) == len(bits))
+    return max((each.updates for each in found), default=0)

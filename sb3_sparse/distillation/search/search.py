@@ -12,12 +12,12 @@ from time import time
 
 from sb3_sparse.agents import Progress
 from sb3_sparse.distillation.experience.environments import Seeds
-from sb3_sparse.distillation.search.candidates import Shape
+from sb3_sparse.distillation.search.candidates import Shape, spread
 from sb3_sparse.distillation.search.costs import Costs
 from sb3_sparse.distillation.search.crew import Crew, Work
 from sb3_sparse.distillation.search.front import Front, Point, choose
-from sb3_sparse.distillation.search.plan import UNIT, Rung, fit_into, make_rungs, measure_price
-from sb3_sparse.distillation.search.results import Result, read_result
+from sb3_sparse.distillation.search.plan import UNIT, WORTH, Rung, fill, fit_into, is_cut, make_rungs, measure_price
+from sb3_sparse.distillation.search.results import Result, longest, read_result
 from sb3_sparse.distillation.search.target import Target, pareto
 from sb3_sparse.distillation.search.workshop import Trial
 
@@ -84,9 +84,8 @@ class Search:
         if not self._results:
             raise ValueError("the budget ended before the first student: give more minutes")
         front = self._evaluate()
-        whole = {rung.updates: rung.count for rung in rungs}
         # Finalists that have not played may have been left out as well.
-        front.about["cut"] |= any(whole.get(rung.updates, 0) < rung.count for rung in plan)
+        front.about["cut"] |= is_cut(plan, rungs)
         front.about.update(possible=possible, rungs=[[rung.count, rung.updates] for rung in rungs])
         return front
 
@@ -116,45 +115,56 @@ class Search:
         """
         Train what was planned, or what there is time for. Before each rung, the longer ones of the plan are fitted anew into
         the time that is left: what turns out to take less time than was feared becomes longer trainings of more students.
-        In the first one of several, students are in the most of their bits alone.
+        In the first one of several, students are in the most of their bits alone. When no other one fits, the next students
+        come in.
         """
-        shapes = _spread(list(admissible))
+        shapes = spread(list(admissible))
         students = {shape: admissible[shape] if len(plan) == 1 else (max(admissible[shape]),) for shape in shapes}
         if self.seconds < math.inf:
+            self._take_earlier(admissible)
             # The first ones are short, and say how fast this goes.
             self._rung(dict(islice(students.items(), self.crew.jobs)), UNIT, None)
         progress = Progress("updates", 1) if self.verbose else None
         done: list[Rung] = []
-        while rungs := self._fit(plan, done[-1].updates if done else 0, students):
+        while rungs := self._fit(plan, done, students):
             if progress is not None:
                 progress.total = sum(rung.count * rung.updates for rung in (*done, *rungs))
-            rung, chosen = rungs[0], dict(islice(students.items(), rungs[0].count))
-            trained = self._rung(chosen, rung.updates, progress)
+            rung, results = rungs[0], list(self._results.values())
+            fills = any(rung.updates <= each.updates for each in done)
+            # An earlier search may have trained some of them for as long, or nearly.
+            short = {
+                shape: bits
+                for shape, bits in students.items()
+                if rung.updates >= WORTH * longest(results, shape, () if fills else bits)
+            }
+            chosen = dict(islice((short if fills else students).items(), rung.count))
+            left = {shape: bits for shape, bits in chosen.items() if shape in short}
+            trained = len(chosen) - len(left) + self._rung(left, rung.updates, progress)
             if not trained:
                 break
+            done.append(Rung(trained, rung.updates))
             ranked = self._rank(_MISSING[min(len(rungs) - 1, len(_MISSING) - 1)])
             # Others may come in, and those of the first rung go on in all bits.
-            students = {**ranked, **admissible, **{shape: ranked[shape] for shape in ranked if shape in chosen and done}}
-            done.append(Rung(trained, rung.updates))
+            students = {**ranked, **admissible, **{shape: ranked[shape] for shape in ranked if shape in chosen and done[1:]}}
         return done
 
-    def _fit(self, plan: Sequence[Rung], trained: int, students: Mapping[Shape, tuple[int, ...]]) -> list[Rung]:
-        """What is left of the plan after trainings of so many updates, in the time that is left."""
+    def _fit(self, plan: Sequence[Rung], done: Sequence[Rung], students: Mapping[Shape, tuple[int, ...]]) -> list[Rung]:
+        """What is left of the plan in the time that is left, or what to fill that with."""
+        trained = max((rung.updates for rung in done), default=0)
         rungs = [rung for rung in plan if rung.updates > trained]
-        if self.seconds == math.inf or not rungs:
+        if self.seconds == math.inf or not is_cut(plan, done):
             return rungs
-        bits = statistics.fmean(map(len, islice(students.values(), rungs[0].count)))
-        price = measure_price(list(self._results.values()), bits)
-        return fit_into(rungs, self._training_end - time(), price, self.crew.jobs, trained)
+        bits = statistics.fmean(map(len, islice(students.values(), rungs[0].count if rungs else 1)))
+        price, seconds = measure_price(list(self._results.values()), bits), self._training_end - time()
+        return fit_into(rungs, seconds, price, self.crew.jobs, trained) or fill(seconds, price, self.crew.jobs, trained)
 
     def _rank(self, slack: float) -> dict[Shape, tuple[int, ...]]:
         """
         Students by their longest trainings, the most promising first, with the bits to go on with: the best ones, and others
         in which no policy is both smaller and better.
         """
-        results = sorted(self._results.values(), key=lambda result: result.updates)
-        longest = {result.shape: result.updates for result in results}
-        points = [point for point in self._points() if point.updates == longest[point.shape]]
+        results = list(self._results.values())
+        points = [point for point in self._points() if point.updates == longest(results, point.shape)]
         front = pareto(points, self.target.size)
         found: dict[Shape, tuple[int, ...]] = {}
         for point in self.target.rank(points, slack):
@@ -247,12 +257,3 @@ class Search:
                 progress.advance(len(returns))
         about = {"cut": len(returns) < len(files), "selection_seeds": self.seeds.selection(SELECTION)}
         return choose(self.target, points, returns, seeds=tuple(fresh), about=about)
-
-
-def _spread(shapes: list[Shape]) -> list[Shape]:
-    """An order of which every beginning is spread over all of them."""
-    order, step = [], 1 << max(0, (len(shapes) - 1).bit_length())
-    while step:
-        order += [index for index in islice(range(0, len(shapes), step), len(shapes)) if index not in order]
-        step //= 2
-    return [shapes[index] for index in order]
