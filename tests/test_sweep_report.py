@@ -186,7 +186,10 @@ def test_imported_results_are_named(tmp_path):
         {row[0].text: row[1].text for row in methods(each).blocks[1].rows}
         for each in (study, Study(study.grid, Folder(tmp_path)))
     )
-    assert after["imported"] == "2 of 6 results were made elsewhere" and after["commit"] == "0123456789ab; unknown"
+    assert (
+        after["imported"] == "2 of 6 results, from runs of rl-zoo3 or another version of the code"
+        and after["commit"] == "0123456789ab; unknown"
+    )
     assert "imported" not in before and before["commit"] == "0123456789ab"
 
 

@@ -110,7 +110,9 @@ def _origins(study: Study) -> Iterator[tuple[str, list[str]]]:
     machines = (origin["machine"] for origin in origins)
     yield "machine", sorted({f"{machine['processor']}, {machine['cores']} cores" for machine in machines})
     imported = sum("imported" in origin for origin in origins)
-    yield "imported", [f"{imported} of {len(origins)} results were made elsewhere"] if imported else []
+    yield "imported", (
+        [f"{imported} of {len(origins)} results, from runs of rl-zoo3 or another version of the code"] if imported else []
+    )
 
 
 def _plain(value: object) -> str:
