@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
+from sb3_sparse.sweeps.grid import GRIDS
 from sb3_sparse.zoo import RECIPES, find_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -53,6 +55,19 @@ def test_recipes_that_are_named_exist(page):
         find_recipe(algo, recipe)
     for path in re.findall(r"hyperparams/(\w+\.yml)", page.read_text()):
         assert (RECIPES / path).is_file()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_grids_and_benchmarks_that_are_named_exist(page):
+    """Results pages name scripts that are gone as well, after the commit that has them."""
+    text = page.read_text()
+    for name, size in re.findall(r"sb3-sparse benchmark \w+ ([a-z]\w*)(?: --size (\w+))?", text):
+        sizes = yaml.safe_load((GRIDS / f"{name}.yml").read_text())["sizes"]
+        assert not size or size in sizes, (name, size)
+    paths = {module.replace(".", "/") + ".py" for module in re.findall(r"python -m (benchmarks(?:\.\w+)+)", text)}
+    if page.parent.name != "results":
+        paths.update(re.findall(r"(?<![\w/])benchmarks/\w[\w/]*\.py", text))
+    assert {path for path in paths if not (ROOT / path).is_file()} == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
