@@ -14,8 +14,11 @@ import gymnasium as gym
 import numpy as np
 import pytest
 import torch as th
+from gymnasium.envs.classic_control.cartpole import CartPoleEnv
+from gymnasium.wrappers import TimeLimit
 from sb3_contrib import QRDQN
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv
 
 import sb3_sparse
@@ -29,10 +32,10 @@ from sb3_sparse.distillation.search.costs import CODE, Costs, flash_bytes, fores
 from sb3_sparse.distillation.search.crew import Crew
 from sb3_sparse.distillation.search.front import Point
 from sb3_sparse.distillation.search.plan import Price, Rung, fit_into, make_rungs
-from sb3_sparse.distillation.search.results import Exported, Result
+from sb3_sparse.distillation.search.results import Exported, Result, read_result
 from sb3_sparse.distillation.search.search import Search
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
-from sb3_sparse.distillation.search.workshop import Workshop, _InTime
+from sb3_sparse.distillation.search.workshop import Trial, Workshop, _InTime
 from sb3_sparse.runtime import load
 
 SMALL = {
@@ -241,16 +244,45 @@ def test_earlier_bits_stay(searched, tmp_path):
 
 
 def test_lessons(tmp_path):
-    """Float weights for 8 bits and more, one training for each number of bits below, and none where estimates are averaged."""
+    """Float weights for 8 bits and more, one training for each number of bits below, but where estimates are averaged."""
     venv = DummyVecEnv([lambda: gym.make("CartPole-v1")])
     for model, lessons in (
         (cartpole(), [(8, [32, 8]), (4, [4]), (2, [2])]),
-        (QRDQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10), [(None, [32, 8, 4, 2])]),
+        (QRDQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10), [(8, [32, 8, 4, 2])]),
     ):
         model.save(tmp_path / "teacher.zip")
         workshop = Workshop(type(model), tmp_path / "teacher.zip", Given(venv), None, tmp_path, 0, 1, lambda: False)
         assert list(workshop._lessons((32, 8, 4, 2))) == lessons
-        assert list(workshop._lessons((8,))) == [(None, [8])]
+        assert list(workshop._lessons((8,))) == [(8, [8])]
+
+
+class Unseeded(CartPoleEnv):
+    """Begins where it likes, whatever its seed."""
+
+    def reset(self, *, seed=None, options=None):
+        return super().reset(options=options)
+
+
+def test_an_environment_that_does_not_follow_its_seeds(tmp_path):
+    """Trainings in further bits cannot go on from where others have parted, so they begin anew."""
+    model, venv = cartpole(), DummyVecEnv([lambda: Monitor(TimeLimit(Unseeded(), 100))])
+    model.save(tmp_path / "teacher.zip")
+    workshop = Workshop(PPO, tmp_path / "teacher.zip", Given(venv), None, tmp_path, 0, 1, lambda: False)
+    result = workshop.train(Trial(Shape((4,), 0.0), 5000, (8, 4)))
+    assert [policy.bits for policy in result.policies] == [8, 4] and np.mean(result.policies[1].selection) > 20
+    with pytest.raises(ValueError, match="does not play alike with the same seed"):
+        for bits in (8, 4):
+            distill(model, venv, 0.0, [4], bits, steps=1000, updates=5000, checkpoint=tmp_path / "distill")
+
+
+def test_results_of_earlier_versions(searched, tmp_path):
+    """They rounded every student after its training: those do not count as students that have learnt their bits."""
+    _, front, _, _ = searched
+    found = json.loads((front.best.file.parent / "result.json").read_text())
+    for policy in found["policies"]:
+        del policy["training"], policy["exporting"]
+    (tmp_path / "result.json").write_text(json.dumps(found))
+    assert read_result(tmp_path) == Result(front.best.shape, 5000)
 
 
 def test_an_impossible_target(searched, tmp_path, capsys):

@@ -19,6 +19,10 @@ from sb3_sparse.distillation.learning.training import Distillation
 _BLOCK = 1024
 
 
+class CannotGoOn(ValueError):
+    """A checkpoint that is damaged, or of a run that began in other states."""
+
+
 class Checkpoint:
     """
     A folder with the states that have been seen, which grows, and everything else in one file, which is replaced. Runs that
@@ -40,7 +44,7 @@ class Checkpoint:
         """
         :param digest: What has to be the same as well.
         :return: What was saved last; None if nothing was
-        :raises ValueError: if another distillation was saved there, or the file is damaged
+        :raises CannotGoOn: if another distillation was saved there, or the file is damaged
         """
         self._identities = {file: identity + digest for file, identity in self._identities.items()}
         files = [file for file in (self._run, self._shared) if file.exists()]
@@ -49,14 +53,17 @@ class Checkpoint:
                 saved: dict[str, Any] = th.load(file, map_location="cpu", weights_only=True)
                 identity = saved["identity"]
             except Exception as error:  # Any damage.
-                raise ValueError(f"the checkpoint {file} cannot be read ({error}): delete the folder to start anew") from error
+                raise CannotGoOn(f"the checkpoint {file} cannot be read ({error}): delete the folder to start anew") from error
             if identity == self._identities[file]:
                 if file == self._shared:
                     # The states of the run that has parted are overwritten from here on.
                     self._run.unlink(missing_ok=True)
                 return saved
         if files:
-            raise ValueError(f"{self.folder} holds the checkpoint of another distillation: give another folder, or delete it")
+            raise CannotGoOn(
+                f"{self.folder} holds the checkpoint of another distillation, or the environment does not play alike with the"
+                " same seed: give another folder, or delete it"
+            )
         return None
 
     def save(
@@ -97,7 +104,7 @@ class Checkpoint:
         """
         :param states: States without rows.
         :param added: How many had been added.
-        :raises ValueError: if the file has fewer
+        :raises CannotGoOn: if the file has fewer
         """
         kind = _kind_of(states)
         first, states.added = max(0, added - states.capacity), added
@@ -106,7 +113,7 @@ class Checkpoint:
             for places in _blocks(first, states):
                 rows = np.fromfile(file, kind, len(places))
                 if len(rows) < len(places):
-                    raise ValueError(f"{self._rows} has lost states: delete {self.folder} to start anew")
+                    raise CannotGoOn(f"{self._rows} has lost states: delete {self.folder} to start anew")
                 states.inputs[places], states.targets[places] = rows["inputs"], rows["targets"]
         self._written = added
 

@@ -18,6 +18,7 @@ from stable_baselines3.common.vec_env import VecNormalize
 from sb3_sparse.agents import Player, play, play_starts
 from sb3_sparse.agents.observations import Observation
 from sb3_sparse.agents.player import find_masks
+from sb3_sparse.distillation.checkpoint import CannotGoOn
 from sb3_sparse.distillation.experience.environments import Given, Named, Seeds
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.recipe import distill
@@ -161,15 +162,23 @@ class Workshop:
         shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
         return result.within(trial.bits)
 
-    def _lessons(self, bits: Sequence[int]) -> Iterator[tuple[int | None, list[int]]]:
-        """Bits that a student learns with, None for float inputs and weights, and those that it is exported in."""
+    def _lessons(self, bits: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
+        """Bits that a student learns with, 8 for float weights, and those that it is exported in."""
         few = [each for each in bits if each < 8 and self._learns_bits]
         others = [each for each in bits if each not in few]
         if others:
-            yield 8 if few else None, others
+            yield 8, others
         yield from ((each, [each]) for each in few)
 
-    def _student(self, trial: Trial, bits: int | None, folder: Path) -> BaseAlgorithm:
+    def _student(self, trial: Trial, bits: int, folder: Path) -> BaseAlgorithm:
+        try:
+            return self._distill(trial, bits, folder)
+        except CannotGoOn:
+            # An environment that does not follow its seeds gives every training first states of its own.
+            shutil.rmtree(folder)
+            return self._distill(trial, bits, folder)
+
+    def _distill(self, trial: Trial, bits: int, folder: Path) -> BaseAlgorithm:
         return distill(
             self.teacher,
             self.venv,
@@ -181,7 +190,7 @@ class Workshop:
             seed=self.seed,
             normalization=self.normalization,
             callback=_InTime(lambda: self._check(trial.deadline)),
-            checkpoint=folder / ("float" if bits is None else "bits"),
+            checkpoint=folder,
         )
 
     def play(self, file: Path | None, seeds: Sequence[int], deadline: float) -> tuple[list[float], float]:
