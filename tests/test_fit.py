@@ -25,7 +25,7 @@ import sb3_sparse
 from sb3_sparse import OneShotPruningCallback, compress, distill, fit
 from sb3_sparse.agents import Player, make_environment, model_act, play_returns
 from sb3_sparse.cli import main
-from sb3_sparse.distillation.experience.environments import Given, Named, Seeds
+from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds
 from sb3_sparse.distillation.search import Unmet
 from sb3_sparse.distillation.search.candidates import Shape, find_shapes
 from sb3_sparse.distillation.search.costs import CODE, Costs, flash_bytes, foresee_costs
@@ -251,7 +251,7 @@ def test_lessons(tmp_path):
         (QRDQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10), [(8, [32, 8, 4, 2])]),
     ):
         model.save(tmp_path / "teacher.zip")
-        workshop = Workshop(type(model), tmp_path / "teacher.zip", Given(venv), None, tmp_path, 0, 1, lambda: False)
+        workshop = Workshop(type(model), tmp_path / "teacher.zip", OpenEnvironment(venv), None, tmp_path, 0, 1, lambda: False)
         assert list(workshop._lessons((32, 8, 4, 2))) == lessons
         assert list(workshop._lessons((8,))) == [(8, [8])]
 
@@ -267,7 +267,7 @@ def test_an_environment_that_does_not_follow_its_seeds(tmp_path):
     """Trainings in further bits cannot go on from where others have parted, so they begin anew."""
     model, venv = cartpole(), DummyVecEnv([lambda: Monitor(TimeLimit(Unseeded(), 100))])
     model.save(tmp_path / "teacher.zip")
-    workshop = Workshop(PPO, tmp_path / "teacher.zip", Given(venv), None, tmp_path, 0, 1, lambda: False)
+    workshop = Workshop(PPO, tmp_path / "teacher.zip", OpenEnvironment(venv), None, tmp_path, 0, 1, lambda: False)
     result = workshop.train(Trial(Shape((4,), 0.0), 5000, (8, 4)))
     assert [policy.bits for policy in result.policies] == [8, 4] and np.mean(result.policies[1].selection) > 20
     with pytest.raises(ValueError, match="does not play alike with the same seed"):
@@ -613,7 +613,7 @@ def test_what_was_made_is_closed(jobs, tmp_path):
     gym.register("Closing-v0", Closing, kwargs={"file": str(closed)})
     try:
         venv = DummyVecEnv([lambda: gym.make("Closing-v0")])
-        for place, times in ((Given(venv), 0), (Named("Closing-v0"), 2 * jobs)):
+        for place, times in ((OpenEnvironment(venv), 0), (NamedEnvironment("Closing-v0"), 2 * jobs)):
             make = partial(Workshop, PPO, teacher, place, None, tmp_path, 0, 1)
             crew = Crew(jobs, make, inherited=True)
             list(crew.run(iter([("play", (None, (), math.inf))] * 4)))

@@ -1,4 +1,4 @@
-"""The environment of a search, which every process makes for itself; and the seeds of its episodes."""
+"""The environment of a search, made by its name in every process or open in this one; and the seeds of its episodes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Seeds:
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedEnvironment:
     """
     An environment that is made by its name, in any process.
 
@@ -97,7 +97,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Given:
+class OpenEnvironment:
     """
     An environment of this process, which others inherit.
 
@@ -119,12 +119,13 @@ class Given:
         """
 
     def __str__(self) -> str:
-        return str(self.venv.get_attr("spec")[0])
+        spec, env = self.venv.get_attr("spec")[0], self.venv.get_attr("unwrapped")[0]
+        return str(spec or f"{type(env).__module__}.{type(env).__qualname__}")
 
 
 def read_environment(
     given: Any, model: BaseAlgorithm, normalization: VecNormalize | None
-) -> tuple[Named | Given, VecNormalize | None]:
+) -> tuple[NamedEnvironment | OpenEnvironment, VecNormalize | None]:
     """
     :param given: What the user gave.
     :param model: The teacher.
@@ -134,7 +135,7 @@ def read_environment(
     """
     own = find_normalization(model) if normalization is None else normalization
     if isinstance(given, str):
-        return Named(given), own
+        return NamedEnvironment(given), own
     if isinstance(given, gym.Env):
         monitored = given if _has_monitor(given) else Monitor(given)
         given = DummyVecEnv([lambda: monitored])
@@ -151,7 +152,7 @@ def read_environment(
             f"the environment has observations {given.observation_space} and actions {given.action_space}, the model"
             f" {model.observation_space} and {model.action_space}: give what it was trained in"
         )
-    return Given(given), own
+    return OpenEnvironment(given), own
 
 
 def _has_monitor(env: gym.Env[Any, Any]) -> bool:

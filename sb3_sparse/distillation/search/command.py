@@ -11,7 +11,7 @@ from sb3_contrib import MaskablePPO
 from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.agents.environment import close
 from sb3_sparse.agents.opening import open_agent
-from sb3_sparse.distillation.experience.environments import Named
+from sb3_sparse.distillation.experience.environments import NamedEnvironment
 from sb3_sparse.distillation.search.fit import fit
 from sb3_sparse.distillation.search.front import Unmet
 
@@ -78,7 +78,7 @@ def fit_agent(
         trust=trust,
     )
     close(agent.venv)
-    place = Named(env, agent.settings.env_kwargs, agent.wrappers, agent.settings.frame_stack)
+    place = NamedEnvironment(env, agent.settings.env_kwargs, agent.wrappers, agent.settings.frame_stack)
     others = {name: value for name, value in (("bits", bits), ("updates", updates)) if value is not None}
     try:
         front = fit(

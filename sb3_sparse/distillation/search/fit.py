@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.distillation.checks import check_model, check_number, check_whole, read_list, read_widths
-from sb3_sparse.distillation.experience.environments import Given, Named, Seeds, read_environment
+from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds, read_environment
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.search.candidates import BITS, count_weights, find_shapes, teacher_widths
 from sb3_sparse.distillation.search.crew import Crew
@@ -37,7 +37,7 @@ from sb3_sparse.sparsity import check_sparsity
 
 def fit(
     model: BaseAlgorithm,
-    env: str | gym.Env[Any, Any] | VecEnv | Named,
+    env: str | gym.Env[Any, Any] | VecEnv | NamedEnvironment,
     *,
     flash: int | None = None,
     keep: float | None = None,
@@ -112,10 +112,10 @@ def fit(
         check_sparsity(shape.sparsity)
     for each in bits:
         check_bits(each)
-    place, own = (env, normalization) if isinstance(env, Named) else read_environment(env, model, normalization)
+    place, own = (env, normalization) if isinstance(env, NamedEnvironment) else read_environment(env, model, normalization)
     begin = time()
     # The environment fits before anything is made.
-    if isinstance(place, Named):
+    if isinstance(place, NamedEnvironment):
         place.close(place.make(model))
     temporary = _Temporary() if checkpoint is None else None
     folder = temporary.folder if temporary is not None else Path(str(checkpoint))
@@ -145,15 +145,17 @@ class _Temporary:
         weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
 
-def _inherits(place: Named | Given, jobs: int) -> bool:
+def _inherits(place: NamedEnvironment | OpenEnvironment, jobs: int) -> bool:
     """Whether processes are forked. A process that has computed on a GPU cannot be."""
     forks = hasattr(os, "fork") and not th.cuda.is_available()
-    if jobs > 1 and not forks and isinstance(place, Given):
+    if jobs > 1 and not forks and isinstance(place, OpenEnvironment):
         raise ValueError("other processes cannot take this environment over here: give its name, or jobs=1")
     return forks
 
 
-def _identity(model: BaseAlgorithm, place: Named | Given, normalization: VecNormalize | None, seed: int) -> str:
+def _identity(
+    model: BaseAlgorithm, place: NamedEnvironment | OpenEnvironment, normalization: VecNormalize | None, seed: int
+) -> str:
     digest = hashlib.sha256()
     for parameter in read_network(model).parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())

@@ -19,7 +19,7 @@ from sb3_sparse.agents import Player, play, play_starts
 from sb3_sparse.agents.observations import Observation
 from sb3_sparse.agents.player import find_masks
 from sb3_sparse.distillation.checkpoint import CannotGoOn
-from sb3_sparse.distillation.experience.environments import Given, Named, Seeds
+from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.distillation.search.candidates import Shape
@@ -96,7 +96,7 @@ class Workshop:
         self,
         kind: type[BaseAlgorithm],
         teacher: Path,
-        environment: Named | Given,
+        environment: NamedEnvironment | OpenEnvironment,
         normalization: VecNormalize | None,
         folder: Path,
         seed: int,
