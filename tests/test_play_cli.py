@@ -4,6 +4,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium.wrappers import TimeAwareObservation
+from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -12,6 +13,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 from sb3_sparse import compress
 from sb3_sparse.cli import main
 from sb3_sparse.runtime import load
+from tests.test_masked_actions import Restricted
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +46,27 @@ def test_wrappers_and_stacks(tmp_path, capsys):
     assert "seed 0: return" in capsys.readouterr().out
 
 
+def test_masks(tmp_path, capsys):
+    """The policy takes no action that the environment excludes, which would cost 100 and end the episode."""
+    compress(MaskablePPO("MlpPolicy", Restricted(), seed=0, device="cpu")).save(tmp_path / "masked.sb3s")
+    gym.register("Restricted-v0", Restricted)
+    try:
+        main(["play", str(tmp_path / "masked.sb3s"), "--env", "Restricted-v0", "--episodes", "3"])
+    finally:
+        del gym.registry["Restricted-v0"]
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Restricted-v0 has action_masks(), and the policy chooses among the actions that it allows"
+    assert lines[1:4] == [f"seed {seed}: return 20.00 in 20 steps" for seed in range(3)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (["--env", "Pendulum-v1"], "an observation of shape (3,) does not fit this policy: it needs (4,)"),
         (["--env", "Nothing-v0"], "the environment 'Nothing-v0' cannot be made"),
         (["--env", "CartPole-v1", "--episodes", "0"], "--episodes must be at least 1, got 0"),
+        (["--env", "CartPole-v1", "--frame-stack", "0"], "0 observations of CartPole-v1"),
+        (["--env", "Taxi-v3", "--frame-stack", "2"], "Discrete(500), cannot be stacked"),
         (["--env", "CartPole-v1", "--env-wrapper", "no.such.Wrapper"], "no.such"),
     ],
 )

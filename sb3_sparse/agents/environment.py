@@ -163,10 +163,11 @@ def _wrap(env: gym.Env, wrapper: Callable[[gym.Env], gym.Env] | None) -> gym.Env
 
 def _stack(env: str, venv: VecEnv, model: BaseAlgorithm | None, frames: int) -> VecEnv:
     """Before any memory is taken, for the number may come from anybody's file."""
-    if model is None:
-        return VecFrameStack(venv, n_stack=frames)
-    space, shape = venv.observation_space, model.observation_space.shape
-    if not isinstance(space, spaces.Box) or shape is None or math.prod(space.shape) * frames != math.prod(shape):
+    space = venv.observation_space
+    if not isinstance(space, spaces.Box) or frames < 1:
+        raise ValueError(f"{frames} observations of {env}, {space}, cannot be stacked: that takes a Box, and 1 at least")
+    shape = None if model is None else model.observation_space.shape
+    if model is not None and (shape is None or math.prod(space.shape) * frames != math.prod(shape)):
         raise ValueError(f"{frames} stacked observations of {env}, {space}, are not {model.observation_space} of the model")
     return VecFrameStack(venv, n_stack=frames)
 

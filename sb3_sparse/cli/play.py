@@ -55,7 +55,10 @@ def _play(args: argparse.Namespace, _: list[str]) -> None:
     venv = make_environment(args.env, None, kwargs, wrapper=wrapper, frame_stack=args.frame_stack)
     returns = []
     try:
-        player = Player(policy, masks=action_masks(venv) if is_masking_supported(venv) else None)
+        masks = action_masks(venv) if is_masking_supported(venv) else None
+        if masks is not None:
+            print(f"{args.env} has action_masks(), and the policy chooses among the actions that it allows", flush=True)
+        player = Player(policy, masks=masks)
         for seed in range(args.seed, args.seed + args.episodes):
             totals = [total for _, total in play(venv, player, seed)]
             returns.append(float(totals[-1] or 0))
