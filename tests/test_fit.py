@@ -535,6 +535,8 @@ def test_interval():
 
 def test_shapes():
     assert [str(shape) for shape in find_shapes([400, 300], (130_000, 3))][3:6] == ["own-98", "own-99", "128x128-0"]
+    assert len({str(Shape(None, sparsity)) for sparsity in (0.07, 0.29, 0.9999, 0.99991, 0.99999)}) == 5
+    assert [str(Shape(None, sparsity)) for sparsity in (0.07, 0.29, 0.9999)] == ["own-7", "own-29", "own-99.99"]
     # A small network has few weights to lose.
     assert [str(shape) for shape in find_shapes([12, 12], (216, 3))] == ["own-80", "own-90", "8x8-0"]
     assert find_shapes([8], (100, 2), [None, [4, 4]], [0.0, 0.5, 0.5]) == [

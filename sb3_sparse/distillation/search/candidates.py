@@ -34,7 +34,7 @@ class Shape:
 
     def __str__(self) -> str:
         widths = "own" if self.net_arch is None else "x".join(map(str, self.net_arch))
-        return f"{widths}-{round(100 * self.sparsity, 2):g}"
+        return f"{widths}-{100 * self.sparsity:.10g}"
 
 
 def teacher_widths(model: BaseAlgorithm) -> tuple[int, ...]:

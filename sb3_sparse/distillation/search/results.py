@@ -22,7 +22,7 @@ class Exported:
     :param bits: Bits of its weights.
     :param costs: What it takes.
     :param selection: Returns of the episodes that choices are made by.
-    :param training: Seconds of its training; 0 if it is a further export of a student.
+    :param training: Seconds of its training, in equal parts if one student is exported in several bits.
     :param exporting: Seconds of its export and its episodes.
     """
 

@@ -149,7 +149,7 @@ class Workshop:
         for learnt, exported in self._lessons(missing):
             begin = monotonic()
             student = self._student(trial, learnt, folder / _UNFINISHED)
-            training, begin = monotonic() - begin, monotonic()
+            training, begin = (monotonic() - begin) / len(exported), monotonic()
             observations, starts = self.observe(student)
             for bits in exported:
                 policy = compress(student, bits, observations, episode_starts=starts, normalization=self.normalization)
@@ -158,7 +158,7 @@ class Workshop:
                 costs = measure_costs(policy, observations)
                 returns = tuple(self._play(policy, self._selection, trial.deadline))
                 result = result.add(Exported(bits, costs, returns, training, monotonic() - begin), folder)
-                training, begin = 0.0, monotonic()
+                begin = monotonic()
         shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
         return result.within(trial.bits)
 
