@@ -97,6 +97,7 @@ def distill(
     :param engine: Whether to train in the engine, where it knows the network.
     :param checkpoint: Folder for a run that can be interrupted: called again with the same arguments, it goes on, and ends as
         if it had not been. With other ``bits`` of at most 8 it goes on from 65 % of the updates: before, bits do not matter.
+        One call at a time may use it.
     :param tensorboard_log: Folder of the log for tensorboard.
     :param progress_bar: Whether to show a progress bar.
     :param verbose: Verbosity level, as in SB3.
