@@ -38,7 +38,7 @@ ALLOWED = {
     },
     "zoo": {"offline", "pixels", "sparsity"},
     "sweeps": {"agents", "cost", "distillation", "export", "offline", "sparsity", "table", "version", "zoo"},
-    "cli": {"agents", "distillation", "runtime", "sweeps", "zoo"},
+    "cli": {"agents", "distillation", "pixels", "runtime", "sweeps", "zoo"},
     "table": set(),
     "version": set(),
     "__init__": {"callbacks", "cost", "distillation", "engine", "export", "state", "version"},

@@ -6,7 +6,7 @@ import pytest
 from gymnasium.wrappers import TimeAwareObservation
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
-from stable_baselines3.common.env_util import make_vec_env
+from stable_baselines3.common.env_util import make_atari_env, make_vec_env
 from stable_baselines3.common.evaluation import evaluate_policy
 from stable_baselines3.common.vec_env import VecFrameStack
 
@@ -57,6 +57,18 @@ def test_masks(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "Restricted-v0 has action_masks(), and the policy chooses among the actions that it allows"
     assert lines[1:4] == [f"seed {seed}: return 20.00 in 20 steps" for seed in range(3)]
+
+
+def test_an_atari_game(tmp_path, capsys):
+    """It is wrapped and stacked as for SB3, and its return is that of the whole game."""
+    pytest.importorskip("ale_py", reason="the game is one of Atari's")
+    game, kwargs = "BreakoutNoFrameskip-v4", {"features_extractor_kwargs": {"features_dim": 8}}
+    venv = VecFrameStack(make_atari_env(game, seed=0), 4)
+    compress(PPO("CnnPolicy", venv, n_steps=64, seed=0, device="cpu", policy_kwargs=kwargs)).save(tmp_path / "game.sb3s")
+    main(["play", str(tmp_path / "game.sb3s"), "--env", game, "--episodes", "1"])
+    policy = load(tmp_path / "game.sb3s")
+    expected, steps = evaluate_policy(policy, venv, n_eval_episodes=1, return_episode_rewards=True)
+    assert f"seed 0: return {expected[0]:,.2f} in " in capsys.readouterr().out and steps[0] > 100
 
 
 @pytest.mark.parametrize(

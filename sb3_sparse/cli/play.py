@@ -34,10 +34,12 @@ def add_play(commands: Commands) -> None:
 
 def _play(args: argparse.Namespace, _: list[str]) -> None:
     from sb3_contrib.common.maskable.utils import is_masking_supported
+    from stable_baselines3.common.atari_wrappers import AtariWrapper
 
     from sb3_sparse.agents import Player, make_environment, play
     from sb3_sparse.agents.environment import close
     from sb3_sparse.agents.player import action_masks
+    from sb3_sparse.pixels.atari import is_atari
     from sb3_sparse.runtime import load
     from sb3_sparse.zoo.notation import read_arguments
     from sb3_sparse.zoo.wrappers import read_notation, read_wrappers
@@ -46,13 +48,18 @@ def _play(args: argparse.Namespace, _: list[str]) -> None:
         raise ValueError(f"{args.policy} is no compact file: make one with sb3-sparse compress")
     if args.episodes < 1:
         raise ValueError(f"--episodes must be at least 1, got {args.episodes}")
-    policy = load(args.policy)
-    wrappers = None if args.env_wrapper is None else read_wrappers(read_notation(args.env_wrapper), trust=True)
+    policy, frames = load(args.policy), args.frame_stack
+    wrappers: Callable[[gym.Env], gym.Env] | None = None
+    if args.env_wrapper is not None:
+        wrappers = read_wrappers(read_notation(args.env_wrapper), trust=True)
+    elif frames is None and policy.network.image and is_atari(args.env):
+        # As the commands do that have a model; the policy may stack the frames itself.
+        wrappers, frames = AtariWrapper, None if policy.network.stack else min(policy.network.shape)
     kwargs = read_arguments(args.env_kwargs)
     if args.render or args.video is not None:
         kwargs["render_mode"] = "human" if args.render else "rgb_array"
     wrapper = wrappers if args.video is None else _recorded(args.video, args.policy.stem, wrappers)
-    venv = make_environment(args.env, None, kwargs, wrapper=wrapper, frame_stack=args.frame_stack)
+    venv = make_environment(args.env, None, kwargs, wrapper=wrapper, frame_stack=frames)
     returns = []
     try:
         masks = action_masks(venv) if is_masking_supported(venv) else None
