@@ -84,7 +84,8 @@ def fit(
     :param episodes: Fresh episodes of each finalist.
     :param seed: Seed of everything that is drawn, 0 to 1,023.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
-    :param checkpoint: Folder for what is trained: called again, a search that was interrupted goes on.
+    :param checkpoint: Folder for what is trained: called again, a search that was interrupted goes on. One call at a time may
+        use it.
     :param verbose: 1 shows how far it is.
     :return: The policies with their bytes and returns
     :raises Unmet: a ``ValueError`` with the ``front``, if nothing reaches the target; the sentence names the nearest policy
