@@ -24,7 +24,7 @@ def add_benchmark(commands: Commands) -> None:
     _add_store(parts)
 
 
-def add_grid(parser: argparse.ArgumentParser) -> None:
+def _add_grid(parser: argparse.ArgumentParser) -> None:
     """
     :param parser: A command that reads a grid and its results.
     """
@@ -42,7 +42,7 @@ def _add_run(parts: Commands) -> None:
         help="run what is missing of a grid",
         epilog="After any interruption the same command goes on. The exit code is 1 if cells have failed.",
     )
-    add_grid(run)
+    _add_grid(run)
     run.add_argument(
         "--backend", default="loky", choices=("loky", "ray"), help="workers on this machine, or on a Ray cluster (%(default)s)"
     )
@@ -60,7 +60,7 @@ def _add_import(parts: Commands) -> None:
         help="take runs that rl-zoo3 has made elsewhere, and results of another version",
         epilog="A run is taken if its settings are those of a cell. Its agent is played now, which runs none of its code.",
     )
-    add_grid(importing)
+    _add_grid(importing)
     importing.add_argument("source", type=Path, help="folder of rl-zoo3 or of a sweep, or one that holds some of them")
     importing.set_defaults(run=_import)
 
@@ -100,7 +100,7 @@ def _add_report(parts: Commands) -> None:
     report = parts.add_parser(
         "report", allow_abbrev=False, help="write a grid's report: an HTML page, a page of Markdown, and the figures of both"
     )
-    add_grid(report)
+    _add_grid(report)
     report.add_argument(
         "--stored",
         metavar="PLACE",
@@ -129,7 +129,7 @@ def _add_store(parts: Commands) -> None:
         help="write what is finished of a grid into one text file for a repository",
         epilog="Results that are stored and not in the folder stay. The file names neither machines nor paths.",
     )
-    add_grid(store)
+    _add_grid(store)
     store.add_argument("-o", "--out", type=Path, default=_STORED, help="folder of GRID-SIZE.jsonl (%(default)s)")
     store.set_defaults(run=_store)
 

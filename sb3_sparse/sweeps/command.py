@@ -1,4 +1,4 @@
-"""``sb3-sparse benchmark run``: from a grid's name to its results."""
+"""``sb3-sparse benchmark run``, ``import`` and ``store``: from a grid's name to its results."""
 
 import re
 import sys
@@ -43,7 +43,7 @@ def run_grid(
     :param shard: Which part of how many this machine runs, counted from 1.
     :param budget: Seconds that it may take; the cells that fit run, in their order.
     :param dry: Whether to print what it would cost, and run nothing.
-    :return: Whether all cells are finished that were to run
+    :return: Whether no cell has failed; cells that did not fit into the budget have not
     :raises ValueError: if the grid or an option is wrong
     :raises NoRoomError: if there is no room on the disk
     """
@@ -143,7 +143,7 @@ def read_shard(text: str) -> tuple[int, int]:
 
 
 def _report(chosen: Sequence[Cell], missing: Sequence[Cell], folder: Folder) -> bool:
-    """Say what is not there, and why; whether all chosen cells are."""
+    """Say what is not there, and why; whether no cell has failed."""
     failed = [cell for cell in chosen if len(folder.deaths(cell.name)) >= ATTEMPTS and folder.read(cell.name) is None]
     for cell in failed:
         reason = folder.deaths(cell.name)[-1].replace("\n", "\n    ")
