@@ -19,7 +19,7 @@ from sb3_sparse.sweeps.kinds import Distill, FineTune
 from sb3_sparse.sweeps.report import write_report
 from sb3_sparse.sweeps.report.comparison import aggregate, compare, judge, judged
 from sb3_sparse.sweeps.report.figures import draw_curves
-from sb3_sparse.sweeps.report.provenance import methods
+from sb3_sparse.sweeps.report.provenance import methods, missing
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
 from sb3_sparse.sweeps.report.study import Study
 from sb3_sparse.sweeps.rows import write_rows
@@ -45,7 +45,7 @@ def pages(tmp_path_factory):
     """The report of a grid that lacks one cell, and all cells of one sparsity on one task."""
     pytest.importorskip("matplotlib")
     folder = Folder(tmp_path_factory.mktemp("sweep"))
-    cells = all_cells()
+    cells = all_cells(recipe="gmp_qat")
     publish(folder, [each for each in cells if not is_missing(each)])
     return write_report(grid_of(cells, published="compression_figure_4"), folder, folder.root / "report")
 
@@ -122,6 +122,20 @@ def test_sparsities_of_recipes_have_verdicts(tmp_path, monkeypatch):
     assert [label for label, parts in found.items() if parts] == ["gmp, as trained", "gmp, 8 bits"]
 
 
+def test_missing_cells_that_died(tmp_path):
+    """Each has a row of its own, with its log; the other seeds of a setting share one."""
+    cells, folder = all_cells(("CartPole-v1",), (0.0, 0.9)), Folder(tmp_path)
+    publish(folder, cells[:3])
+    folder.cell_folder(cells[4].name).mkdir(parents=True)
+    folder.add_death(cells[4].name, "killed by signal 9\nits log")
+    (table,) = missing(Study(grid_of(cells), folder)).blocks
+    setting = str(cells[3]).removesuffix(" seed=0")
+    assert [[entry.text for entry in row] for row in table.rows] == [
+        [setting, "0, 2", "0", ""],
+        [setting, "1", "1, the last time killed by signal 9", f"{cells[4].name}/log.txt"],
+    ]
+
+
 def test_verdict_names_what_is_missing(tmp_path):
     cells = all_cells()
     study = study_of(tmp_path, cells, [each for each in cells if each.sparsity != 0.9])
@@ -147,7 +161,8 @@ def test_scores_are_shares_of_the_dense_control(tmp_path):
 
 def test_a_task_without_positive_returns_has_no_score(tmp_path, monkeypatch):
     monkeypatch.setitem(LEVELS, "CartPole-v1", -100.0)
-    assert [each.tasks for each in aggregate(study_of(tmp_path, all_cells()), "as trained")] == [1, 1, 1, 1]
+    found = aggregate(study_of(tmp_path, all_cells()), "as trained")
+    assert [(each.tasks, each.seeds, each.planned) for each in found] == [(1, 3, 6)] * 4
     study = study_of(tmp_path, all_cells(), lowest={"CartPole-v1": -1000.0})
     assert [each.tasks for each in aggregate(study, "as trained")] == [2, 2, 2, 2]
 
@@ -221,7 +236,7 @@ def test_nothing_finished_is_refused(tmp_path):
 
 def test_the_same_results_have_the_same_report(pages, tmp_path):
     """However long they took, and whenever: a sweep that was interrupted has the report of one that was not."""
-    folder, cells = Folder(tmp_path), all_cells()
+    folder, cells = Folder(tmp_path), all_cells(recipe="gmp_qat")
     publish(folder, [each for each in reversed(cells) if not is_missing(each)], time="2027-01-01T00:00:00+00:00")
     others = write_report(grid_of(cells, published="compression_figure_4"), folder, tmp_path / "report")
     for page in (*pages, *pages[0].parent.glob("*.svg"), *pages[0].parent.glob("*.png")):
@@ -242,6 +257,11 @@ def test_markdown(pages):
     assert row.endswith("| 3 | 99 % not measured | 80 % (HalfCheetah-v4) |")
     assert "| HalfCheetah-v4 | as trained | 99 % | 0 of 3 | missing | missing | missing | missing | missing |" in text
     assert "| CartPole-v1 | 8 bits | 90 % | 3 | 403.0 [393.1, 412.9] |" in text and "| 0.33 | actor 10 % | 1,001 |" in text
+    # Over both tasks, and over one; seeds of a setting that are missing stand in one row.
+    assert re.search(r"^\| as trained \| 50 % \| 2 of 2 \| 5 of 6 \| 1\.\d+ \[", text, re.MULTILINE)
+    assert re.search(r"^\| as trained \| 99 % \| 1 of 2 \| 3 of 6 \| 0\.50 \[", text, re.MULTILINE)
+    missing = text[text.index("## Missing cells") :].split("\n\n")[1].splitlines()[2:]
+    assert [line.rsplit(" | ", 1)[1] for line in missing] == ["2 |", "0, 1, 2 |"]
     for picture in re.findall(r"!\[.*?\]\((.*?)\)", text):
         assert (pages[1].parent / picture).read_bytes().startswith(b"\x89PNG")
 
@@ -351,12 +371,15 @@ def test_published_numbers():
 
 
 def test_claims_are_found_by_task_form_and_settings(tmp_path):
-    cells = [cell(env, 0.9, 0, algo="sac") for env in ("HalfCheetah-v4", "Hopper-v5")]
+    """The paper's 8 bits are learnt: agents that are rounded after their training have no claim."""
+    tasks, recipes = ("HalfCheetah-v4", "Hopper-v5"), ("gmp", "gmp_qat")
+    cells = [cell(env, 0.9, 0, algo="sac", recipe=recipe) for env in tasks for recipe in recipes]
     study = study_of(tmp_path, cells, finished=[])
     figure = read_published("compression_figure_4")
-    claims = {(group.task, group.form): figure.claim(group) for group in study.groups}
-    assert claims.pop(("HalfCheetah-v4", "8 bits"))["sparsity"] == 0.8
-    assert claims.pop(("Hopper-v5", "8 bits"))["sparsity"] == 0.99
+    claims = {(group.task, group.label): figure.claim(group) for group in study.groups}
+    assert claims.pop(("HalfCheetah-v4", "gmp_qat, 8 bits"))["sparsity"] == 0.8
+    assert claims.pop(("Hopper-v5", "gmp_qat, 8 bits"))["sparsity"] == 0.99
+    assert len(claims) == 6
     assert set(claims.values()) == {None}
     returns = read_published("ds_td3_returns")
     assert returns.published_return(study.groups[0]) is None

@@ -53,7 +53,7 @@ def test_the_report_of_stored_results(swept, tmp_path):
     assert (
         "5 are finished and 1 is missing. The finished ones have 5,000 steps or updates. They took 0.001 CPU hours." in stored
     )
-    assert "## Missing cells\n\n| cell |\n| --- |\n" in stored
+    assert "## Missing cells\n\n| setting | seeds |\n| --- | --- |\n" in stored
     assert stored.replace(" They took 0.001 CPU hours.", "") == render_markdown(make_report(grid, folder))
 
 

@@ -123,12 +123,16 @@ class Aggregate:
 
     :param group: One of its groups.
     :param tasks: Number of tasks with a score.
+    :param seeds: Number of scores: the seeds of those tasks.
+    :param planned: Number of seeds of all tasks that the grid has here.
     :param iqm: Interquartile mean of the scores.
     :param improvement: Probability of improvement over the controls; None for controls.
     """
 
     group: Group
     tasks: int
+    seeds: int
+    planned: int
     iqm: Estimate
     improvement: Estimate | None
 
@@ -142,15 +146,16 @@ def aggregate(study: Study, label: str) -> list[Aggregate]:
     groups = study.select(label=label)
     found = []
     for sparsity in dict.fromkeys(group.sparsity for group in groups):
-        scored = [
-            (group, score) for group in groups if group.sparsity == sparsity and (score := study.score(group)) is not None
-        ]
+        same = [group for group in groups if group.sparsity == sparsity]
+        scored = [(group, score) for group in same if (score := study.score(group)) is not None]
         if not scored:
             continue
         pairs = [(group, control) for group, _ in scored if (control := study.control(group)) not in (None, group)]
         ours, theirs = [group.returns for group, _ in pairs], [control.returns for _, control in pairs if control is not None]
         improvement = estimate_improvement(ours, theirs) if pairs else None
-        found.append(Aggregate(scored[0][0], len(scored), estimate_iqm([score for _, score in scored]), improvement))
+        scores = [score for _, score in scored]
+        counts = len(scored), sum(map(len, scores)), sum(group.planned for group in same)
+        found.append(Aggregate(scored[0][0], *counts, estimate_iqm(scores), improvement))
     return found
 
 

@@ -84,7 +84,8 @@ def over_tasks(aggregates: Mapping[str, Sequence[Aggregate]], tasks: int) -> Tab
     :return: Scores and probabilities of improvement over all tasks
     """
     columns = {
-        "agent": "", "sparsity": "", "tasks": "that have a score, of those of the grid", "score": "interquartile mean",
+        "agent": "", "sparsity": "", "tasks": "that have a score, of those of the grid",
+        "n": "seeds of them, of those of the grid on all its tasks", "score": "interquartile mean",
         "better than dense": "probability of improvement",
     }  # fmt: skip
     rows = [
@@ -92,6 +93,7 @@ def over_tasks(aggregates: Mapping[str, Sequence[Aggregate]], tasks: int) -> Tab
             word(label),
             _sparsity(each.group),
             Entry(f"{each.tasks} of {tasks}", each.tasks),
+            Entry(f"{each.seeds} of {each.planned}", each.seeds),
             estimate(each.iqm),
             estimate(each.improvement),
         ]

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sb3_sparse.sweeps.kinds import Cell
 from sb3_sparse.sweeps.report.blocks import NOTHING, Entry, Section, Table, number, word
 from sb3_sparse.sweeps.report.statistics import DRAWS
 from sb3_sparse.sweeps.report.study import Study
 from sb3_sparse.sweeps.stored import Stored
 
 _METHODS = (
-    "A return is the mean over the episodes of a seed, and n is the number of seeds. Intervals of returns and of their"
-    " differences are Student's and Welch's 95 % intervals over seeds; Welch's is too wide for agents that are compared with"
-    " themselves in 8 bits. A score is a return on the scale on which the mean of the task's dense control has 1, and 0 is the"
-    " return 0 or what the grid says; the control's mean counts as known. Interquartile means, probabilities of improvement"
-    " (of a seed over one of the dense control on the same task, averaged over tasks) and their 95 % percentile intervals by"
-    f" stratified bootstrap over seeds, {DRAWS:,} resamples, are those of Agarwal et al., Deep Reinforcement Learning at the"
-    " Edge of the Statistical Precipice, NeurIPS 2021."
+    "A return is the mean over the episodes of a seed, and n is the number of seeds. The last episodes begin with the same"
+    " seeds for all agents, so an interval is about trainings and not about episodes, and that of an agent which the grid"
+    " does not train has no width. Intervals of returns and of their differences are Student's and Welch's 95 % intervals"
+    " over seeds; Welch's is too wide for agents that are compared with themselves in 8 bits. A score is a return on the"
+    " scale on which the mean of the task's dense control has 1, and 0 is the return 0 or what the grid says; the control's"
+    " mean counts as known. Interquartile means pool the seeds of all tasks, so a task that lacks seeds counts less. They,"
+    " probabilities of improvement (of a seed over one of the dense control on the same task, averaged over tasks) and their"
+    f" 95 % percentile intervals by stratified bootstrap over seeds, {DRAWS:,} resamples, are those of Agarwal et al., Deep"
+    " Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021."
 )
 
 
@@ -84,21 +87,30 @@ def _shared(study: Study) -> Iterator[tuple[str, Any]]:
 def missing(study: Study) -> Section:
     """
     :param study: What a grid compares.
-    :return: The cells without a result, and how their processes died
+    :return: The cells without a result, seeds of one setting together, and how their processes died
     """
-    columns = {"cell": ""}
+    columns = {"setting": "", "seeds": ""}
     if study.deaths:
         columns |= {"died": "times", "log": "in the folder cells"}
-    rows, kinds = [], {cell.kind for cell in study.grid.cells}
+    groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in study.missing:
-        row = [word(str(cell) if len(kinds) == 1 else f"{cell.kind} {cell}")]
-        if deaths := study.deaths.get(cell.name, []):
+        # Of those that died each has a log.
+        groups.setdefault((_setting(study, cell), cell.name if cell.name in study.deaths else ""), []).append(cell)
+    rows = []
+    for (setting, name), cells in groups.items():
+        row = [word(setting), word(", ".join(str(cell.seed) for cell in cells))]
+        if deaths := study.deaths.get(name, []):
             reason = f"{len(deaths)}, the last time {deaths[-1].splitlines()[0]}" if deaths[-1] else str(len(deaths))
-            row += [Entry(reason, len(deaths)), word(f"{cell.name}/log.txt")]
+            row += [Entry(reason, len(deaths)), word(f"{name}/log.txt")]
         elif study.deaths:
             row += [Entry("0", 0), NOTHING]
         rows.append(row)
     return Section("Missing cells", [Table(columns, rows)])
+
+
+def _setting(study: Study, cell: Cell) -> str:
+    kinds = {each.kind for each in study.grid.cells}
+    return f"{'' if len(kinds) == 1 else f'{cell.kind} '}{cell}".rpartition(" seed=")[0]
 
 
 def _origins(study: Study) -> Iterator[tuple[str, list[str]]]:
@@ -106,7 +118,8 @@ def _origins(study: Study) -> Iterator[tuple[str, list[str]]]:
     origins = [result["origin"] for result in study.results.values()]
     versions = (origin["versions"].items() for origin in origins)
     yield "versions", sorted({", ".join(f"{package} {version}" for package, version in each) for each in versions})
-    yield "commit", sorted({origin["commit"] or "unknown" for origin in origins})
+    commits = {origin["commit"] or "unknown" for origin in origins}
+    yield "commit", sorted(f"{commit[:-1]} with changes" if commit.endswith("+") else commit for commit in commits)
     machines = (origin["machine"] for origin in origins)
     yield "machine", sorted({f"{machine['processor']}, {machine['cores']} cores" for machine in machines})
     imported = sum("imported" in origin for origin in origins)
