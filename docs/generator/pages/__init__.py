@@ -9,6 +9,7 @@ NAMES = (
     "offline_speed",
     "returns",
     "distill",
+    "agents",
     "ablation",
     "sizes",
     "recurrent",

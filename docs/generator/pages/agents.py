@@ -1,0 +1,68 @@
+"""Small agents to run."""
+
+from typing import Any
+
+from ..markdown import estimate, number, table
+from ..page import Page
+from ..stored import stored
+
+
+def page() -> Page:
+    """
+    :return: The page
+    """
+    results = stored("agents")
+    agents = results["agents"]
+    smallest = min(agents.values(), key=lambda own: own["nbytes"])
+    largest = max(agents.values(), key=lambda own: own["nbytes"])
+    first = next(iter(agents))
+    return Page(
+        title="Small agents to run",
+        question="Which sparse and small agents can I run now?",
+        answer=(
+            f"{len(agents)} agents of {number(smallest['nbytes'])} to {number(largest['nbytes'])} bytes are part of this"
+            f" repository. The largest one has {number(largest['weights'])} weights."
+        ),
+        tables=[
+            f"```bash\nsb3-sparse play docs/results/agents/{first}.sb3s --env {agents[first]['env']}\n```",
+            *[block for name, own in agents.items() for block in _card(name, own, results)],
+        ],
+        columns={
+            "returns": "mean over the same fresh episodes, which nothing was chosen on",
+            "share": "the student's over the teacher's; 95 % interval by a bootstrap over episodes",
+            "weights": "those that are not zero, without neurons that nothing reads",
+        },
+        limits=[
+            "One distillation each, with seed 0, so an interval is over episodes alone.",
+            "A Hopper agent falls now and then, and a share above 1 says that a student falls less.",
+            "The agents are for the versions of the environments that stand here. Other versions have other observations.",
+        ],
+        settings={
+            "teachers": "`rl-trained-agents`, the public collection that rl-zoo3 trained for a million steps (MIT)",
+            "distillation": f"{number(results['updates'])} updates, otherwise as `distill` does it",
+            "evaluation": f"{results['episodes']} episodes",
+        },
+        commands=[
+            "python -m benchmarks.size.agents "
+            + " ".join(f"{own['teacher']}.zip:{own['shape']}:{own['bits']}" for own in agents.values())
+            + f" \\\n    --updates {results['updates']} --json benchmarks/results/agents.json"
+        ],
+        files=["agents"],
+    )
+
+
+def _card(name: str, own: dict[str, Any], results: dict[str, Any]) -> list[str]:
+    """The card of one agent: heading and table."""
+    widths, sparsity = own["shape"].split("-")
+    network = f"hidden layers {widths.replace('x', ', ')}, " + ("dense" if sparsity == "0" else f"{sparsity} % sparse")
+    rows = [
+        ("task", f"{own['env']}, one observation in, the action in the environment's bounds out"),
+        ("network", f"{network}, {number(own['weights'])} weights of {own['bits']} bits"),
+        ("bytes", number(own["nbytes"])),
+        ("returns", f"{number(own['returns']['student'], 1)}, its teacher {number(own['returns']['teacher'], 1)}"),
+        ("share", estimate(own["ratio"], own["interval"], 3)),
+        ("made by", f"{number(results['updates'])} updates of a distillation, in {own['cpu_minutes']:.1f} CPU minutes"),
+        ("teacher", f"`{own['teacher']}.zip`, {own['algorithm']}"),
+        ("SHA-256", f"`{own['sha256']}`"),
+    ]
+    return [f"## {name}", f"[agents/{name}.sb3s](agents/{name}.sb3s)", table(("", ""), rows, align="ll")]

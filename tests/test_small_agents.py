@@ -1,0 +1,39 @@
+"""The agents that the repository holds are those that their cards describe, and play."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_sparse.agents import Player, make_environment, play
+from sb3_sparse.runtime import load
+
+ROOT = Path(__file__).parents[1]
+CARDS = json.loads((ROOT / "benchmarks" / "results" / "agents.json").read_text())["agents"]
+
+
+def file_of(name):
+    return ROOT / "docs" / "results" / "agents" / f"{name}.sb3s"
+
+
+def test_every_file_has_a_card():
+    assert sorted(file.stem for file in (ROOT / "docs" / "results" / "agents").iterdir()) == sorted(CARDS)
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_its_bytes_and_weights(name):
+    """Those of the card."""
+    data = file_of(name).read_bytes()
+    assert len(data) == CARDS[name]["nbytes"] and hashlib.sha256(data).hexdigest() == CARDS[name]["sha256"]
+    network = load(file_of(name)).network
+    assert sum(np.count_nonzero(layer.weight) for layer in network.every_layer) == CARDS[name]["weights"]
+
+
+@pytest.mark.parametrize("name", [name for name in CARDS if "HalfCheetah" in name])
+def test_it_plays(name):
+    """One episode on this machine; HalfCheetah does not fall."""
+    venv = make_environment(CARDS[name]["env"], None)
+    *_, (_, total) = play(venv, Player(load(file_of(name))), 7)
+    assert total > 0.8 * CARDS[name]["returns"]["student"]
