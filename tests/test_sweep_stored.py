@@ -91,7 +91,12 @@ def test_a_stored_file_that_does_not_fit(swept, tmp_path):
     file, _ = store_results(grid, folder, tmp_path)
     with pytest.raises(ValueError, match="a cell that is not in the grid: store it again"):
         Stored(grid_of(grid.cells[1:]), tmp_path)
-    file.write_text(file.read_text() + '{"kind": "zoo"}\n')
+    whole = file.read_text()
+    # As a merge of two machines' files may leave it.
+    file.write_text(whole + whole.splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match="has two results of a cell: delete a line"):
+        Stored(grid, tmp_path)
+    file.write_text(whole + '{"kind": "zoo"}\n')
     with pytest.raises(ValueError, match=r"line 6 of .*small-full\.jsonl is not the result of a cell"):
         Stored(grid, tmp_path)
 

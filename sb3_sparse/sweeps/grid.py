@@ -76,7 +76,7 @@ def _read(file: Path, size: str, check: bool) -> Grid:
     title = content.get("title")
     if not isinstance(title, str) or not title:
         raise ValueError("title has to be a sentence that says what is measured")
-    fixed, axes = _fixed(content), _axes(content)
+    fixed, axes = _mapping("fixed", content), _axes(content)
     sizes = _mapping("sizes", content)
     for other, changes in sizes.items():
         _check_keys(f"size {other}", changes, ("fixed", "axes"))
@@ -86,7 +86,7 @@ def _read(file: Path, size: str, check: bool) -> Grid:
         others = _axes(sizes[size])
         if unknown := others.keys() - axes.keys():
             raise ValueError(f"size {size} changes the axis '{min(unknown)}', which is not one of {', '.join(axes)}")
-        fixed, axes = {**fixed, **_fixed(sizes[size])}, {**axes, **others}
+        fixed, axes = {**fixed, **_mapping("fixed", sizes[size])}, {**axes, **others}
     cells = tuple(_cells(content.get("kind"), fixed, axes))
     seen: set[Cell] = set()
     for cell in cells:
@@ -112,10 +112,6 @@ def _cells(kind: object, fixed: Mapping[str, Any], axes: Mapping[str, list[Any]]
                 origins[setting] = name
             settings |= chosen
         yield find_kind(settings.pop("kind")).read(settings)
-
-
-def _fixed(content: Mapping[str, Any]) -> dict[str, Any]:
-    return _mapping("fixed", content)
 
 
 def _axes(content: Mapping[str, Any]) -> dict[str, list[Any]]:

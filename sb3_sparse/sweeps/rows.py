@@ -9,7 +9,6 @@ from typing import Any
 from sb3_sparse.sweeps.folder import Folder, write_whole
 from sb3_sparse.sweeps.grid import Grid
 
-_FIRST = ("name",)
 _LAST = ("form", "phase", "steps", "episode", "return", "length", "cpu_seconds", "commit", "version", "machine")
 
 
@@ -26,7 +25,7 @@ def write_rows(grid: Grid, folder: Folder) -> Path:
     varied = [name for name in names if len({repr(settings.get(name)) for settings in all_settings.values()}) > 1]
     text = io.StringIO()
     # A setting may have the name of a column.
-    heading = [*_FIRST, *(f"setting_{name}" if name in _LAST else name for name in varied), *_LAST]
+    heading = ["name", *(f"setting_{name}" if name in _LAST else name for name in varied), *_LAST]
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(heading)
     file = folder.root / f"{grid.name}-{grid.size}.csv"

@@ -46,7 +46,7 @@ class Stored:
 
     :param grid: A grid.
     :param root: The folder of stored results.
-    :raises ValueError: if there are none, a line is damaged, or one is of a cell that the grid does not have
+    :raises ValueError: if there are none, a line is damaged, or one is of a cell that the grid does not have, or has already
     """
 
     def __init__(self, grid: Grid, root: Path) -> None:
@@ -60,6 +60,8 @@ class Stored:
         for cell, result in read_lines(file):
             if cell not in cells:
                 raise ValueError(f"{file} has the result of a cell that is not in the grid: store it again ({cell})")
+            if cell.name in self._results:
+                raise ValueError(f"{file} has two results of a cell: delete a line, or store it again ({cell})")
             self._results[cell.name] = result
             if result["content"] != cell.content_hash and all(each.is_file() for each in cell.files):
                 self.changed.add(cell.name)

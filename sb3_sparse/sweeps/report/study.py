@@ -93,13 +93,6 @@ class Study:
         found = [group for group in self.groups if task in (None, group.task) and label in (None, group.label)]
         return sorted(found, key=lambda group: -1.0 if group.sparsity is None else group.sparsity)
 
-    def lowest(self, env: str) -> float:
-        """
-        :param env: Environment of a task.
-        :return: The return that has score 0
-        """
-        return self._lowest.get(env, 0.0)
-
     def score(self, group: Group) -> Floats | None:
         """
         Returns on a scale on which the mean of the dense control has 1, and 0 is the return 0 or what the grid says.
@@ -107,7 +100,7 @@ class Study:
         :param group: A group.
         :return: A score per seed; None without results of it or of its control, or where that is not above 0
         """
-        control, lowest = self.control(group), self.lowest(str(group.settings.get("env", "")))
+        control, lowest = self.control(group), self._lowest.get(str(group.settings.get("env", "")), 0.0)
         if control is None or not control.results or not group.results or control.returns.mean() <= lowest:
             return None
         scores: Floats = (group.returns - lowest) / (control.returns.mean() - lowest)
