@@ -1,5 +1,6 @@
 """The grids of ``benchmarks/grids``; ``make benchmark-smoke`` runs them."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from sb3_sparse.sweeps import Folder, read_grid
 from sb3_sparse.sweeps.grid import GRIDS
 from sb3_sparse.sweeps.report.published import read_published
 from sb3_sparse.sweeps.report.study import Study
+from tests.house import ROOT
 
 FILES = sorted(GRIDS.glob("*.yml"))
 
@@ -62,3 +64,14 @@ def test_every_claim_has_a_cell(grids, tmp_path):
             returned = [value for group in study.groups if (value := published.published_return(group))]
             assert all(claim in claimed for claim in published.claims), file
             assert all(value in returned for value in published.returns), file
+
+
+def test_the_guide_counts_the_cells():
+    """Its table has all grids, and the number of cells of each."""
+    counted = {}
+    for first, numbers, each in re.findall(
+        r"^\| (`.*?) \| .* \| (\d+(?:, \d+)*)( each)? \|$", (ROOT / "docs/guide/sweeps.md").read_text(), re.MULTILINE
+    ):
+        names, counts = re.findall(r"`(\w+)`", first), [int(number) for number in numbers.split(", ")]
+        counted |= dict(zip(names, counts * len(names) if each else counts, strict=True))
+    assert counted == {file.stem: len(read_grid(file.stem, check=False).cells) for file in FILES}
