@@ -2,9 +2,13 @@
 
 import json
 import math
+import os
 import shutil
 import subprocess
+import sys
+import time
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -18,12 +22,13 @@ from gymnasium.envs.classic_control.cartpole import CartPoleEnv
 from gymnasium.wrappers import TimeLimit
 from sb3_contrib import QRDQN
 from stable_baselines3 import PPO, SAC
+from stable_baselines3.common.env_util import make_vec_env
 from stable_baselines3.common.monitor import Monitor
-from stable_baselines3.common.vec_env import DummyVecEnv
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import sb3_sparse
 from sb3_sparse import OneShotPruningCallback, compress, distill, fit
-from sb3_sparse.agents import Player, make_environment, model_act, play_returns
+from sb3_sparse.agents import Player, make_environment, model_act, open_agent, play_returns
 from sb3_sparse.cli import main
 from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds
 from sb3_sparse.distillation.search import Unmet
@@ -144,6 +149,66 @@ def test_saved_files(searched, tmp_path):
     assert (actions == model.predict(observations, deterministic=True)[0]).mean() > 0.7
     assert "pole_act" in (tmp_path / "pole.h").read_text()
     assert "> " in str(front) and "95 % interval" in str(front)
+
+
+def test_two_lengths_of_one_student(searched, tmp_path):
+    """Trained for longer it is larger and better: both are on the front, each with a file of its own."""
+    _, front, _, _ = searched
+    costs = replace(front.best.costs, bytes=front.best.costs.bytes + 1, flash=front.best.costs.flash + 1)
+    file = tmp_path / "longer.sb3s"
+    file.write_bytes(front.best.file.read_bytes() + b" ")
+    longer = replace(front.best, updates=15_000, costs=costs, returns=tuple(r + 1 for r in front.best.returns), file=file)
+    both = replace(front, evaluated=(front.best, longer))
+    both.save(tmp_path / "out")
+    points = json.loads((tmp_path / "out" / "fit.json").read_text())["points"]
+    assert [(tmp_path / "out" / point["file"]).stat().st_size for point in points] == [front.best.bytes, longer.bytes]
+    assert front.normalization is None and not (tmp_path / "out" / "student_vecnormalize.pkl").exists()
+
+
+def test_statistics_belong_to_the_student(tmp_path):
+    """The zip of a student of an agent in VecNormalize plays as its compact file with the statistics that lie next to it."""
+    venv = VecNormalize(make_vec_env("CartPole-v1", seed=0), norm_reward=False)
+    model = PPO("MlpPolicy", venv, n_steps=128, seed=0, device="cpu").learn(512)
+    front = fit(model, venv, keep=0.0001, **SMALL | {"net_archs": [None], "bits": [32], "episodes": 1})
+    written = front.save(tmp_path, name="pole")
+    assert "pole_vecnormalize.pkl" in written
+    agent = open_agent(tmp_path / "pole.zip", env="CartPole-v1")
+    returns = [play_returns(agent.venv, act, [7, 8, 9]) for act in (agent.act, Player(load(tmp_path / "pole.sb3s")))]
+    assert agent.normalization is not None and returns[0] == returns[1]
+
+
+def test_processes_end_with_the_search():
+    """Those of a search that is killed do not go on alone."""
+    script = """
+import os, time
+from sb3_sparse.distillation.search.crew import Crew
+
+class Workshop:
+    def __init__(self, is_over): pass
+    def close(self): pass
+    def wait(self): time.sleep(60)
+    def name(self): return os.getpid()
+
+crew = Crew(2, Workshop, inherited=True)
+print([result for _, result in crew.run(iter([("name", ())] * 2))], flush=True)
+list(crew.run(iter([("wait", ())] * 2)))
+"""
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    children = json.loads(parent.stdout.readline())
+    parent.kill()
+    parent.wait()
+    deadline = time.time() + 20
+    while any(map(_runs, children)) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not [child for child in children if _runs(child)]
+
+
+def _runs(process):
+    try:
+        os.kill(process, 0)
+        return True
+    except ProcessLookupError:
+        return False
 
 
 def test_finished_students_are_not_trained_again(searched, monkeypatch):

@@ -158,7 +158,7 @@ def test_nothing_outlives_a_killed_runner(tmp_path):
 
 def test_an_idle_worker_ends_with_its_runner():
     """One that waits for work holds the runner's output, and whoever reads that would wait with it."""
-    worker = "import os, time; from sb3_sparse.sweeps.work import end_with; end_with(os.getppid())"
+    worker = "import os, time; from sb3_sparse.parent import end_with; end_with(os.getppid())"
     worker += "; print(1, flush=True); time.sleep(60)"
     runner = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {worker!r}]).wait()"
     process = subprocess.Popen([sys.executable, "-c", runner], stdout=subprocess.PIPE, cwd=ROOT)

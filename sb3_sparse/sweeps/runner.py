@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sb3_sparse.parent import end_with
 from sb3_sparse.sweeps.folder import Folder, NoRoomError
 from sb3_sparse.sweeps.kinds import Cell
-from sb3_sparse.sweeps.work import Order, end_with, work, work_under_parent
+from sb3_sparse.sweeps.work import Order, work, work_under_parent
 
 #: Where workers are: processes of this machine, or those of a Ray cluster.
 BACKENDS = ("loky", "ray")

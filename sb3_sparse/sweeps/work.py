@@ -7,12 +7,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sb3_sparse.parent import end_with
 from sb3_sparse.sweeps.folder import NO_ROOM, Folder, NoRoomError, is_full
 
 #: Seconds until a cell is looked at again that somebody else has.
@@ -50,25 +50,12 @@ def work(root: Path, place: Path, orders: Sequence[Order], deadline: float = flo
 
 
 def work_under_parent(root: Path, place: Path, orders: Sequence[Order], deadline: float) -> None:
-    """As :func:`work`, in a process that ends with its parent, which for a worker of Ray is its node."""
+    """
+    As :func:`work`, in a process that ends with its parent, which for a worker of Ray is its node. The process of a cell ends
+    with it: its standard input closes.
+    """
     end_with(os.getppid())
     work(root, place, orders, deadline)
-
-
-def end_with(parent: int) -> None:
-    """
-    End this process as soon as its parent has ended, in any way, whatever it is doing. The process of a cell ends with it: its
-    standard input closes.
-
-    :param parent: Process id of the parent.
-    """
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(_PATIENCE / 2)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _attempt(folder: Folder, place: Path, order: Order) -> bool:

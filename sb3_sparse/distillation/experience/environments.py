@@ -140,7 +140,7 @@ def read_environment(
         monitored = given if _has_monitor(given) else Monitor(given)
         given = DummyVecEnv([lambda: monitored])
     if not isinstance(given, VecEnv):
-        raise ValueError(f"env={given!r} is not an environment, nor the name of one: fit has to play episodes")
+        raise ValueError(f"env={repr(given)[:60]} is not an environment, nor the name of one: fit has to play episodes")
     found, given = split_normalization(given)
     own = found if found is not None and normalization is None else own
     if not isinstance(given.unwrapped, DummyVecEnv) or given.num_envs != 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import torch as th
 
 from sb3_sparse.distillation.search.workshop import OutOfTime, Workshop
+from sb3_sparse.parent import end_with
 
 #: A name of a method of :class:`Workshop`, and its arguments.
 Work = tuple[str, tuple[Any, ...]]
@@ -22,9 +24,10 @@ Work = tuple[str, tuple[Any, ...]]
 _workshop: Workshop | None = None
 
 
-def _begin(make: Callable[[Callable[[], bool]], Workshop], over: Any) -> None:
-    """A process begins. Ctrl-C is for the one that started it, which says so."""
+def _begin(make: Callable[[Callable[[], bool]], Workshop], over: Any, parent: int) -> None:
+    """A process begins. Ctrl-C is for the one that started it, which says so; without that one there is nothing to do."""
     global _workshop
+    end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     th.set_num_threads(1)
     _workshop = make(over.is_set)
@@ -63,7 +66,7 @@ class Crew:
         else:
             context = multiprocessing.get_context("fork" if inherited else "spawn")
             self._over = context.Event()
-            self._executor = ProcessPoolExecutor(jobs, context, _begin, (make, self._over))
+            self._executor = ProcessPoolExecutor(jobs, context, _begin, (make, self._over, os.getpid()))
 
     def run(self, works: Iterator[Work]) -> Iterator[tuple[Work, Any]]:
         """

@@ -132,7 +132,7 @@ def fit(
     finally:
         crew.close()
     about = {**front.about, "minutes": minutes, "seconds": time() - begin, "jobs": jobs, "seed": seed}
-    front = replace(front, about=about, keeper=temporary)
+    front = replace(front, about=about, normalization=own, keeper=temporary)
     if not front.met:
         raise Unmet(front)
     return front

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents.compression.files import c_name
 from sb3_sparse.distillation.search.candidates import Shape
@@ -105,6 +106,7 @@ class Front:
     :param met: Whether it reaches the target, in the fresh episodes as well.
     :param seeds: Seeds of the fresh episodes.
     :param about: More about the search, as plain JSON.
+    :param normalization: The statistics of the observations, if they are normalized.
     :param keeper: What keeps the files as long as this exists.
     """
 
@@ -114,6 +116,7 @@ class Front:
     met: bool
     seeds: tuple[int, ...]
     about: dict[str, Any] = field(default_factory=dict)
+    normalization: VecNormalize | None = field(default=None, repr=False)
     keeper: object = field(default=None, repr=False)
 
     @property
@@ -133,8 +136,9 @@ class Front:
 
     def save(self, folder: str | Path, *, name: str = "student", masks: bool = False) -> list[str]:
         """
-        Write the chosen policy as ``<name>.sb3s``, ``<name>.h`` and ``<name>.zip``, the front's compact files as
-        ``front/*.sb3s``, ``fit.json`` and, where matplotlib is installed, ``front.png``.
+        Write the chosen policy as ``<name>.sb3s``, ``<name>.h`` and ``<name>.zip``, to which ``<name>_vecnormalize.pkl``
+        belongs if its observations are normalized, the front's compact files as ``front/*.sb3s``, ``fit.json`` and, where
+        matplotlib is installed, ``front.png``.
 
         :param folder: Where to write; it is made if it does not exist.
         :param name: Name of the chosen policy's files.
@@ -146,14 +150,19 @@ class Front:
         shutil.copyfile(self.best.file, folder / f"{name}.sb3s")
         shutil.copyfile(self.best.file.with_suffix(".zip"), folder / f"{name}.zip")
         (folder / f"{name}.h").write_text(to_c(load(self.best.file).network, name=c_name(name), masks=masks))
-        files = {point: f"front/{point.shape}-{point.bits}bit.sb3s" for point in self.points}
-        for old in set((folder / "front").glob("*bit.sb3s")) - {folder / file for file in files.values()}:
+        statistics = folder / f"{name}_vecnormalize.pkl"
+        statistics.unlink(missing_ok=True)
+        if self.normalization is not None:
+            self.normalization.save(str(statistics))
+        files = {point: f"front/{point.shape}-{point.bits}bit-{point.updates}.sb3s" for point in self.points}
+        for old in set((folder / "front").glob("*bit*.sb3s")) - {folder / file for file in files.values()}:
             # A file of an earlier search would not belong to the rest.
             old.unlink()
         for point, file in files.items():
             shutil.copyfile(point.file, folder / file)
         (folder / "fit.json").write_text(json.dumps(self._to_dict(files), indent=1, allow_nan=False) + "\n")
-        written = [f"{name}.sb3s", f"{name}.h", f"{name}.zip", "fit.json", *files.values()]
+        written = [f"{name}.sb3s", f"{name}.h", f"{name}.zip", *[statistics.name] * statistics.exists(), "fit.json"]
+        written += files.values()
         try:
             save_figure(folder / "front.png", self.evaluated, self.best, self.target, len(self.seeds))
         except ImportError as error:
