@@ -20,7 +20,8 @@ _METHODS = (
     " mean counts as known. Interquartile means pool the seeds of all tasks, so a task that lacks seeds counts less. They,"
     " probabilities of improvement (of a seed over one of the dense control on the same task, averaged over tasks) and their"
     f" 95 % percentile intervals by stratified bootstrap over seeds, {DRAWS:,} resamples, are those of Agarwal et al., Deep"
-    " Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021."
+    " Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021. Such intervals are too narrow where a"
+    " task has few seeds."
 )
 
 
