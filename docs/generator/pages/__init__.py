@@ -22,4 +22,5 @@ NAMES = (
     "rivals",
     "overhead",
     "training_speed",
+    "limits",
 )
