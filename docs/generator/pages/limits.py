@@ -113,7 +113,7 @@ def _scratch() -> str:
     return (
         f"SAC on HalfCheetah with RigL at {percent(0.95)} in actor and critics returns"
         f" {', '.join(number(value) for value in sorted(finals))} after {number(own['steps'])} steps with three seeds; the"
-        f" public dense agent returns {number(dense)}. Ranking weights by `fisher` instead of magnitude in gradual pruning makes"
-        f" no difference that three seeds of {number(sac['steps'])} steps could show:"
+        f" public dense agent returns {number(dense)}. Ranking weights by `fisher` instead of magnitude in gradual pruning"
+        f" makes no difference that three seeds of {number(sac['steps'])} steps could show:"
         f" {interval(sac['difference'])}."
     )
