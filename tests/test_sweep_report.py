@@ -143,6 +143,28 @@ def test_verdict_names_what_is_missing(tmp_path):
     assert verdict.best.group.sparsity == 0.5 and verdict.note == "90 % not measured"
 
 
+def test_results_that_are_no_numbers_are_refused(tmp_path):
+    """Neither a verdict nor an interval is made of NaN, wherever it stands."""
+    cells = all_cells(("CartPole-v1",), (0.0, 0.9))
+    folder = Folder(tmp_path)
+    publish(folder, cells)
+    file, whole = folder.result_file(cells[4].name), folder.read(cells[4].name)
+    for part, sentence in (
+        ({"evaluations": {"agent": {"returns": [1.0, float("nan")]}}}, "returns of agent are not finite"),
+        ({"curve": {"steps": [1], "returns": [[float("-inf")]]}}, "returns of the curve are not finite"),
+        ({"evaluations": {"agent": {"returns": []}}}, "there are no returns of agent"),
+        ({"evaluations": {"agent": {}}}, "its evaluations or its curve are not those of a cell"),
+    ):
+        file.write_text(json.dumps({**whole, **part}))
+        with pytest.raises(ValueError, match=f"{file.name} is damaged .{sentence}.*: delete it, and its cell runs again"):
+            Study(grid_of(cells), folder)
+        with pytest.raises(ValueError, match=sentence):
+            folder.publish(cells[4].name, {**whole, **part})
+    file.write_text("{}")
+    with pytest.raises(ValueError, match=r"is damaged .it lacks kind, settings, "):
+        Study(grid_of(cells), folder)
+
+
 def test_one_seed_has_no_verdict(tmp_path):
     verdict = judge(line_of(study_of(tmp_path, all_cells(seeds=(0,))), "CartPole-v1"))
     assert verdict.best is None and "two seeds" in verdict.note
@@ -298,7 +320,8 @@ def test_cells_of_another_kind(tmp_path):
         (folder.cell_folder(each.name)).mkdir(parents=True)
         origin = result_of(cell("CartPole-v1", 0.0, 0))["origin"]
         made = each.make(folder.cell_folder(each.name))
-        folder.publish(each.name, {"name": each.name, "kind": each.kind, "settings": each.settings, "origin": origin, **made})
+        identity = {"name": each.name, "kind": each.kind, "settings": each.settings, "cpu_seconds": 1.0, "origin": origin}
+        folder.publish(each.name, {**identity, **made})
     text = write_report(grid_of(cells), folder, tmp_path / "report")[1].read_text()
     sums = [sum(Random(f"{seed} {count}").random() for count in range(5)) for seed in SEEDS]
     assert f"|  | scale 2.0, as trained | the recipe's | 3 | {2 * np.mean(sums):.2f} [" in text

@@ -415,6 +415,12 @@ def test_a_name_is_of_settings_and_recipe(tmp_path, monkeypatch):
     assert name() == first
 
 
+def publish_price(folder, cell, seconds, settings=None):
+    settings = cell.settings if settings is None else settings
+    made = {"evaluations": {}, "curve": {"steps": [], "returns": []}, "networks": {}, "steps": 1, "origin": {}}
+    folder.publish(cell.name, {"kind": cell.kind, "settings": settings, "cpu_seconds": seconds, **made})
+
+
 def test_prices(tmp_path, capsys):
     """By the usual speeds at first, and by finished cells as soon as there are some."""
     cells = read_grid(str(write_grid(tmp_path))).cells
@@ -422,7 +428,7 @@ def test_prices(tmp_path, capsys):
     price = Prices(folder).of(cells[0])
     assert (price.seconds, price.measured) == (3.0, False)
     for cell, seconds in zip(cells, (5.0, 9.0), strict=False):
-        folder.publish(cell.name, {"kind": cell.kind, "settings": cell.settings, "cpu_seconds": seconds})
+        publish_price(folder, cell, seconds)
     # The start is a second: 4 and 8 seconds for 4 numbers each. The usual half a second counts as a tenth of the 8.
     longer = read_grid(str(write_grid(tmp_path, fixed={"numbers": 8}))).cells
     price = Prices(folder).of(longer[0])
@@ -440,7 +446,7 @@ def test_prices(tmp_path, capsys):
     assert "finished cells" in capsys.readouterr().out
 
 
-def test_a_damaged_result_is_named(tmp_path):
+def test_a_damaged_result_is_named(tmp_path, capsys):
     grid = write_grid(tmp_path)
     name = read_grid(str(grid)).cells[0].name
     file = Folder(tmp_path).result_file(name)
@@ -448,3 +454,22 @@ def test_a_damaged_result_is_named(tmp_path):
     file.write_text("{")
     with pytest.raises(ValueError, match=f"{file} is damaged .*: delete it, and its cell runs again"):
         results_of(grid, tmp_path)
+    # It is not a finished cell, and those of other grids do not matter.
+    file.write_text("{}")
+    with pytest.raises(SystemExit):
+        main(["benchmark", "run", str(grid), "--folder", str(tmp_path), "--dry-run"])
+    assert f"{file} is damaged (it lacks kind, " in capsys.readouterr().err
+    assert not Prices(Folder(tmp_path)).known
+
+
+def test_results_that_say_nothing_of_prices(tmp_path):
+    """Of a recipe that is gone, and of a time that is no number."""
+    cells = read_grid(str(write_grid(tmp_path, **ZOO))).cells
+    folder = Folder(tmp_path)
+    usual = Prices(folder).of(cells[0])
+    publish_price(folder, cells[0], 5.0, settings={**cells[0].settings, "recipe": "gone"})
+    assert Prices(folder).of(cells[0]) == usual
+    publish_price(folder, cells[0], 1.0)
+    file = folder.result_file(cells[0].name)
+    file.write_text(file.read_text().replace('"cpu_seconds": 1.0', '"cpu_seconds": NaN'))
+    assert Prices(folder).of(cells[0]) == usual

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+import torch as th
 import yaml
 from stable_baselines3 import PPO, SAC
 
@@ -14,6 +15,7 @@ from sb3_sparse.cli import main
 from sb3_sparse.sweeps import Folder, read_grid
 from sb3_sparse.sweeps.kinds import Distill, FineTune, Zoo
 from sb3_sparse.sweeps.kinds.agent_files import digest_agent
+from sb3_sparse.sweeps.kinds.evaluation import evaluate
 from tests.house import ROOT
 
 pytest.importorskip("joblib")
@@ -100,6 +102,16 @@ def test_another_agent_is_another_cell(tmp_path):
     assert names[0] != names[1]
     with pytest.raises(ValueError, match=r"there is no agent nothing\.zip"):
         Distill(agent="nothing.zip", env="CartPole-v1", seed=0).check()
+
+
+def test_an_agent_that_has_diverged():
+    """Its actions are clipped, and its returns may look like any others."""
+    model = PPO("MlpPolicy", "CartPole-v1", n_steps=16, batch_size=16, seed=0, device="cpu")
+    assert len(evaluate(model, model.env, None, model.predict, 0, [])["networks"]) == 3
+    with th.no_grad():
+        model.policy.value_net.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match=r"weights value_net\.bias of the agent are not finite: the training has diverged"):
+        evaluate(model, model.env, None, model.predict, 0, [])
 
 
 @pytest.mark.parametrize(

@@ -44,12 +44,15 @@ def run_grid(
     :param budget: Seconds that it may take; the cells that fit run, in their order.
     :param dry: Whether to print what it would cost, and run nothing.
     :return: Whether no cell has failed; cells that did not fit into the budget have not
-    :raises ValueError: if the grid or an option is wrong
+    :raises ValueError: if the grid or an option is wrong, or a result is damaged
     :raises NoRoomError: if there is no room on the disk
     """
     grid, folder = read_grid(name, size), Folder(root)
     part = grid.cells[shard[0] - 1 :: shard[1]]
     finished = folder.finished()
+    for cell in part:
+        # One that is damaged is not finished, and is named before anything runs.
+        folder.read(cell.name)
     missing, prices = [cell for cell in part if cell.name not in finished], Prices(folder)
     if old := sum(cell in prices.known for cell in missing):
         print(

@@ -16,6 +16,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,6 +26,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 ATTEMPTS = 3
 #: Exit code of a process that found no room.
 NO_ROOM = 74
+#: What every result has.
+_PARTS = ("kind", "settings", "evaluations", "curve", "networks", "steps", "cpu_seconds", "origin")
 #: Bytes that a disk has left when it is full in practice.
 _LEFT = 1 << 16
 
@@ -67,26 +70,27 @@ class Folder:
         """
         :param name: Name of a cell.
         :return: Its result; None if there is none
-        :raises ValueError: if the file is damaged
+        :raises ValueError: if the file is damaged, lacks a part of a result, or has returns that are not finite
         """
         file = self.result_file(name)
         try:
-            result = json.loads(file.read_text())
+            result: dict[str, Any] = json.loads(file.read_text())
+            check_result(result)
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise ValueError(f"{file} is damaged ({error}): delete it, and its cell runs again") from error
-        if not isinstance(result, dict):
-            raise ValueError(f"{file} does not hold the result of a cell: delete it, and its cell runs again")
         return result
 
     def publish(self, name: str, result: dict[str, Any]) -> None:
         """
         :param name: Name of a cell.
         :param result: Its result, plain JSON.
+        :raises ValueError: if it lacks a part, or a return is not finite
         :raises OSError: if it cannot be written; nothing is left then
         """
-        write_whole(self.result_file(name), json.dumps(result, indent=1) + "\n")
+        check_result(result)
+        write_whole(self.result_file(name), json.dumps(result, indent=1, allow_nan=False) + "\n")
 
     def deaths(self, name: str) -> list[str]:
         """
@@ -179,6 +183,27 @@ class Folder:
         with open(self.root / "lock", "ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
+
+
+def check_result(result: Any) -> None:
+    """
+    :param result: What should be the result of a cell.
+    :raises ValueError: if it lacks a part, or a return is not finite
+    """
+    if not isinstance(result, dict):
+        raise ValueError("it does not hold the result of a cell")
+    if lacking := [part for part in _PARTS if part not in result]:
+        raise ValueError(f"it lacks {', '.join(lacking)}")
+    try:
+        evaluations = {form: found["returns"] for form, found in result["evaluations"].items()}
+        curve = [value for returns in result["curve"]["returns"] for value in returns]
+        finite = {form: all(map(isfinite, returns)) for form, returns in {**evaluations, "the curve": curve}.items()}
+    except (AttributeError, KeyError, OverflowError, TypeError) as error:
+        raise ValueError("its evaluations or its curve are not those of a cell") from error
+    if empty := [form for form, returns in evaluations.items() if not returns]:
+        raise ValueError(f"there are no returns of {empty[0]}")
+    if diverged := [form for form in finite if not finite[form]]:
+        raise ValueError(f"returns of {diverged[0]} are not finite: the training has diverged")
 
 
 def write_whole(file: Path, content: str | bytes, *, durable: bool = True) -> None:

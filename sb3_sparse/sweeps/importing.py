@@ -1,5 +1,6 @@
 """``sb3-sparse benchmark import``: runs that rl-zoo3 has made elsewhere, and results of another version of the code."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,11 +54,22 @@ def _results(grid: Grid, source: Path) -> Iterator[tuple[Path, Cell, dict[str, A
     for file in sorted(source.rglob(f"{grid.name}-*.jsonl")):
         yield from ((file, cell, result) for cell, result in read_lines(file))
     for file in sorted(source.rglob("results/*.json")):
+        if _is_other(file):
+            continue
         result = Folder(file.parents[1]).read(file.stem)
-        if result is not None and {"kind", "settings", "origin", "evaluations"} <= result.keys():
-            try:
-                cell = find_kind(result["kind"]).read(result["settings"])
-            except ValueError:
-                # Of a kind, or with a setting, that there is not here.
-                continue
-            yield file, cell, result
+        assert result is not None
+        try:
+            cell = find_kind(result["kind"]).read(result["settings"])
+        except ValueError:
+            # Of a kind, or with a setting, that there is not here.
+            continue
+        yield file, cell, result
+
+
+def _is_other(file: Path) -> bool:
+    """Whether it is JSON, and not the result of a cell, as files in another folder of this name may be."""
+    try:
+        found = json.loads(file.read_text())
+    except ValueError:
+        return False
+    return not isinstance(found, dict) or not {"kind", "settings", "origin", "evaluations"} <= found.keys()

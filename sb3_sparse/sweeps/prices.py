@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 from sb3_sparse.sweeps.folder import Folder
 from sb3_sparse.sweeps.kinds import Cell, find_kind
@@ -32,19 +33,22 @@ class Prices:
     """
 
     def __init__(self, folder: Folder) -> None:
-        self._measured: list[tuple[Cell, float]] = []
+        self._measured: list[tuple[Cell, int, float]] = []
         #: Cells that have a result of any version.
         self.known: set[Cell] = set()
         for name in sorted(folder.finished()):
-            result = folder.read(name)
             try:
+                result = folder.read(name)
                 assert result is not None
                 cell = find_kind(result["kind"]).read(result["settings"])
                 self.known.add(cell)
-                self._measured.append((cell, float(result["cpu_seconds"])))
+                work, seconds = cell.work, float(result["cpu_seconds"])
             except (KeyError, TypeError, ValueError):
-                # Another version's cell, or an imported one whose time is not known.
+                # Another version's cell, one whose recipe is gone, an imported one whose time is not known, or a damaged
+                # one of another grid.
                 continue
+            if isfinite(seconds):
+                self._measured.append((cell, work, seconds))
 
     def of(self, cell: Cell) -> Price:
         """
@@ -52,7 +56,7 @@ class Prices:
         :return: Its price
         """
         start, each = cell.usual
-        found = [(_alike(cell, other), other.work, seconds) for other, seconds in self._measured if other.kind == cell.kind]
+        found = [(_alike(cell, other), work, seconds) for other, work, seconds in self._measured if other.kind == cell.kind]
         # A cell without steps, as an agent that is played alone, has the time of its kind.
         found = [(shared, work, seconds) for shared, work, seconds in found if shared and bool(work) == bool(cell.work)]
         if not found:

@@ -31,11 +31,14 @@ def write_rows(grid: Grid, folder: Folder) -> Path:
     file = folder.root / f"{grid.name}-{grid.size}.csv"
     # The last runner to write has read everything that the others have made.
     with folder.alone():
-        for result in filter(None, (folder.read(cell.name) for cell in grid.cells)):
-            settings = [_cell(all_settings[result["name"]].get(name)) for name in varied]
+        for cell in grid.cells:
+            result = folder.read(cell.name)
+            if result is None:
+                continue
+            settings = [_cell(all_settings[cell.name].get(name)) for name in varied]
             origin = result["origin"]
             last = [result["cpu_seconds"], origin["commit"], origin["versions"]["sb3_sparse"], origin["machine"]["name"]]
-            writer.writerows([result["name"], *settings, *episode, *last] for episode in _episodes(result))
+            writer.writerows([cell.name, *settings, *episode, *last] for episode in _episodes(result))
         write_whole(file, text.getvalue())
     return file
 

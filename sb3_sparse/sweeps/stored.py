@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from sb3_sparse.sweeps.folder import Folder, write_whole
+from sb3_sparse.sweeps.folder import Folder, check_result, write_whole
 from sb3_sparse.sweeps.grid import Grid
 from sb3_sparse.sweeps.kinds import Cell, find_kind
 
@@ -35,6 +35,7 @@ def read_lines(file: Path) -> Iterator[tuple[Cell, dict[str, Any]]]:
     for index, line in enumerate(file.read_text().splitlines(), 1):
         try:
             result = json.loads(line)
+            check_result(result)
             yield find_kind(result["kind"]).read(result["settings"]), result
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"line {index} of {file} is not the result of a cell ({error})") from error
@@ -103,7 +104,7 @@ def store_results(grid: Grid, folder: Folder, root: Path) -> tuple[Path, int]:
             if result is None or result["content"] != cell.content_hash:
                 continue
         _check_paths(cell)
-        lines.append(json.dumps(_shorten(result), separators=(",", ":")) + "\n")
+        lines.append(json.dumps(_shorten(result), separators=(",", ":"), allow_nan=False) + "\n")
     if not lines:
         raise ValueError(f"no cell of {grid.name} (size {grid.size}) is finished in {folder.root}: sb3-sparse benchmark run")
     write_whole(file, "".join(lines))

@@ -32,7 +32,9 @@ def evaluate(
     :param episodes: Number of episodes of each form.
     :param bits: Bits that it is exported in as well.
     :return: ``evaluations`` and ``networks`` of a result
+    :raises ValueError: if a weight of the agent is not finite
     """
+    _check_weights(model)
     # Policies that draw their actions draw the same ones whatever came before.
     set_random_seed(FIRST_EPISODE)
     evaluations = {"agent": _play(venv, act, episodes)}
@@ -48,6 +50,13 @@ def evaluate(
         "evaluations": evaluations,
         "networks": {name: {key: getattr(network, key) for key in names} for name, network in networks},
     }
+
+
+def _check_weights(model: BaseAlgorithm) -> None:
+    """Actions are clipped: an agent that has diverged may have returns that look like those of another one."""
+    for name, weights in model.policy.named_parameters():
+        if not bool(weights.isfinite().all()):
+            raise ValueError(f"the weights {name} of the agent are not finite: the training has diverged")
 
 
 def _play(venv: VecEnv, act: Act, episodes: int) -> dict[str, Any]:

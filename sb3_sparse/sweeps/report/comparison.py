@@ -41,7 +41,10 @@ class Comparison:
     @property
     def loses(self) -> bool | None:
         """Whether it is worse than the control; None where there is no interval."""
-        return None if self.difference is None or self.difference.interval is None else self.difference.interval[1] < 0.0
+        if self.difference is None or self.difference.interval is None:
+            return None
+        # What is not a number is never without loss.
+        return not self.difference.interval[1] >= 0.0
 
 
 def compare(study: Study, group: Group) -> Comparison:
