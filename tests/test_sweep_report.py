@@ -165,6 +165,19 @@ def test_results_that_are_no_numbers_are_refused(tmp_path):
         Study(grid_of(cells), folder)
 
 
+def test_a_line_without_a_control_has_no_verdict(tmp_path):
+    """Dense agents of other steps are the control only of a grid that says so."""
+    sparse = all_cells(("CartPole-v1",), (0.9,), steps=2000)
+    cells = all_cells(("CartPole-v1",), (0.0, 0.9)) + sparse
+    verdicts = {}
+    for name, report in (("default", {}), ("named", {"control": {"sparsity": 0.0}})):
+        study = study_of(tmp_path / name, cells, **report)
+        assert study.labels == tuple(f"steps {steps}, {form}" for steps in (1000, 2000) for form in ("as trained", "8 bits"))
+        lines = [line_of(study, "CartPole-v1", f"steps {steps}, as trained") for steps in (1000, 2000)]
+        verdicts[name] = [judge(line).best and judge(line).best.group.sparsity for line in lines]
+    assert verdicts == {"default": [0.9, None], "named": [0.9, 0.9]}
+
+
 def test_one_seed_has_no_verdict(tmp_path):
     verdict = judge(line_of(study_of(tmp_path, all_cells(seeds=(0,))), "CartPole-v1"))
     assert verdict.best is None and "two seeds" in verdict.note
@@ -210,7 +223,12 @@ def test_control_of_the_grid(tmp_path):
     study = study_of(tmp_path, cells, control={"sparsity": None, "engine": True})
     assert {study.control(group).settings["engine"] for group in study.groups} == {True}
     study = study_of(tmp_path, cells)
-    assert {study.control(group).sparsity for group in study.groups} == {0.0}
+    found = {
+        (control and control.sparsity, group.settings["engine"])
+        for group in study.groups
+        for control in [study.control(group)]
+    }
+    assert found == {(0.0, False), (None, True)}
     with pytest.raises(ValueError, match="fits 2 settings of CartPole-v1: name more"):
         study_of(tmp_path, cells, control={"engine": False})
 
@@ -336,7 +354,7 @@ def test_ways_to_make_agents_sparse(tmp_path):
         for seed in SEEDS:
             cells += [Distill(**agent, sparsity=sparsity, seed=seed) for sparsity in (None, 0.9)]
             cells.append(FineTune(**agent, recipe="gmp", steps=1000, sparsity=0.9, seed=seed))
-    grid, folder = grid_of(cells), Folder(tmp_path)
+    grid, folder = grid_of(cells, control={"sparsity": None}), Folder(tmp_path)
     publish(folder, cells, versions={"sb3_sparse": "0.1.0"})
     study = Study(grid, folder)
     assert study.tasks == ("experts/sac-HalfCheetah-v4", "experts/tqc-HalfCheetah-v4")

@@ -67,7 +67,7 @@ def test_stored_results_of_several_folders(swept, tmp_path):
 
 
 def test_results_of_another_recipe(swept, tmp_path, monkeypatch):
-    """They are reported as such, and give way when the grid is stored again."""
+    """They are reported as such, and give way to those of today's recipe alone."""
     pytest.importorskip("matplotlib")
     grid, folder = swept
     file, _ = store_results(grid, folder, tmp_path)
@@ -77,7 +77,26 @@ def test_results_of_another_recipe(swept, tmp_path, monkeypatch):
     assert "The recipe or agent of 5 of them is another one today" in make_report(grid, source).summary
     other = Folder(tmp_path / "other")
     publish(other, grid.cells[-1:])
-    assert store_results(grid, other, tmp_path)[1] == 1
+    text = file.read_text()
+    with pytest.raises(ValueError, match=f"or are of another recipe or agent: 5, the first of {grid.cells[0]}. Rename"):
+        store_results(grid, other, tmp_path)
+    assert file.read_text() == text
+    publish(other, grid.cells[:-1])
+    assert store_results(grid, other, tmp_path)[1] == 6
+
+
+def test_results_that_are_not_of_the_grid_are_not_lost(swept, tmp_path, monkeypatch, capsys):
+    """A grid of fewer seeds does not take the place of the whole one, nor another grid whose file has the same name."""
+    grid, folder = swept
+    file, _ = store_results(grid, folder, tmp_path)
+    text = file.read_text()
+    with pytest.raises(ValueError, match=f"not of this grid or .*: 3, the first of {grid.cells[0]}. Rename"):
+        store_results(grid_of(grid.cells[3:]), folder, tmp_path)
+    assert file.read_text() == text
+    folder.take_name("smoke-smoke", "Another grid")
+    with pytest.raises(SystemExit):
+        main(["benchmark", "store", "smoke", "--size", "smoke", "--folder", str(folder.root), "--out", str(tmp_path)])
+    assert "of another grid, 'Another grid'" in capsys.readouterr().err
 
 
 def test_a_stored_file_that_does_not_fit(swept, tmp_path):
@@ -89,7 +108,7 @@ def test_a_stored_file_that_does_not_fit(swept, tmp_path):
     with pytest.raises(ValueError, match=r"there is no folder .*nowhere"):
         store_results(grid, folder, tmp_path / "nowhere")
     file, _ = store_results(grid, folder, tmp_path)
-    with pytest.raises(ValueError, match="a cell that is not in the grid: store it again"):
+    with pytest.raises(ValueError, match="a cell that is not in the grid: delete its line"):
         Stored(grid_of(grid.cells[1:]), tmp_path)
     whole = file.read_text()
     # As a merge of two machines' files may leave it.

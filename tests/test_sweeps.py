@@ -351,6 +351,7 @@ ZOO = {"title": "PPO", "kind": "zoo", "fixed": {"algo": "ppo", "env": "CartPole-
         ({"axes": {"seed": [0], "env": ["CartPole-v7"]}}, "CartPole-v7"),
         ({"axes": {"seed": [0], "sparsity": [1.0]}}, "sparsity"),
         ({"axes": {"seed": [0], "bits": [[9]]}}, "bits are numbers from 2 to 8"),
+        ({"axes": {"seed": [0], "bits": [[8, 4, 8]]}}, "bits has a number twice, got [8, 4, 8]"),
         ({"axes": {"seed": [0], "dataset": ["a/b-v0"]}}, "--dataset is for the offline algorithms"),
         ({"sizes": {"smoke": {"cells": 3}}}, "'cells' is not a part of size smoke"),
         ({"sizes": {"smoke": {"axes": {"sed": [0]}}}}, "size smoke changes the axis 'sed', which is not one of seed"),

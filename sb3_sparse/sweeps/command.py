@@ -110,8 +110,10 @@ def store(name: str, root: Path, out: Path, *, size: str = FULL) -> None:
     :param size: One of the grid's sizes.
     :raises ValueError: if the grid is wrong, or its results cannot be stored
     """
-    grid = read_grid(name, size)
-    file, number = store_results(grid, Folder(root), out)
+    grid, folder = read_grid(name, size), Folder(root)
+    if root.is_dir():
+        folder.take_name(f"{grid.name}-{grid.size}", grid.title)
+    file, number = store_results(grid, folder, out)
     print(f"{number} of {len(grid.cells)} cells are stored: {file}")
 
 

@@ -60,7 +60,7 @@ class Stored:
         self.changed: set[str] = set()
         for cell, result in read_lines(file):
             if cell not in cells:
-                raise ValueError(f"{file} has the result of a cell that is not in the grid: store it again ({cell})")
+                raise ValueError(f"{file} has the result of a cell that is not in the grid: delete its line ({cell})")
             if cell.name in self._results:
                 raise ValueError(f"{file} has two results of a cell: delete a line, or store it again ({cell})")
             self._results[cell.name] = result
@@ -84,27 +84,37 @@ class Stored:
 
 def store_results(grid: Grid, folder: Folder, root: Path) -> tuple[Path, int]:
     """
-    Write what is finished of a grid. Stored results that the folder lacks stay, if they are of today's recipe or agent.
+    Write what is finished of a grid. Stored results that the folder lacks stay.
 
     :param grid: A grid.
     :param folder: Where its results are.
     :param root: The folder of stored results.
     :return: The file, and how many results it has
-    :raises ValueError: if nothing is finished, a result is damaged, or a setting is a path of this machine
+    :raises ValueError: if nothing is finished, a result is damaged, a setting is a path of this machine, or a stored result
+        that the folder lacks is not of the grid, or of another recipe or agent than today's
     """
     if not root.is_dir():
         raise ValueError(f"there is no folder {root} to store results in: give another one with --out")
     file = stored_file(grid, root)
     before = dict(read_lines(file)) if file.is_file() else {}
+    cells = set(grid.cells)
+    lost = [str(cell) for cell in before if cell not in cells]
     lines = []
     for cell in grid.cells:
         result = folder.read(cell.name)
         if result is None:
             result = before.get(cell)
-            if result is None or result["content"] != cell.content_hash:
+            if result is None:
                 continue
+            if result["content"] != cell.content_hash:
+                lost.append(str(cell))
         _check_paths(cell)
         lines.append(json.dumps(_shorten(result), separators=(",", ":"), allow_nan=False) + "\n")
+    if lost:
+        raise ValueError(
+            f"{file} has results that {folder.root} lacks, and that are not of this grid or are of another recipe or agent:"
+            f" {len(lost)}, the first of {lost[0]}. Rename the grid's file to keep them, or delete their lines"
+        )
     if not lines:
         raise ValueError(f"no cell of {grid.name} (size {grid.size}) is finished in {folder.root}: sb3-sparse benchmark run")
     write_whole(file, "".join(lines))

@@ -136,10 +136,12 @@ class Cell(ABC):
 def check_bits(bits: tuple[int, ...]) -> None:
     """
     :param bits: Bits that agents are exported in.
-    :raises ValueError: if they cannot be
+    :raises ValueError: if they cannot be, or one is there twice
     """
     if not set(bits) <= {*range(2, 9), 32}:
         raise ValueError(f"bits are numbers from 2 to 8, or 32, got {list(bits)}")
+    if len(set(bits)) < len(bits):
+        raise ValueError(f"bits has a number twice, got {list(bits)}")
 
 
 def _digest(value: object) -> str:

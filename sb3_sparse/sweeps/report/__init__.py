@@ -10,8 +10,8 @@ A grid's entry ``report`` may say:
 
 The environment, and settings that follow from it, are the task. Sparsity is what is compared. All other settings that vary
 make lines: recipes, algorithms, with the engine and without. Each agent appears as it is and in each exported form, and both
-are compared with the dense control of the line as it is; where the control has a setting that makes lines, all lines have the
-same one.
+are compared with the dense control of the line as it is. A line without one has none, but for a control that the grid names:
+where that has a setting that makes lines, or is in one line alone, all lines have the same one.
 """
 
 from sb3_sparse.sweeps.report.writing import make_report, write_report

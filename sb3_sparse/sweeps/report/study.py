@@ -111,7 +111,7 @@ class Study:
         for cell in self.grid.cells:
             settings = self._settings[cell.name]
             line = ", ".join(filter(None, (_word(name, settings[name]) for name in self._line if name in settings)))
-            for form in (AGENT, *(f"{bits} bits" for bits in settings.get("bits", ()))):
+            for form in dict.fromkeys((AGENT, *(f"{bits} bits" for bits in settings.get("bits", ())))):
                 cells.setdefault((_task(settings), line, form, settings.get("sparsity")), []).append(cell)
         return [
             Group(
@@ -157,8 +157,9 @@ class Study:
         found = [other for other in same if _fits(other, self._chosen)]
         shared = [name for name in self._line if name not in self._chosen]
         nearest = [other for other in found if all(other.settings.get(name) == group.settings.get(name) for name in shared)]
-        # A control that does not follow the lines, as an agent before its distillation, is that of all of them.
-        candidates = nearest or found
+        # One that the grid names, and that does not follow the lines, as an agent before its distillation, is that of all.
+        named = self.grid.report.get("control") is not None
+        candidates = nearest or (found if named else [])
         if len(candidates) > 1:
             raise ValueError(
                 f"report: control {self._chosen} fits {len(candidates)} settings of {group.task}: name more of them"
