@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 import yaml
@@ -34,8 +35,9 @@ def grids(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for zip in {zip for file in FILES for zip in agents(yaml.safe_load(file.read_text()))}:
         zip.parent.mkdir(parents=True, exist_ok=True)
-        zip.touch()
-    # They are empty, and a training that begins with one looks into it.
+        with ZipFile(zip, "w") as file:
+            file.writestr("data", "{}")
+    # They hold no agent, and a training that begins with one looks into it.
     monkeypatch.setattr("sb3_sparse.sweeps.kinds.finetune._check_start", lambda *_: None)
 
 

@@ -347,6 +347,18 @@ ZOO = {"title": "PPO", "kind": "zoo", "fixed": {"algo": "ppo", "env": "CartPole-
         ({"axes": {"seed": [1.5]}}, "seed has to be of type int, got 1.5"),
         ({"axes": {"seed": [True]}}, "seed has to be of type int, got True"),
         ({"axes": {"seed": [-1]}}, "seed must be at least 0"),
+        ({"axes": {"seed": [2**32]}}, "seed must be at most 4294967295"),
+        ({"axes": {"seed": [10**400]}}, "seed has to be of type int, got 1000000000000000"),
+        ({"axes": {"seed": [0], "hyperparams": [["foo"]]}}, "--hyperparams takes name:value, got 'foo'"),
+        ({"kind": ".a.b"}, "the kind .a.b cannot be imported"),
+        ({"report": {"contol": {}}}, "'contol' is not a part of report"),
+        ({"report": {"control": [0]}}, "report: control has to be a mapping of settings"),
+        ({"report": {"published": "nothing"}}, "report: there is no 'nothing' in published.yml"),
+        (
+            {"report": {"lowest": {"CartPole-v1": float("nan")}}},
+            "report: lowest has to be a mapping of environments to returns",
+        ),
+        ({"report": {"lowest": {"CartPole-v1": "low"}}}, "report: lowest has to be a mapping of environments to returns"),
         ({"axes": {"seed": [0], "recipe": ["gpm"]}}, "there is no recipe 'gpm' for algorithm 'ppo'"),
         ({"axes": {"seed": [0], "env": ["CartPole-v7"]}}, "CartPole-v7"),
         ({"axes": {"seed": [0], "sparsity": [1.0]}}, "sparsity"),
@@ -461,6 +473,26 @@ def test_a_damaged_result_is_named(tmp_path, capsys):
         main(["benchmark", "run", str(grid), "--folder", str(tmp_path), "--dry-run"])
     assert f"{file} is damaged (it lacks kind, " in capsys.readouterr().err
     assert not Prices(Folder(tmp_path)).known
+
+
+def test_a_grid_that_is_nested_too_deep(tmp_path):
+    grid = tmp_path / "grid.yml"
+    grid.write_text("[" * 2000 + "]" * 2000)
+    with pytest.raises(ValueError, match=r"grid\.yml: it is nested too deep"):
+        read_grid(str(grid))
+
+
+def test_what_fits_into_a_budget(tmp_path, capsys):
+    """What fits is said before it runs, and that nothing does. A cell takes 3 seconds by the usual speeds."""
+    command = ["benchmark", "run", str(write_grid(tmp_path)), "--folder", str(tmp_path), "--jobs", "1", "--budget"]
+    main([*command, "7s", "--dry-run"])
+    assert "2 of the 6 cells that are left fit into the budget, the last of them " in capsys.readouterr().out
+    main([*command, "2s", "--dry-run"])
+    assert "0 of the 6 cells that are left fit into the budget\n" in capsys.readouterr().out
+    main([*command, "2s"])
+    error = capsys.readouterr().err
+    assert "the first cell alone costs more than the budget, about 3 s: " in error and "goes on" not in error
+    assert not Folder(tmp_path).finished()
 
 
 def test_results_that_say_nothing_of_prices(tmp_path):

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from zipfile import ZipFile
 
 import pytest
 import torch as th
@@ -121,11 +122,16 @@ def test_an_agent_that_has_diverged():
         ({"critic_updates": 10}, "critic_updates=10 are too few"),
         ({"algo": "saac"}, "algo has to be one of sac, "),
         ({"trained_bits": 1}, "trained_bits must be from 2 to 8"),
+        ({"net_arch": [0]}, r"net_arch=\(0,\) must be a list of widths"),
     ],
 )
 def test_a_distillation_that_cannot_be(changes, sentence, tmp_path):
     agent = tmp_path / "agent.zip"
     agent.touch()
+    with pytest.raises(ValueError, match=r"agent\.zip is not the zip of an agent that SB3 has saved"):
+        Distill(agent=str(agent), env="CartPole-v1", seed=0).check()
+    with ZipFile(agent, "w") as file:
+        file.writestr("data", "{}")
     with pytest.raises(ValueError, match=sentence):
         Distill.read({"agent": str(agent), "env": "CartPole-v1", "sparsity": 0.9, "seed": 0, **changes}).check()
 

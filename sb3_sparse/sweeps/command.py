@@ -13,6 +13,7 @@ from sb3_sparse.sweeps.importing import import_runs
 from sb3_sparse.sweeps.kinds import Cell
 from sb3_sparse.sweeps.prices import Prices, affordable
 from sb3_sparse.sweeps.progress import duration, show_progress
+from sb3_sparse.sweeps.report import check_report
 from sb3_sparse.sweeps.rows import write_rows
 from sb3_sparse.sweeps.runner import count_cores, run, unfinished
 from sb3_sparse.sweeps.stored import store_results
@@ -50,9 +51,8 @@ def run_grid(
     grid, folder = read_grid(name, size), Folder(root)
     part = grid.cells[shard[0] - 1 :: shard[1]]
     finished = folder.finished()
-    for cell in part:
-        # One that is damaged is not finished, and is named before anything runs.
-        folder.read(cell.name)
+    # Whatever the report would refuse is refused before anything runs, damaged results among it.
+    check_report(grid, folder)
     missing, prices = [cell for cell in part if cell.name not in finished], Prices(folder)
     if old := sum(cell in prices.known for cell in missing):
         print(
@@ -60,12 +60,15 @@ def run_grid(
             f"sb3-sparse benchmark import {name} {root} takes them",
             file=sys.stderr,
         )
+    limited = budget < float("inf")
     if dry:
         print(_price_table(replace(grid, cells=part), finished, prices))
+        if limited:
+            print(_fitting(affordable(missing, prices, budget, jobs or count_cores(backend)), missing))
         return True
     available = count_cores(backend)
     cores = jobs or available
-    chosen = missing if budget == float("inf") else affordable(missing, prices, budget, cores)
+    chosen = affordable(missing, prices, budget, cores) if limited else missing
     print(
         f"{grid.title}: {len(part)} cells, {len(part) - len(missing)} finished before, {len(chosen)} to run, about "
         f"{duration(prices.total(chosen) / cores)} on {cores} cores",
@@ -78,6 +81,10 @@ def run_grid(
         print(f"results: {write_rows(grid, folder)}")
     except OSError as error:
         raise NoRoomError(f"the table of the results cannot be written ({error}): finished cells are whole") from error
+    if missing and not chosen:
+        price = duration(prices.of(missing[0]).seconds)
+        print(f"the first cell alone costs more than the budget, about {price}: {missing[0]}", file=sys.stderr)
+        return True
     return _report(chosen, missing, folder)
 
 
@@ -158,6 +165,11 @@ def _report(chosen: Sequence[Cell], missing: Sequence[Cell], folder: Folder) -> 
     if later:
         print(f"{later} cells did not fit into the budget: the same command goes on with them", file=sys.stderr)
     return not failed
+
+
+def _fitting(chosen: Sequence[Cell], missing: Sequence[Cell]) -> str:
+    last = f", the last of them {chosen[-1]}" if chosen else ""
+    return f"{len(chosen)} of the {len(missing)} cells that are left fit into the budget{last}"
 
 
 def _price_table(grid: Grid, finished: set[str], prices: Prices) -> str:

@@ -66,12 +66,7 @@ def _find(name: str) -> Path:
 
 
 def _read(file: Path, size: str, check: bool) -> Grid:
-    import yaml
-
-    try:
-        content = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
-        raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
+    content = _load(file)
     _check_keys("a grid", content, _KEYS)
     title = content.get("title")
     if not isinstance(title, str) or not title:
@@ -96,6 +91,17 @@ def _read(file: Path, size: str, check: bool) -> Grid:
             raise ValueError(f"two cells are the same: {cell}")
         seen.add(cell)
     return Grid(file.stem, title, size, cells, axes, _mapping("report", content), frozenset(_envs(content, False)))
+
+
+def _load(file: Path) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(file.read_text())
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
+    except yaml.YAMLError as error:
+        raise ValueError(f"it is not YAML: {' '.join(str(error).split())}") from error
 
 
 def _cells(kind: object, fixed: Mapping[str, Any], axes: Mapping[str, list[Any]]) -> Iterator[Cell]:

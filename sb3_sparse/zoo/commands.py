@@ -76,7 +76,7 @@ def train_arguments(
     if conf is not None:
         check_environment(Path(conf), env)
     check_dataset(algo, None if conf is None else Path(conf), env, dataset)
-    changes = list(overrides)
+    changes = _read_overrides(overrides)
     if dataset is not None:
         changes.append(f"dataset:{dataset!r}")
     if sparsity is not None:
@@ -95,6 +95,13 @@ def train_arguments(
     if conf is not None:
         arguments += ["--conf-file", str(conf)]
     return [*arguments, "--hyperparams", *changes] if changes else arguments
+
+
+def _read_overrides(overrides: Sequence[str]) -> list[str]:
+    for override in overrides:
+        if not all(override.partition(":")):
+            raise ValueError(f"--hyperparams takes name:value, got '{override}'")
+    return list(overrides)
 
 
 def train(arguments: Sequence[str]) -> None:

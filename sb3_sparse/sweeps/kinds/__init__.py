@@ -27,7 +27,7 @@ def find_kind(name: object) -> type[Cell]:
     module, _, cls = name.rpartition(".")
     try:
         found = getattr(import_module(module), cls)
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"the kind {name} cannot be imported: {error}") from error
     if not isinstance(found, type) or not issubclass(found, Cell) or found.kind != name:
         raise ValueError(f"the kind {name} is not a subclass of sb3_sparse.sweeps.Cell whose `kind` is '{name}'")

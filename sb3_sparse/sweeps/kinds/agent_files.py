@@ -3,15 +3,18 @@
 import hashlib
 from functools import cache
 from pathlib import Path
+from zipfile import ZipFile, is_zipfile
 
 
 def check_agent(agent: Path) -> None:
     """
     :param agent: Zip of an agent.
-    :raises ValueError: if it does not exist
+    :raises ValueError: if it does not exist, or is no zip of SB3
     """
     if not agent.is_file():
         raise ValueError(f"there is no agent {agent}: give the path of its zip from where the command runs")
+    if not is_zipfile(agent) or "data" not in ZipFile(agent).namelist():
+        raise ValueError(f"{agent} is not the zip of an agent that SB3 has saved")
 
 
 @cache

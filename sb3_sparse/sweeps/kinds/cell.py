@@ -8,6 +8,7 @@ import json
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,9 @@ from sb3_sparse.version import __version__
 
 #: Version of what the kinds share, evaluation.py and resumption.py. A change there that makes other results raises it.
 SHARED = 1
+
+#: The largest that numpy's generators take.
+_LAST_SEED = 2**32 - 1
 
 SelfCell = TypeVar("SelfCell", bound="Cell")
 
@@ -51,7 +55,10 @@ class Cell(ABC):
         if missing:
             raise ValueError(f"kind {cls.kind} needs {', '.join(missing)}: add it to fixed or axes")
         hints = get_type_hints(cls)
-        return cls(**{name: _convert(name, value, hints[name]) for name, value in settings.items()})
+        cell = cls(**{name: _convert(name, value, hints[name]) for name, value in settings.items()})
+        if cell.seed > _LAST_SEED:
+            raise ValueError(f"seed must be at most {_LAST_SEED}, got {cell.seed}")
+        return cell
 
     @abstractmethod
     def check(self) -> None:
@@ -171,11 +178,13 @@ def _convert(name: str, value: object, hint: Any) -> Any:
         if option in (bool, str) and isinstance(value, option):
             return value
         if option in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-            if option is float or float(value).is_integer():
-                return option(value)
+            # An int may be too large for a float.
+            with suppress(OverflowError):
+                if option is float or float(value).is_integer():
+                    return option(value)
     words = " or ".join(map(_describe, options))
     note = "; YAML reads 1e6 as text: write 1000000" if isinstance(value, str) and value[:1].isdigit() else ""
-    raise ValueError(f"{name} has to be {words}, got {value!r}{note}")
+    raise ValueError(f"{name} has to be {words}, got {value!r:.80}{note}")
 
 
 def _describe(option: Any) -> str:

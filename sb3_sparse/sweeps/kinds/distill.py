@@ -50,6 +50,7 @@ class Distill(Cell):
         :raises ValueError: if the agent or the environment does not exist, or the settings do not fit each other
         """
         from sb3_sparse.agents import ALGORITHMS
+        from sb3_sparse.distillation.checks import read_widths
         from sb3_sparse.distillation.learning.training import BLOCK
         from sb3_sparse.distillation.plan import make_critic_plan, make_plan
         from sb3_sparse.sparsity import check_sparsity
@@ -59,6 +60,8 @@ class Distill(Cell):
         if self.algo not in (None, *ALGORITHMS):
             raise ValueError(f"algo has to be one of {', '.join(ALGORITHMS)}, got {self.algo}")
         check_registered(self.env)
+        if self.net_arch is not None:
+            read_widths(self.net_arch)
         if self.sparsity is not None:
             check_sparsity(self.sparsity)
             make_plan(self.sparsity, self.updates, self.steps, 0.0, BLOCK)

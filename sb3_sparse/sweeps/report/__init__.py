@@ -14,6 +14,6 @@ are compared with the dense control of the line as it is. A line without one has
 where that has a setting that makes lines, or is in one line alone, all lines have the same one.
 """
 
-from sb3_sparse.sweeps.report.writing import make_report, write_report
+from sb3_sparse.sweeps.report.writing import check_report, make_report, write_report
 
-__all__ = ["make_report", "write_report"]
+__all__ = ["check_report", "make_report", "write_report"]

@@ -60,7 +60,7 @@ def read_published(name: str, file: Path = PUBLISHED) -> Published:
     if not file.is_file():
         raise ValueError(f"report: published numbers are found in a checkout alone: there is no {file}")
     content = yaml.safe_load(file.read_text())
-    if name not in content["results"]:
+    if not isinstance(name, str) or name not in content["results"]:
         raise ValueError(f"report: there is no '{name}' in {file.name}, which has: {', '.join(content['results'])}")
     entry = content["results"][name]
     return Published(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -129,7 +130,7 @@ class Study:
 
     def _find_lowest(self) -> dict[str, float]:
         lowest = self.grid.report.get("lowest", {})
-        if not isinstance(lowest, dict) or not all(isinstance(value, (int, float)) for value in lowest.values()):
+        if not isinstance(lowest, dict) or not all(map(_is_return, lowest.values())):
             raise ValueError(f"report: lowest has to be a mapping of environments to returns, got {lowest!r}")
         known = self.grid.envs | {str(cell.settings.get("env")) for cell in self.grid.cells}
         if unknown := sorted(map(str, lowest.keys() - known)):
@@ -165,6 +166,10 @@ class Study:
                 f"report: control {self._chosen} fits {len(candidates)} settings of {group.task}: name more of them"
             )
         return candidates[0] if candidates else None
+
+
+def _is_return(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and isfinite(value)
 
 
 def _fits(group: Group, settings: Mapping[str, Any]) -> bool:

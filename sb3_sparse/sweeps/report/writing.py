@@ -14,12 +14,24 @@ from sb3_sparse.sweeps.report.comparison import aggregate, compare, judged
 from sb3_sparse.sweeps.report.figures import draw_aggregates, draw_curves, draw_returns, save_figure
 from sb3_sparse.sweeps.report.html import render_html
 from sb3_sparse.sweeps.report.markdown import render_markdown
-from sb3_sparse.sweeps.report.published import read_published
+from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
 from sb3_sparse.sweeps.report.study import Study
 from sb3_sparse.sweeps.stored import Stored
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def check_report(grid: Grid, source: Folder | Stored) -> None:
+    """
+    :param grid: A grid.
+    :param source: Its results, as far as there are some.
+    :raises ValueError: if a result is damaged, or the grid's entry ``report`` does not fit
+    """
+    Study(grid, source)
+    # Outside of a checkout the numbers are missing, and the cells run all the same.
+    if PUBLISHED.is_file() and (name := grid.report.get("published")) is not None:
+        read_published(name)
 
 
 def make_report(grid: Grid, source: Folder | Stored) -> Report:
