@@ -231,9 +231,10 @@ def test_students_that_are_not_there_are_left_out(benchmark_of, tmp_path, monkey
     (tmp_path / "sac-Hopper-v4.zip").touch()
     agent = str(tmp_path / "sac-Hopper-v4.zip")
     there, missing = (sizes.Sized(agent=agent, shape=None, seed=seed, episodes=2) for seed in (0, 1))
-    students.Folder(tmp_path / "made").publish(there.name, {"model": 1})
+    result = {"kind": there.kind, "settings": there.settings, "cpu_seconds": 1.0, "origin": {}, "model": 1}
+    students.Folder(tmp_path / "made").publish(there.name, result)
     found = students.make_students([there, missing], tmp_path / "made", missing=False)
-    assert found == {"sac-Hopper-v4": [(there, {"model": 1})]}
+    assert found == {"sac-Hopper-v4": [(there, result)]}
     monkeypatch.setattr(students, "run", lambda cells, root, jobs: students.Folder(root).add_death(missing.name, "no reason"))
     (tmp_path / "made" / "cells" / missing.name).mkdir(parents=True)
     with pytest.raises(RuntimeError, match="seed=1 failed: no reason"):

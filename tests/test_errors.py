@@ -227,7 +227,11 @@ def expect_cli_error(capsys, arguments, message):
 
 def test_command_line(capsys, tmp_path):
     recipe = ["train", "--algo", "sac", "--env", "Pendulum-v1"]
-    expect_cli_error(capsys, [*recipe, "--recipe", "nope"], "for algorithm 'sac'; it has: gmp, gmp_qat, qat, rigl,")
+    expect_cli_error(
+        capsys,
+        [*recipe, "--recipe", "nope"],
+        "for algorithm 'sac'; it has: gmp, gmp_both, gmp_both_fisher, gmp_qat,",
+    )
     expect_cli_error(capsys, ["train", "--algo", "a2c", "--recipe", "set"], "the recipes are: bc_dense, bc_grasp,")
     expect_cli_error(capsys, [*recipe, "--sparsity", "0.5"], "give --recipe or --conf-file")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--sparsity", "1.0"], "must lie in [0, 1), got 1.0")

@@ -125,7 +125,7 @@ def distill(
     rounding = [Rounding(*widths, *plan.rounding)] * on_grid
     others = [*read_callbacks(callback), *[ProgressBar()] * progress_bar, *[EngineCallback()] * engine]
     names = [getattr(each, "__name__", each) for each in (saliency, distribution)]
-    arch = None if net_arch is None else list(net_arch)
+    arch = list(net_arch) if isinstance(net_arch, Sequence) else net_arch
     same = [type(model).__name__, sparsity, arch, plan, seed, *names, stop_at]
     run, beginning = repr([*same, *widths * on_grid]), repr(same)
     saver = None if checkpoint is None else Checkpoint(Path(checkpoint), run, beginning)
