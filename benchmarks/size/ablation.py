@@ -20,10 +20,11 @@ import numpy as np
 
 from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.store import Result
-from benchmarks.size.students import Student, make_students, open_teacher, play_episodes, ratio
+from benchmarks.size.students import Student, make_students, open_teacher, ratio
 from sb3_sparse import compress, distill
 from sb3_sparse.agents import Player, play_observations
 from sb3_sparse.distillation.experience.rollouts import Rollouts
+from sb3_sparse.sweeps.kinds.evaluation import play_episodes
 
 SPARSITY = 0.95
 BASE, MAGNITUDE, PATH, NOISY = "as it is", "magnitude", "the teacher's path alone", "the teacher's path and noise"

@@ -14,6 +14,7 @@ first.
 """
 
 import hashlib
+import re
 import time
 from argparse import Namespace
 from collections.abc import Iterable
@@ -27,19 +28,19 @@ from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.store import Result
 from benchmarks.size.sizes import split
 from benchmarks.size.students import (
-    FIRST_EPISODE,
     Student,
     choose_agents,
     make_students,
     name_of,
+    observe,
     open_teacher,
-    play_episodes,
     play_teacher,
     ratio,
 )
 from sb3_sparse import compress, distill
-from sb3_sparse.agents import Player, model_act, play_observations
+from sb3_sparse.agents import Player
 from sb3_sparse.sweeps import Folder
+from sb3_sparse.sweeps.kinds.evaluation import play_episodes
 
 FILE = "agent.sb3s"
 
@@ -76,7 +77,7 @@ class Small(Student):
         }
         student = distill(teacher.model, venv, sparsity, net_arch, self.bits, **settings)
         minutes = time.process_time() / 60
-        observations = play_observations(venv, model_act(student, normalization), 4096, FIRST_EPISODE - 100)
+        observations = observe(teacher, student)
         policy = compress(student, self.bits, observations, normalization=normalization)
         policy.save(folder / FILE)
         return {
@@ -99,8 +100,13 @@ def measure(args: Namespace) -> Result:
     settings = {"seed": 0, "episodes": args.episodes, "updates": args.updates, "steps": args.steps}
     students = []
     for text in wanted:
+        if not re.fullmatch(r".+:\d+(x\d+)*-\d+(\.\d+)?:\d+", text):
+            raise ValueError(f"'{text}' is not an agent with shape and bits, such as agent.zip:64x64-80:8")
         agent, shape, bits = text.rsplit(":", 2)
         students.append(Small(agent=agent, shape=shape, bits=int(bits), **settings))
+    names = [name_of(Path(student.agent)) for student in students]
+    if len(set(names)) < len(names):
+        raise ValueError("an agent is given twice, and each has one file: give another --out")
     rng, folder = np.random.default_rng(0), Folder(args.folder)
     result: Result = {"agents": {}, "episodes": args.episodes, "updates": args.updates}
     args.out.mkdir(parents=True, exist_ok=True)

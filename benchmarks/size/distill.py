@@ -38,17 +38,17 @@ from matplotlib.figure import Figure
 from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.store import Result
 from benchmarks.size.students import (
-    FIRST_EPISODE,
     Student,
     choose_agents,
     make_students,
+    observe,
     open_teacher,
-    play_episodes,
     play_teacher,
     ratio,
 )
 from sb3_sparse import compress, distill
-from sb3_sparse.agents import Player, model_act, play_observations
+from sb3_sparse.agents import Player
+from sb3_sparse.sweeps.kinds.evaluation import FIRST_EPISODE, play_episodes
 
 SPARSITIES = [0.9, 0.95, 0.98, 0.99]
 
@@ -86,7 +86,7 @@ class Distilled(Student):
         settings |= {"critic_updates": self.critic_updates} if self.critic_updates else {}
         student = distill(model, venv, self.sparsity, seed=self.seed, normalization=normalization, **settings)
         result: dict[str, Any] = {"cpu_minutes": time.process_time() / 60}
-        observations = play_observations(venv, model_act(student, normalization), 4096, FIRST_EPISODE - 100)
+        observations = observe(teacher, student)
         for name, bits in (("float", 32), ("8 bits", 8)):
             policy = compress(student, bits, observations, normalization=normalization)
             result[name] = {**play_episodes(venv, Player(policy), self.episodes), "nbytes": policy.nbytes}
@@ -104,7 +104,7 @@ def evaluate(name: str, cells: list[tuple[Distilled, dict[str, Any]]], rng: np.r
     teacher, nothing = players["model"], float(np.mean(players["random"]["returns"]))
     result["teachers"][name] = float(np.mean(teacher["returns"]))
     result["teacher_steps"][name], result["random"][name] = players["teacher_steps"], nothing
-    longest = max(teacher["steps"])
+    longest = max(teacher["lengths"])
     for sparsity in sorted({cell.sparsity for cell, _ in cells if cell.sparsity is not None}):
         own = [found for cell, found in cells if cell.sparsity == sparsity]
         for form in ("float", "8 bits"):
@@ -113,11 +113,11 @@ def evaluate(name: str, cells: list[tuple[Distilled, dict[str, Any]]], rng: np.r
             for shares, intervals, origin in (("ratios", "intervals", 0.0), ("kept", "kept_intervals", nothing)):
                 share, interval = ratio(np.array(teacher["returns"]) - origin, returns - origin, rng)
                 result[shares][key], result[intervals][key] = share, interval
-            shorter = [int((np.array(found[form]["steps"]) < longest).sum()) for found in own]
+            shorter = [int((np.array(found[form]["lengths"]) < longest).sum()) for found in own]
             result["students"][key] = {
                 "returns": [round(float(np.mean(found[form]["returns"])), 1) for found in own],
                 "shorter": shorter,
-                "teacher_shorter": int((np.array(teacher["steps"]) < longest).sum()),
+                "teacher_shorter": int((np.array(teacher["lengths"]) < longest).sum()),
                 "nbytes": [found[form]["nbytes"] for found in own],
                 "cpu_minutes": [round(found["cpu_minutes"], 2) for found in own],
             }

@@ -27,19 +27,19 @@ from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.store import Result
 from benchmarks.size.sizes_figure import FAMILIES, ROUNDED, TRAINED, draw, published
 from benchmarks.size.students import (
-    FIRST_EPISODE,
     Student,
     choose_agents,
     make_students,
     name_of,
+    observe,
     open_teacher,
-    play_episodes,
     play_teacher,
     ratio,
 )
 from sb3_sparse import compress, distill
-from sb3_sparse.agents import Player, model_act, play_observations
+from sb3_sparse.agents import Player
 from sb3_sparse.distillation.search.costs import flash_bytes
+from sb3_sparse.sweeps.kinds.evaluation import play_episodes
 
 
 def split(shape: str) -> tuple[list[int], float]:
@@ -86,7 +86,7 @@ class Sized(Student):
         settings = {"seed": self.seed, "updates": self.updates, "steps": self.steps, "normalization": normalization}
         student = distill(teacher.model, venv, sparsity, net_arch, self.bits, **settings)
         result: dict[str, Any] = {"cpu_minutes": time.process_time() / 60}
-        observations = play_observations(venv, model_act(student, normalization), 4096, FIRST_EPISODE - 100)
+        observations = observe(teacher, student)
         for form, bits in (ROUNDED if self.bits is None else {f"{self.bits} bits, trained": self.bits}).items():
             policy = compress(student, bits, observations, normalization=normalization)
             _, tables = flash_bytes(policy.network)

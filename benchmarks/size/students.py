@@ -11,20 +11,18 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from benchmarks.data.smoke import AGENT, make_agent
 from sb3_sparse import compress
-from sb3_sparse.agents import Act, Player
-from sb3_sparse.agents.opening import Agent, open_agent
-from sb3_sparse.agents.returns import play
+from sb3_sparse.agents import Agent, Player, model_act, open_agent, play_observations
+from sb3_sparse.agents.observations import Observation
 from sb3_sparse.sweeps import Cell, Folder
 from sb3_sparse.sweeps.kinds import Distill
+from sb3_sparse.sweeps.kinds.evaluation import CALIBRATED, FIRST_CALIBRATED, play_episodes
 from sb3_sparse.sweeps.prices import Prices
 from sb3_sparse.sweeps.progress import show_progress
 from sb3_sparse.sweeps.runner import run
-
-#: The first seed of the episodes; those of the training are drawn from 31 bits.
-FIRST_EPISODE = 1_000_000
 
 
 def name_of(agent: Path) -> str:
@@ -45,19 +43,14 @@ def open_teacher(agent: Path) -> Agent:
     return opened
 
 
-def play_episodes(venv: Any, act: Act, count: int) -> dict[str, list]:
+def observe(teacher: Agent, student: BaseAlgorithm) -> Observation:
     """
-    :param venv: One environment.
-    :param act: Who plays.
-    :param count: Number of episodes.
-    :return: The return of each, and its steps: shorter episodes are falls
+    :param teacher: A teacher, with its environment.
+    :param student: A student of it.
+    :return: Observations of the student's own episodes to calibrate with, which are others than those that are compared
     """
-    returns, steps = [], []
-    for seed in range(FIRST_EPISODE, FIRST_EPISODE + count):
-        totals = [total for _, total in play(venv, act, seed)]
-        returns.append(totals[-1])
-        steps.append(len(totals))
-    return {"returns": returns, "steps": steps}
+    assert teacher.venv is not None
+    return play_observations(teacher.venv, model_act(student, teacher.normalization), CALIBRATED, FIRST_CALIBRATED)
 
 
 def play_teacher(teacher: Agent, count: int) -> dict[str, list]:

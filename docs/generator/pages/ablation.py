@@ -26,8 +26,11 @@ def _learning(sac: dict[str, Any]) -> list[str]:
 
 def _commands(results: dict[str, Any]) -> list[str]:
     """The part about reinforcement learning is a grid today."""
-    command = "python -m benchmarks.size.ablation tqc-HalfCheetah-v4.zip --json benchmarks/results/ablation.json"
-    return [*formerly("c1dabe4", command), *today("sac_scores")] if "sac" in results else [command]
+    agent, out = "tqc-HalfCheetah-v4.zip", "--json benchmarks/results/ablation.json"
+    command = f"python -m benchmarks.size.ablation {agent} {out}"
+    if "sac" not in results:
+        return [command]
+    return [*formerly("c1dabe4", f"python benchmarks/ablation.py {agent} {out}"), *today("sac_scores"), command]
 
 
 def page() -> Page:

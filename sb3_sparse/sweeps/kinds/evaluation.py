@@ -18,7 +18,7 @@ from sb3_sparse.export import compress
 #: The seed of the first episode; the next ones have the next seeds, for all cells.
 FIRST_EPISODE = 1_000_000
 #: Observations to calibrate with, and the first seed of their episodes.
-_CALIBRATED, _FIRST_CALIBRATED = 4096, 2_000_000
+CALIBRATED, FIRST_CALIBRATED = 4096, 2_000_000
 
 
 def evaluate(
@@ -37,13 +37,13 @@ def evaluate(
     _check_weights(model)
     # Policies that draw their actions draw the same ones whatever came before.
     set_random_seed(FIRST_EPISODE)
-    evaluations = {"agent": _play(venv, act, episodes)}
+    evaluations = {"agent": play_episodes(venv, act, episodes)}
     if bits:
-        observations, starts = play_starts(venv, act, _CALIBRATED, _FIRST_CALIBRATED)
+        observations, starts = play_starts(venv, act, CALIBRATED, FIRST_CALIBRATED)
     for each in bits:
         policy = compress(model, each, observations, episode_starts=starts, normalization=normalization)
         player = Player(policy, masks=find_masks(model, venv))
-        evaluations[f"{each} bits"] = {**_play(venv, player, episodes), "nbytes": policy.nbytes}
+        evaluations[f"{each} bits"] = {**play_episodes(venv, player, episodes), "nbytes": policy.nbytes}
     names = ("nonzero", "total", "active_neurons", "neurons")
     networks = summarize(model).networks.items()
     return {
@@ -59,7 +59,13 @@ def _check_weights(model: BaseAlgorithm) -> None:
             raise ValueError(f"the weights {name} of the agent are not finite: the training has diverged")
 
 
-def _play(venv: VecEnv, act: Act, episodes: int) -> dict[str, Any]:
+def play_episodes(venv: VecEnv, act: Act, episodes: int) -> dict[str, Any]:
+    """
+    :param venv: One environment.
+    :param act: Who plays.
+    :param episodes: Number of episodes, with the same seeds for all agents.
+    :return: ``returns`` and ``lengths`` of them; shorter episodes may be falls
+    """
     returns, lengths = [], []
     for seed in range(FIRST_EPISODE, FIRST_EPISODE + episodes):
         totals = [total for _, total in play(venv, act, seed)]
