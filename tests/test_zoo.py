@@ -436,6 +436,14 @@ def test_the_engine_trains_on_the_cpu():
     assert "--device" not in train_arguments("sac", "Pendulum-v1")
 
 
+def test_precision_of_the_engine():
+    """It is that of the callback which trains, and needs the engine."""
+    arguments = train_arguments("sac", "HalfCheetah-v4", recipe="gmp", engine=True, precision="bf16")
+    assert arguments[-1].endswith("{'sb3_sparse.EngineCallback': {'precision': 'bf16'}}]")
+    with pytest.raises(ValueError, match="bf16 is one of training in the engine: add engine"):
+        train_arguments("sac", "HalfCheetah-v4", recipe="gmp", precision="bf16")
+
+
 def test_the_papers_setting():
     """Ivanov et al. 2025, Table 3, and 600 prunings between 20 % and 80 % of 1M steps, on six tasks in v4 and v5."""
     recipe = read_recipe(find_recipe("sac", "gmp"))

@@ -26,6 +26,12 @@ def add_train(commands: Commands) -> None:
         "--sparsity", type=float, help="sparsity of the layers that the recipe prunes; 0 trains the dense twin"
     )
     parser.add_argument("--engine", action="store_true", help="train in the engine: the same training, many times faster")
+    parser.add_argument(
+        "--precision",
+        choices=("float32", "bf16"),
+        default="float32",
+        help="of the products of dense layers in the engine: bf16 is nearly twice as fast (%(default)s)",
+    )
     parser.add_argument("--dataset", help="id of a Minari dataset, for the offline algorithms")
     parser.add_argument("-conf", "--conf-file", help="hyperparameter file, instead of a recipe")
     parser.add_argument(
@@ -65,6 +71,7 @@ def _train(args: argparse.Namespace, rest: list[str]) -> Callable[[], None]:
         sparsity=args.sparsity,
         dataset=args.dataset,
         engine=args.engine,
+        precision=args.precision,
         overrides=args.hyperparams,
         others=rest,
     )

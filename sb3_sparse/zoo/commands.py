@@ -50,6 +50,7 @@ def train_arguments(
     sparsity: float | None = None,
     dataset: str | None = None,
     engine: bool = False,
+    precision: str = "float32",
     overrides: Sequence[str] = (),
     others: Sequence[str] = (),
     first_callback: Mapping[str, object] | None = None,
@@ -64,6 +65,7 @@ def train_arguments(
     :param sparsity: Sparsity of what the recipe prunes, see :func:`with_sparsity`.
     :param dataset: Id of a Minari dataset, for the offline algorithms.
     :param engine: Whether to train in the engine.
+    :param precision: Of the products in dense layers in the engine, see :class:`~sb3_sparse.EngineCallback`.
     :param overrides: Other hyperparameters to overwrite, as rl-zoo3 takes them.
     :param others: rl-zoo3's own options, which are passed on.
     :param first_callback: A callback in front of all others, as rl-zoo3's files name it: a class and its arguments.
@@ -85,10 +87,12 @@ def train_arguments(
         if conf is None:
             raise ValueError("--sparsity sets the sparsity of a recipe: give --recipe or --conf-file")
         changes.append(with_sparsity(Path(conf), env, check_sparsity(sparsity)))
+    if precision != "float32" and not engine:
+        raise ValueError(f"the precision {precision} is one of training in the engine: add engine")
     if engine:
         # Where there is a GPU, rl-zoo3 takes it unless told otherwise; a device in `others` is told later, and counts.
         others = ["--device", "cpu", *others]
-        changes = with_engine(default_file(algo) if conf is None else Path(conf), env, changes)
+        changes = with_engine(default_file(algo) if conf is None else Path(conf), env, changes, precision)
     if first_callback is not None:
         changes = with_first(default_file(algo) if conf is None else Path(conf), env, changes, first_callback)
     arguments = ["--algo", algo, "--env", env, *others]

@@ -43,16 +43,18 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
     return f"callback:{callbacks!r}"
 
 
-def with_engine(path: Path, env: str, overrides: Sequence[str]) -> list[str]:
+def with_engine(path: Path, env: str, overrides: Sequence[str], precision: str = "float32") -> list[str]:
     """
     :param path: The hyperparameter file of the run.
     :param env: Environment, one of the file's.
     :param overrides: Overrides for rl-zoo3's ``--hyperparams``.
-    :return: The same, with :class:`~sb3_sparse.EngineCallback` as the last callback
+    :param precision: Of the products in dense layers, see :class:`~sb3_sparse.EngineCallback`.
+    :return: The same, with the engine as the last callback
     :raises ValueError: if one of them sets callbacks that are not a literal
     """
     others, callbacks = _split(path, env, overrides)
-    return [*others, f"callback:{[*callbacks, ENGINE]!r}"]
+    engine = ENGINE if precision == "float32" else {ENGINE: {"precision": precision}}
+    return [*others, f"callback:{[*callbacks, engine]!r}"]
 
 
 def with_first(path: Path, env: str, overrides: Sequence[str], callback: Mapping[str, object]) -> list[str]:

@@ -34,6 +34,7 @@ class Zoo(Cell):
     :param sparsity: Sparsity of what the recipe prunes, 0 for its dense twin; None for that of the recipe.
     :param steps: Environment steps, or updates on recorded data; None for those of the recipe.
     :param engine: Whether to train in the engine.
+    :param precision: Of the products in dense layers in the engine, "float32" or "bf16".
     :param dataset: Id of the Minari dataset of an offline algorithm; None for that of the recipe.
     :param hyperparams: Hyperparameters to overwrite, as rl-zoo3 takes them.
     :param flush_denormal: Whether numbers below 1e-38 are zero, for speed.
@@ -52,6 +53,7 @@ class Zoo(Cell):
     sparsity: float | None = None
     steps: int | None = None
     engine: bool = False
+    precision: str = "float32"
     dataset: str | None = None
     hyperparams: tuple[str, ...] = ()
     flush_denormal: bool = False
@@ -68,7 +70,9 @@ class Zoo(Cell):
         for name, least in (("seed", 0), ("evaluations", 0), ("evaluation_episodes", 1), ("episodes", 1), ("checkpoints", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        _check(self.algo, self.env, self.recipe, self.sparsity, self.engine, self.dataset, self.hyperparams)
+        if self.precision not in ("float32", "bf16"):
+            raise ValueError(f"precision is float32 or bf16, got {self.precision}")
+        _check(self.algo, self.env, self.recipe, self.sparsity, self.engine, self.precision, self.dataset, self.hyperparams)
         if self.work < 1:
             raise ValueError(f"steps must be positive, got {self.work}")
         check_bits(self.bits)
@@ -97,7 +101,7 @@ class Zoo(Cell):
     @property
     def rates(self) -> tuple[str, ...]:
         """Algorithm and engine, environment, recipe, sparsity."""
-        return (f"{self.algo}, engine: {self.engine}", self.env, self.recipe, str(self.sparsity))
+        return (f"{self.algo}, engine: {self.engine and self.precision}", self.env, self.recipe, str(self.sparsity))
 
     @property
     def usual(self) -> tuple[float, float]:
@@ -163,6 +167,7 @@ class Zoo(Cell):
             sparsity=self.sparsity,
             dataset=self.dataset,
             engine=self.engine,
+            precision=self.precision,
             overrides=self.hyperparams,
         )
         changes = words[words.index("--hyperparams") + 1 :] if "--hyperparams" in words else []
@@ -202,6 +207,7 @@ class Zoo(Cell):
             sparsity=self.sparsity,
             dataset=self.dataset,
             engine=self.engine,
+            precision=self.precision,
             overrides=self.changes,
             others=[str(word) for pair in others.items() for word in pair],
             first_callback={"sb3_sparse.sweeps.kinds.resumption.ResumableCallback": first},
@@ -220,9 +226,19 @@ def _check(
     recipe: str,
     sparsity: float | None,
     engine: bool,
+    precision: str,
     dataset: str | None,
     hyperparams: tuple[str, ...],
 ) -> None:
     """Once for all seeds: reading a recipe takes milliseconds."""
-    zoo.train_arguments(algo, env, recipe=recipe, sparsity=sparsity, dataset=dataset, engine=engine, overrides=hyperparams)
+    zoo.train_arguments(
+        algo,
+        env,
+        recipe=recipe,
+        sparsity=sparsity,
+        dataset=dataset,
+        engine=engine,
+        precision=precision,
+        overrides=hyperparams,
+    )
     zoo.check_registered(env)
