@@ -42,7 +42,7 @@ def tables(text):
 
 def table_bytes(code):
     sizes = {"uint8_t": 1, "int8_t": 1, "uint16_t": 2, "int16_t": 2, "float": 4}
-    pattern = r"static const (\w+) policy_(\w+)\[\] = \{([^}]*)\}"
+    pattern = r"static const (\w+) SB3S_FLASH policy_(\w+)\[\] = \{([^}]*)\}"
     return {name: sizes[kind] * len(values.split(",")) for kind, name, values in re.findall(pattern, code)}
 
 

@@ -36,6 +36,13 @@ def add_compress(commands: Commands) -> None:
         metavar="SECONDS",
         help="for calibration and episodes together, inf for no limit; what there is by then is used (%(default)s)",
     )
+    parser.add_argument(
+        "--target",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="also write a project around the C header: cmake; may be given several times",
+    )
     parser.add_argument("--no-latency", action="store_true", help="do not measure times")
     parser.set_defaults(run=_compress)
 
@@ -54,5 +61,6 @@ def _compress(args: argparse.Namespace, _: list[str]) -> None:
         seed=args.seed,
         time_limit=args.time_limit,
         latency=not args.no_latency,
+        targets=args.target,
         **agent,
     )

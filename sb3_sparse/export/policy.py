@@ -21,6 +21,7 @@ from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.onnx import to_onnx
 from sb3_sparse.export.pipeline import Compressed, Observations, check_bits, compress_network, read_model
 from sb3_sparse.export.report import Report
+from sb3_sparse.export.targets import write_target
 from sb3_sparse.runtime.policy import Policy
 
 #: Wrappers of environments that leave observations as they are, or are looked at elsewhere.
@@ -133,6 +134,21 @@ class CompressedPolicy(Policy):
             read in fewer instructions.
         """
         Path(path).write_text(to_c(self.network, name=name, masks=masks, pack=pack))
+
+    def to_target(
+        self, folder: str | os.PathLike[str], target: str, *, name: str = "policy", masks: bool = False, pack: bool = True
+    ) -> list[Path]:
+        """
+        Write a project for a build system around the C header; see :func:`sb3_sparse.export.targets.write_target`.
+
+        :param folder: Where the folder of the project, ``<name>_policy``, goes.
+        :param target: "cmake".
+        :param name: Prefix of its functions.
+        :param masks: Whether it takes masks of the discrete actions.
+        :param pack: Whether weights of few bits share bytes, as in :meth:`to_c`.
+        :return: Paths of the files
+        """
+        return write_target(self.network, target, Path(folder), name=name, masks=masks, pack=pack)
 
     def to_onnx(self, path: str | os.PathLike[str], *, form: str = "float", masks: bool = False) -> None:
         """

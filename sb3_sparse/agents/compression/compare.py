@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -10,7 +10,7 @@ from pathlib import Path
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.vec_env import VecEnv
 
-from sb3_sparse.agents.compression.files import as_json, check_writable, write_files
+from sb3_sparse.agents.compression.files import as_json, c_name, check_writable, write_files
 from sb3_sparse.agents.compression.latency import Latency, measure_latency
 from sb3_sparse.agents.environment import close
 from sb3_sparse.agents.observations import Observation, length, stack
@@ -19,6 +19,7 @@ from sb3_sparse.agents.player import Player, model_act
 from sb3_sparse.agents.progress import Progress
 from sb3_sparse.agents.returns import Episodes, Returns, compare_returns, compare_with_training, play_starts
 from sb3_sparse.export import check_bits, compress_network
+from sb3_sparse.export.targets import check_targets, write_target
 from sb3_sparse.runtime import BACKENDS, Policy, load
 
 #: Names in tables and in report.json.
@@ -44,11 +45,12 @@ def compress_agent(
     seed: int = 0,
     time_limit: float = 600,
     latency: bool = True,
+    targets: Iterable[str] = (),
     trust: bool = False,
 ) -> None:
     """
-    Write ``<agent>.sb3s``, ``<agent>.h``, ``<agent>.onnx``, ``densities.png`` and ``report.json``, and print the contents of
-    the report.
+    Write ``<agent>.sb3s``, ``<agent>.h``, ``<agent>.onnx``, ``densities.png``, ``report.json`` and the projects of targets.
+    Print the contents of the report.
 
     :param path: An SB3 zip.
     :param out: Folder to write to; it is made if it does not exist.
@@ -67,6 +69,7 @@ def compress_agent(
     :param time_limit: Seconds that calibration and episodes may take together; infinite for no limit. What there is by then is
         used, and the report says how much that was.
     :param latency: Whether to measure times.
+    :param targets: Names in :data:`~sb3_sparse.export.targets.TARGETS`; each has a folder of this name.
     :param trust: Whether to unpickle and import whatever the files name, which may run any code.
     :raises ValueError: if an argument is wrong, or something in the model cannot be exported; nothing is written then
     :raises OSError: if a file cannot be read or written
@@ -77,6 +80,7 @@ def compress_agent(
     if not time_limit > 0:
         raise ValueError(f"the time limit must be more than 0 seconds, got {time_limit}")
     check_bits(bits)
+    targets = check_targets(targets)
     check_writable(out)
     agent = open_agent(
         path,
@@ -97,7 +101,10 @@ def compress_agent(
         original = agent.original
         observations, starts = _observations(agent, seed + episodes, calibration)
         compressed = compress_network(original, bits, observations, starts)
+        masks = isinstance(agent.model, MaskablePPO)
         out.mkdir(parents=True, exist_ok=True)
+        for target in targets:
+            write_target(compressed.network, target, out / target, name=c_name(path.stem), masks=masks)
         compact = out / f"{path.stem}.sb3s"
         compact.write_bytes(compressed.data)
         found = compressed.report
@@ -105,8 +112,8 @@ def compress_agent(
         seen = replace(settings, frame_stack=None) if one_frame else settings
         report = replace(found, nbytes=nbytes, notes=(*found.notes, *seen.notes))
         print(f"\n{report}\n")
-        masks = isinstance(agent.model, MaskablePPO)
-        written = [compact.name, *write_files(path.stem, original, compressed, out, masks=masks), "report.json"]
+        written = [f"{target}/" for target in targets]
+        written += [compact.name, *write_files(path.stem, original, compressed, out, masks=masks), "report.json"]
         # Loaded from the file, as its user does.
         exported = load(compact)
         comparison = Progress("episodes", 2 * episodes, time_limit - calibration.seconds)

@@ -110,7 +110,7 @@ def _table_bytes(text: str, *, integers: bool) -> int:
     own, _, rest = part.partition("\n#else\n")
     if not integers:
         own = rest[: rest.index("#ifdef POLICY_SELF_TEST")] if "#ifdef POLICY_SELF_TEST" in rest else rest
-    found = re.findall(r"^static const (\w+) \w+\[\] = \{(.*?)\};", own, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"^static const (\w+) SB3S_FLASH \w+\[\] = \{(.*?)\};", own, flags=re.DOTALL | re.MULTILINE)
     return sum(_NBYTES[kind] * (values.count(",") + 1) for kind, values in found)
 
 

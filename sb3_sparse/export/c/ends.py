@@ -92,7 +92,7 @@ def assemble_code(network: Network, name: str) -> str:
             first += size
         start += part.width
     state, passed = (f"{name}_state *state, ", "state, ") if network.lstms else ("", "")
-    signature = f"static void {name}_act({state}{declare(given, name)}, {name}_action *action) {{"
+    signature = f"{name.upper()}_LINKAGE void {name}_act({state}{declare(given, name)}, {name}_action *action) {{"
     return "\n".join([signature, *(f"    {line}" for line in lines), f"    {name}_vector_act({passed}x, action);", "}"])
 
 

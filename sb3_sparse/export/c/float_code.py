@@ -30,8 +30,8 @@ from sb3_sparse.runtime.network.records import (
 
 #: A sparse linear layer: runs of rows with equal counts; the run with no rows is the last.
 _ROWS = """
-static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *runs, @PARAMETERS@,
-                       const float *x, float *y) {
+static void @FUNCTION@(const @COLUMN@ SB3S_FLASH *columns, const @WEIGHT@ SB3S_FLASH *weights,
+                       const @RUN@ SB3S_FLASH *runs, @PARAMETERS@, const float *x, float *y) {
     unsigned n, k;@STATE@
     for (; (n = runs[1]) != 0; runs += 2)
         for (; n != 0; n--) {
@@ -44,7 +44,8 @@ static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @
 
 #: A dense linear layer.
 _DENSE = """
-static void @FUNCTION@(const @WEIGHT@ *weights, unsigned rows, unsigned columns, @PARAMETERS@, const float *x, float *y) {
+static void @FUNCTION@(const @WEIGHT@ SB3S_FLASH *weights, unsigned rows, unsigned columns, @PARAMETERS@,
+                       const float *x, float *y) {
     unsigned k;@STATE@
     for (; rows != 0; rows--) {
         float sum = 0.0f;

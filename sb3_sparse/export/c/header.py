@@ -25,7 +25,7 @@ from sb3_sparse.export.c.layers import choose_forms
 from sb3_sparse.export.c.recurrence import stack_code, state_parts
 from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vbmi_code import vbmi_code
-from sb3_sparse.export.c.vectors import COUNT, vector_name, vectors
+from sb3_sparse.export.c.vectors import COUNT, copy_parts, vectors
 from sb3_sparse.runtime.backends.vbmi import VBMI
 from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.capabilities import require_known, unknown
@@ -101,7 +101,7 @@ def _code(write: Callable[[Network, str], str], network: Network, name: str) -> 
     lines = []
     for prefix, each in {**networks, f"{name}_vector": replace(network, parts=(), stack=None)}.items():
         action = "float" if prefix in networks else f"{name}_action"
-        lines += [f"#define {prefix.upper()}_STORAGE {name.upper()}_STORAGE"]
+        lines += [f"#define {prefix.upper()}_STORAGE {name.upper()}_STORAGE", f"#define {prefix.upper()}_LINKAGE static"]
         lines += [
             f"typedef {'uint8_t' if each.image else 'float'} {prefix}_observation;",
             f"typedef {action} {prefix}_action;",
@@ -124,7 +124,7 @@ def _parts(network: Network, name: str, *, pack: bool, quantized: bool, integers
         "ARGUMENTS": declare(given, name),
         "INPUTS": "\n   ".join(argument.describe(network) for argument in given),
         "OBSERVATION": f"typedef {given[0].kind} {name}_observation;\n" if typed else "",
-        "TESTED": ", ".join(f"{vector_name(name, argument)}[i]" for argument in given),
+        **copy_parts(network, name),
         "ACTIONS": prod(network.head.shape),
         "DEFAULT": f"{f'{bits}-bit' if quantized else 'float'} weights, float activations",
         "INTEGER": "      "

@@ -51,7 +51,7 @@ class Tables:
         array = np.asarray(values).reshape(-1)
         cells = [literal(value) for value in array] if kind == "float" else [str(int(value)) for value in array]
         lines = [", ".join(cells[start : start + 24]) for start in range(0, len(cells), 24)] or ["0"]
-        self.lines.append(f"static const {kind} {self.name}_{name}[] = {{\n    " + ",\n    ".join(lines) + "};")
+        self.lines.append(f"static const {kind} SB3S_FLASH {self.name}_{name}[] = {{\n    " + ",\n    ".join(lines) + "};")
         return f"{self.name}_{name}"
 
     def function(self, name: str, snippet: str, parts: Mapping[str, object]) -> str:
@@ -79,6 +79,6 @@ class Tables:
         """The function ``<name>_act`` with these lines in it, and before it the functions and tables that it uses."""
         parameters = [f"{self.name}_state *state"] * remembers
         parameters += [f"const {self.name}_observation *observation", f"{self.name}_action *action"]
-        signature = f"static void {self.name}_act({', '.join(parameters)}) {{"
+        signature = f"{self.name.upper()}_LINKAGE void {self.name}_act({', '.join(parameters)}) {{"
         lines = [f"    {line}" for line in [*variables, "int i;", *code]]
         return "\n".join([*self.functions.values(), "", *self.lines, "", signature, *lines, "}"])

@@ -14,6 +14,9 @@ HEADER = """\
    @UPPER@_INTEGER@INTEGER@
    @UPPER@_VBMI@VBMI@
 
+   All functions are static. For several files that call the same one, define @UPPER@_LINKAGE as nothing where it is compiled,
+   and @UPPER@_EXTERN where it is only declared. On AVR, C code (not C++) has and reads the tables in flash.
+
    Self test:  cc -std=c99 -O2 -x c -D@UPPER@_MAIN @NAME@.h -o test && ./test */
 #if defined(@UPPER@_H) && @UPPER@_H != @CHECKSUM@
 #error "two policies have the name @NAME@: write one of them with another name"
@@ -25,9 +28,30 @@ HEADER = """\
 #ifndef @UPPER@_STORAGE
 #define @UPPER@_STORAGE static
 #endif
+#ifndef @UPPER@_LINKAGE
+#define @UPPER@_LINKAGE static
+#endif
+#ifndef SB3S_FLASH
+#ifdef __FLASH
+#define SB3S_FLASH __flash
+#else
+#define SB3S_FLASH
+#endif
+#endif
 
 @OBSERVATION@typedef @ACTION@ @NAME@_action;
-@STATE@"""
+@STATE@
+#ifdef @UPPER@_EXTERN
+#ifdef __cplusplus
+extern "C" {
+#endif
+void @NAME@_act(@REMEMBER@@ARGUMENTS@, @NAME@_action *action);
+int @NAME@_self_test(void);
+#ifdef __cplusplus
+}
+#endif
+#else
+"""
 
 #: A byte as a number: four bits of exponent, four of mantissa.
 MINIFLOAT = """
@@ -38,7 +62,7 @@ static inline int32_t @NAME@_minifloat(uint8_t code) {
 
 #: The next of several codes of @WIDTH@ bits in a group of three bytes; what is left of the group has a 1 in front.
 CODE = """
-static inline int32_t @FUNCTION@(const uint8_t **codes, uint32_t *group) {
+static inline int32_t @FUNCTION@(const uint8_t SB3S_FLASH **codes, uint32_t *group) {
     int32_t code;
     if (*group == 1) {
         *group = 0x1000000u | (uint32_t)(*codes)[2] << 16 | (uint32_t)(*codes)[1] << 8 | (*codes)[0];
@@ -52,9 +76,9 @@ static inline int32_t @FUNCTION@(const uint8_t **codes, uint32_t *group) {
 
 #: A convolution: offsets from the corner of a window, counts of each channel.
 CONVOLUTION = """
-static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @RUN@ *counts, unsigned channels,
-                       unsigned height, unsigned width, unsigned down, unsigned right, @PARAMETERS@,
-                       const float *x, float *y) {
+static void @FUNCTION@(const @COLUMN@ SB3S_FLASH *columns, const @WEIGHT@ SB3S_FLASH *weights,
+                       const @RUN@ SB3S_FLASH *counts, unsigned channels, unsigned height, unsigned width, unsigned down,
+                       unsigned right, @PARAMETERS@, const float *x, float *y) {
     unsigned i, j, k;
     for (; channels != 0; channels--) {
         const float @CONSTANTS@;
@@ -74,12 +98,12 @@ static void @FUNCTION@(const @COLUMN@ *columns, const @WEIGHT@ *weights, const @
 #: Scale and bias of a row: parameters, scale, bias.
 CONSTANTS = {
     "packed": (
-        "const uint8_t *scales, float unit, const int16_t *bias, float step",
+        "const uint8_t SB3S_FLASH *scales, float unit, const int16_t SB3S_FLASH *bias, float step",
         "(float)@NAME@_minifloat(*scales++) * unit",
         "(float)*bias++ * step",
     ),
-    "plain": ("const float *scales, const float *bias", "*scales++", "*bias++"),
-    "unscaled": ("const float *bias", "", "*bias++"),
+    "plain": ("const float SB3S_FLASH *scales, const float SB3S_FLASH *bias", "*scales++", "*bias++"),
+    "unscaled": ("const float SB3S_FLASH *bias", "", "*bias++"),
 }
 
 #: A float as an integer of the grid that training has fixed: to the nearest, halves to even ones; NaN becomes the smallest.
@@ -104,12 +128,12 @@ SELF_TEST = """
 #ifdef @UPPER@_SELF_TEST
 @VECTORS@
 /* How many of @COUNT@ test vectors fail. The expected actions come from numpy, in the same arithmetic. */
-static int @NAME@_self_test(void) {
-    int i, j, failures = 0;@BEGIN@
+@UPPER@_LINKAGE int @NAME@_self_test(void) {
+@COPIES@    int i, j, failures = 0;@BEGIN@
     for (i = 0; i < @COUNT@; i++) {
         @NAME@_action action[@ACTIONS@];
         int wrong = 0;
-        @NAME@_act(@GIVE@@TESTED@, action);
+@COPY@        @NAME@_act(@GIVE@@TESTED@, action);
         for (j = 0; j < @ACTIONS@; j++) {
             const float error = (float)action[j] - @NAME@_expected[i][j];
             wrong |= !(error <= @UPPER@_TOLERANCE && error >= -@UPPER@_TOLERANCE);
@@ -127,6 +151,8 @@ int main(void) {
     printf("%d of @COUNT@ test vectors fail\\n", failures);
     return failures != 0;
 }
+#endif
+
 #endif
 
 #endif

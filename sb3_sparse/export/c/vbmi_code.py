@@ -37,7 +37,7 @@ def vbmi_code(network: Network, name: str) -> str:
             '#error "no AVX-512 VBMI and VNNI: compile with -march=native on a processor that has them"',
             "#endif",
             f"static const unsigned char {name}_plan[] __attribute__((aligned(64))) = {{\n    " + ",\n    ".join(lines) + "};",
-            f"static void {name}_act(const {name}_observation *observation, {name}_action *action) {{",
+            f"{name.upper()}_LINKAGE void {name}_act(const {name}_observation *observation, {name}_action *action) {{",
             *(f"    {line}" for line in body),
             "}",
         ]

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,23 +44,35 @@ def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
     arithmetics += [(f"defined({upper}_INTEGER)", simulate_integers, 1e-3)] * integers
     arithmetics += [("1", _outputs, 1e-5)]
     lines = [
-        _matrix(f"static const {argument.kind} {vector_name(name, argument)}", drawn[_key(argument)], argument.kind)
+        _matrix(f"static const {argument.kind} SB3S_FLASH {_name(name, argument)}", drawn[_key(argument)], argument.kind)
         for argument in arguments(network, name)
     ]
     for index, (condition, compute, share) in enumerate(arithmetics):
         expected = network.head(_compute(compute, network, drawn).astype(np.float32)).astype(np.float32)
         tolerance = 0.5 if _discrete(network.head) else share * (1 + float(np.abs(expected).max()))
         lines += [f"#{'elif' if index else 'if'} {condition}", f"#define {upper}_TOLERANCE {literal(tolerance)}"]
-        lines += [_matrix(f"static const float {name}_expected", expected, "float")]
+        lines += [_matrix(f"static const float SB3S_FLASH {name}_expected", expected, "float")]
     return "\n".join([*lines, "#endif"])
 
 
-def vector_name(name: str, argument: Argument) -> str:
+def copy_parts(network: Network, name: str) -> dict[str, str]:
     """
+    :param network: A network.
     :param name: Prefix of all names.
-    :param argument: An argument of the C function.
-    :return: Name of the table of its test vectors
+    :return: The parts of the self test that copy a test vector to where the policy can read it: on AVR that is not the flash
     """
+    storage, declarations, loops, given = f"{name.upper()}_STORAGE", [], [], []
+    for argument in arguments(network, name):
+        size = prod(network.frame_shape if argument.part is None else argument.part.shape)
+        copy = f"given_{argument.name}"
+        declarations.append(f"    {storage} {argument.kind} {copy}[{size}];\n")
+        loops.append(f"        for (j = 0; j < {size}; j++) {copy}[j] = {_name(name, argument)}[i][j];\n")
+        given.append(copy)
+    return {"COPIES": "".join(declarations), "COPY": "".join(loops), "TESTED": ", ".join(given)}
+
+
+def _name(name: str, argument: Argument) -> str:
+    """Name of the table of test vectors of an argument."""
     return f"{name}_observations{f'_{argument.name}' if _key(argument) else ''}"
 
 

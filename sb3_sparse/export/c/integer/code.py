@@ -64,7 +64,7 @@ def integer_code(network: Network, name: str, *, pack: bool = True) -> str:
     storage = f"{name.upper()}_STORAGE"
     variables = [buffers.declaration(storage), f"{storage} int32_t sums[{sums}];"]
     # The layers follow each other in one table; each call gives where it has read to.
-    variables += [f"const uint8_t *p = {tables.add('uint8_t', 'layers', np.frombuffer(stream, np.uint8))};"]
+    variables += [f"const uint8_t SB3S_FLASH *p = {tables.add('uint8_t', 'layers', np.frombuffer(stream, np.uint8))};"]
     return tables.act(variables, code)
 
 
@@ -105,7 +105,7 @@ def _call(
     kind, ends = _ends(tables, layer, constant)
     weight, state = f"(int32_t)(int8_t){source}[{column_size}]", ""
     if apart:
-        state = f"\n    const uint8_t *weights = p + {ends['START']};" + "\n    uint32_t group = 1;" * form.packed
+        state = f"\n    const uint8_t SB3S_FLASH *weights = p + {ends['START']};" + "\n    uint32_t group = 1;" * form.packed
         weight = f"{tables.code(form.width)}(&weights, &group)" if form.packed else "(int32_t)(int8_t)*weights++"
     parts = ends | {
         "RUN": count_size,

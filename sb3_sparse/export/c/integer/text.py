@@ -44,13 +44,13 @@ _BEGIN = """\
 #: A sparse linear layer, one stream of bytes: factor, shift; the weights, if they are packed; runs (entries in a row, rows);
 #: for each row its entries (column and, unless they are packed, weight), its multiplier and its offset.
 ROWS = f"""
-static const uint8_t *@FUNCTION@(const uint8_t *p, @SHAPE@const int16_t *x, void *output) {{
+static const uint8_t SB3S_FLASH *@FUNCTION@(const uint8_t SB3S_FLASH *p, @SHAPE@const int16_t *x, void *output) {{
 {_BEGIN}    unsigned n;@STATE@
     for (p += @START@@PACKED@; (n = p[@RUN@]) != 0;) {{
         const unsigned size = @COUNT@ * @ENTRY@;
         p += @RUN@ + 1;
         for (; n != 0; n--) {{
-            const uint8_t *end = p + size;
+            const uint8_t SB3S_FLASH *end = p + size;
             int32_t sum = 0;
             for (; p != end; p += @ENTRY@) sum += @WEIGHT@ * x[@COLUMN@];
 {indent(_TAIL, "    ")}        }}
@@ -61,7 +61,7 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, @SHAPE@const int16_t *x, void
 
 #: A dense linear layer: factor, shift; the weights; for each row its multiplier and its offset.
 DENSE = f"""
-static const uint8_t *@FUNCTION@(const uint8_t *p, @SHAPE@const int16_t *x, void *output) {{
+static const uint8_t SB3S_FLASH *@FUNCTION@(const uint8_t SB3S_FLASH *p, @SHAPE@const int16_t *x, void *output) {{
 {_BEGIN}    unsigned k;@STATE@
     for (p += @START@@PACKED@; rows != 0; rows--) {{
         int32_t sum = 0;
@@ -74,14 +74,14 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, @SHAPE@const int16_t *x, void
 #: A convolution, one stream of bytes: factor, shift; for each channel the count, the entries (offset from the
 #: corner of a window, weight), its multiplier and its offset. With factor 0 there are neither, and the sums go out in 32 bits.
 CONVOLUTION = """
-static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned height, unsigned width, unsigned down,
-                                 unsigned right, const int16_t *x, void *output) {
+static const uint8_t SB3S_FLASH *@FUNCTION@(const uint8_t SB3S_FLASH *p, unsigned channels, unsigned height, unsigned width,
+                                            unsigned down, unsigned right, const int16_t *x, void *output) {
     @CONSTANTS@
     int16_t *y = (int16_t *)output;
     int32_t *sums = (int32_t *)output;
     unsigned k, i, j, l;
     for (p += @START@; channels != 0; channels--) {
-        const uint8_t *entries = p + 2;
+        const uint8_t SB3S_FLASH *entries = p + 2;
         int32_t multiplier = 0, offset = 0;
         k = p[0] | (uint16_t)p[1] << 8;
         p = entries + k * @ENTRY@;
@@ -93,7 +93,7 @@ static const uint8_t *@FUNCTION@(const uint8_t *p, unsigned channels, unsigned h
         for (i = 0; i < height; i++)
             for (j = 0; j < width; j++) {
                 const int16_t *corner = x + i * down + j * right;
-                const uint8_t *q = entries;
+                const uint8_t SB3S_FLASH *q = entries;
                 int32_t sum = 0;
                 for (l = k; l != 0; l--, q += @ENTRY@) sum += @WEIGHT@ * corner[@COLUMN@];
                 if (factor == 0) {

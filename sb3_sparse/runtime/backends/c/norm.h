@@ -2,6 +2,11 @@
 #ifndef SB3S_NORM
 #define SB3S_NORM
 
+/* The address space of tables: a header says it. */
+#ifndef SB3S_FLASH
+#define SB3S_FLASH
+#endif
+
 /* One over the root of a positive number: a first guess from the bits of the float, and three of Newton's steps, each of which
    squares its error. */
 static inline float sb3s_inverse_root(float x) {
@@ -24,7 +29,7 @@ static inline float sb3s_total(const float *places) {
     return total;
 }
 
-static void sb3s_norm(int n, const float *scale, const float *shift, float epsilon, float *y) {
+static void sb3s_norm(int n, const float SB3S_FLASH *scale, const float SB3S_FLASH *shift, float epsilon, float *y) {
     float sum[16] = {0.0f}, square[16] = {0.0f}, mean, root;
     int i;
     for (i = 0; i < n; i++) sum[i & 15] += y[i];

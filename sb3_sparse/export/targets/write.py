@@ -1,0 +1,64 @@
+"""The targets by name, and the one function that writes their files."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from sb3_sparse.export.c.header import to_c
+from sb3_sparse.export.c.tables import fill
+from sb3_sparse.export.targets.cmake import CMAKE
+from sb3_sparse.export.targets.parts import make_parts
+from sb3_sparse.runtime.masks import with_outputs
+from sb3_sparse.runtime.network.records import Network
+
+TARGETS = {"cmake": CMAKE}
+
+
+def write_target(
+    network: Network, target: str, folder: Path, *, name: str = "policy", masks: bool = False, pack: bool = True
+) -> list[Path]:
+    """
+    Write a policy as a project for a build system: the C header of :func:`~sb3_sparse.export.c.header.to_c`, and files around
+    it that are the same for every policy, but for names and sizes.
+
+    :param network: The network.
+    :param target: A name in ``TARGETS``.
+    :param folder: Where the project's folder, ``<name>_policy``, goes; what an earlier call has written there is replaced.
+    :param name: Prefix of the C functions; the project is called ``<name>_policy``.
+    :param masks: See :func:`~sb3_sparse.export.c.header.to_c`.
+    :param pack: See :func:`~sb3_sparse.export.c.header.to_c`.
+    :return: Paths of the files
+    :raises ValueError: if there is no such target, or the header cannot be written
+    """
+    check_targets([target])
+    code = to_c(network, name=name, masks=masks, pack=pack)
+    parts, conditions = make_parts(with_outputs(network) if masks else network, name, code)
+    written = []
+    for path, template in TARGETS[target].items():
+        file = folder / fill(path, parts)
+        text = re.sub(r"^@([A-Z]+)@(.*\n)", lambda line: _keep(line, conditions), template, flags=re.MULTILINE)
+        if not text:
+            # Of an earlier policy, which had integers.
+            file.unlink(missing_ok=True)
+            continue
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(fill(text, parts))
+        written.append(file)
+    return written
+
+
+def check_targets(targets: Iterable[str]) -> list[str]:
+    """
+    :param targets: Names.
+    :return: The same, each once
+    :raises ValueError: if one is not in ``TARGETS``
+    """
+    for target in targets:
+        if target not in TARGETS:
+            raise ValueError(f"there is no target {target!r}: choose from {', '.join(TARGETS)}")
+    return list(dict.fromkeys(targets))
+
+
+def _keep(line: re.Match[str], conditions: dict[str, bool]) -> str:
+    """A line without its condition, nothing where that does not hold, or the line of another part as it is."""
+    return line[2] * conditions[line[1]] if line[1] in conditions else line[0]
