@@ -8,9 +8,12 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from stable_baselines3 import SAC
 
 from sb3_sparse import compress
@@ -131,3 +134,182 @@ def test_command(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["compress", str(tmp_path / "Best Model.zip"), "-o", str(tmp_path / "no"), "--target", "toaster"])
     assert "there is no target 'toaster'" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+CORE = Path("/usr/share/arduino/hardware/arduino/avr")
+AVR_FLAGS = [
+    *"-DF_CPU=16000000L -DDECIMAL_DIG=9 -DARDUINO=10819 -DARDUINO_ARCH_AVR".split(),
+    *"-Os -ffunction-sections -fdata-sections -Wl,--gc-sections".split(),
+]
+#: What stands in for a sketch: the same, but it stops where it would blink for ever.
+STOP = """
+#include <avr/sleep.h>
+void stop() { Serial.flush(); cli(); sleep_enable(); sleep_cpu(); }
+"""
+
+
+@needs("avr-gcc", "avr-g++", "avr-size", "simavr")
+@pytest.mark.skipif(not CORE.exists(), reason="missing: arduino-core-avr")
+@pytest.mark.parametrize("arithmetic", ["integers", "floats"])
+def test_arduino(policy, arithmetic, tmp_path):
+    """The sketch with Arduino's own core on an emulated Uno: no test vector fails, and no table takes memory."""
+    policy.to_target(tmp_path, "arduino", name="pendulum")
+    library = tmp_path / "pendulum_policy"
+    properties = dict(line.split("=", 1) for line in (library / "library.properties").read_text().splitlines())
+    assert properties["name"] == library.name and properties["architectures"] == "*"
+    source = library / "src/pendulum_policy.c"
+    if arithmetic == "floats":
+        source.write_text(source.read_text().replace("#define PENDULUM_INTEGER\n", ""))
+    sketch = (library / "examples/SelfTest/SelfTest.ino").read_text()
+    # What the IDE adds in front of a sketch.
+    (tmp_path / "sketch.cpp").write_text(
+        "#include <Arduino.h>\n" + STOP + sketch.replace("    digitalWrite", "    stop();\n    digitalWrite", 1)
+    )
+    flags = [
+        "-mmcu=atmega328p",
+        *AVR_FLAGS,
+        "-I",
+        CORE / "cores/arduino",
+        "-I",
+        CORE / "variants/standard",
+        "-I",
+        library / "src",
+    ]
+    run("avr-gcc", *flags, "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-c", source, "-o", tmp_path / "policy.o")
+    sections = {
+        row[0]: int(row[1])
+        for row in map(str.split, run("avr-size", "-A", tmp_path / "policy.o").splitlines())
+        if len(row) == 3 and row[1].isdigit()
+    }
+    assert sections[".data"] == 0 and not any(name.startswith((".data.", ".rodata")) for name in sections)
+    core = [
+        file for file in (CORE / "cores/arduino").iterdir() if file.suffix in (".c", ".cpp", ".S") and "USB" not in file.name
+    ]
+    for file in core:
+        compiler = ["avr-g++", "-std=gnu++11", "-fno-exceptions"] if file.suffix == ".cpp" else ["avr-gcc"]
+        run(*compiler, "-w", *flags, "-c", file, "-o", tmp_path / f"{file.name}.o")
+    objects = [tmp_path / f"{file.name}.o" for file in core]
+    run(
+        "avr-g++",
+        "-std=gnu++11",
+        *flags,
+        tmp_path / "sketch.cpp",
+        tmp_path / "policy.o",
+        *objects,
+        "-o",
+        tmp_path / "sketch.elf",
+    )
+    output = run("simavr", "-m", "atmega328p", "-f", "16000000", tmp_path / "sketch.elf")
+    assert "0 test vectors fail" in output and re.search(r"[0-9]+ us", output), output
+
+
+#: What a build system gives to the CMakeLists.txt of a component: enough to build it on this machine.
+STUBS = {
+    "esp-idf": """
+macro(idf_component_register)
+  cmake_parse_arguments(given "" "" "SRCS;INCLUDE_DIRS;REQUIRES" ${ARGN})
+  set(COMPONENT_LIB pendulum_policy)
+  add_library(pendulum_policy ${given_SRCS})
+  target_include_directories(pendulum_policy PUBLIC ${given_INCLUDE_DIRS})
+endmacro()
+""",
+    "zephyr": """
+macro(zephyr_library)
+  add_library(pendulum_policy)
+  target_include_directories(pendulum_policy PUBLIC include)
+endmacro()
+macro(zephyr_include_directories)
+endmacro()
+macro(zephyr_library_sources)
+  target_sources(pendulum_policy PRIVATE ${CMAKE_CURRENT_SOURCE_DIR}/${ARGV0})
+endmacro()
+macro(zephyr_library_compile_definitions)
+  target_compile_definitions(pendulum_policy PRIVATE ${ARGN})
+endmacro()
+set(CONFIG_PENDULUM_POLICY y)
+""",
+}
+
+
+@needs("cmake", "cc")
+@pytest.mark.parametrize("target", STUBS)
+def test_components(policy, target, tmp_path):
+    """Their CMakeLists.txt and C, with stubs in place of the build system and of the board's headers."""
+    policy.to_target(tmp_path, target, name="pendulum")
+    (tmp_path / "robot.c").write_text(ROBOT)
+    find = f"set(CONFIG_PENDULUM_POLICY_INTEGER y)\n{STUBS[target]}\nadd_subdirectory(pendulum_policy)"
+    (tmp_path / "CMakeLists.txt").write_text(CONSUMER.format(find=find))
+    run("cmake", "-B", "build", "-DCMAKE_C_FLAGS=-Wall -Wextra -Werror", cwd=tmp_path)
+    run("cmake", "--build", "build", cwd=tmp_path)
+    acts(policy, run("build/robot", cwd=tmp_path), 1e-2)
+    example = next(tmp_path.rglob("main.c"))
+    (tmp_path / "zephyr/sys").mkdir(parents=True)
+    (tmp_path / "zephyr/sys/printk.h").write_text("#include <stdio.h>\n#define printk printf\n")
+    (tmp_path / "start.c").write_text("void app_main(void);\nint main(void) { app_main(); return 0; }\n")
+    sources = [example, tmp_path / "pendulum_policy/src/pendulum_policy.c", *[tmp_path / "start.c"] * (target == "esp-idf")]
+    run("cc", "-Wall", "-I", tmp_path, "-I", tmp_path / "pendulum_policy/include", *sources, "-o", tmp_path / "example")
+    assert run(tmp_path / "example").startswith("0 test vectors fail\naction")
+    for file in tmp_path.rglob("*.yml"):
+        assert yaml.safe_load(file.read_text())
+
+
+#: As much of ROS 2 as the node uses: a message arrives, and what is published is printed.
+RCLCPP = """
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+#define RCLCPP_ERROR(logger, ...) (std::printf(__VA_ARGS__), std::printf("; "))
+namespace rclcpp {
+template <class T> struct Publisher {
+    using SharedPtr = std::shared_ptr<Publisher<T>>;
+    void publish(const T &message) { for (auto number : message.data) std::printf("%.9g ", (double)number); }
+};
+template <class T> struct Subscription {
+    using SharedPtr = std::shared_ptr<Subscription<T>>;
+    std::function<void(const std::shared_ptr<T>)> call;
+};
+inline std::vector<std::function<void(std::vector<float>)>> calls;
+struct Node {
+    Node(const std::string &) {}
+    int get_logger() { return 0; }
+    template <class T> auto create_publisher(const std::string &, int) { return std::make_shared<Publisher<T>>(); }
+    template <class T, class F> auto create_subscription(const std::string &, int, F call) {
+        calls.push_back([call](std::vector<float> data) {
+            auto message = std::make_shared<T>();
+            message->data = data;
+            call(message);
+        });
+        return std::make_shared<Subscription<T>>();
+    }
+};
+inline void init(int, char **) {}
+inline void shutdown() {}
+inline void spin(std::shared_ptr<Node>) { calls[0]({1.0f}); calls[0]({0.5f, -0.25f, 2.0f}); }
+}
+"""
+MESSAGE = """
+#pragma once
+#include <memory>
+#include <vector>
+namespace std_msgs::msg { struct %s { using SharedPtr = std::shared_ptr<%s>; std::vector<%s> data; }; }
+"""
+
+
+@needs("g++")
+def test_ros2(policy, tmp_path):
+    """The node with stubs of ROS 2: an observation of a wrong size is refused, the action of another is Python's."""
+    policy.to_target(tmp_path, "ros2", name="pendulum")
+    package = tmp_path / "pendulum_policy"
+    assert ElementTree.parse(package / "package.xml").findtext("name") == "pendulum_policy"
+    (tmp_path / "rclcpp").mkdir()
+    (tmp_path / "rclcpp/rclcpp.hpp").write_text(RCLCPP)
+    (tmp_path / "std_msgs/msg").mkdir(parents=True)
+    for name, kind in {"Float32MultiArray": "float", "Int32MultiArray": "int"}.items():
+        file = f"{re.sub('(?<=[a-z0-9])(?=[A-Z])', '_', name).lower()}.hpp"
+        (tmp_path / "std_msgs/msg" / file).write_text(MESSAGE % (name, name, kind))
+    run("g++", "-std=c++17", "-Wall", "-Wextra", "-I", tmp_path, package / "src/pendulum_node.cpp", "-o", tmp_path / "node")
+    refused, action = run(tmp_path / "node").split("; ")
+    expected, _ = policy.predict(np.array([0.5, -0.25, 2], np.float32))
+    assert refused == "an observation has 1 numbers and needs 3" and abs(float(action) - expected[0]) < 1e-5

@@ -41,7 +41,7 @@ def add_compress(commands: Commands) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="also write a project around the C header: cmake; may be given several times",
+        help="also write a project around the C header: arduino, cmake, esp-idf, ros2 or zephyr; may be given several times",
     )
     parser.add_argument("--no-latency", action="store_true", help="do not measure times")
     parser.set_defaults(run=_compress)

@@ -142,7 +142,7 @@ class CompressedPolicy(Policy):
         Write a project for a build system around the C header; see :func:`sb3_sparse.export.targets.write_target`.
 
         :param folder: Where the folder of the project, ``<name>_policy``, goes.
-        :param target: "cmake".
+        :param target: "arduino", "cmake", "esp-idf", "ros2" or "zephyr".
         :param name: Prefix of its functions.
         :param masks: Whether it takes masks of the discrete actions.
         :param pack: Whether weights of few bits share bytes, as in :meth:`to_c`.

@@ -73,7 +73,7 @@ def make_parts(network: Network, name: str, code: str) -> tuple[dict[str, object
         "SUMMARY": f"A policy of {len(network.every_layer)} layers and {weights} weights.",
         "DECLARE": "\n".join(declared),
         "CALL": f"{name}_act({', '.join([*['&state'] * remembers, *names, 'action'])});",
-        "READ": "\n".join(reads),
+        "READ": "\n".join(f"        {line}" for line in reads),
         "INPUTS": sum(sizes),
         "OUTPUTS": outputs,
         "KIND": "Int32" if network.head.kind == "argmax" else "Float32",

@@ -6,12 +6,16 @@ from pathlib import Path
 
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.c.tables import fill
+from sb3_sparse.export.targets.arduino import ARDUINO
 from sb3_sparse.export.targets.cmake import CMAKE
+from sb3_sparse.export.targets.esp_idf import ESP_IDF
 from sb3_sparse.export.targets.parts import make_parts
+from sb3_sparse.export.targets.ros2 import ROS2
+from sb3_sparse.export.targets.zephyr import ZEPHYR
 from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.records import Network
 
-TARGETS = {"cmake": CMAKE}
+TARGETS = {"arduino": ARDUINO, "cmake": CMAKE, "esp-idf": ESP_IDF, "ros2": ROS2, "zephyr": ZEPHYR}
 
 
 def write_target(
