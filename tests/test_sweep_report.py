@@ -256,6 +256,7 @@ def test_imported_results_are_named(tmp_path):
         ({"control": {"recipe": "dens"}}, "control {'recipe': 'dens'} fits no cell"),
         ({"lowest": -100}, "lowest has to be a mapping"),
         ({"lowest": {"Cartpole-v1": 0}}, "lowest names Cartpole-v1, and the grid has CartPole-v1, HalfCheetah-v4"),
+        ({"note": 4}, "note has to be text, got 4"),
         ({"published": "figure_4"}, "there is no 'figure_4' in published.yml, which has: compression_figure_4"),
     ],
 )

@@ -7,8 +7,10 @@ from functools import cache
 from sb3_sparse.sweeps import Stored, read_grid
 from sb3_sparse.sweeps.report import make_report
 from sb3_sparse.sweeps.report.blocks import Report, Section
+from sb3_sparse.sweeps.report.comparison import Comparison, compare
 from sb3_sparse.sweeps.report.figures import draw_png
 from sb3_sparse.sweeps.report.markdown import render_markdown
+from sb3_sparse.sweeps.report.study import AGENT, Study
 
 from .page import NOTE
 from .stored import RESULTS
@@ -50,6 +52,31 @@ def report(name: str) -> Report:
         ],
     )
     return replace(found, sections=[*found.sections, again])
+
+
+@cache
+def _study(name: str) -> Study:
+    grid = read_grid(*name.rsplit("-", 1), check=False)
+    return Study(grid, Stored(grid, RESULTS))
+
+
+def comparison(name: str, form: str = AGENT, **settings: object) -> Comparison:
+    """
+    :param name: A grid and its size.
+    :param form: The agent, or the bits of what is exported of it.
+    :param settings: Settings that one group of its cells has.
+    :return: This group against its dense control
+    :raises ValueError: if there is not exactly one
+    """
+    study = _study(name)
+    fitting = [
+        group
+        for group in study.groups
+        if group.form == form and all(group.settings.get(key) == value for key, value in settings.items())
+    ]
+    if len(fitting) != 1:
+        raise ValueError(f"{len(fitting)} groups of {name} have {settings} in the form {form}")
+    return compare(study, fitting[0])
 
 
 def render(name: str) -> str:

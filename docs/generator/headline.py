@@ -2,8 +2,11 @@
 
 from statistics import mean
 
+from sb3_sparse.sweeps.report.statistics import Estimate
+
+from .grids import comparison
 from .markdown import estimate, number, table
-from .stored import stored
+from .stored import require, stored
 
 NOTE = (
     "Each row is of another agent. Brackets hold 95 % intervals. Pendulum, InvertedDoublePendulum and MinAtar are easy tasks,"
@@ -18,39 +21,43 @@ def headline(folder: str) -> str:
     :param folder: Where the pages are, seen from the file that holds the table.
     :return: The table
     """
-    twins, dynamic, pixels = stored("twins_sac_pendulum"), stored("dynamic_td3_inverted_double_pendulum"), stored("pixels")
+    twins = [comparison("twins-full", sparsity=sparsity) for sparsity in (0.0, 0.9)]
+    double = [comparison("dynamic-full", recipe="dense"), comparison("dynamic-full", recipe="set", sparsity=0.9)]
+    breakout = [
+        comparison("minatar-full", form, env="MinAtarBreakout-v1", recipe=recipe, sparsity=sparsity)
+        for form, recipe, sparsity in (("agent", "gmp", 0.0), ("8 bits", "gmp_qat", 0.9))
+    ]
+    for _, sparse in (twins, double, breakout):
+        require(sparse.loses is False, "the sparse agents of the first rows are without loss by the rule of the reports")
     exported, latency, mcu = stored("returns"), stored("inference")["latency"], stored("mcu")
     throughput = stored("throughput")
     overhead, distilled, replay = stored("overhead"), stored("distill"), stored("replay")
-    final, breakout = dynamic["final_return"], pixels["scores"]["MinAtarBreakout-v1"]
     key = "tqc-HalfCheetah-v4/0.95/8 bits"
     student, share = distilled["students"][key], estimate(distilled["ratios"][key], distilled["intervals"][key], 3)
-    means = {kind: mean(twins["mean_returns"][kind]) for kind in ("dense", "sparse")}
     cheetah = exported["agents"]["sac-HalfCheetah-v4"]["returns"]
-    gap = estimate(twins["return_difference"], twins["intervals"]["return_difference"], 1)
     key = "sac-HalfCheetah-v4/8 bits"
     ratio = estimate(exported["ratios"][key], exported["intervals"][key], 3)
     rows = [
         (
             "return, SAC on Pendulum",
             "twins",
-            number(means["dense"], 1),
-            f"90 % sparse actor; difference {gap}",
-            number(means["sparse"], 1),
+            _estimate(twins[0].mean, 1),
+            f"90 % sparse actor; difference {_estimate(twins[1].difference, 1)}",
+            _estimate(twins[1].mean, 1),
         ),
         (
             "return, TD3 on InvertedDoublePendulum",
             "dynamic",
-            _score(final["dense"], 0),
-            "90 % sparse from the first step (SET)",
-            _score(final["set 90%"], 0),
+            _estimate(double[0].mean, 0),
+            f"90 % sparse from the first step (SET); difference {_estimate(double[1].difference, 0)}",
+            _estimate(double[1].mean, 0),
         ),
         (
             "return, DQN on MinAtar Breakout",
-            "pixels",
-            _score(breakout["0 pruned"], 1),
-            "90 % pruned, then 8 bits",
-            _score(breakout["0.9 quantized"], 1),
+            "minatar",
+            _estimate(breakout[0].mean, 1),
+            f"90 % pruned, then 8 bits; difference {_estimate(breakout[1].difference, 1)}",
+            _estimate(breakout[1].mean, 1),
         ),
         (
             "return, trained SAC on HalfCheetah",
@@ -106,5 +113,6 @@ def headline(folder: str) -> str:
     return f"{table(('measured', 'SB3 or dense', 'sb3_sparse', 'how'), cells, align='lrrl')}\n\n{NOTE}"
 
 
-def _score(score: dict[str, list[float]], digits: int) -> str:
-    return estimate(score["mean"], score["interval"], digits)
+def _estimate(found: Estimate | None, digits: int) -> str:
+    assert found is not None and found.interval is not None
+    return estimate(found.value, found.interval, digits)

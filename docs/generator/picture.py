@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from hashlib import sha256
+from statistics import mean
 
+from .grids import comparison
 from .markdown import estimate, number
 from .stored import stored
 
@@ -37,25 +39,28 @@ def picture() -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
         ' font-family="Helvetica, Arial, sans-serif" role="img">\n<!-- Written by docs/generate.py from'
-        " benchmarks/results/pixels.json and inference.json. -->\n<title>A dense policy, pruned to a tenth of its weights,"
+        " benchmarks/results/minatar-full.jsonl and inference.json. -->\n<title>A dense policy, pruned to a tenth of its weights,"
         f' then trained with 8 bits: weights, bytes, return, time</title>\n<rect width="{WIDTH}" height="{HEIGHT}" rx="10"'
         f' fill="#ffffff"/>\n{body}\n</svg>\n'
     )
 
 
 def _stages() -> list[Stage]:
-    scores, agents = stored("pixels")["scores"][ENV], stored("pixels")["agents"][ENV]
-    total = agents["0 pruned"][0]["total"]
-
-    def stage(title: str, means: str, color: str, key: str, size: int | None = None) -> Stage:
-        form = "exported file" if size is None else "float32"
-        weights, exported = agents[key][0]["nonzero"], round(scores[key]["bytes"])
-        return Stage(title, means, color, weights, size or exported, form, scores[key]["mean"], tuple(scores[key]["interval"]))
+    def stage(title: str, means: str, color: str, recipe: str, sparsity: float) -> Stage:
+        found = comparison("minatar-full", env=ENV, recipe=recipe, sparsity=sparsity)
+        first, estimated = found.group.results[0], found.mean
+        assert estimated is not None and estimated.interval is not None
+        network = first["networks"]["q_net"]
+        size, form = 4 * network["total"], "float32"
+        if sparsity:
+            files = [result["evaluations"]["8 bits"]["nbytes"] for result in found.group.results]
+            size, form = round(mean(files)), "exported file"
+        return Stage(title, means, color, network["nonzero"], size, form, estimated.value, estimated.interval)
 
     return [
-        stage("an SB3 policy", "dense", INK, "0 pruned", 4 * total),
-        stage("pruned", "GradualPruningCallback", BLUE, "0.9 pruned"),
-        stage("8 bits", "QATCallback, compress", RED, "0.9 quantized"),
+        stage("an SB3 policy", "dense", INK, "gmp", 0.0),
+        stage("pruned", "GradualPruningCallback", BLUE, "gmp", 0.9),
+        stage("8 bits", "QATCallback, compress", RED, "gmp_qat", 0.9),
     ]
 
 

@@ -1,9 +1,6 @@
 """The pages of results, one per file, in the order of their index."""
 
 NAMES = (
-    "twins",
-    "dynamic",
-    "pixels",
     "offline_returns",
     "offline_memory",
     "offline_speed",

@@ -74,7 +74,7 @@ def page() -> Page:
         limits=[
             (
                 "The masks are of an untrained network: they say what size and speed follow from a sparsity, not that an agent"
-                " still plays at it. Returns are on [other](returns.md) [pages](pixels.md)."
+                " still plays at it. Returns are on [other](returns.md) [pages](minatar.md)."
             ),
             "One observation at a time, in one process on one core. The machine's processor decides about `vbmi`.",
             "All rows but SB3's have 8-bit weights and have lost their dead neurons.",

@@ -7,6 +7,7 @@ A grid's entry ``report`` may say:
       control: {sparsity: 0.0}          # settings of the dense control; by default sparsity 0, or null where there is no 0
       published: compression_figure_4   # the entry of benchmarks/published.yml that the grid repeats
       lowest: {Pendulum-v1: -1500}      # by environment: the return that has score 0, which is 0 by default
+      note: ...                         # what a reader has to know of the grid
 
 The environment, and settings that follow from it, are the task. Sparsity is what is compared. All other settings that vary
 make lines: recipes, algorithms, with the engine and without. Each agent appears as it is and in each exported form, and both

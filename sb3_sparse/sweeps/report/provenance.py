@@ -64,9 +64,10 @@ def methods(study: Study) -> Section:
     """
     rows = [[word(name), word(_plain(value))] for name, value in _shared(study) if value not in (None, [])]
     rows += [[word(f"axis {name}"), word("; ".join(map(_plain, values)))] for name, values in study.grid.axes.items()]
-    rows += [[word(f"report {name}"), word(_plain(value))] for name, value in study.grid.report.items()]
+    rows += [[word(f"report {name}"), word(_plain(value))] for name, value in study.grid.report.items() if name != "note"]
     rows += [[word(name), word("; ".join(values))] for name, values in _origins(study) if values]
-    return Section("How it was made", [_METHODS, Table({"setting": "", "value": ""}, rows)])
+    note = [study.grid.report["note"]] if "note" in study.grid.report else []
+    return Section("How it was made", [*note, _METHODS, Table({"setting": "", "value": ""}, rows)])
 
 
 def _shared(study: Study) -> Iterator[tuple[str, Any]]:

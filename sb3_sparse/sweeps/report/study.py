@@ -18,7 +18,7 @@ from sb3_sparse.sweeps.stored import Stored
 
 #: The form of SB3's own ``predict``; the others are exported policies.
 AGENT = "agent"
-_KEYS = ("control", "lowest", "published")
+_KEYS = ("control", "lowest", "published", "note")
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,6 +65,8 @@ class Study:
         for key in grid.report:
             if key not in _KEYS:
                 raise ValueError(f"'{key}' is not a part of report, which has: {', '.join(_KEYS)}")
+        if not isinstance(grid.report.get("note", ""), str):
+            raise ValueError(f"report: note has to be text, got {grid.report['note']!r}")
         self.grid, self.source = grid, source
         self.results = {cell.name: result for cell in grid.cells if (result := source.read(cell.name)) is not None}
         self.missing = tuple(cell for cell in grid.cells if cell.name not in self.results)
