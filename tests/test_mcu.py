@@ -1,4 +1,4 @@
-"""The benchmark for microcontrollers: what its counts rest on, and what it says without its tools."""
+"""Emulated microcontrollers and their benchmark: what its counts rest on, and what it says without its tools."""
 
 import shutil
 import subprocess
@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
+from sb3_sparse.export.boards import BOARDS, DoesNotFit, check_tools, measure_policy
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
@@ -97,6 +99,58 @@ def test_a_wrong_policy_is_noticed(mcu, found, tmp_path):
         (folder / "policy.h").write_text(text.replace("v = sb3s_tanh(v);", "v = -sb3s_tanh(v);"))
 
     assert mcu.count(tampered, "m4f", defines)["self_test"] == mcu.VECTORS
+
+
+def test_missing_tools_are_named(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(ValueError, match=f"^{', '.join(TOOLS)} not found: .* {PACKAGES}$"):
+        check_tools()
+
+
+#: A policy that waits: a turn is three instructions on both boards.
+WAITING = r"""
+#include <stdint.h>
+typedef int32_t policy_observation;
+typedef int32_t policy_action;
+static const int32_t table[] = {ENTRIES};
+static void policy_act(const policy_observation *observation, policy_action *action) {
+    uint32_t left = TURNS;
+    __asm__ volatile("1: nop\n subs %0, #1\n bne 1b" : "+r"(left) : : "cc");
+    *action = table[*observation];
+}
+static const policy_observation policy_observations[8][1] = {{0}};
+static const float policy_expected[8][1] = {{0}};
+static int policy_self_test(void) {
+    policy_action action;
+    int i;
+    for (i = 0; i < 8; i++) policy_act(policy_observations[i], &action);
+    return 0;
+}
+"""
+#: A clock that runs over after 2.6 million instructions.
+SHORT = ["-DCLOCK=0xffff"]
+
+
+@needs_tools
+@pytest.mark.parametrize("board", BOARDS.values(), ids=BOARDS)
+@pytest.mark.parametrize("turns", [10, 10_000, 600_000])
+def test_instructions_are_exact(board, turns, tmp_path):
+    """Also of an action of which forty take longer than the clock can say."""
+    (tmp_path / "policy.h").write_text(WAITING.replace("TURNS", str(turns)).replace("ENTRIES", "1"))
+    taken = measure_policy(tmp_path, board, SHORT)
+    # One tick is 40 instructions; the rest is the call and the loop around it.
+    assert 3 * turns <= taken.instructions <= 3 * turns + (40 if turns < 600_000 else 120) and taken.self_test == 0
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("turns", "entries", "sentence"),
+    [(1_000_000, "1", "more than 600 million instructions"), (1, "1" + ", 1" * 1_100_000, "larger than the 4 MiB")],
+)
+def test_what_does_not_fit(turns, entries, sentence, tmp_path):
+    (tmp_path / "policy.h").write_text(WAITING.replace("TURNS", str(turns)).replace("ENTRIES", entries))
+    with pytest.raises(DoesNotFit, match=sentence):
+        measure_policy(tmp_path, BOARDS["m4f"], SHORT)
 
 
 def test_tables(benchmark_of):

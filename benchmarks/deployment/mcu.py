@@ -14,11 +14,10 @@ what its own functions put on the stack is "stack".
 """
 
 import copy
-import shutil
-import subprocess
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -33,20 +32,13 @@ from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.spaces import HalfCheetahSpaces
 from benchmarks.shared.store import Result, describe_versions
 from sb3_sparse import CompressedPolicy, compress
+from sb3_sparse.export.boards import BOARDS, check_tools, describe_tools, measure_policy
+from sb3_sparse.export.boards.measuring import FLAGS
 from sb3_sparse.sparsity import erk, magnitude, prune
 
-GCC, SIZE, QEMU = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
-PACKAGES = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
-FLAGS = ("-std=c99", "-O2", "-mthumb", "-ffunction-sections", "-fdata-sections")
-#: By name: the processor's flags and QEMU's board.
-TARGETS = {
-    "m4f": (("-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"), "mps2-an386"),
-    "m3": (("-mcpu=cortex-m3",), "mps2-an385"),
-}
+TARGETS = tuple(BOARDS)
 ARITHMETICS = {"w8a16": ("-DPOLICY_INTEGER",), "w8a32": ()}
 SPARSITIES = (0.0, 0.95, 0.98, 0.99)
-#: What ``bench.c`` counts over.
-CALLS = 40
 #: What is counted.
 KEYS = ("flash", "ram", "stack", "library", "instructions", "self_test")
 VECTORS = 8
@@ -106,63 +98,17 @@ def export(model: SAC, sparsity: float, calibration: np.ndarray, bits: int = 8) 
     return compress(model, bits=bits, calibration=calibration)
 
 
-def run(*command: str | Path) -> str:
-    """
-    :param command: What to run; it must succeed.
-    :return: All that it printed
-    """
-    result = subprocess.run(
-        [str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=300
-    )
-    if result.returncode:
-        raise RuntimeError(f"{command[0]} failed:\n{result.stdout[:2000]}")
-    return result.stdout
-
-
-def section_bytes(path: Path, *prefixes: str) -> int:
-    """
-    :param path: An object or a program.
-    :param prefixes: What the names of sections begin with.
-    :return: Their sizes in bytes, together
-    """
-    rows = (line.split() for line in run(SIZE, "-A", path).splitlines())
-    return sum(int(row[1]) for row in rows if len(row) == 3 and row[0].startswith(prefixes))
-
-
 def count(write: Write, target: str, defines: Iterable[str] = ()) -> dict[str, int]:
     """
     :param write: Writes policy.h.
-    :param target: A name in ``TARGETS``.
+    :param target: Name of a board.
     :param defines: Flags that choose the arithmetic.
     :return: Bytes of flash, ram, stack and library, instructions per action, and test vectors that fail
     """
-    processor, board = TARGETS[target]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write(folder)
-        compiler = (GCC, *processor, *FLAGS, *defines, "-I", folder, "-I", C)
-        act, bench, alone, program = (folder / file for file in ("act.o", "bench.o", "act.elf", "bench.elf"))
-        run(*compiler, "-fstack-usage", "-c", C / "act.c", "-o", act)
-        run(*compiler, "-c", C / "bench.c", "-o", bench)
-        linker = (*compiler, "-nostdlib", "-Wl,--gc-sections", act)
-        run(*linker, "-Wl,-e,act,--unresolved-symbols=ignore-all", "-o", alone)
-        library = -section_bytes(alone, ".text", ".rodata")
-        run(*linker, "-Wl,-e,act", "-lc", "-lgcc", "-o", alone)
-        library += section_bytes(alone, ".text", ".rodata")
-        run(*linker, "-T", C / "link.ld", bench, "-lc", "-lgcc", "-o", program)
-        emulator = f"{QEMU} -M {board} -nographic -monitor none -serial none -semihosting -icount shift=0 -kernel"
-        output = run(*emulator.split(), program)
-        failures, instructions, check = map(int, output.split())
-        if abs(check - 10_000) > 40:
-            raise RuntimeError(f"this QEMU counts {check} instructions of a function of 10,000: its counts are worth nothing")
-        return {
-            "flash": section_bytes(act, ".text", ".rodata"),
-            "ram": section_bytes(act, ".bss", ".data"),
-            "stack": sum(int(line.split("\t")[1]) for line in act.with_suffix(".su").read_text().splitlines()),
-            "library": library,
-            "instructions": round(instructions / CALLS),
-            "self_test": failures,
-        }
+        return asdict(measure_policy(folder, BOARDS[target], defines, [C]))
 
 
 def contestants(model: SAC, calibration: np.ndarray, sparsities: Iterable[float]) -> tuple[dict[str, tuple], dict[str, str]]:
@@ -187,22 +133,6 @@ def contestants(model: SAC, calibration: np.ndarray, sparsities: Iterable[float]
         for arithmetic, defines in ARITHMETICS.items():
             found[f"{name}/{arithmetic}"] = (lambda folder, name=name: exported[name].to_c(folder / "policy.h"), defines)
     return found, sizes
-
-
-def check_tools() -> None:
-    """
-    :raises ValueError: if one is missing
-    """
-    missing = [tool for tool in (GCC, SIZE, QEMU) if shutil.which(tool) is None]
-    if missing:
-        raise ValueError(f"{', '.join(missing)} not found: apt-get install -y --no-install-recommends {PACKAGES}")
-
-
-def describe_tools() -> dict[str, str]:
-    """
-    :return: Versions of compiler and emulator
-    """
-    return {tool: run(tool, "--version").splitlines()[0] for tool in (GCC, QEMU)}
 
 
 def measure(args: Namespace) -> Result:

@@ -18,11 +18,12 @@ import numpy as np
 from rich.progress import track
 from stable_baselines3 import SAC
 
-from benchmarks.deployment.mcu import ARITHMETICS, check_tools, count, describe_tools, export, observe
+from benchmarks.deployment.mcu import ARITHMETICS, count, export, observe
 from benchmarks.shared.question import ask, table
 from benchmarks.shared.spaces import HalfCheetahSpaces
 from benchmarks.shared.store import Result
 from sb3_sparse import CompressedPolicy
+from sb3_sparse.export.boards import check_tools, describe_tools
 
 #: By name: hidden units and sparsity.
 ACTORS = {"dense": ([64, 64], 0.0), "sparse": ([256, 256], 0.95)}

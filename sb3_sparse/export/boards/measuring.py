@@ -1,0 +1,116 @@
+"""
+Bytes and instructions of a policy on a board. The emulator counts instructions exactly, and models neither pipelines nor flash
+wait states nor caches: they are not cycles of the hardware.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sb3_sparse.export.boards.board import Board, run
+
+C = Path(__file__).parent / "c"
+FLAGS = ("-std=c99", "-O2", "-ffunction-sections", "-fdata-sections")
+
+
+class DoesNotFit(ValueError):
+    """A policy that is larger than the memory of a board, or takes too long there."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """
+    What a policy takes.
+
+    :param flash: Bytes of its code and tables.
+    :param ram: Bytes of its variables.
+    :param stack: Bytes that its own functions put on the stack.
+    :param library: Bytes of what it calls in the compiler's libraries.
+    :param instructions: Instructions of an action, the mean over the test vectors of its header.
+    :param self_test: Test vectors that fail, of eight.
+    """
+
+    flash: int
+    ram: int
+    stack: int
+    library: int
+    instructions: int
+    self_test: int
+
+
+def compile_policy(folder: Path, board: Board, defines: Iterable[str] = (), includes: Iterable[Path] = ()) -> Path:
+    """
+    :param folder: Folder with ``policy.h``, whose names begin with ``policy``, of one observation and without a state.
+    :param board: A board.
+    :param defines: Flags that choose the arithmetic.
+    :param includes: Folders of what ``policy.h`` includes.
+    :return: The object of ``policy_act`` alone, in the folder; a file with its stack usage is next to it
+    :raises RuntimeError: if it does not compile
+    """
+    found = folder / "act.o"
+    run(*_compiler(folder, board, defines, includes), "-fstack-usage", "-c", C / "act.c", "-o", found)
+    return found
+
+
+def measure_policy(folder: Path, board: Board, defines: Iterable[str] = (), includes: Iterable[Path] = ()) -> Taken:
+    """
+    :param folder: See :func:`compile_policy`.
+    :param board: A board.
+    :param defines: Flags that choose the arithmetic.
+    :param includes: Folders of what ``policy.h`` includes.
+    :return: What the policy takes there
+    :raises DoesNotFit: if it is larger than the emulator's memory, or an action takes more than 600 million instructions
+    :raises RuntimeError: if something does not compile, or the emulator does not count
+    """
+    compiler = _compiler(folder, board, defines, includes)
+    act, alone = compile_policy(folder, board, defines, includes), folder / "act.elf"
+    linker = (*compiler, "-nostdlib", "-Wl,--gc-sections", act)
+    run(*linker, "-Wl,-e,act,--unresolved-symbols=ignore-all", "-o", alone)
+    library = -section_bytes(alone, board, ".text", ".rodata")
+    run(*linker, "-Wl,-e,act", "-lc", "-lgcc", "-o", alone)
+    library += section_bytes(alone, board, ".text", ".rodata")
+    failures, instructions = _act(compiler, act, board)
+    return Taken(
+        flash=section_bytes(act, board, ".text", ".rodata"),
+        ram=section_bytes(act, board, ".bss", ".data"),
+        stack=sum(int(line.split("\t")[1]) for line in act.with_suffix(".su").read_text().splitlines()),
+        library=library,
+        instructions=instructions,
+        self_test=failures,
+    )
+
+
+def section_bytes(path: Path, board: Board, *prefixes: str) -> int:
+    """
+    :param path: An object or a program.
+    :param board: The board that it is for.
+    :param prefixes: What the names of sections begin with.
+    :return: Their sizes in bytes, together
+    """
+    rows = (line.split() for line in run(board.sizer, "-A", path).splitlines())
+    return sum(int(row[1]) for row in rows if len(row) == 3 and row[0].startswith(prefixes))
+
+
+def _compiler(folder: Path, board: Board, defines: Iterable[str], includes: Iterable[Path]) -> tuple[str | Path, ...]:
+    paths = [part for path in (folder, *includes) for part in ("-I", path)]
+    return (board.compiler, *board.processor, *FLAGS, *defines, *paths)
+
+
+def _act(compiler: tuple[str | Path, ...], act: Path, board: Board) -> tuple[int, int]:
+    """Test vectors that fail, and instructions of an action."""
+    bench, program = act.with_name("bench.o"), act.with_name("bench.elf")
+    run(*compiler, "-c", C / "bench.c", "-o", bench)
+    try:
+        run(*compiler, "-nostdlib", "-Wl,--gc-sections", act, "-T", C / "link.ld", bench, "-lc", "-lgcc", "-o", program)
+    except RuntimeError as error:
+        if "will not fit in region" in str(error):
+            raise DoesNotFit(
+                f"the policy is larger than the 4 MiB of flash or of RAM of the emulated {board.title}"
+            ) from error
+        raise
+    failures, calls, instructions, is_over, check = map(int, run(*board.emulator, program).split())
+    if abs(check - 10_000) > 40:
+        raise RuntimeError(f"this emulator counts {check} instructions of a function of 10,000: its counts are worth nothing")
+    if is_over:
+        raise DoesNotFit(f"an action takes more than 600 million instructions on the emulated {board.title}")
+    return failures, round(instructions / calls)
