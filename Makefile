@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.installed
 CODE := sb3_sparse tests benchmarks docs
 
-.PHONY: demo test test-all benchmark-smoke type lint format check-codestyle commit-checks doc clean
+.PHONY: demo test test-all benchmark-smoke type lint format check-codestyle commit-checks kernel doc clean
 
 # The same CPU time for a dense agent on stock SB3 and for a 90 % sparse one in the engine, side by side.
 demo: $(READY)
@@ -47,6 +47,13 @@ check-codestyle: $(READY)
 	$(BIN)/black --check -q $(CODE)
 
 commit-checks: format type lint
+
+# The kernel of web pages. It is in the repository: only a change of the portable C kernels needs this, and clang 14 with lld.
+KERNEL := sb3_sparse/export/web/kernel.wasm
+kernel:
+	clang --target=wasm32 -std=c99 -O2 -mbulk-memory -ffp-contract=off -fno-math-errno -fno-trapping-math -nostdlib \
+		-I sb3_sparse/export/web -I sb3_sparse/runtime/backends/c -Wall -Wl,--no-entry -Wl,--strip-all \
+		-Wl,--export=__heap_base sb3_sparse/export/web/kernel.c -o $(KERNEL)
 
 doc: $(READY)
 	$(BIN)/sphinx-build -W -q -b html docs docs/_build/html

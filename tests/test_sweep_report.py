@@ -6,7 +6,6 @@ import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
-from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -23,6 +22,7 @@ from sb3_sparse.sweeps.report.provenance import methods, missing
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
 from sb3_sparse.sweeps.report.study import Study
 from sb3_sparse.sweeps.rows import write_rows
+from tests.browser import browse
 from tests.counting import Counting
 from tests.house import ROOT
 from tests.sweep_results import FACTORS, LEVELS, SEEDS, TASKS, all_cells, cell, grid_of, publish, result_of
@@ -510,25 +510,6 @@ def test_sorting():
     numbers, words = map(json.loads, done.stdout.splitlines())
     assert numbers == [["d", "a", "b", "a", "e", "c"], ["e", "b", "a", "a", "d", "c"]]
     assert words == ["a", "a", "b", "c", "d", "e"]
-
-
-def browse(page: Path, script: str, tmp_path: Path) -> tuple[str, str]:
-    """What the document is after a script at its end, and what the browser logged."""
-    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
-        pytest.skip("no Chromium is installed")
-    copy = tmp_path / "page.html"
-    copy.write_text(page.read_text().replace("</body>", f"<script>{script}</script></body>"))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", f"--user-data-dir={tmp_path}/profile"]
-    done = subprocess.run(
-        [browser, *options, "--virtual-time-budget=2000", "--dump-dom", f"file://{copy}"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0
-    return done.stdout, done.stderr
 
 
 def test_in_a_browser(pages, tmp_path):

@@ -44,6 +44,13 @@ def add_compress(commands: Commands) -> None:
         help="also write a project around the C header: arduino, cmake, esp-idf, ros2 or zephyr; may be given several times",
     )
     parser.add_argument("--no-latency", action="store_true", help="do not measure times")
+    parser.add_argument("--web", action="store_true", help="write a web page in which the policy plays, too")
+    parser.add_argument(
+        "--dense",
+        type=Path,
+        metavar="ZIP",
+        help="with --web: agent to play beside it, such as the teacher; by default the same",
+    )
     parser.set_defaults(run=_compress)
 
 
@@ -62,5 +69,7 @@ def _compress(args: argparse.Namespace, _: list[str]) -> None:
         time_limit=args.time_limit,
         latency=not args.no_latency,
         targets=args.target,
+        web=args.web,
+        dense=args.dense,
         **agent,
     )

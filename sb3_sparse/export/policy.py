@@ -22,6 +22,7 @@ from sb3_sparse.export.onnx import to_onnx
 from sb3_sparse.export.pipeline import Compressed, Observations, check_bits, compress_network, read_model
 from sb3_sparse.export.report import Report
 from sb3_sparse.export.targets import write_target
+from sb3_sparse.export.web import Entry, make_page
 from sb3_sparse.runtime.policy import Policy
 
 #: Wrappers of environments that leave observations as they are, or are looked at elsewhere.
@@ -159,6 +160,21 @@ class CompressedPolicy(Policy):
         :param masks: Whether it takes masks of the discrete actions.
         """
         Path(path).write_bytes(to_onnx(self.network, form=form, masks=masks))
+
+    def to_html(
+        self, path: str | os.PathLike[str], *, env: str | None = None, dense: "CompressedPolicy | None" = None
+    ) -> None:
+        """
+        Write one HTML page with the policy as WebAssembly, a JavaScript ``predict(observation)``, its masks and sizes; see
+        :func:`sb3_sparse.export.web.make_page`.
+
+        :param path: Where to write; "cartpole.html", for example.
+        :param env: One of Gymnasium's classic control environments, in which the policy plays on the page.
+        :param dense: A policy that plays beside it, such as ``compress(model, bits=32)`` of the dense agent.
+        """
+        policies = {"dense": dense, Path(path).stem: self}
+        entries = [Entry(name, policy._compressed) for name, policy in policies.items() if policy is not None]
+        Path(path).write_text(make_page(Path(path).stem, entries, env))
 
     def report(self) -> Report:
         """

@@ -12,6 +12,7 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from sb3_sparse.agents.compression.files import as_json, c_name, check_writable, write_files
 from sb3_sparse.agents.compression.latency import Latency, measure_latency
+from sb3_sparse.agents.compression.web import open_page
 from sb3_sparse.agents.environment import close
 from sb3_sparse.agents.observations import Observation, length, stack
 from sb3_sparse.agents.opening import Agent, open_agent
@@ -46,11 +47,13 @@ def compress_agent(
     time_limit: float = 600,
     latency: bool = True,
     targets: Iterable[str] = (),
+    web: bool = False,
+    dense: Path | None = None,
     trust: bool = False,
 ) -> None:
     """
     Write ``<agent>.sb3s``, ``<agent>.h``, ``<agent>.onnx``, ``densities.png``, ``report.json`` and the projects of targets.
-    Print the contents of the report.
+    Print the contents of the report. With ``web``, write ``<agent>.html`` as well.
 
     :param path: An SB3 zip.
     :param out: Folder to write to; it is made if it does not exist.
@@ -70,6 +73,9 @@ def compress_agent(
         used, and the report says how much that was.
     :param latency: Whether to measure times.
     :param targets: Names in :data:`~sb3_sparse.export.targets.TARGETS`; each has a folder of this name.
+    :param web: Whether to write a web page with the policy, see :mod:`sb3_sparse.export.web.page`.
+    :param dense: Zip of another agent, such as the teacher of a student, to play beside the exported policy on the page; by
+        default the agent itself does, in float32.
     :param trust: Whether to unpickle and import whatever the files name, which may run any code.
     :raises ValueError: if an argument is wrong, or something in the model cannot be exported; nothing is written then
     :raises OSError: if a file cannot be read or written
@@ -79,6 +85,8 @@ def compress_agent(
             raise ValueError(f"{name.replace('_', ' ')} must be at least {least}, got {number}")
     if not time_limit > 0:
         raise ValueError(f"the time limit must be more than 0 seconds, got {time_limit}")
+    if dense is not None and not web:
+        raise ValueError("--dense is the agent of the page that --web writes: give that as well")
     check_bits(bits)
     targets = check_targets(targets)
     check_writable(out)
@@ -99,6 +107,7 @@ def compress_agent(
     try:
         # A model that cannot be exported is refused before any episode is played.
         original = agent.original
+        page = open_page(agent, dense, trust=trust) if web else None
         observations, starts = _observations(agent, seed + episodes, calibration)
         compressed = compress_network(original, bits, observations, starts)
         masks = isinstance(agent.model, MaskablePPO)
@@ -120,6 +129,9 @@ def compress_agent(
         returns = (
             None if agent.venv is None else _compare(agent, agent.venv, exported, range(seed, seed + episodes), comparison)
         )
+        if page is not None:
+            page.write(out / f"{path.stem}.html", compressed, returns, max(0, comparison.limit - comparison.seconds))
+            written.append(f"{path.stem}.html")
         times = _time(agent, exported, compact, observations) if latency else None
     finally:
         close(agent.venv)

@@ -25,6 +25,8 @@ Drawn = dict[str, Floats]
 COUNT = 8
 #: For discrete actions, the number of observations drawn for each that is used.
 _DRAWN = 8
+#: How far the actions of float code may be off, as a share of one more than the largest.
+_FLOAT = 1e-5
 
 
 def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
@@ -42,17 +44,28 @@ def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
     arithmetics: list[tuple[str, Arithmetic, float]] = []
     arithmetics += [(f"defined({upper}_VBMI)", simulate_vbmi, 0.03)] * vbmi
     arithmetics += [(f"defined({upper}_INTEGER)", simulate_integers, 1e-3)] * integers
-    arithmetics += [("1", _outputs, 1e-5)]
+    arithmetics += [("1", _outputs, _FLOAT)]
     lines = [
         _matrix(f"static const {argument.kind} SB3S_FLASH {_name(name, argument)}", drawn[_key(argument)], argument.kind)
         for argument in arguments(network, name)
     ]
     for index, (condition, compute, share) in enumerate(arithmetics):
         expected = network.head(_compute(compute, network, drawn).astype(np.float32)).astype(np.float32)
-        tolerance = 0.5 if _discrete(network.head) else share * (1 + float(np.abs(expected).max()))
+        tolerance = _tolerance(network.head, expected, share)
         lines += [f"#{'elif' if index else 'if'} {condition}", f"#define {upper}_TOLERANCE {literal(tolerance)}"]
         lines += [_matrix(f"static const float SB3S_FLASH {name}_expected", expected, "float")]
     return "\n".join([*lines, "#endif"])
+
+
+def draw_examples(network: Network) -> tuple[Floats, NDArray[np.generic], float]:
+    """
+    :param network: A network whose observation is one array, and which stacks no frames.
+    :return: Observations, ``[n, *shape]``, which are one episode of a recurrent network; its actions, ``[n, *action_shape]``;
+        and how far those of a float backend may be off
+    """
+    observations = _observations(network)[""]
+    actions = network.head(_outputs(network, observations).astype(np.float32))
+    return observations, actions, _tolerance(network.head, actions, _FLOAT)
 
 
 def copy_parts(network: Network, name: str) -> dict[str, str]:
@@ -98,6 +111,10 @@ def _outputs(network: Network, observations: Floats) -> Floats:
     # One episode.
     state = np.zeros((1, *network.state_shape), np.float32)
     return np.concatenate([layer_inputs(network, observation[None], state)[-1] for observation in observations])
+
+
+def _tolerance(head: Head, actions: NDArray[np.generic], share: float) -> float:
+    return 0.5 if _discrete(head) else share * (1 + float(np.abs(actions).max()))
 
 
 def _discrete(head: Head) -> bool:
