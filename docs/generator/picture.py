@@ -39,8 +39,9 @@ def picture() -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
         ' font-family="Helvetica, Arial, sans-serif" role="img">\n<!-- Written by docs/generate.py from'
-        " benchmarks/results/minatar-full.jsonl and inference.json. -->\n<title>A dense policy, pruned to a tenth of its weights,"
-        f' then trained with 8 bits: weights, bytes, return, time</title>\n<rect width="{WIDTH}" height="{HEIGHT}" rx="10"'
+        " benchmarks/results/minatar-full.jsonl and inference.json. -->\n<title>A dense policy, pruned to a tenth of its"
+        f' weights, then trained with 8 bits: weights, bytes, return, time</title>\n<rect width="{WIDTH}"'
+        f' height="{HEIGHT}" rx="10"'
         f' fill="#ffffff"/>\n{body}\n</svg>\n'
     )
 
