@@ -153,6 +153,31 @@ def test_results_that_contradict_a_sentence_stop_the_script(generate, monkeypatc
         limits.page()
 
 
+@pytest.mark.parametrize(
+    ("interval", "verdict"), [((-9.0, -1.0), "not confirmed"), ((-9.0, 1.0), "confirmed"), (None, "not tested")]
+)
+def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, verdict):
+    """A claim has the verdict of the agents with its settings and sparsity, and no other agents count."""
+    from generator.pages import claims
+
+    from sb3_sparse.sweeps.report.comparison import Comparison
+    from sb3_sparse.sweeps.report.statistics import Estimate
+    from sb3_sparse.sweeps.report.study import Group
+
+    def found(form, sparsity, interval):
+        settings = {"env": "Hopper-v4", "recipe": "gmp_qat"}
+        group = Group("Hopper-v4", "", form, sparsity, settings, planned=2, results=({"steps": 1_200_000},) * 2)
+        return Comparison(group, None, Estimate(-4.0, interval))
+
+    measured = [found("8 bits", 0.99, interval), found("agent", 0.99, (1.0, 2.0)), found("8 bits", 0.95, (-3.0, -2.0))]
+    monkeypatch.setattr(claims.grids, "grids", lambda: ["figure-full"])
+    monkeypatch.setattr(claims.grids, "comparisons", lambda stored, name: measured)
+    rows = list(claims._rows("compression_figure_4"))
+    assert {row[1]: row[-1] for row in rows} == dict.fromkeys((row[1] for row in rows), "not tested") | {"Hopper-v4": verdict}
+    [hopper] = [row for row in rows if row[1] == "Hopper-v4"]
+    assert hopper[5:7] == (("", "") if interval is None else ("1,200,000", "2"))
+
+
 def test_the_family_with_the_smallest_file(generate, monkeypatch):
     """Of students that keep so much; one that learnt with few bits, which the others did not, does not count."""
     from generator.pages import sizes

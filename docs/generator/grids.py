@@ -79,6 +79,16 @@ def comparison(name: str, form: str = AGENT, **settings: object) -> Comparison:
     return compare(study, fitting[0])
 
 
+def comparisons(name: str, published: str) -> list[Comparison]:
+    """
+    :param name: A grid and its size.
+    :param published: An entry of ``benchmarks/published.yml``.
+    :return: All its groups against their dense control, if the grid repeats this entry
+    """
+    study = _study(name)
+    return [compare(study, group) for group in study.groups] if study.grid.report.get("published") == published else []
+
+
 def render(name: str) -> str:
     """
     :param name: A grid and its size.

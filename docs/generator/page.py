@@ -20,7 +20,7 @@ class Page:
     :param limits: What limits the claim.
     :param settings: What was run: steps, seeds, sizes.
     :param commands: The commands that make the stored files.
-    :param files: Names of the stored files, without ``.json``.
+    :param files: Names of the stored files, without ``.json``; none where the page is about grids.
     :param figures: Names of stored figures, and what they show.
     """
 
@@ -59,7 +59,8 @@ class Page:
 
     def _provenance(self) -> list[tuple[str, str]]:
         """Where the numbers are, and what made them; files that agree on versions and machine share a line."""
-        rows = [("stored in", ", ".join(f"[{name}.json](../../benchmarks/results/{name}.json)" for name in self.files))]
+        places = ", ".join(f"[{name}.json](../../benchmarks/results/{name}.json)" for name in self.files)
+        rows = [("stored in", places)] if places else []
         for key, describe in (("versions", _versions), ("machine", _machine)):
             texts = [describe(stored(name)[key]) for name in self.files]
             if len(set(texts)) == 1:

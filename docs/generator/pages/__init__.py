@@ -1,6 +1,7 @@
 """The pages of results, one per file, in the order of their index."""
 
 NAMES = (
+    "claims",
     "offline_returns",
     "offline_memory",
     "offline_speed",

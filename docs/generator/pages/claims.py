@@ -1,0 +1,88 @@
+"""What the three papers claim, and what the stored grids say to it."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from sb3_sparse.sweeps.report.comparison import RULE, Comparison
+from sb3_sparse.sweeps.report.published import PUBLISHED, Published, read_published
+
+from .. import grids
+from ..markdown import estimate, number, percent, table
+from ..page import Page
+
+_NOT_TESTED = "not tested"
+
+
+def page() -> Page:
+    """
+    :return: The page
+    """
+    entries = yaml.safe_load(PUBLISHED.read_text())
+    tables: list[str] = []
+    verdicts: Counter[str] = Counter()
+    for paper, title in entries["papers"].items():
+        names = [name for name, entry in entries["results"].items() if entry["paper"] == paper and _claims(entry)]
+        rows = [row for name in names for row in _rows(name)]
+        verdicts.update(row[-1] for row in rows)
+        head = ("figure", "task", "agent", "sparsity", "ours, against dense", "steps", "seeds", "verdict")
+        tables += [f"## {title.partition(':')[0]}", title, table(head, rows, align="llllllll")]
+    total = sum(verdicts.values())
+    counts = ", ".join(f"{verdicts[word]} {word}" for word in ("confirmed", "not confirmed", _NOT_TESTED))
+    return Page(
+        title="The papers' claims",
+        question="Which of the papers' claims do our runs confirm?",
+        answer=f"Of {total} claims {counts}.",
+        tables=tables,
+        columns={
+            "agent": "algorithm and recipe, and the form that is played",
+            "sparsity": "that the paper claims to cost no return; of DS-TD3's table that of its code",
+            "ours, against dense": "difference between the mean returns, and its 95 % interval",
+            "steps": "of our runs; the papers' have a million, on Atari ten million",
+            "verdict": "confirmed or not by the rule below; not tested without two seeds of the agent and of its control",
+        },
+        limits=[RULE, "A claim about other steps than the paper's is another claim: the column *steps* says ours."],
+        settings={"claims": "[published.yml](../../benchmarks/published.yml), with the place of each in its paper"},
+        commands=[
+            "sb3-sparse benchmark run GRID    # and store; the grids name their entry of published.yml",
+            "python docs/generate.py",
+        ],
+        files=(),
+    )
+
+
+def _claims(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Of returns those of the dynamic agents, which the paper says are as good as the dense ones."""
+    return [*entry.get("claims", ()), *(value for value in entry.get("returns", ()) if value["recipe"] == "set")]
+
+
+def _rows(name: str) -> Iterator[tuple[str, ...]]:
+    published = read_published(name)
+    for claim in _claims({"claims": published.claims, "returns": published.returns}):
+        agent = ", ".join(str(claim[key]) for key in ("algo", "recipe", "form") if key in claim)
+        sparsity = "the recipe's" if claim["sparsity"] is None else percent(claim["sparsity"])
+        found = [each for each in _measured(name, published, claim) if each.loses is not None]
+        row = (published.place.partition(" (")[0].partition(",")[0], claim["env"], agent, sparsity)
+        if not found:
+            yield (*row, "", "", "", _NOT_TESTED)
+        for each in found:
+            assert each.difference is not None and each.difference.interval is not None
+            steps = {result["steps"] for result in each.group.results}
+            yield (
+                *row,
+                estimate(each.difference.value, each.difference.interval),
+                " and ".join(map(number, sorted(steps))),
+                str(len(each.group.results)),
+                "not confirmed" if each.loses else "confirmed",
+            )
+
+
+def _measured(name: str, published: Published, claim: Mapping[str, Any]) -> Iterator[Comparison]:
+    """What the stored grids that repeat this figure have at the claimed sparsity."""
+    for stored in grids.grids():
+        for each in grids.comparisons(stored, name):
+            fits = claim in (published.claim(each.group), published.published_return(each.group))
+            if fits and each.group.sparsity == claim["sparsity"]:
+                yield each
