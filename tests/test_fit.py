@@ -33,7 +33,7 @@ from sb3_sparse.cli import main
 from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds
 from sb3_sparse.distillation.search import Unmet
 from sb3_sparse.distillation.search.candidates import Shape, find_shapes
-from sb3_sparse.distillation.search.costs import CODE, Costs, flash_bytes, foresee_costs
+from sb3_sparse.distillation.search.costs import CODE, Costs, count_instructions, flash_bytes, foresee_costs
 from sb3_sparse.distillation.search.crew import Crew
 from sb3_sparse.distillation.search.front import Point
 from sb3_sparse.distillation.search.plan import Price, Rung, fit_into, make_rungs
@@ -379,7 +379,11 @@ def test_an_impossible_target(searched, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
-        ({"keep": None}, "give flash, keep or us"),
+        ({"keep": None}, "give flash, keep, us, or cycles and board"),
+        ({"cycles": 20_000}, "cycles and board belong together"),
+        ({"board": "m4f"}, "cycles and board belong together"),
+        ({"cycles": 20_000, "board": "m5"}, "board='m5' must be one of m4f, m3"),
+        ({"cycles": 0, "board": "m4f"}, "cycles must be a number above 0"),
         ({"keep": 0}, "keep must be a number above 0"),
         ({"flash": -1}, "flash must be a number above 0"),
         ({"minutes": 0}, "minutes=0 must be more than 0"),
@@ -419,13 +423,61 @@ def test_a_damaged_folder(tmp_path):
 def test_bad_input_of_the_command(tmp_path, capsys):
     cartpole().save(tmp_path / "pole.zip")
     for arguments, sentence in (
-        (["--cycles", "20k", "--board", "m4f"], "--cycles cannot be measured without the board"),
+        (["--cycles", "20k"], "cycles and board belong together"),
+        (["--cycles", "20kb", "--board", "m4f"], "not a number of instructions"),
         (["--flash", "much"], "not a number of bytes"),
-        ([], "give flash, keep or us"),
+        ([], "give flash, keep, us, or cycles and board"),
     ):
         with pytest.raises(SystemExit):
             main(["fit", str(tmp_path / "pole.zip"), "--env", "CartPole-v1", "-o", str(tmp_path / "out"), *arguments])
         assert sentence in capsys.readouterr().err
+
+
+@pytest.mark.skipif(
+    any(shutil.which(tool) is None for tool in ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")),
+    reason="no compiler and emulator for Cortex-M",
+)
+def test_instructions_on_a_board(searched, tmp_path, monkeypatch):
+    """Students of an earlier search are counted and not trained; the chosen one has the counts of its own header."""
+    model, _, folder, _ = searched
+    shutil.copytree(folder, tmp_path / "search")
+    monkeypatch.setattr("sb3_sparse.distillation.search.workshop.distill", None)
+    front = fit(model, "CartPole-v1", keep=0.9, cycles=20_000, board="m4f", checkpoint=tmp_path / "search", **SMALL)
+    assert len(front.evaluated) == 4
+    for point in front.evaluated:
+        network = load(point.file).network
+        assert point.costs.board == "m4f" and point.instructions == count_instructions(network, "m4f")
+        # Every weight that is left is a multiplication and an addition, or one instruction for both.
+        assert point.costs.weights < point.instructions < 20_000
+    assert front.best.instructions <= 20_000 and front.target.excess(front.best) == 0
+    assert f"{front.best.instructions:,} instructions on an emulated m4f" in front.verdict and "instructions" in str(front)
+    front.save(tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "fit.json").read_text())
+    assert saved["target"]["cycles"] == 20_000 and "not cycles of hardware" in saved["counted"]["unit"]
+    assert [point["instructions"] for point in saved["points"]] == [point.instructions for point in front.evaluated]
+    # Fewer than the fewest: nothing is within, and the nearest is the one with the fewest.
+    fewest = min(point.instructions for point in front.evaluated)
+    with pytest.raises(Unmet, match=f"nothing takes at most {fewest - 1:,} instructions on an emulated m4f"):
+        fit(model, "CartPole-v1", cycles=fewest - 1, board="m4f", checkpoint=tmp_path / "search", **SMALL)
+
+
+def test_instructions_without_the_tools(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda tool: None)
+    with pytest.raises(ValueError, match="apt-get install -y --no-install-recommends gcc-arm-none-eabi"):
+        fit(cartpole(), "CartPole-v1", cycles=20_000, board="m4f", **SMALL)
+
+
+def test_instructions_of_dict_observations():
+    model = cartpole()
+    model.observation_space = gym.spaces.Dict({"state": model.observation_space})
+    with pytest.raises(ValueError, match="not of dict observations"):
+        fit(model, "CartPole-v1", cycles=20_000, board="m4f", **SMALL)
+
+
+def test_a_policy_that_does_not_fit_on_the_board():
+    """It is beyond any limit of instructions, and of no interest where they are not limited."""
+    costs = Costs(1, 1, 1, 1, 1.0, "m4f", None)
+    assert Target(cycles=10, board="m4f").excess(costs) == math.inf and Target(flash=2).excess(costs) == 0
 
 
 def test_plan():

@@ -28,8 +28,13 @@ def add_fit(commands: Commands) -> None:
     parser.add_argument("--flash", type=_bytes, help="most bytes of the C header in flash, such as 4k or 4096")
     parser.add_argument("--keep", type=float, help="least share of the return, such as 0.98: the smallest that keeps it")
     parser.add_argument("--us", type=float, help="most microseconds of a call on this machine")
-    parser.add_argument("--cycles", help=argparse.SUPPRESS)
-    parser.add_argument("--board", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--cycles",
+        type=_count,
+        help="most instructions of an action on the board, such as 20k (20,000): counted under QEMU, "
+        "not cycles of hardware",
+    )
+    parser.add_argument("--board", help="emulated board of --cycles: m4f (Cortex-M4F) or m3 (Cortex-M3)")
     parser.add_argument("--bits", type=int, nargs="+", help="bits of the weights to search; by default 8 4 3 2")
     parser.add_argument("--updates", type=int, help="gradient updates of the last students; by default 200,000")
     parser.add_argument("--minutes", type=float, default=20, help="minutes that it may take, inf for no limit (%(default)s)")
@@ -46,15 +51,20 @@ def _bytes(text: str) -> int:
     return int(found[1]) * _UNITS[found[2]]
 
 
+def _count(text: str) -> int:
+    found = re.fullmatch(r"(\d+)([km]?)", text.lower())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"'{text}' is not a number of instructions, such as 20000 or 20k")
+    return int(found[1]) * {"": 1, "k": 1000, "m": 1000**2}[found[2]]
+
+
 def _fit(args: argparse.Namespace, _: list[str]) -> Callable[[], object] | None:
-    if args.cycles is not None or args.board is not None:
-        raise ValueError("--cycles cannot be measured without the board: limit --flash, or --us on this machine")
     from sb3_sparse.distillation.search.command import fit_agent
 
     agent = read_agent(args)
     path = agent.pop("path")
     out = Path(f"{path.stem}-fit") if args.out is None else args.out
-    names = ("flash", "keep", "us", "bits", "updates", "jobs", "episodes", "seed")
+    names = ("flash", "keep", "us", "cycles", "board", "bits", "updates", "jobs", "episodes", "seed")
     minutes = None if args.minutes == float("inf") else args.minutes
     try:
         met = fit_agent(path, out, minutes=minutes, **{name: getattr(args, name) for name in names}, **agent)

@@ -31,6 +31,8 @@ def fit_agent(
     flash: int | None = None,
     keep: float | None = None,
     us: float | None = None,
+    cycles: int | None = None,
+    board: str | None = None,
     bits: Sequence[int] | None = None,
     updates: int | None = None,
     minutes: float | None = 20,
@@ -55,6 +57,8 @@ def fit_agent(
     :param flash: See :func:`~sb3_sparse.fit`.
     :param keep: Likewise.
     :param us: Likewise.
+    :param cycles: Likewise.
+    :param board: Likewise.
     :param bits: Likewise; None for the default.
     :param updates: Likewise.
     :param minutes: Likewise.
@@ -87,6 +91,8 @@ def fit_agent(
             flash=flash,
             keep=keep,
             us=us,
+            cycles=cycles,
+            board=board,
             minutes=minutes,
             jobs=jobs,
             episodes=episodes,

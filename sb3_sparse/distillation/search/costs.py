@@ -1,4 +1,4 @@
-"""What a policy takes: bytes of its file and of flash, and time. Measured, also before a student is trained."""
+"""What a policy takes: bytes of its file and of flash, time, and instructions on a board. Measured, also before a training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.student import make_student
 from sb3_sparse.export import CompressedPolicy, compress
+from sb3_sparse.export.boards import BOARDS, DoesNotFit, measure_policy
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.sparsity import erk, magnitude, prune
@@ -44,6 +45,8 @@ class Costs:
     :param flash: The same with the code.
     :param weights: Weights that are not zero.
     :param us: Median time of a call on this machine, in microseconds.
+    :param board: Name of the emulated board that its instructions were counted on; None if they were not.
+    :param instructions: Instructions of an action there, see :func:`count_instructions`.
     """
 
     bytes: int
@@ -51,15 +54,18 @@ class Costs:
     flash: int
     weights: int
     us: float
+    board: str | None = None
+    instructions: int | None = None
 
     #: Of a policy without a return.
     kept = 0.0
 
 
-def measure_costs(policy: CompressedPolicy, observations: Observation) -> Costs:
+def measure_costs(policy: CompressedPolicy, observations: Observation, board: str | None = None) -> Costs:
     """
     :param policy: An exported policy.
     :param observations: Observations as the environment gives them, ``[n, ...]``.
+    :param board: Name of a board to count instructions on; None for none.
     :return: What it takes
     """
     network = policy.network
@@ -68,11 +74,17 @@ def measure_costs(policy: CompressedPolicy, observations: Observation) -> Costs:
     timed = {key: value[few] for key, value in observations.items()} if isinstance(observations, dict) else observations[few]
     latency = measure_latency({"policy": policy.predict}, timed)
     weights = sum(int(np.count_nonzero(layer.weight)) for layer in network.every_layer)
-    return Costs(policy.nbytes, tables, flash, weights, float(np.median(latency.times["policy"])))
+    instructions = None if board is None else count_instructions(network, board)
+    return Costs(policy.nbytes, tables, flash, weights, float(np.median(latency.times["policy"])), board, instructions)
 
 
 def foresee_costs(
-    model: BaseAlgorithm, shape: Shape, bits: int, observations: Observation, normalization: VecNormalize | None
+    model: BaseAlgorithm,
+    shape: Shape,
+    bits: int,
+    observations: Observation,
+    normalization: VecNormalize | None,
+    board: str | None = None,
 ) -> Costs:
     """
     :param model: The teacher.
@@ -80,6 +92,7 @@ def foresee_costs(
     :param bits: Its bits.
     :param observations: As in :func:`measure_costs`.
     :param normalization: The statistics of its observations, if they are normalized.
+    :param board: As in :func:`measure_costs`.
     :return: What a student of this shape takes before it is trained: one with as many weights in each layer, at random
     """
     student, generator = make_student(model, shape.net_arch), th.Generator().manual_seed(0)
@@ -91,7 +104,30 @@ def foresee_costs(
         masks = prune(masks, magnitude(weights), erk(magnitude(weights), shape.sparsity))
         for name, weight in weights.items():
             weight *= masks[name]
-    return measure_costs(compress(student, bits, observations, normalization=normalization), observations)
+    return measure_costs(compress(student, bits, observations, normalization=normalization), observations, board)
+
+
+def count_instructions(network: Network, board: str) -> int | None:
+    """
+    :param network: An exported network with one observation.
+    :param board: Name of a board whose tools are installed.
+    :return: Instructions of an action of its C header under QEMU, the mean over the header's test vectors, in integer
+        arithmetic if it has that; None if the policy is too large or too slow for the emulated board
+    :raises ValueError: if test vectors of the header fail there
+    """
+    text = to_c(network)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "policy.h").write_text(text)
+        try:
+            taken = measure_policy(folder, BOARDS[board], ["-DPOLICY_INTEGER"] * _has_integers(text))
+        except DoesNotFit:
+            return None
+    if taken.self_test:
+        raise ValueError(
+            f"{taken.self_test} of the C header's test vectors fail on the emulated board {board}: report this as a bug"
+        )
+    return taken.instructions
 
 
 def flash_bytes(network: Network) -> tuple[int, int]:
@@ -100,9 +136,13 @@ def flash_bytes(network: Network) -> tuple[int, int]:
     :return: Bytes of its C header in flash, without test vectors and libraries: tables and code, and tables alone
     """
     text = to_c(network)
-    integers = "#elif defined(POLICY_INTEGER)\n" in text and "there are no integers in this file" not in text
+    integers = _has_integers(text)
     tables = _table_bytes(text, integers=integers)
     return _compiled_bytes(text, integers=integers) or tables + CODE, tables
+
+
+def _has_integers(text: str) -> bool:
+    return "#elif defined(POLICY_INTEGER)\n" in text and "there are no integers in this file" not in text
 
 
 def _table_bytes(text: str, *, integers: bool) -> int:

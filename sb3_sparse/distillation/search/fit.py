@@ -32,6 +32,7 @@ from sb3_sparse.distillation.search.search import SELECTION, Search
 from sb3_sparse.distillation.search.target import Target
 from sb3_sparse.distillation.search.workshop import Workshop
 from sb3_sparse.export import check_bits
+from sb3_sparse.export.boards import BOARDS, check_tools
 from sb3_sparse.sparsity import check_sparsity
 
 
@@ -42,6 +43,8 @@ def fit(
     flash: int | None = None,
     keep: float | None = None,
     us: float | None = None,
+    cycles: int | None = None,
+    board: str | None = None,
     net_archs: Sequence[Sequence[int] | None] | None = None,
     sparsities: Sequence[float] | None = None,
     bits: Sequence[int] = BITS,
@@ -74,6 +77,9 @@ def fit(
     :param keep: Least share of the teacher's return, ``1 + (mean - teacher) / |teacher|``; the result is the smallest policy
         that keeps so much. Without it, the result is the policy with the largest return within the limits.
     :param us: Most microseconds of a call of :func:`sb3_sparse.runtime.load`'s policy on this machine.
+    :param cycles: Most instructions of an action of the C header on ``board``, the mean over its test vectors. They are
+        counted under QEMU, which models neither pipelines nor wait states of flash: they are not cycles of hardware.
+    :param board: Name of the board that ``cycles`` are counted on, ``"m4f"`` or ``"m3"``, see :mod:`sb3_sparse.export.boards`.
     :param net_archs: Widths of hidden layers to search, None among them for the agent's; by default these and smaller ones.
     :param sparsities: Sparsities to search; by default those that fit each width.
     :param bits: Bits of the weights to search, 2 to 8, or 32 for float.
@@ -92,7 +98,8 @@ def fit(
     :raises ValueError: if an argument is wrong, or the agent cannot be distilled or exported
     """
     check_model(model, normalization, "fit")
-    target = Target(flash, keep, us)
+    target = Target(flash, keep, us, cycles, board)
+    _check_board(model, board)
     seeds = Seeds(seed)
     for name, number, least in (("updates", updates, UNIT), ("jobs", jobs, 1), ("episodes", episodes, 1)):
         check_whole(name, number, least)
@@ -124,10 +131,11 @@ def fit(
     _claim(folder, _identity(model, place, own, seed))
     teacher = folder / "teacher.zip"
     model.save(teacher)
-    make = partial(Workshop, type(model), teacher, place, own, folder, seed, SELECTION)
+    make = partial(Workshop, type(model), teacher, place, own, folder, seed, SELECTION, board=board)
     crew = Crew(jobs, make, inherited=_inherits(place, jobs))
-    seconds = float("inf") if minutes is None else 60 * minutes - (time() - begin)
     try:
+        _recount(crew, folder, board)
+        seconds = float("inf") if minutes is None else 60 * minutes - (time() - begin)
         front = Search(crew, folder, target, shapes, tuple(bits), updates, seeds, episodes, seconds, verbose > 0).run()
     finally:
         crew.close()
@@ -136,6 +144,23 @@ def fit(
     if not front.met:
         raise Unmet(front)
     return front
+
+
+def _check_board(model: BaseAlgorithm, board: str | None) -> None:
+    if board is None:
+        return
+    if isinstance(model.observation_space, gym.spaces.Dict):
+        raise ValueError(
+            "instructions are counted of policies with one observation, not of dict observations: limit flash or us"
+        )
+    check_tools([BOARDS[board]])
+
+
+def _recount(crew: Crew, folder: Path, board: str | None) -> None:
+    """Count the instructions of students of an earlier search, which had another board or none."""
+    earlier = [] if board is None else [file.parent for file in sorted(folder.glob("candidates/*/result.json"))]
+    for _ in crew.run(("recount", (each,)) for each in earlier):
+        pass
 
 
 class _Temporary:

@@ -18,12 +18,14 @@ from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.search.costs import Costs
 from sb3_sparse.distillation.search.figure import save_figure
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
+from sb3_sparse.export.boards import BOARDS, describe_tools
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.runtime import load
 from sb3_sparse.table import format_table
 
 #: Draws of a bootstrap.
 _DRAWS = 10_000
+_UNIT = "instructions of an action, counted under QEMU, the mean over the C header's test vectors: not cycles of hardware"
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Point:
     def us(self) -> float:
         """Microseconds of a call."""
         return self.costs.us
+
+    @property
+    def instructions(self) -> int | None:
+        """Instructions of an action on the board, if they were counted."""
+        return self.costs.instructions
 
     @property
     def mean_return(self) -> float:
@@ -132,6 +139,8 @@ class Front:
             f"{self.best} keeps {self.best.kept:.3f} ({low:.3f} to {high:.3f}) of the return with {self.best.bytes:,} bytes, "
             f"{self.best.flash:,} in flash, in {self.best.us:.2f} us"
         )
+        if self.target.board is not None:
+            best += f" and {_count(self.best)} instructions on an emulated {self.target.board}"
         return f"{best}, over {len(self.seeds)} fresh episodes" if self.met else f"nothing {self.target}: the nearest, {best}"
 
     def save(self, folder: str | Path, *, name: str = "student", masks: bool = False) -> list[str]:
@@ -178,10 +187,13 @@ class Front:
         ]
         teacher = {"mean_return": statistics.fmean(self.best.teacher), "returns": self.best.teacher}
         found = {"target": asdict(self.target), "size": self.target.size, "met": self.met, "verdict": self.verdict}
+        if self.target.board is not None:
+            found["counted"] = {"unit": _UNIT, "tools": describe_tools([BOARDS[self.target.board]])}
         return {**self.about, **found, "seeds": self.seeds, "teacher": teacher, "points": points}
 
     def __str__(self) -> str:
-        heading = ("", "weights", "bytes", "tables", "flash", "us", "return", "kept", "95 % interval", "updates")
+        counted = ["instructions"] * (self.target.board is not None)
+        heading = ("", "weights", "bytes", "tables", "flash", "us", *counted, "return", "kept", "95 % interval", "updates")
         rows: list[Sequence[str]] = [heading]
         front = self.points
         for point in self.evaluated:
@@ -189,11 +201,15 @@ class Front:
             mark = "> " if point is self.best else "* " if point in front else "  "
             sizes = (f"{size:,}" for size in (point.costs.weights, point.bytes, point.costs.tables, point.flash))
             returns = (f"{point.mean_return:,.1f}", f"{point.kept:.3f}", f"{low:.3f} to {high:.3f}", f"{point.updates:,}")
-            rows.append((f"{mark}{point}", *sizes, f"{point.us:.2f}", *returns))
+            rows.append((f"{mark}{point}", *sizes, f"{point.us:.2f}", *[_count(point) for _ in counted], *returns))
         mean = statistics.fmean(self.best.teacher)
         return (
             f"{format_table(rows)}\n> chosen, * on the front; {len(self.seeds)} episodes each, the teacher's mean {mean:,.1f}"
         )
+
+
+def _count(point: Point) -> str:
+    return "too many" if point.instructions is None else f"{point.instructions:,}"
 
 
 class Unmet(ValueError):

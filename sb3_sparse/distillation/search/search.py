@@ -90,7 +90,7 @@ class Search:
 
     def _admissible(self) -> tuple[dict[Shape, tuple[int, ...]], bool]:
         """Students with the bits in which they may be within the limits, and whether there are some."""
-        if self.target.flash is None and self.target.us is None:
+        if not self.target.is_limited:
             return dict.fromkeys(self.shapes, tuple(self.bits)), True
         foreseen: dict[tuple[Shape, int], Costs] = {}
         works: Iterator[Work] = (("foresee", (shape, tuple(self.bits))) for shape in self.shapes)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from sb3_sparse.export.boards import BOARDS
+
 
 class Valued(Protocol):
     """What a target judges. ``kept`` is the share of the teacher's return, see :func:`kept_return`."""
@@ -21,6 +23,10 @@ class Valued(Protocol):
     @property
     def us(self) -> float:
         """Microseconds of a call."""
+
+    @property
+    def instructions(self) -> int | None:
+        """Instructions of an action on the board; None if they were not counted, or do not fit there."""
 
     @property
     def kept(self) -> float:
@@ -40,16 +46,24 @@ class Target:
     :param flash: Most bytes of flash; None for any.
     :param keep: Least share of the teacher's return; None for as much as possible.
     :param us: Most microseconds of a call on this machine; None for any.
+    :param cycles: Most instructions of an action on the board, counted under QEMU and not cycles of hardware; None for any.
+    :param board: Name of the board, with ``cycles``.
     """
 
     flash: int | None = None
     keep: float | None = None
     us: float | None = None
+    cycles: int | None = None
+    board: str | None = None
 
     def __post_init__(self) -> None:
-        given = {name: value for name, value in vars(self).items() if value is not None}
+        if (self.cycles is None) != (self.board is None):
+            raise ValueError("cycles and board belong together, such as cycles=20_000 and board='m4f'")
+        if self.board is not None and self.board not in BOARDS:
+            raise ValueError(f"board={self.board!r} must be one of {', '.join(BOARDS)}")
+        given = {name: value for name, value in vars(self).items() if value is not None and name != "board"}
         if not given:
-            raise ValueError("fit needs something to reach: give flash, keep or us")
+            raise ValueError("fit needs something to reach: give flash, keep, us, or cycles and board")
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a number above 0, got {value!r}")
@@ -59,15 +73,24 @@ class Target:
         """The bytes that count: "flash" if they are limited, otherwise "bytes"."""
         return "bytes" if self.flash is None else "flash"
 
+    @property
+    def is_limited(self) -> bool:
+        """Whether something but the return is limited."""
+        return any(limit is not None for limit in (self.flash, self.us, self.cycles))
+
     def excess(self, policy: Valued) -> float:
         """
         :param policy: A policy, or what one is expected to take.
         :return: By what share it is beyond the limits, the largest one; 0 if it is within them
         """
-        limits = {"flash": self.flash, "us": self.us}
-        return max(
-            0.0, *(float(getattr(policy, name)) / limit - 1 for name, limit in limits.items() if limit is not None), 0.0
+        limits = {"flash": self.flash, "us": self.us, "instructions": self.cycles}
+        taken = {name: getattr(policy, name) for name in limits}
+        beyond = (
+            float("inf") if taken[name] is None else float(taken[name]) / limit - 1
+            for name, limit in limits.items()
+            if limit is not None
         )
+        return max(0.0, *beyond, 0.0)
 
     def shortfall(self, policy: Valued, slack: float = 0.0) -> float:
         """
@@ -115,6 +138,7 @@ class Target:
         parts = [f"keeps {self.keep:g} of the return" if self.keep is not None else ""]
         parts += [f"is within {self.flash:,} bytes of flash" if self.flash is not None else ""]
         parts += [f"answers in {self.us:g} microseconds" if self.us is not None else ""]
+        parts += [f"takes at most {self.cycles:,} instructions on an emulated {self.board}" if self.cycles is not None else ""]
         return " and ".join(filter(None, parts))
 
 

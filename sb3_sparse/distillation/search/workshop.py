@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 from pathlib import Path
 from time import monotonic, time
@@ -23,7 +23,7 @@ from sb3_sparse.distillation.experience.environments import NamedEnvironment, Op
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.distillation.search.candidates import Shape
-from sb3_sparse.distillation.search.costs import Costs, foresee_costs, measure_costs
+from sb3_sparse.distillation.search.costs import Costs, count_instructions, foresee_costs, measure_costs
 from sb3_sparse.distillation.search.results import Exported, Result, read_result
 from sb3_sparse.export import compress
 from sb3_sparse.runtime import Policy, load
@@ -90,6 +90,7 @@ class Workshop:
     :param seed: Seed of the search.
     :param episodes: Episodes that choices are made by.
     :param is_over: Whether the search has been interrupted.
+    :param board: Name of the board that instructions are counted on; None for none.
     """
 
     def __init__(
@@ -102,12 +103,13 @@ class Workshop:
         seed: int,
         episodes: int,
         is_over: Callable[[], bool],
+        board: str | None = None,
     ) -> None:
         self.teacher = kind.load(teacher, device="cpu")
         restore(self.teacher)
         self.environment, self.venv = environment, environment.make(self.teacher)
         self.normalization, self.folder, self.seed, self.is_over = normalization, folder, seed, is_over
-        self.seeds = Seeds(seed)
+        self.seeds, self.board = Seeds(seed), board
         self._selection = self.seeds.selection(episodes)
         # A mean of estimates is on no grid, so its weights are rounded afterwards.
         self._learns_bits = read_network(self.teacher).estimates == 1
@@ -128,7 +130,8 @@ class Workshop:
         """
         if self._observed is None:
             self._observed = self.observe(self.teacher)[0]
-        return [foresee_costs(self.teacher, shape, each, self._observed, self.normalization) for each in bits]
+        observed, board = self._observed, self.board
+        return [foresee_costs(self.teacher, shape, each, observed, self.normalization, board) for each in bits]
 
     #: Observations of the teacher's episodes, once somebody has asked for them.
     _observed: Observation | None = None
@@ -155,12 +158,27 @@ class Workshop:
                 policy = compress(student, bits, observations, episode_starts=starts, normalization=self.normalization)
                 policy.save(folder / f"{bits}.sb3s")
                 student.save(folder / f"{bits}.zip")
-                costs = measure_costs(policy, observations)
+                costs = measure_costs(policy, observations, self.board)
                 returns = tuple(self._play(policy, self._selection, trial.deadline))
                 result = result.add(Exported(bits, costs, returns, training, monotonic() - begin), folder)
                 begin = monotonic()
         shutil.rmtree(folder / _UNFINISHED, ignore_errors=True)
         return result.within(trial.bits)
+
+    def recount(self, folder: Path) -> None:
+        """
+        :param folder: Folder of a student, whose result has the instructions on the board from now on.
+        :raises OutOfTime: if the search has been interrupted
+        """
+        assert self.board is not None
+        result = read_result(folder)
+        for policy in () if result is None else result.policies:
+            self._check(float("inf"))
+            if policy.costs.board != self.board:
+                instructions = count_instructions(load(folder / f"{policy.bits}.sb3s").network, self.board)
+                costs = replace(policy.costs, board=self.board, instructions=instructions)
+                assert result is not None
+                result = result.add(replace(policy, costs=costs), folder)
 
     def _lessons(self, bits: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
         """Bits that a student learns with, 8 for float weights, and those that it is exported in."""
