@@ -41,6 +41,7 @@ from sb3_sparse.distillation.search.results import Exported, Result, read_result
 from sb3_sparse.distillation.search.search import Search
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
 from sb3_sparse.distillation.search.workshop import Trial, Workshop, _InTime
+from sb3_sparse.lock import try_lock
 from sb3_sparse.runtime import load
 
 SMALL = {
@@ -418,6 +419,30 @@ def test_a_damaged_folder(tmp_path):
         (tmp_path / "search.json").write_text(text)
         with pytest.raises(ValueError, match=r"search\.json is damaged"):
             fit(cartpole(), "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
+
+
+def test_two_searches_in_one_folder(tmp_path):
+    """The second one is refused before it writes anything; nothing has to be cleaned up after the first."""
+    with try_lock(tmp_path / "lock") as lock:
+        assert lock is not None
+        with pytest.raises(ValueError, match="another search is at work in"):
+            fit(cartpole(), "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
+        assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    with try_lock(tmp_path / "lock") as lock:
+        assert lock is not None
+
+
+def test_a_search_holds_its_folder(tmp_path, monkeypatch):
+    def run(search):
+        with try_lock(tmp_path / "lock") as lock:
+            assert lock is None
+        raise ArithmeticError
+
+    monkeypatch.setattr(Search, "run", run)
+    with pytest.raises(ArithmeticError):
+        fit(cartpole(), "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
+    with try_lock(tmp_path / "lock") as lock:
+        assert lock is not None
 
 
 def test_bad_input_of_the_command(tmp_path, capsys):

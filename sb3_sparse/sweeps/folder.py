@@ -20,6 +20,8 @@ from math import isfinite
 from pathlib import Path
 from typing import IO, Any
 
+from sb3_sparse.lock import try_lock
+
 #: Errors that say that there is no room.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 #: How often the process of a cell may die before the others go on without it.
@@ -142,14 +144,7 @@ class Folder:
         :return: A context with the locked file; with None if somebody else has the cell
         :raises OSError: if the file system does not know locks, or has no room
         """
-        folder = self.cell_folder(name)
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
+        with try_lock(self.cell_folder(name) / "lock") as file:
             yield file
 
     def take_name(self, name: str, title: str) -> None:

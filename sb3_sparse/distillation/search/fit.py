@@ -8,7 +8,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from sb3_sparse.distillation.search.target import Target
 from sb3_sparse.distillation.search.workshop import Workshop
 from sb3_sparse.export import check_bits
 from sb3_sparse.export.boards import BOARDS, check_tools
+from sb3_sparse.lock import try_lock
 from sb3_sparse.sparsity import check_sparsity
 
 
@@ -90,8 +92,8 @@ def fit(
     :param episodes: Fresh episodes of each finalist.
     :param seed: Seed of everything that is drawn, 0 to 1,023.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
-    :param checkpoint: Folder for what is trained: called again, a search that was interrupted goes on. One call at a time may
-        use it.
+    :param checkpoint: Folder for what is trained: called again, a search that was interrupted goes on. A second call at a
+        time is refused.
     :param verbose: 1 shows how far it is.
     :return: The policies with their bytes and returns
     :raises Unmet: a ``ValueError`` with the ``front``, if nothing reaches the target; the sentence names the nearest policy
@@ -128,17 +130,18 @@ def fit(
     temporary = _Temporary() if checkpoint is None else None
     folder = temporary.folder if temporary is not None else Path(str(checkpoint))
     check_writable(folder)
-    _claim(folder, _identity(model, place, own, seed))
-    teacher = folder / "teacher.zip"
-    model.save(teacher)
-    make = partial(Workshop, type(model), teacher, place, own, folder, seed, SELECTION, board=board)
-    crew = Crew(jobs, make, inherited=_inherits(place, jobs))
-    try:
-        _recount(crew, folder, board)
-        seconds = float("inf") if minutes is None else 60 * minutes - (time() - begin)
-        front = Search(crew, folder, target, shapes, tuple(bits), updates, seeds, episodes, seconds, verbose > 0).run()
-    finally:
-        crew.close()
+    with _alone(folder):
+        _claim(folder, _identity(model, place, own, seed))
+        teacher = folder / "teacher.zip"
+        model.save(teacher)
+        make = partial(Workshop, type(model), teacher, place, own, folder, seed, SELECTION, board=board)
+        crew = Crew(jobs, make, inherited=_inherits(place, jobs))
+        try:
+            _recount(crew, folder, board)
+            seconds = float("inf") if minutes is None else 60 * minutes - (time() - begin)
+            front = Search(crew, folder, target, shapes, tuple(bits), updates, seeds, episodes, seconds, verbose > 0).run()
+        finally:
+            crew.close()
     about = {**front.about, "minutes": minutes, "seconds": time() - begin, "jobs": jobs, "seed": seed}
     front = replace(front, about=about, normalization=own, keeper=temporary)
     if not front.met:
@@ -190,6 +193,14 @@ def _identity(
         if each is not None:
             digest.update(each.mean.tobytes() + each.var.tobytes())
     return f"{type(model).__name__} {digest.hexdigest()} {place} seed {seed}"
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    with try_lock(folder / "lock") as lock:
+        if lock is None:
+            raise ValueError(f"another search is at work in {folder}: wait until it has ended, or give another folder")
+        yield
 
 
 def _claim(folder: Path, identity: str) -> None:
