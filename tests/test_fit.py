@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections import Counter
 from dataclasses import replace
 from functools import partial
@@ -202,6 +203,35 @@ list(crew.run(iter([("wait", ())] * 2)))
     while any(map(_runs, children)) and time.time() < deadline:
         time.sleep(0.1)
     assert not [child for child in children if _runs(child)]
+
+
+def test_warnings_of_processes():
+    """They reach who asked, each text once, in their class or in what that is derived from."""
+
+    class OwnWarning(RuntimeWarning):
+        pass
+
+    class Doubting:
+        def __init__(self, is_over):
+            warnings.warn("it begins", OwnWarning, stacklevel=1)
+
+        def close(self):
+            pass
+
+        def work(self, text):
+            warnings.warn(text, UserWarning, stacklevel=1)
+            warnings.warn("each time", DeprecationWarning, stacklevel=1)
+            return text
+
+    crew = Crew(2, Doubting, inherited=True)
+    try:
+        with pytest.warns(Warning) as caught:
+            found = [result for _, result in crew.run(("work", (text,)) for text in "abab")]
+    finally:
+        crew.close()
+    assert sorted(found) == ["a", "a", "b", "b"]
+    kinds = {"a": UserWarning, "b": UserWarning, "each time": DeprecationWarning, "it begins": RuntimeWarning}
+    assert len(caught) == 4 and {str(each.message): each.category for each in caught} == kinds
 
 
 def _runs(process):

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -21,7 +22,12 @@ from sb3_sparse.parent import end_with
 #: A name of a method of :class:`Workshop`, and its arguments.
 Work = tuple[str, tuple[Any, ...]]
 
+#: Texts of warnings with their categories.
+_Doubts = list[tuple[str, type[Warning]]]
+
 _workshop: Workshop | None = None
+#: What a process has been warned of while it began.
+_doubts: _Doubts = []
 
 
 def _begin(make: Callable[[Callable[[], bool]], Workshop], over: Any, parent: int) -> None:
@@ -30,14 +36,29 @@ def _begin(make: Callable[[Callable[[], bool]], Workshop], over: Any, parent: in
     end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     th.set_num_threads(1)
-    _workshop = make(over.is_set)
+    with _recorded(_doubts):
+        _workshop = make(over.is_set)
     # When the process ends, whose atexit handlers do not run.
     Finalize(None, _workshop.close, exitpriority=0)
 
 
-def _do(work: Work) -> Any:
+def _do(work: Work) -> tuple[Any, _Doubts]:
+    """The result, and all warnings since the last one: the process that asked for it shows them."""
     assert _workshop is not None
-    return _try(_workshop, work)
+    doubts, _doubts[:] = _doubts[:], []
+    with _recorded(doubts):
+        result = _try(_workshop, work)
+    return result, doubts
+
+
+@contextmanager
+def _recorded(doubts: _Doubts) -> Iterator[None]:
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for each in caught:
+        # Of a class that the other process may not have, what it is derived from.
+        kind = next(kind for kind in each.category.__mro__ if kind.__module__ == "builtins")
+        doubts.append((str(each.message), kind))
 
 
 def _try(workshop: Workshop, work: Work) -> Any:
@@ -59,6 +80,7 @@ class Crew:
     def __init__(self, jobs: int, make: Callable[[Callable[[], bool]], Workshop], *, inherited: bool) -> None:
         self.jobs = jobs
         self._own: Workshop | None = None
+        self._shown: set[str] = set()
         self._executor: ProcessPoolExecutor | None = None
         if jobs == 1:
             self._over: Any = threading.Event()
@@ -71,7 +93,8 @@ class Crew:
     def run(self, works: Iterator[Work]) -> Iterator[tuple[Work, Any]]:
         """
         :param works: What is to be done; a piece is asked for when somebody is free, so the iterator may stop early.
-        :return: Each piece with its result as it ends, None if its time was up
+        :return: Each piece with its result as it ends, None if its time was up. Warnings of other
+            processes are given here, each text once
         """
         if self._own is not None:
             with _one_thread():
@@ -87,10 +110,17 @@ class Crew:
                 return
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 try:
-                    result = future.result()
+                    result, doubts = future.result()
                 except BrokenExecutor as error:
                     raise ValueError("a process of the search has died: give jobs=1 to see why") from error
+                self._warn(doubts)
                 yield running.pop(future), result
+
+    def _warn(self, doubts: _Doubts) -> None:
+        for text, kind in doubts:
+            if text not in self._shown:
+                self._shown.add(text)
+                warnings.warn(text, kind, stacklevel=3)
 
     def close(self) -> None:
         """Let everybody stop what they do."""
