@@ -77,6 +77,7 @@ def test_an_atari_game(tmp_path, capsys):
         (["--env", "Pendulum-v1"], "an observation of shape (3,) does not fit this policy: it needs (4,)"),
         (["--env", "Nothing-v0"], "the environment 'Nothing-v0' cannot be made"),
         (["--env", "CartPole-v1", "--episodes", "0"], "--episodes must be at least 1, got 0"),
+        (["--env", "CartPole-v1", "--seed", "-1"], "--seed must be at least 0, got -1"),
         (["--env", "CartPole-v1", "--frame-stack", "0"], "0 observations of CartPole-v1"),
         (["--env", "Taxi-v3", "--frame-stack", "2"], "Discrete(500), cannot be stacked"),
         (["--env", "CartPole-v1", "--env-wrapper", "no.such.Wrapper"], "no.such"),

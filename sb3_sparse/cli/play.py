@@ -48,6 +48,8 @@ def _play(args: argparse.Namespace, _: list[str]) -> None:
         raise ValueError(f"{args.policy} is no compact file: make one with sb3-sparse compress")
     if args.episodes < 1:
         raise ValueError(f"--episodes must be at least 1, got {args.episodes}")
+    if args.seed < 0:
+        raise ValueError(f"--seed must be at least 0, got {args.seed}")
     policy, frames = load(args.policy), args.frame_stack
     wrappers: Callable[[gym.Env], gym.Env] | None = None
     if args.env_wrapper is not None:
