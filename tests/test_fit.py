@@ -35,13 +35,13 @@ from sb3_sparse.distillation.experience.environments import NamedEnvironment, Op
 from sb3_sparse.distillation.search import Unmet
 from sb3_sparse.distillation.search.candidates import Shape, find_shapes
 from sb3_sparse.distillation.search.costs import CODE, Costs, count_instructions, flash_bytes, foresee_costs
-from sb3_sparse.distillation.search.crew import Crew
 from sb3_sparse.distillation.search.front import Point
-from sb3_sparse.distillation.search.plan import Price, Rung, fit_into, make_rungs
 from sb3_sparse.distillation.search.results import Exported, Result, read_result
 from sb3_sparse.distillation.search.search import Search
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
-from sb3_sparse.distillation.search.workshop import Trial, Workshop, _InTime
+from sb3_sparse.distillation.search.training.plan import Price, Rung, fit_into, make_rungs
+from sb3_sparse.distillation.search.workers.crew import Crew
+from sb3_sparse.distillation.search.workers.workshop import Trial, Workshop, _InTime
 from sb3_sparse.lock import try_lock
 from sb3_sparse.runtime import load
 
@@ -183,7 +183,7 @@ def test_processes_end_with_the_search():
     """Those of a search that is killed do not go on alone."""
     script = """
 import os, time
-from sb3_sparse.distillation.search.crew import Crew
+from sb3_sparse.distillation.search.workers.crew import Crew
 
 class Workshop:
     def __init__(self, is_over): pass
@@ -259,7 +259,7 @@ def test_finished_students_count_without_time(searched, monkeypatch):
     """A budget that has room for one student chooses among all that an earlier search has trained."""
     model, front, folder, _ = searched
     monkeypatch.setattr(Workshop, "train", lambda *_: pytest.fail("it trains"))
-    monkeypatch.setattr("sb3_sparse.distillation.search.search.fit_into", lambda *_: [])
+    monkeypatch.setattr("sb3_sparse.distillation.search.training.halving.fit_into", lambda *_: [])
     again = fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, **{**SMALL, "minutes": 1000})
     assert [(point.shape, point.bits) for point in again.evaluated] == [(point.shape, point.bits) for point in front.evaluated]
 
@@ -496,7 +496,7 @@ def test_instructions_on_a_board(searched, tmp_path, monkeypatch):
     """Students of an earlier search are counted and not trained; the chosen one has the counts of its own header."""
     model, _, folder, _ = searched
     shutil.copytree(folder, tmp_path / "search")
-    monkeypatch.setattr("sb3_sparse.distillation.search.workshop.distill", None)
+    monkeypatch.setattr("sb3_sparse.distillation.search.workers.workshop.distill", None)
     front = fit(model, "CartPole-v1", keep=0.9, cycles=20_000, board="m4f", checkpoint=tmp_path / "search", **SMALL)
     assert len(front.evaluated) == 4
     for point in front.evaluated:
@@ -573,7 +573,8 @@ class Clockwork:
 
     def __init__(self, monkeypatch, slow=1.0):
         self.clock, self.trials, self.slow = 0.0, [], slow
-        monkeypatch.setattr("sb3_sparse.distillation.search.search.time", lambda: self.clock)
+        for module in ("search", "training.halving"):
+            monkeypatch.setattr(f"sb3_sparse.distillation.search.{module}.time", lambda: self.clock)
 
     def run(self, works):
         for work in works:

@@ -26,12 +26,11 @@ from sb3_sparse.distillation.checks import check_model, check_number, check_whol
 from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds, read_environment
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.search.candidates import BITS, count_weights, find_shapes, teacher_widths
-from sb3_sparse.distillation.search.crew import Crew
 from sb3_sparse.distillation.search.front import Front, Unmet
-from sb3_sparse.distillation.search.plan import UNIT
 from sb3_sparse.distillation.search.search import SELECTION, Search
 from sb3_sparse.distillation.search.target import Target
-from sb3_sparse.distillation.search.workshop import Workshop
+from sb3_sparse.distillation.search.training import UNIT
+from sb3_sparse.distillation.search.workers import Crew, Workshop
 from sb3_sparse.export import check_bits
 from sb3_sparse.export.boards import BOARDS, check_tools
 from sb3_sparse.lock import try_lock

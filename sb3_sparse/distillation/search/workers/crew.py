@@ -16,7 +16,7 @@ from typing import Any
 
 import torch as th
 
-from sb3_sparse.distillation.search.workshop import OutOfTime, Workshop
+from sb3_sparse.distillation.search.workers.workshop import OutOfTime, Workshop
 from sb3_sparse.parent import end_with
 
 #: A name of a method of :class:`Workshop`, and its arguments.
