@@ -36,7 +36,7 @@ from sb3_sparse.distillation.search import Unmet
 from sb3_sparse.distillation.search.candidates import Shape, find_shapes
 from sb3_sparse.distillation.search.costs import CODE, Costs, count_instructions, flash_bytes, foresee_costs
 from sb3_sparse.distillation.search.front import Point
-from sb3_sparse.distillation.search.results import Exported, Result, read_result
+from sb3_sparse.distillation.search.results import Exported, Result
 from sb3_sparse.distillation.search.search import Search
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
 from sb3_sparse.distillation.search.training.plan import Price, Rung, fit_into, make_rungs
@@ -44,6 +44,7 @@ from sb3_sparse.distillation.search.workers.crew import Crew
 from sb3_sparse.distillation.search.workers.workshop import Trial, Workshop, _InTime
 from sb3_sparse.lock import try_lock
 from sb3_sparse.runtime import load
+from sb3_sparse.sources import digest_sources
 
 SMALL = {
     "net_archs": [None, [4]],
@@ -371,16 +372,6 @@ def test_an_environment_that_does_not_follow_its_seeds(tmp_path):
             distill(model, venv, 0.0, [4], bits, steps=1000, updates=5000, checkpoint=tmp_path / "distill")
 
 
-def test_results_of_earlier_versions(searched, tmp_path):
-    """They rounded every student after its training: those do not count as students that have learnt their bits."""
-    _, front, _, _ = searched
-    found = json.loads((front.best.file.parent / "result.json").read_text())
-    for policy in found["policies"]:
-        del policy["training"], policy["exporting"]
-    (tmp_path / "result.json").write_text(json.dumps(found))
-    assert read_result(tmp_path) == Result(front.best.shape, 5000)
-
-
 def test_an_impossible_target(searched, tmp_path, capsys):
     """The front is shown all the same, and a sentence names the nearest; the command writes it and exits with 1."""
     model, _, folder, _ = searched
@@ -449,6 +440,21 @@ def test_a_damaged_folder(tmp_path):
         (tmp_path / "search.json").write_text(text)
         with pytest.raises(ValueError, match=r"search\.json is damaged"):
             fit(cartpole(), "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
+
+
+def test_a_folder_of_other_code(searched, tmp_path, monkeypatch):
+    """Whether the version says so, or changed code alone, or it was not written down yet."""
+    model, _, folder, _ = searched
+    named = json.loads((folder / "search.json").read_text())
+    assert named["code"].startswith(f"{sb3_sparse.__version__} ")
+    for name, changed in (("__version__", "9.9"), ("digest_sources", lambda modules: digest_sources([*modules, __name__]))):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"sb3_sparse.distillation.search.folder.{name}", changed)
+            with pytest.raises(ValueError, match=f"other code has trained, sb3_sparse {named['code']}, .*give another folder"):
+                fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, **SMALL)
+    (tmp_path / "search.json").write_text(json.dumps({"identity": named["identity"]}))
+    with pytest.raises(ValueError, match="other code has trained, sb3_sparse of an earlier version"):
+        fit(model, "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
 
 
 def test_two_searches_in_one_folder(tmp_path):

@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-import shutil
-import tempfile
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,8 +18,8 @@ from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.distillation.checks import check_model, check_number, check_whole, read_list, read_widths
 from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds, read_environment
-from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.search.candidates import BITS, count_weights, find_shapes, teacher_widths
+from sb3_sparse.distillation.search.folder import Temporary, claim, identify
 from sb3_sparse.distillation.search.front import Front, Unmet
 from sb3_sparse.distillation.search.search import SELECTION, Search
 from sb3_sparse.distillation.search.target import Target
@@ -33,7 +27,6 @@ from sb3_sparse.distillation.search.training import UNIT
 from sb3_sparse.distillation.search.workers import Crew, Workshop
 from sb3_sparse.export import check_bits
 from sb3_sparse.export.boards import BOARDS, check_tools
-from sb3_sparse.lock import try_lock
 from sb3_sparse.sparsity import check_sparsity
 
 
@@ -92,7 +85,7 @@ def fit(
     :param seed: Seed of everything that is drawn, 0 to 1,023.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
     :param checkpoint: Folder for what is trained: called again, a search that was interrupted goes on. A second call at a
-        time is refused.
+        time is refused, and so is one of another version of this package.
     :param verbose: 1 shows how far it is.
     :return: The policies with their bytes and returns
     :raises Unmet: a ``ValueError`` with the ``front``, if nothing reaches the target; the sentence names the nearest policy
@@ -126,11 +119,10 @@ def fit(
     # The environment fits before anything is made.
     if isinstance(place, NamedEnvironment):
         place.close(place.make(model))
-    temporary = _Temporary() if checkpoint is None else None
+    temporary = Temporary() if checkpoint is None else None
     folder = temporary.folder if temporary is not None else Path(str(checkpoint))
     check_writable(folder)
-    with _alone(folder):
-        _claim(folder, _identity(model, place, own, seed))
+    with claim(folder, identify(model, place, own, seed)):
         teacher = folder / "teacher.zip"
         model.save(teacher)
         make = partial(Workshop, type(model), teacher, place, own, folder, seed, SELECTION, board=board)
@@ -165,57 +157,9 @@ def _recount(crew: Crew, folder: Path, board: str | None) -> None:
         pass
 
 
-class _Temporary:
-    """A folder that lives as long as this."""
-
-    def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp())
-        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
-
-
 def _inherits(place: NamedEnvironment | OpenEnvironment, jobs: int) -> bool:
     """Whether processes are forked. A process that has computed on a GPU cannot be."""
     forks = hasattr(os, "fork") and not th.cuda.is_available()
     if jobs > 1 and not forks and isinstance(place, OpenEnvironment):
         raise ValueError("other processes cannot take this environment over here: give its name, or jobs=1")
     return forks
-
-
-def _identity(
-    model: BaseAlgorithm, place: NamedEnvironment | OpenEnvironment, normalization: VecNormalize | None, seed: int
-) -> str:
-    digest = hashlib.sha256()
-    for parameter in read_network(model).parameters():
-        digest.update(parameter.detach().cpu().numpy().tobytes())
-    statistics = None if normalization is None or not normalization.norm_obs else normalization.obs_rms
-    for each in statistics.values() if isinstance(statistics, dict) else [statistics]:
-        if each is not None:
-            digest.update(each.mean.tobytes() + each.var.tobytes())
-    return f"{type(model).__name__} {digest.hexdigest()} {place} seed {seed}"
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    with try_lock(folder / "lock") as lock:
-        if lock is None:
-            raise ValueError(f"another search is at work in {folder}: wait until it has ended, or give another folder")
-        yield
-
-
-def _claim(folder: Path, identity: str) -> None:
-    """
-    Say whose folder it is.
-
-    :raises ValueError: if it is another search's, or damaged
-    """
-    file = folder / "search.json"
-    folder.mkdir(parents=True, exist_ok=True)
-    if file.exists():
-        try:
-            other = json.loads(file.read_text())["identity"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"{file} is damaged: give another folder, or delete this one") from error
-        if other != identity:
-            raise ValueError(f"{folder} holds the search of another agent, environment or seed: give another folder")
-        return
-    file.write_text(json.dumps({"identity": identity}) + "\n")

@@ -82,8 +82,6 @@ def read_result(folder: Path) -> Result | None:
     policies = tuple(
         Exported(**{**each, "costs": Costs(**each["costs"]), "selection": tuple(each["selection"])})
         for each in found["policies"]
-        # Earlier versions rounded every student after its training, and did not say how long that took.
-        if "training" in each
     )
     return Result(Shape(None if arch is None else tuple(arch), found["shape"]["sparsity"]), found["updates"], policies)
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import suppress
@@ -15,6 +13,7 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, ClassVar, TypeVar, get_args, get_origin, get_type_hints
 
+from sb3_sparse.sources import digest_sources
 from sb3_sparse.version import __version__
 
 #: Version of what the kinds share, evaluation.py and resumption.py. A change there that makes other results raises it.
@@ -111,13 +110,12 @@ class Cell(ABC):
         stand for the code: a hash of all code would make every result void with each commit.
         """
         kinds = [cls for cls in type(self).__mro__ if issubclass(cls, Cell) and cls is not Cell]
-        code = "".join(inspect.getsource(sys.modules[cls.__module__]) for cls in kinds)
         identity = {
             "kind": self.kind,
             "settings": {field.name: getattr(self, field.name) for field in fields(self) if not _is_default(self, field)},
             "content": self.content(),
             "version": __version__,
-            "code": hashlib.sha256(code.encode()).hexdigest(),
+            "code": digest_sources(cls.__module__ for cls in kinds),
             # A later version than the first is a part of the name: results before there were versions keep theirs.
             **({"shared": SHARED} if SHARED > 1 else {}),
         }
