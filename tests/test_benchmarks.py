@@ -85,8 +85,6 @@ STORED = {
     "speed.atari_speed": ("atari_speed",),
     "speed.replay": ("replay",),
     "speed.inference": ("inference",),
-    "size.sizes": ("sizes",),
-    "size.distill": ("distill", "distill_critics", "distill_images", "distill_others"),
     "size.ablation": ("ablation",),
     "size.offline_memory": ("offline_memory",),
     "size.bits": ("bits",),
@@ -217,30 +215,22 @@ def test_returns_of_an_export(benchmark_of, tmp_path):
     assert share == low == high == 1
 
 
-def test_published_networks_take_the_bytes_that_are_reported(benchmark_of):
-    """Packed weights alone, as the two papers' raw results give them."""
-    sizes = benchmark_of("size.sizes")
-    assert [point["nbytes"] for point in sizes.published("tqc-Hopper-v4")] == [176]
-    assert [point["nbytes"] for point in sizes.published("sac-HalfCheetah-v4")] == [19_328, 62_496]
-    assert sizes.split("64x32-95") == ([64, 32], 0.95)
-
-
-def test_students_that_are_not_there_are_left_out(benchmark_of, tmp_path, monkeypatch):
-    """A result that is there is read again, and nothing is made when nothing is to be made; one that fails is an error."""
-    students, sizes = benchmark_of("size.students"), benchmark_of("size.sizes")
+def test_students_that_are_there_are_read(benchmark_of, tmp_path, monkeypatch):
+    """A result that is there is not made again; a student that fails is an error."""
+    students, agents = benchmark_of("size.students"), benchmark_of("size.agents")
+    assert agents.split("64x32-95") == ([64, 32], 0.95)
     (tmp_path / "sac-Hopper-v4.zip").touch()
     agent = str(tmp_path / "sac-Hopper-v4.zip")
-    there, missing = (sizes.Sized(agent=agent, shape=None, seed=seed, episodes=2) for seed in (0, 1))
+    there, missing = (agents.Small(agent=agent, shape="8x8-0", bits=8, seed=seed, episodes=2) for seed in (0, 1))
     result = {"kind": there.kind, "settings": there.settings, "cpu_seconds": 1.0, "origin": {}, "model": 1}
     students.Folder(tmp_path / "made").publish(there.name, result)
-    found = students.make_students([there, missing], tmp_path / "made", missing=False)
-    assert found == {"sac-Hopper-v4": [(there, result)]}
+    assert students.make_students([there], tmp_path / "made") == {"sac-Hopper-v4": [(there, result)]}
     monkeypatch.setattr(students, "run", lambda cells, root, jobs: students.Folder(root).add_death(missing.name, "no reason"))
     (tmp_path / "made" / "cells" / missing.name).mkdir(parents=True)
     with pytest.raises(RuntimeError, match="seed=1 failed: no reason"):
         students.make_students([there, missing], tmp_path / "made")
     with pytest.raises(ValueError, match="there is no agent"):
-        students.make_students([sizes.Sized(agent="none.zip", shape=None, seed=0, episodes=1)], tmp_path)
+        students.make_students([agents.Small(agent="none.zip", shape="8x8-0", bits=8, seed=0, episodes=1)], tmp_path)
 
 
 def test_ratios_of_students(benchmark_of):

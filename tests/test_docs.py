@@ -3,12 +3,14 @@
 import doctest
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
 from sb3_sparse.sweeps.grid import GRIDS
+from sb3_sparse.sweeps.report.statistics import Estimate
 from sb3_sparse.zoo import RECIPES, find_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -143,13 +145,14 @@ def test_the_page_of_a_grid(generate, tmp_path, monkeypatch):
 
 def test_results_that_contradict_a_sentence_stop_the_script(generate, monkeypatch):
     from generator.pages import limits
-    from generator.stored import stored
 
-    def changed(name):
-        results = stored(name)
-        return results | {"ratios": dict.fromkeys(results["ratios"], 0.9)} if name == "distill" else results
+    comparison = limits.comparison
 
-    monkeypatch.setattr(limits, "stored", changed)
+    def changed(name, *form, **settings):
+        found = comparison(name, *form, **settings)
+        return replace(found, score=Estimate(0.9, None)) if name == "distilled_agents-full" else found
+
+    monkeypatch.setattr(limits, "comparison", changed)
     with pytest.raises(ValueError, match="no longer support this sentence"):
         limits.page()
 
@@ -162,7 +165,6 @@ def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, verdict)
     from generator.pages import claims
 
     from sb3_sparse.sweeps.report.comparison import Comparison
-    from sb3_sparse.sweeps.report.statistics import Estimate
     from sb3_sparse.sweeps.report.study import Group
 
     def found(form, sparsity, interval):
@@ -172,40 +174,12 @@ def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, verdict)
 
     measured = [found("8 bits", 0.99, interval), found("agent", 0.99, (1.0, 2.0)), found("8 bits", 0.95, (-3.0, -2.0))]
     monkeypatch.setattr(claims.grids, "grids", lambda: ["figure-full"])
-    monkeypatch.setattr(claims.grids, "comparisons", lambda stored, name: measured)
+    monkeypatch.setattr(claims.grids, "comparisons", lambda stored: measured)
+    monkeypatch.setattr(claims.grids, "repeats", lambda stored: "compression_figure_4")
     rows = list(claims._rows("compression_figure_4"))
     assert {row[1]: row[-1] for row in rows} == dict.fromkeys((row[1] for row in rows), "not tested") | {"Hopper-v4": verdict}
     [hopper] = [row for row in rows if row[1] == "Hopper-v4"]
     assert hopper[5:7] == (("", "") if interval is None else ("1,200,000", "2"))
-
-
-def test_the_family_with_the_smallest_file(generate, monkeypatch):
-    """Of students that keep so much; one that learnt with few bits, which the others did not, does not count."""
-    from generator.pages import sizes
-    from generator.stored import stored
-
-    shares = {
-        "a/16x16-0/8 bits": (0.85, 700),
-        "a/16x16-0/4 bits": (0.1, 400),
-        "a/16x16-0/4 bits, trained": (0.95, 420),
-        "a/256x256-98/8 bits": (0.93, 3000),
-        "b/16x16-0/8 bits": (0.5, 700),
-    }
-    students = {key: {"nbytes": [size], "tables": [size], "cpu_minutes": [1.0]} for key, (_, size) in shares.items()}
-    changed = stored("sizes") | {
-        "ratios": {key: share for key, (share, _) in shares.items()},
-        "intervals": {key: [share, share] for key, (share, _) in shares.items()},
-        "students": students,
-        "teachers": {"a": 1.0, "b": 1.0},
-        "published": {"a": [], "b": []},
-        "missing": ["b/256x256-98_0_20", "b/16x16-0_0_bits4_20"],
-    }
-    monkeypatch.setattr(sizes, "stored", lambda name: changed)
-    page = sizes.page()
-    assert "0.8: *small, dense* for a (700 bytes; the next family takes 3,000); none of them for b." in page.answer
-    assert "0.9: *256x256, pruned* for a (3,000 bytes; the others do not reach it); none of them for b." in page.answer
-    assert page.limits[0] == "Not run yet, and missing in every comparison: b: 256x256 98 %."
-    assert any("a, 16x16 dense, 4 bits: 0.950 in 420 bytes; rounded afterwards 0.100" in block for block in page.tables)
 
 
 def test_a_new_score_gets_a_row_by_itself(generate, monkeypatch):

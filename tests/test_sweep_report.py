@@ -72,6 +72,7 @@ def test_comparison_with_the_dense_control(tmp_path):
     assert sparse.difference.interval == pytest.approx((welch.low, welch.high), abs=1e-3)
     assert sparse.relative == pytest.approx(welch.low / 404.0, abs=1e-5)
     assert sparse.improvement.value == 0.0 and sparse.loses
+    assert dense.score is None and sparse.score.value == pytest.approx(0.5)
     # In 8 bits each return is one smaller. The control is the dense agent as it was trained.
     exported = line_of(study, "CartPole-v1", "8 bits")[0]
     assert exported.difference.value == pytest.approx(-1.0)
@@ -255,6 +256,7 @@ def test_imported_results_are_named(tmp_path):
         ({"control": {"sparse": 0.0}}, "control has to be a mapping of settings"),
         ({"control": {"recipe": "dens"}}, "control {'recipe': 'dens'} fits no cell"),
         ({"lowest": -100}, "lowest has to be a mapping"),
+        ({"over": "kilobytes"}, "over has to be one of sparsity, bytes"),
         ({"lowest": {"Cartpole-v1": 0}}, "lowest names Cartpole-v1, and the grid has CartPole-v1, HalfCheetah-v4"),
         ({"note": 4}, "note has to be text, got 4"),
         ({"published": "figure_4"}, "there is no 'figure_4' in published.yml, which has: compression_figure_4"),

@@ -26,7 +26,6 @@ import numpy as np
 
 from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.store import Result
-from benchmarks.size.sizes import split
 from benchmarks.size.students import (
     Student,
     choose_agents,
@@ -43,6 +42,15 @@ from sb3_sparse.sweeps import Folder
 from sb3_sparse.sweeps.kinds.evaluation import play_episodes
 
 FILE = "agent.sb3s"
+
+
+def split(shape: str) -> tuple[list[int], float]:
+    """
+    :param shape: Such as "64x64-80".
+    :return: Widths of the hidden layers, and the sparsity
+    """
+    widths, _, sparsity = shape.partition("-")
+    return [int(width) for width in widths.split("x")], float(sparsity) / 100
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -124,14 +124,10 @@ def choose_agents(agents: list[Path]) -> list[Path]:
     return agents or [AGENT]
 
 
-def make_students(
-    students: Sequence[AnyStudent], root: Path, jobs: int = 1, *, missing: bool = True
-) -> dict[str, list[tuple[AnyStudent, dict[str, Any]]]]:
+def make_students(students: Sequence[AnyStudent], root: Path) -> dict[str, list[tuple[AnyStudent, dict[str, Any]]]]:
     """
     :param students: Students, and teachers among them, in the order in which they are made.
     :param root: Where results are kept.
-    :param jobs: Processes at a time.
-    :param missing: Whether to make those that are not there; otherwise they are left out.
     :return: By name of the agent: students and their results
     :raises ValueError: if an agent is missing
     :raises RuntimeError: if one cannot be made
@@ -139,16 +135,14 @@ def make_students(
     folder = Folder(root)
     for student in students:
         student.check()
-    if missing:
-        with show_progress(students, folder, Prices(folder), jobs):
-            run(students, root, jobs=jobs)
+    with show_progress(students, folder, Prices(folder), 1):
+        run(students, root, jobs=1)
     found: dict[str, list[tuple[AnyStudent, dict[str, Any]]]] = {name_of(Path(student.agent)): [] for student in students}
     for student in students:
         result = folder.read(student.name)
-        if result is not None:
-            found[name_of(Path(student.agent))].append((student, result))
-        elif missing:
+        if result is None:
             raise RuntimeError(f"{student} failed: {folder.deaths(student.name)[-1]}")
+        found[name_of(Path(student.agent))].append((student, result))
     return found
 
 

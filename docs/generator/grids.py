@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
-from sb3_sparse.sweeps import Stored, read_grid
+from sb3_sparse.sweeps import Grid, Stored, read_grid
 from sb3_sparse.sweeps.report import make_report
 from sb3_sparse.sweeps.report.blocks import Report, Section
 from sb3_sparse.sweeps.report.comparison import Comparison, compare
@@ -32,14 +32,19 @@ def page_name(name: str) -> str:
 
 
 @cache
+def _read(name: str) -> tuple[Grid, Stored]:
+    grid = read_grid(*name.rsplit("-", 1), check=False)
+    return grid, Stored(grid, RESULTS)
+
+
+@cache
 def report(name: str) -> Report:
     """
     :param name: A grid and its size.
     :return: Its report, and how to make it again
     """
     grid_name, _, size = name.rpartition("-")
-    grid = read_grid(grid_name, size, check=False)
-    found = make_report(grid, Stored(grid, RESULTS))
+    found = make_report(*_read(name))
     options = f"{grid_name}{'' if size == 'full' else f' --size {size}'}"
     commands = "\n".join(f"sb3-sparse benchmark {part} {options}" for part in ("run", "store"))
     again = Section(
@@ -54,12 +59,6 @@ def report(name: str) -> Report:
     return replace(found, sections=[*found.sections, again])
 
 
-@cache
-def _study(name: str) -> Study:
-    grid = read_grid(*name.rsplit("-", 1), check=False)
-    return Study(grid, Stored(grid, RESULTS))
-
-
 def comparison(name: str, form: str = AGENT, **settings: object) -> Comparison:
     """
     :param name: A grid and its size.
@@ -68,25 +67,33 @@ def comparison(name: str, form: str = AGENT, **settings: object) -> Comparison:
     :return: This group against its dense control
     :raises ValueError: if there is not exactly one
     """
-    study = _study(name)
     fitting = [
-        group
-        for group in study.groups
-        if group.form == form and all(group.settings.get(key) == value for key, value in settings.items())
+        each
+        for each in comparisons(name)
+        if each.group.form == form and all(each.group.settings.get(key) == value for key, value in settings.items())
     ]
     if len(fitting) != 1:
         raise ValueError(f"{len(fitting)} groups of {name} have {settings} in the form {form}")
-    return compare(study, fitting[0])
+    return fitting[0]
 
 
-def comparisons(name: str, published: str) -> list[Comparison]:
+@cache
+def comparisons(name: str) -> list[Comparison]:
     """
     :param name: A grid and its size.
-    :param published: An entry of ``benchmarks/published.yml``.
-    :return: All its groups against their dense control, if the grid repeats this entry
+    :return: All its groups against their dense control
     """
-    study = _study(name)
-    return [compare(study, group) for group in study.groups] if study.grid.report.get("published") == published else []
+    study = Study(*_read(name))
+    return [compare(study, group) for group in study.groups]
+
+
+def repeats(name: str) -> str | None:
+    """
+    :param name: A grid and its size.
+    :return: The entry of ``benchmarks/published.yml`` that it repeats
+    """
+    entry: str | None = _read(name)[0].report.get("published")
+    return entry
 
 
 def render(name: str) -> str:

@@ -31,9 +31,12 @@ def headline(folder: str) -> str:
         require(sparse.loses is False, "the sparse agents of the first rows are without loss by the rule of the reports")
     exported, latency, mcu = stored("returns"), stored("inference")["latency"], stored("mcu")
     throughput = stored("throughput")
-    overhead, distilled, replay = stored("overhead"), stored("distill"), stored("replay")
-    key = "tqc-HalfCheetah-v4/0.95/8 bits"
-    student, share = distilled["students"][key], estimate(distilled["ratios"][key], distilled["intervals"][key], 3)
+    overhead, replay = stored("overhead"), stored("replay")
+    teacher, student = (
+        comparison("distilled_agents-full", form, agent="experts/tqc-HalfCheetah-v4.zip", sparsity=sparsity)
+        for form, sparsity in (("agent", None), ("8 bits", 0.95))
+    )
+    minutes = student.group.results[0]["cpu_seconds"] / 60
     cheetah = exported["agents"]["sac-HalfCheetah-v4"]["returns"]
     key = "sac-HalfCheetah-v4/8 bits"
     ratio = estimate(exported["ratios"][key], exported["intervals"][key], 3)
@@ -68,10 +71,10 @@ def headline(folder: str) -> str:
         ),
         (
             "return, trained TQC on HalfCheetah, distilled",
-            "distill",
-            number(distilled["teachers"]["tqc-HalfCheetah-v4"]),
-            f"95 % sparse in 8 bits, in {student['cpu_minutes'][0]:.1f} CPU minutes; ratio {share}",
-            number(mean(student["returns"])),
+            "distilled_agents",
+            number(mean(teacher.group.returns)),
+            f"95 % sparse in 8 bits, in {minutes:.1f} CPU minutes; ratio {_estimate(student.score, 3)}",
+            number(mean(student.group.returns)),
         ),
         (
             "time of an action, µs",

@@ -25,6 +25,8 @@ def page() -> Page:
     verdicts: Counter[str] = Counter()
     for paper, title in entries["papers"].items():
         names = [name for name, entry in entries["results"].items() if entry["paper"] == paper and _claims(entry)]
+        if not names:
+            continue
         rows = [row for name in names for row in _rows(name)]
         verdicts.update(row[-1] for row in rows)
         head = ("figure", "task", "agent", "sparsity", "ours, against dense", "steps", "seeds", "verdict")
@@ -82,7 +84,7 @@ def _rows(name: str) -> Iterator[tuple[str, ...]]:
 def _measured(name: str, published: Published, claim: Mapping[str, Any]) -> Iterator[Comparison]:
     """What the stored grids that repeat this figure have at the claimed sparsity."""
     for stored in grids.grids():
-        for each in grids.comparisons(stored, name):
+        for each in grids.comparisons(stored) if grids.repeats(stored) == name else ():
             fits = claim in (published.claim(each.group), published.published_return(each.group))
             if fits and each.group.sparsity == claim["sparsity"]:
                 yield each

@@ -30,6 +30,7 @@ class Comparison:
     :param difference: To the mean return of its control; None without a control or for the control itself.
     :param improvement: Probability that one of its seeds is better than one of the control.
     :param relative: Lower end of the difference's interval over the absolute mean return of the control.
+    :param score: Its mean score, see :meth:`~sb3_sparse.sweeps.report.study.Study.score`; None for the control itself.
     """
 
     group: Group
@@ -37,6 +38,7 @@ class Comparison:
     difference: Estimate | None = None
     improvement: Estimate | None = None
     relative: float | None = None
+    score: Estimate | None = None
 
     @property
     def loses(self) -> bool | None:
@@ -61,7 +63,8 @@ def compare(study: Study, group: Group) -> Comparison:
     difference = estimate_difference(group.returns, control.returns)
     level = abs(float(control.returns.mean()))
     relative = difference.interval[0] / level if difference.interval is not None and level > 0.0 else None
-    return Comparison(group, mean, difference, estimate_improvement([group.returns], [control.returns]), relative)
+    improvement, score = estimate_improvement([group.returns], [control.returns]), study.score(group)
+    return Comparison(group, mean, difference, improvement, relative, None if score is None else estimate_mean(score))
 
 
 def judged(study: Study, line: Sequence[Comparison]) -> list[list[Comparison]]:

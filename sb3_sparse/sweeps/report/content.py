@@ -45,7 +45,7 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         columns["the paper's claim"] = "and its environment"
     blocks: list[str | Table | Picture] = [Table(columns, rows), RULE]
     if published is not None:
-        blocks.append(_paper(published))
+        blocks.append(describe_paper(published))
     return Section("Largest sparsity without loss", blocks)
 
 
@@ -57,8 +57,9 @@ def numbers(comparisons: Comparisons, published: Published | None) -> Section:
     """
     columns = {
         "task": "", "agent": "", "sparsity": "as the grid sets it", "n": "seeds that are finished, of those of the grid",
-        "return": "", "difference": "to the dense control", "better than dense": "probability of improvement",
-        "weights that are left": "of each network", "bytes": "of the exported file, mean",
+        "return": "", "difference": "to the dense control", "score": "the control's mean return has 1",
+        "better than dense": "probability of improvement", "weights that are left": "of each network",
+        "bytes": "of the exported file, mean",
     }  # fmt: skip
     if published is not None and published.returns:
         columns["published return"] = "mean ± standard deviation, where it is given"
@@ -67,13 +68,18 @@ def numbers(comparisons: Comparisons, published: Published | None) -> Section:
         for each in line:
             row = [word(task), word(label), _sparsity(each.group), _count(each)]
             if each.mean is None:
-                row += [MISSING] * 5
+                row += [MISSING] * 6
             else:
-                row += [estimate(each.mean), estimate(each.difference), _probability(each), _weights(each), _bytes(each)]
+                row += [
+                    *map(estimate, (each.mean, each.difference, each.score)),
+                    _probability(each),
+                    _weights(each),
+                    _bytes(each),
+                ]
             if published is not None and published.returns:
                 row.append(_published(published.published_return(each.group)))
             rows.append(row)
-    papers = [_paper(published)] if published is not None and published.returns else []
+    papers = [describe_paper(published)] if published is not None and published.returns else []
     return Section("All settings", [Table(columns, rows), *papers])
 
 
@@ -103,7 +109,11 @@ def over_tasks(aggregates: Mapping[str, Sequence[Aggregate]], tasks: int) -> Tab
     return Table(columns, rows)
 
 
-def _paper(published: Published) -> str:
+def describe_paper(published: Published) -> str:
+    """
+    :param published: A figure or table of a paper.
+    :return: Where it is, and where its numbers are from
+    """
     words = (published.paper, f"{published.place}.", f"Its numbers here are {published.source}.", published.note)
     return " ".join(filter(None, words))
 

@@ -32,7 +32,7 @@ def draw_returns(study: Study, published: Published | None) -> Figure:
     :param published: The papers' numbers for it.
     :return: Return over sparsity: one panel per task, one line per line and form, the control dashed
     """
-    figure, panels = _panels(study.tasks)
+    figure, panels = make_panels(study.tasks)
     for task, panel in zip(study.tasks, panels, strict=True):
         groups = study.select(task=task)
         places = _places(groups)
@@ -55,7 +55,7 @@ def draw_returns(study: Study, published: Published | None) -> Figure:
                 panel.axhspan(*dense.interval, color="gray", alpha=0.15, linewidth=0)
         panel.set_xticks(list(places.values()), [_percent(sparsity) for sparsity in places])
         panel.set(xlabel="sparsity", ylabel="return")
-    _legend(figure, panels)
+    make_legend(figure, panels)
     return figure
 
 
@@ -79,8 +79,8 @@ def draw_curves(study: Study) -> Figure | None:
         return None
     # A row for each task where that fits.
     kinds = len({group.line for groups in drawn.values() for group in groups}) if several else 1
-    figure, panels = _panels(list(drawn), kinds if 1 < kinds <= _MOST else _COLUMNS)
-    colors = _colors([group.sparsity if several else group.line for group in trained], several)
+    figure, panels = make_panels(list(drawn), kinds if 1 < kinds <= _MOST else _COLUMNS)
+    colors = choose_colors([group.sparsity if several else group.line for group in trained], several)
     for groups, panel in zip(drawn.values(), panels, strict=True):
         for group in groups:
             label = _sparse(group.sparsity) if several else group.line or group.form
@@ -89,7 +89,7 @@ def draw_curves(study: Study) -> Figure | None:
             if control not in groups:
                 _draw_curve(panel, control, "dense control", "gray", "--")
         panel.set(xlabel="steps", ylabel="return")
-    _legend(figure, panels)
+    make_legend(figure, panels)
     return figure
 
 
@@ -101,7 +101,7 @@ def draw_aggregates(aggregates: Mapping[str, Sequence[Aggregate]]) -> Figure | N
     places = _places([each.group for line in aggregates.values() for each in line])
     if not places:
         return None
-    figure, panels = _panels(("interquartile mean of scores", "probability of improvement over dense"))
+    figure, panels = make_panels(("interquartile mean of scores", "probability of improvement over dense"))
     for index, (label, line) in enumerate(aggregates.items()):
         drawn = [each for each in line if each.group.sparsity in places]
         _error_bars(panels[0], [(places[each.group.sparsity], each.iqm) for each in drawn], label, index)
@@ -111,7 +111,7 @@ def draw_aggregates(aggregates: Mapping[str, Sequence[Aggregate]]) -> Figure | N
         panel.axhline(level, color="gray", linewidth=0.9, linestyle="--")
         panel.set_xticks(list(places.values()), [_percent(sparsity) for sparsity in places])
         panel.set(xlabel="sparsity")
-    _legend(figure, panels)
+    make_legend(figure, panels)
     return figure
 
 
@@ -148,7 +148,7 @@ def draw_png(figure: Figure) -> bytes:
     return raster.getvalue()
 
 
-def _panels(titles: Sequence[str], columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
+def make_panels(titles: Sequence[str], columns: int = _COLUMNS) -> tuple[Figure, list[Axes]]:
     # Without pyplot there is no state and no display.
     from matplotlib.figure import Figure
 
@@ -196,7 +196,7 @@ def _curve(group: Group) -> tuple[list[int], np.ndarray[Any, np.dtype[np.float64
     return steps, np.array([[np.mean(curve[step]) for step in steps] for curve in curves])
 
 
-def _colors(keys: Sequence[Any], ordered: bool) -> dict[Any, Any]:
+def choose_colors(keys: Sequence[Any], ordered: bool) -> dict[Any, Any]:
     """By sparsity in the order of a scale, by line in that of matplotlib."""
     from matplotlib import colormaps
 
@@ -205,7 +205,7 @@ def _colors(keys: Sequence[Any], ordered: bool) -> dict[Any, Any]:
     return {key: scale[index] if ordered else f"C{index}" for index, key in enumerate(unique)}
 
 
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+def make_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One for all panels."""
     entries = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
     figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize=8, frameon=False)

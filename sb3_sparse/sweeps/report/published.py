@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ class Published:
     :param claims: Largest sparsities without loss: ``sparsity``, and the settings and form that it is claimed for.
     :param returns: Mean returns: ``mean``, ``sd`` or null, and the settings and form.
     :param note: What else is to be known.
+    :param files: Small networks: ``env``, ``layers`` with inputs and outputs, ``bits`` of the weights, and ``keeps``, the
+        share of a dense agent's return.
     """
 
     paper: str
@@ -32,6 +35,7 @@ class Published:
     claims: tuple[Mapping[str, Any], ...]
     returns: tuple[Mapping[str, Any], ...]
     note: str
+    files: tuple[Mapping[str, Any], ...] = ()
 
     def claim(self, group: Group) -> Mapping[str, Any] | None:
         """
@@ -46,6 +50,13 @@ class Published:
         :return: The return that was published for it; None if there is none
         """
         return next((value for value in self.returns if _fits(value, group, ("mean", "sd"))), None)
+
+    def published_files(self, env: str) -> list[tuple[int, float]]:
+        """
+        :param env: An environment.
+        :return: Bytes of the packed weights alone, and share of the return, of the networks that were published for it
+        """
+        return [(_packed(file), file["keeps"]) for file in self.files if _base(file["env"]) == _base(env)]
 
 
 def read_published(name: str, file: Path = PUBLISHED) -> Published:
@@ -70,6 +81,7 @@ def read_published(name: str, file: Path = PUBLISHED) -> Published:
         claims=tuple(entry.get("claims", ())),
         returns=tuple(entry.get("returns", ())),
         note=entry.get("note", ""),
+        files=tuple(entry.get("files", ())),
     )
 
 
@@ -79,6 +91,11 @@ def _fits(entry: Mapping[str, Any], group: Group, values: tuple[str, ...]) -> bo
     if _base(conditions.pop("env")) != _base(str(group.settings.get("env"))) or conditions.pop("form", AGENT) != group.form:
         return False
     return all(group.settings.get(name) == value for name, value in conditions.items())
+
+
+def _packed(file: Mapping[str, Any]) -> int:
+    layers: list[int] = file["layers"]
+    return sum(inputs * outputs for inputs, outputs in pairwise(layers)) * int(file["bits"]) // 8
 
 
 def _base(env: str) -> str:

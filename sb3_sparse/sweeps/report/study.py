@@ -18,7 +18,9 @@ from sb3_sparse.sweeps.stored import Stored
 
 #: The form of SB3's own ``predict``; the others are exported policies.
 AGENT = "agent"
-_KEYS = ("control", "lowest", "published", "note")
+_KEYS = ("control", "lowest", "published", "over", "note")
+#: What the first figure of a report has below its returns; the first one is the default.
+_OVER = ("sparsity", "bytes")
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +69,8 @@ class Study:
                 raise ValueError(f"'{key}' is not a part of report, which has: {', '.join(_KEYS)}")
         if not isinstance(grid.report.get("note", ""), str):
             raise ValueError(f"report: note has to be text, got {grid.report['note']!r}")
+        if grid.report.get("over", _OVER[0]) not in _OVER:
+            raise ValueError(f"report: over has to be one of {', '.join(_OVER)}, got {grid.report['over']!r}")
         self.grid, self.source = grid, source
         self.results = {cell.name: result for cell in grid.cells if (result := source.read(cell.name)) is not None}
         self.missing = tuple(cell for cell in grid.cells if cell.name not in self.results)
@@ -179,7 +183,7 @@ def _fits(group: Group, settings: Mapping[str, Any]) -> bool:
 
 
 def _line_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The settings that vary among cells of the same task and kind, and the kind, if that does."""
+    """The settings that vary among cells of the same task and kind, and the kind, if that does. Bits are forms of one line."""
 
     def varies(name: str) -> bool:
         found: dict[tuple[str, str], set[str]] = {}
@@ -189,7 +193,7 @@ def _line_settings(settings: Sequence[Mapping[str, Any]]) -> list[str]:
         return max(map(len, found.values())) > 1
 
     names = dict.fromkeys(name for each in settings for name in each)
-    return [name for name in names if name not in ("seed", "sparsity", "env") and varies(name)]
+    return [name for name in names if name not in ("seed", "sparsity", "env", "bits") and varies(name)]
 
 
 def _task(settings: Mapping[str, Any]) -> str:
@@ -207,4 +211,4 @@ def _word(name: str, value: object) -> str:
         return name if value else f"no {name}"
     if isinstance(value, list):
         return " ".join(map(str, value)) if name == "hyperparams" else f"{name} {' '.join(map(str, value)) or 'none'}"
-    return value if isinstance(value, str) else f"{name} {'as usual' if value is None else value}"
+    return value if isinstance(value, str) else "" if value is None else f"{name} {value}"

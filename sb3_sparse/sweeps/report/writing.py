@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,10 +12,12 @@ from sb3_sparse.sweeps.grid import Grid
 from sb3_sparse.sweeps.report import content, provenance
 from sb3_sparse.sweeps.report.blocks import Picture, Report, Section
 from sb3_sparse.sweeps.report.comparison import aggregate, compare, judged
+from sb3_sparse.sweeps.report.content import Comparisons
 from sb3_sparse.sweeps.report.figures import draw_aggregates, draw_curves, draw_returns, save_figure
 from sb3_sparse.sweeps.report.html import render_html
 from sb3_sparse.sweeps.report.markdown import render_markdown
-from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
+from sb3_sparse.sweeps.report.over_bytes import CAPTION, draw_files, make_tables
+from sb3_sparse.sweeps.report.published import PUBLISHED, Published, read_published
 from sb3_sparse.sweeps.report.study import Study
 from sb3_sparse.sweeps.stored import Stored
 
@@ -54,30 +57,41 @@ def make_report(grid: Grid, source: Folder | Stored) -> Report:
         if (groups := study.select(task=task, label=label))
     }
 
-    def picture(kind: str, figure: Figure, caption: str) -> Picture:
-        return Picture(f"{grid.name}-{grid.size}-{kind}", caption, figure)
-
-    sections: list[Section] = []
-    if any(judged(study, line) for line in compared.values()):
-        sections.append(content.verdicts(study, compared, published))
-    if any(each.group.sparsity for line in compared.values() for each in line):
-        text = "Mean return over seeds and its 95 % interval, over sparsity. Gray: the dense control and its interval."
-        sections.append(Section("Return by sparsity", [picture("returns", draw_returns(study, published), text)]))
-    aggregates = {label: found for label in study.labels if (found := aggregate(study, label))}
-    if aggregates:
-        text = "Scores and probabilities of improvement over the tasks, with their 95 % intervals."
-        figure, table = draw_aggregates(aggregates), content.over_tasks(aggregates, len(study.tasks))
-        pictures = [] if figure is None else [picture("tasks", figure, text)]
-        sections.append(Section("Over all tasks", [*pictures, table]))
+    parts = _over_bytes if grid.report.get("over") == "bytes" else _over_sparsities
+    sections = list(parts(study, compared, published))
     curves = draw_curves(study)
     if curves is not None:
         text = "Return of the evaluations during training: mean over seeds and its 95 % interval."
-        sections.append(Section("Learning curves", [picture("curves", curves, text)]))
+        sections.append(Section("Learning curves", [_picture(study, "curves", curves, text)]))
     sections.append(content.numbers(compared, published))
     if study.missing:
         sections.append(provenance.missing(study))
     sections.append(provenance.methods(study))
     return Report(grid.title, provenance.summary(study), sections)
+
+
+def _over_sparsities(study: Study, compared: Comparisons, published: Published | None) -> Iterator[Section]:
+    if any(judged(study, line) for line in compared.values()):
+        yield content.verdicts(study, compared, published)
+    if any(each.group.sparsity for line in compared.values() for each in line):
+        text = "Mean return over seeds and its 95 % interval, over sparsity. Gray: the dense control and its interval."
+        yield Section("Return by sparsity", [_picture(study, "returns", draw_returns(study, published), text)])
+    aggregates = {label: found for label in study.labels if (found := aggregate(study, label))}
+    if aggregates:
+        text = "Scores and probabilities of improvement over the tasks, with their 95 % intervals."
+        figure, table = draw_aggregates(aggregates), content.over_tasks(aggregates, len(study.tasks))
+        pictures = [] if figure is None else [_picture(study, "tasks", figure, text)]
+        yield Section("Over all tasks", [*pictures, table])
+
+
+def _over_bytes(study: Study, compared: Comparisons, published: Published | None) -> Iterator[Section]:
+    figure = _picture(study, "bytes", draw_files(study, published), CAPTION)
+    paper = [] if published is None else [content.describe_paper(published)]
+    yield Section("Score over bytes", [figure, *paper, *make_tables(study)])
+
+
+def _picture(study: Study, kind: str, figure: Figure, caption: str) -> Picture:
+    return Picture(f"{study.grid.name}-{study.grid.size}-{kind}", caption, figure)
 
 
 def write_report(grid: Grid, source: Folder | Stored, out: Path) -> list[Path]:
