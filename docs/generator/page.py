@@ -70,14 +70,6 @@ class Page:
         return rows
 
 
-def command(name: str) -> str:
-    """
-    :param name: Name of a stored file that says which command made it.
-    :return: That command, with the arguments that store its result
-    """
-    return f"{stored(name)['command']} \\\n    --json benchmarks/results/{name}.json --png benchmarks/results/{name}.png"
-
-
 def formerly(commit: str, *commands: str) -> list[str]:
     """
     :param commit: The commit that has stored results, with the script that made them; it is not there today.

@@ -2,7 +2,6 @@
 
 NAMES = (
     "claims",
-    "offline_returns",
     "offline_memory",
     "offline_speed",
     "returns",

@@ -50,7 +50,7 @@ def page() -> Page:
         },
         limits=[
             "The bytes follow from the number of weights, except those of the 8-bit file, which depend on the masks as well.",
-            "These are sizes, not returns: see [the returns](offline_returns.md).",
+            "These are sizes, not returns: see [the returns](offline_figures_1_and_2-short.md).",
             (
                 "A critic's size says nothing of what it computes. On observations that are not normalized SNIP at 95 %"
                 f" leaves at most {max(connections)} connection from the actions to each critic here, so BCQ cannot choose"

@@ -51,7 +51,8 @@ def _stored(source: Stored, study: Study) -> str:
     known = [seconds for seconds in times if seconds is not None]
     words = [f"They took {number(sum(known) / 3600)} CPU hours"]
     if len(known) < len(times):
-        words = [f"{len(known)} of them took {number(sum(known) / 3600)} CPU hours; the others were trained elsewhere"]
+        took = f"{len(known)} of them took {number(sum(known) / 3600)} CPU hours; the others"
+        words = [f"{took if known else 'They'} were trained elsewhere"]
     if source.changed:
         words.append(f"The recipe or agent of {len(source.changed)} of them is another one today: the commit below has theirs")
     return " ".join(f"{sentence}." for sentence in words)
