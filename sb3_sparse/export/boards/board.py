@@ -49,6 +49,13 @@ class Board:
         return ("-nostdlib", "-T", script) if script.exists() else ()
 
     @property
+    def counted(self) -> str:
+        """What is counted, by which emulator, in words."""
+        emulator = "QEMU" if self.emulator[0].startswith("qemu") else self.emulator[0]
+        remark = "" if self.unit == "cycles" else ": not cycles of hardware"
+        return f"{self.unit} of an action, counted under {emulator}, the mean over the C header's test vectors{remark}"
+
+    @property
     def compiler(self) -> str:
         """Name of its compiler."""
         return f"{self.tools}-gcc"
@@ -66,7 +73,9 @@ _COUNTING = "-nographic -monitor none -icount shift=0".split()
 def _arm(title: str, machine: str, *processor: str) -> Board:
     emulator = ("qemu-system-arm", "-M", machine, *_COUNTING, "-serial", "none", "-semihosting", "-kernel")
     packages = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
-    return Board(title, "arm-none-eabi", ("-std=c99", "-mthumb", *processor), emulator, packages, "arm", error=40, most="600 million")
+    return Board(
+        title, "arm-none-eabi", ("-std=c99", "-mthumb", *processor), emulator, packages, "arm", error=40, most="600 million"
+    )
 
 
 BOARDS = {

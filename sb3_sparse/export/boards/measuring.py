@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sb3_sparse.export.boards.board import C, Board, run
+from sb3_sparse.export.boards.board import Board, C, run
 
 FLAGS = ("-O2", "-ffunction-sections", "-fdata-sections")
 #: What is in flash: code and constants, which AVR keeps in a section of their own.
