@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from sb3_sparse.runtime import BACKENDS, Policy
-from sb3_sparse.runtime.backends.vbmi import in_bytes
+from sb3_sparse.runtime.backends.families import FAMILIES
+from sb3_sparse.runtime.backends.int8 import in_bytes
 from sb3_sparse.runtime.format.artifact import encode_as
 from sb3_sparse.runtime.format.network_bytes import oldest_version
 from sb3_sparse.runtime.network.assemble import assemble
@@ -387,7 +388,9 @@ def has(backend):
 
 
 AVAILABLE = [name for name in BACKENDS if has(name)]
-EXACT = [name for name in AVAILABLE if name != "vbmi"]
+#: Those that round hidden activations, each by its own name, and the others.
+FAMILY_NAMES = [name for name in AVAILABLE if name in FAMILIES]
+EXACT = [name for name in AVAILABLE if name not in ("int8", *FAMILIES)]
 
 
 def rounding(network, x):
@@ -420,7 +423,7 @@ def expect_close(actions, expected, network, x, slack=0.0):
 
 
 def quantized_inputs(x):
-    """What vbmi.h makes of inputs: 8 bits between the smallest and largest number of each observation, or 0."""
+    """Inputs as the kernels round them: 8 bits between the smallest and largest number of each observation, or 0."""
     axes = tuple(range(1, x.ndim))
     lowest = np.minimum(x.min(axis=axes, keepdims=True), 0)
     unit = (np.maximum(x.max(axis=axes, keepdims=True), 0) - lowest) * np.float32(1 / 255)
@@ -428,8 +431,8 @@ def quantized_inputs(x):
     return steps * unit + lowest, unit
 
 
-def vbmi_actions(network, x):
-    """The layers as the AVX-512 kernels compute them, and by how much rounding may move each output of the last one."""
+def int8_actions(network, x):
+    """The layers with inputs in 8 bits, and by how much rounding may move each output of the last one."""
     slack = np.zeros((len(x), 1))
     x = before = x if network.normalize is None else network.normalize(x)
     for index, layer in enumerate(network.layers):

@@ -28,7 +28,7 @@ from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.pipeline import read_model
 from sb3_sparse.nn import InputGrid, MaskedConv2d, MaskedLinear, hidden_grid, input_grids, observation_grid, quantized_bits
 from sb3_sparse.runtime import Policy, load
-from sb3_sparse.runtime.backends.vbmi import simulate_vbmi
+from sb3_sparse.runtime.backends.int8 import simulate_int8
 from sb3_sparse.runtime.network.records import Grid
 from sb3_sparse.runtime.network.reference import layer_inputs
 from sb3_sparse.state import saved_inputs
@@ -451,7 +451,7 @@ def test_every_backend_computes_what_was_trained(name, tmp_path):
     policy.save(tmp_path / "policy.sb3s")
     answers = {backend: load(tmp_path / "policy.sb3s", backend).predict(obs)[0] for backend in AVAILABLE}
     answers["integer"] = policy.network.head(simulate_integers(policy.network, obs))
-    answers["vbmi in numpy"] = policy.network.head(simulate_vbmi(policy.network, obs))
+    answers["vbmi in numpy"] = policy.network.head(simulate_int8(policy.network, obs))
     answers["C"] = run_c(policy, obs, tmp_path, "")
     answers["integer C"] = run_c(policy, obs, tmp_path, "-DPOLICY_INTEGER")
     for backend, others in answers.items():

@@ -29,7 +29,7 @@ from sb3_sparse.export.c.integer.constants import integer_layers, without_intege
 from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.passes import round_biases, round_weights
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.backends import vbmi
+from sb3_sparse.runtime.backends import int8
 from sb3_sparse.runtime.network.capabilities import unknown
 from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Norm, Normalize, Pool
 from sb3_sparse.runtime.network.reference import layer_inputs
@@ -264,7 +264,7 @@ def in_mode(mode):
     quantized = {name: network for name, network in networks().items() if network.layers[0].quantized}
     if mode == "integer":
         return {name: network for name, network in quantized.items() if without_integers(network) is None}
-    return networks() if mode == "float" else {name: each for name, each in quantized.items() if not unknown(each, vbmi.VBMI)}
+    return networks() if mode == "float" else {name: each for name, each in quantized.items() if not unknown(each, int8.INT8)}
 
 
 def observe(network, count):
@@ -409,7 +409,7 @@ def expected(name, mode):
             return outputs, 1e-5 * (1 + np.abs(outputs)) + steps(network), np.ones(len(batch), bool)
         inputs = layer_inputs(network, batch)
         if mode == "vbmi":
-            outputs = vbmi.simulate_vbmi(network, batch)
+            outputs = int8.simulate_int8(network, batch)
             return outputs, 0.03 * (1 + np.abs(outputs).max(axis=1, keepdims=True)) + 0 * outputs, compared
         largest = np.max([np.abs(x).reshape(len(batch), -1).max(axis=1) for x in inputs[1:]], axis=0)
         return inputs[-1], 1e-5 * (1 + largest[:, None]) + 0 * inputs[-1], compared

@@ -21,11 +21,12 @@ from sb3_sparse.export.c.integer.constants import INTEGER, integer_layers, witho
 from sb3_sparse.export.onnx import ONNX, WEIGHT_FORMS, to_onnx
 from sb3_sparse.export.passes.capabilities import PASSES
 from sb3_sparse.runtime import Policy
-from sb3_sparse.runtime.backends import structs, vbmi
+from sb3_sparse.runtime.backends import int8, structs
+from sb3_sparse.runtime.backends.families import AVX2
+from sb3_sparse.runtime.backends.int8 import INT8
 from sb3_sparse.runtime.backends.numpy_backend import NUMPY, functions
 from sb3_sparse.runtime.backends.plan import COMPILED, Plan
 from sb3_sparse.runtime.backends.structs import LAYER, PLAN, Kernel
-from sb3_sparse.runtime.backends.vbmi import VBMI
 from sb3_sparse.runtime.format.artifact import COMPACT, decode, encode
 from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.capabilities import is_record, record_fields, require_known
@@ -49,7 +50,7 @@ from sb3_sparse.runtime.network.records import (
 from sb3_sparse.runtime.network.reference import layer_inputs
 from sb3_sparse.runtime.network.stacking import push
 from sb3_sparse.runtime.observations import read_parts
-from tests.networks import AVAILABLE, draw_arrays
+from tests.networks import AVAILABLE, EXACT, draw_arrays
 
 RELU = Activation("relu")
 GRID = Grid(0.05, 0, 60)
@@ -60,7 +61,7 @@ ALL_RECORDS = (*RECORDS, Stack)
 READERS = {
     NUMPY: functions,
     COMPILED: Plan,
-    VBMI: lambda network: Plan(network, vector=True),
+    INT8: lambda network: Plan(network, AVX2),
     COMPACT: encode,
     FLOAT: to_c,
     INTEGER: integer_layers,
@@ -203,7 +204,7 @@ NUMBERS = {
 }
 
 
-def vbmi_knows(network):
+def int8_knows(network):
     """There are no LSTMs and no norms in bytes."""
     return not network.lstms and all(layer.norm is None for layer in network.layers)
 
@@ -234,7 +235,7 @@ def known_records(reader):
     return set(RECORDS) - (set() if "norm" in reader.records[Layer] else {Norm})
 
 
-IN_BYTES = [network for network in EXAMPLES if vbmi_knows(network)]
+IN_BYTES = [network for network in EXAMPLES if int8_knows(network)]
 
 
 @every_reader
@@ -380,7 +381,7 @@ def test_a_header_says_what_its_other_arithmetics_do_not_compute(monkeypatch, ex
     network = extend(EXAMPLES[0], extra="x")
     monkeypatch.setitem(FLOAT.records, type(network), FLOAT.records[Network] | {"extra"})
     text = to_c(network)
-    for reader in (VBMI, INTEGER):
+    for reader in (INT8, INTEGER):
         assert f"#error \"the network has extra='x', which {reader.name} does not support: {reader.instead}" in text
     assert "#error" not in to_c(EXAMPLES[0]).replace('#error "no AVX-512', "").replace('#error "two policies', "")
 
@@ -459,17 +460,17 @@ def assert_close(actions, network, tolerance=1e-5):
 
 @pytest.mark.parametrize("backend", AVAILABLE)
 def test_python_backends_compute_it(backend):
-    for network in EXAMPLES if backend != "vbmi" else IN_BYTES:
+    for network in EXAMPLES if backend in EXACT else IN_BYTES:
         policy, x = Policy(network, backend), observe(network, 8)
         for actions in (policy.predict(x)[0], np.stack([policy.predict(row)[0] for row in rows(x)])):
-            assert_close(actions, network, 0.03 if backend == "vbmi" else 1e-5)
+            assert_close(actions, network, 1e-5 if backend in EXACT else 0.03)
 
 
-def test_vbmi_computes_it_in_numpy():
+def test_int8_computes_it_in_numpy():
     for network in IN_BYTES:
-        encoders = {key: partial(vbmi.simulate_vbmi, encoder) for key, encoder in network.encoders.items()}
+        encoders = {key: partial(int8.simulate_int8, encoder) for key, encoder in network.encoders.items()}
         x = vector(network, observe(network, 8), encoders)
-        assert_close(network.head(vbmi.simulate_vbmi(replace(network, stack=None), x)), network, 0.03)
+        assert_close(network.head(int8.simulate_int8(replace(network, stack=None), x)), network, 0.03)
 
 
 def test_the_file_holds_it():
@@ -529,9 +530,9 @@ def test_a_gain_is_not_ignored_in_any_layer(reader):
         return
     READERS[reader](network)
     x = observe(network, 8)
-    if reader is VBMI:
-        assert not vbmi.in_bytes(network, 1)
-        assert_close(network.head(vbmi.simulate_vbmi(network, x)), network)
+    if reader is INT8:
+        assert not int8.in_bytes(network, 1)
+        assert_close(network.head(int8.simulate_int8(network, x)), network)
     elif reader is ONNX:
         session = onnxruntime.InferenceSession(to_onnx(network, form="qdq"), providers=["CPUExecutionProvider"])
         assert_close(session.run(["action"], {"observation": x})[0], network)

@@ -1,4 +1,4 @@
-"""Convolutions of bytes: the AVX-512 VBMI kernel against its model in numpy, where its geometry changes."""
+"""Convolutions of bytes: the kernels against their model in numpy, and against each other, where their geometry changes."""
 
 from dataclasses import replace
 
@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 
 from sb3_sparse.runtime import Policy
+from sb3_sparse.runtime.backends.families import FAMILIES
+from sb3_sparse.runtime.backends.int8 import exact_in_bytes, in_bytes, simulate_int8
 from sb3_sparse.runtime.backends.plan import Plan
-from sb3_sparse.runtime.backends.vbmi import exact_in_bytes, in_bytes, simulate_vbmi
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
-from tests.networks import AVAILABLE, draw_minifloats
+from tests.networks import AVAILABLE, EXACT, FAMILY_NAMES, draw_minifloats
+
+needs_int8 = pytest.mark.skipif("int8" not in AVAILABLE, reason="this processor has none of the families")
 
 RELU, TANH = Activation("relu"), Activation("tanh")
 #: Observation, then channels, kernel, stride and padding of each convolution.
@@ -47,7 +50,7 @@ def draw(geometry, *, density=0.3, activation=RELU):
     return Network(shape, True, None, tuple(layers), Head("clip", (3,), -infinite, infinite))
 
 
-@pytest.mark.skipif("vbmi" not in AVAILABLE, reason="this processor has no AVX-512 VBMI")
+@needs_int8
 @pytest.mark.parametrize("activation", [RELU, TANH], ids=lambda activation: activation.name)
 @pytest.mark.parametrize("density", [0.0, 0.03, 1.0])
 @pytest.mark.parametrize("geometry", GEOMETRIES)
@@ -55,20 +58,22 @@ def test_it_is_its_model_in_numpy(geometry, density, activation):
     network = draw(geometry, density=density, activation=activation)
     assert exact_in_bytes(network)
     x = np.random.default_rng(1).integers(0, 256, (4, *network.shape), dtype=np.uint8)
-    expected = simulate_vbmi(network, x)
-    policy = Policy(network, "vbmi")
+    expected = simulate_int8(network, x)
+    policy = Policy(network, "int8")
     actions = np.array([policy.predict(observation)[0] for observation in x])
     # Where a number lies in the middle between two steps of 8 bits, rounding may take either.
     scale = np.abs(expected).max() + 1
     assert np.abs(actions - expected).max() < 0.01 * scale and np.median(np.abs(actions - expected)) < 1e-3 * scale
     np.testing.assert_array_equal(policy.predict(x)[0], actions, "a batch of bytes")
     np.testing.assert_allclose(policy.predict(x.astype(np.float32))[0], actions, atol=0.01 * scale)
+    for family in FAMILY_NAMES:
+        np.testing.assert_array_equal(Policy(network, family).predict(x)[0], actions, family)
     float_actions = layer_inputs(network, x)[-1]
-    for backend in set(AVAILABLE) - {"vbmi"}:
+    for backend in EXACT:
         np.testing.assert_allclose(Policy(network, backend).predict(x[0])[0], float_actions[0], rtol=1e-4, atol=1e-4 * scale)
 
 
-@pytest.mark.skipif("vbmi" not in AVAILABLE, reason="this processor has no AVX-512 VBMI")
+@needs_int8
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_pixels_are_exact(geometry):
     """A first convolution rounds nothing: with a float layer behind it, all is as in floats."""
@@ -79,11 +84,13 @@ def test_pixels_are_exact(geometry):
     network = replace(network, layers=(first, Layer(weight, last.bias)))
     x = np.random.default_rng(1).integers(0, 256, (4, *network.shape), dtype=np.uint8)
     expected = layer_inputs(network, x)[-1]
-    np.testing.assert_allclose(Policy(network, "vbmi").predict(x)[0], expected, rtol=1e-5, atol=1e-5)
     # Wherever they lie in memory.
     memory = np.zeros(x[0].size + 1, np.uint8)
     memory[1:] = x[0].reshape(-1)
-    np.testing.assert_allclose(Policy(network, "vbmi").predict(memory[1:].reshape(network.shape))[0], expected[0], atol=1e-5)
+    for family in FAMILY_NAMES:
+        policy = Policy(network, family)
+        np.testing.assert_allclose(policy.predict(x)[0], expected, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(policy.predict(memory[1:].reshape(network.shape))[0], expected[0], atol=1e-5)
 
 
 def test_which_layers_are_in_bytes():
@@ -101,7 +108,8 @@ def test_which_layers_are_in_bytes():
     assert not exact_in_bytes(wide) and [in_bytes(wide, index) for index in range(3)] == [False, False, True]
 
 
-def test_plans_without_weights_are_small():
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_plans_without_weights_are_small(family):
     """Quads that do not exist take no place."""
-    sizes = [len(Plan(draw("nature", density=density), vector=True).data) for density in (0.0, 0.05, 1.0)]
+    sizes = [len(Plan(draw("nature", density=density), family).data) for density in (0.0, 0.05, 1.0)]
     assert sizes[0] < sizes[1] / 5 and sizes[1] < sizes[2] / 4

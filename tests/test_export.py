@@ -29,7 +29,7 @@ from sb3_sparse.runtime.format.artifact import encode
 from sb3_sparse.runtime.network.records import Fixed, Head, Layer, Minifloats, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 from tests.algorithms import CASES, OFF_POLICY, Q_LEARNING
-from tests.networks import ACTIVATIONS, AVAILABLE, EXACT, draw_network, draw_observations, expect_close, rounding, vbmi_actions
+from tests.networks import ACTIVATIONS, AVAILABLE, EXACT, draw_network, draw_observations, expect_close, int8_actions, rounding
 
 #: Recurrent policies have tests of their own.
 EXPORTED = [name for name in CASES if name not in ("maskable_ppo", "recurrent_ppo")]
@@ -189,9 +189,9 @@ def test_integers(name, bits, calibrated):
     expected = torch_actions(network, obs)
     for backend in EXACT:
         expect_close(Policy(network, backend).predict(obs)[0], expected, network, obs)
-    if "vbmi" in AVAILABLE and network.head.kind != "argmax":
-        values, slack = vbmi_actions(network, obs)
-        actions = Policy(network, "vbmi").predict(obs)[0]
+    if "int8" in AVAILABLE and network.head.kind != "argmax":
+        values, slack = int8_actions(network, obs)
+        actions = Policy(network, "int8").predict(obs)[0]
         difference = np.abs(actions - network.head(values))
         assert (difference <= 2 * slack + 1e-5).all() and np.mean(difference < 2e-5) > 0.8
     if bits == 8 and calibrated:

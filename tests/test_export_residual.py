@@ -29,7 +29,7 @@ from tests.networks import (
     draw_observations,
     draw_residual_network,
     expect_close,
-    vbmi_actions,
+    int8_actions,
 )
 from tests.test_export import (
     Spaces,
@@ -115,9 +115,9 @@ def test_integers(name):
         expected = torch_actions(network, obs)
         for backend in EXACT:
             expect_close(Policy(network, backend).predict(obs)[0], expected, network, obs)
-        if "vbmi" in AVAILABLE and network.head.kind != "argmax":
-            values, slack = vbmi_actions(network, obs)
-            difference = np.abs(Policy(network, "vbmi").predict(obs)[0] - network.head(values))
+        if "int8" in AVAILABLE and network.head.kind != "argmax":
+            values, slack = int8_actions(network, obs)
+            difference = np.abs(Policy(network, "int8").predict(obs)[0] - network.head(values))
             assert (difference <= 2 * slack + 1e-5).all()
     exact, ours = compress(model, bits=32, backend="numpy").network, network
     values, rounded = (layer_inputs(each, obs.astype(np.float32))[-1] for each in (exact, ours))

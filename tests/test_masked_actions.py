@@ -110,11 +110,11 @@ def test_actions_are_those_of_the_model(kind, backend):
     np.testing.assert_array_equal(policy.predict(seen, action_masks=nothing)[0], expected)
 
 
-def test_the_vbmi_backend_rounds_its_activations():
+def test_the_int8_backend_rounds_its_activations():
     model, seen = make(), observe()
     masks = masks_of(seen, [5])
     try:
-        policy = compress(model, calibration=seen, backend="vbmi")
+        policy = compress(model, calibration=seen, backend="int8")
     except RuntimeError as error:
         pytest.skip(str(error).splitlines()[0])
     among = model.predict(seen, deterministic=True, action_masks=masks)[0]

@@ -265,8 +265,8 @@ def test_integers(name, sparsity):
     assert all(layer.quantized for layer in network.layers)
     assert np.abs(ours - expected).max() < 0.1 and np.abs(ours - expected).mean() < 0.02
     expect_same(network, x, ours)
-    if "vbmi" in AVAILABLE and not any(layer.norm for layer in network.layers):
-        assert np.abs(Policy(network, "vbmi").predict(x)[0] - ours).max() < 0.1
+    if "int8" in AVAILABLE and not any(layer.norm for layer in network.layers):
+        assert np.abs(Policy(network, "int8").predict(x)[0] - ours).max() < 0.1
 
 
 @each
@@ -401,11 +401,11 @@ def test_arithmetics_without_norms():
     model = make("norm, activation")
     policy = compress(model, calibration=observe(model))
     sentence = r"layer 0 has norm=Norm\(\.\.\.\), which {} does not support: {}"
-    with pytest.raises(RuntimeError, match=sentence.format("the vbmi backend", "use backend='auto'")):
-        Policy(policy.network, "vbmi")
+    with pytest.raises(RuntimeError, match=sentence.format("the int8 backend", "use backend='auto'")):
+        Policy(policy.network, "int8")
     header = to_c(policy.network)
     for name, instead in (
-        ("the vbmi backend", "use backend='auto'"),
+        ("the int8 backend", "use backend='auto'"),
         ("the integer code of a C header", "use its float code"),
     ):
         assert re.search(f'#error "{sentence.format(name, instead)}', header)

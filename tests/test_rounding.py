@@ -21,6 +21,7 @@ from sb3_sparse.export.report import sizes
 from sb3_sparse.export.trace import trace
 from sb3_sparse.nn import mask_layers, prunable_layers
 from sb3_sparse.runtime import Policy
+from sb3_sparse.runtime.backends.families import FAMILIES
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
 from sb3_sparse.sparsity import erk
@@ -206,11 +207,11 @@ def actions_by_backend(policy, observations):
     network = policy.network
     yield "numpy", Policy(network, "numpy").predict(observations)[0]
     yield "integers", network.head(simulate_integers(network, observations))
-    for backend in ("compiled", "vbmi"):
+    for backend in ("compiled", *FAMILIES):
         try:
             yield backend, Policy(network, backend).predict(observations)[0]
         except RuntimeError:
-            assert backend == "vbmi" or not shutil.which("gcc")
+            assert backend in FAMILIES or not shutil.which("gcc")
     for form in WEIGHT_FORMS:
         session = onnxruntime.InferenceSession(to_onnx(network, form=form))
         yield form, session.run(None, {session.get_inputs()[0].name: observations})[0]

@@ -30,6 +30,7 @@ from sb3_sparse import CompressedPolicy, compress
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.backends import build, native, numpy_backend
 from sb3_sparse.runtime.backends.build import BuildError
+from sb3_sparse.runtime.backends.families import FAMILIES
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.network.records import HEADS, Activation, Head, Layer, Minifloats, Network, Pool
@@ -39,14 +40,15 @@ from tests.networks import (
     ACTIVATIONS,
     AVAILABLE,
     EXACT,
+    FAMILY_NAMES,
     draw_head,
     draw_network,
     draw_observations,
     draw_recurrent_network,
     draw_signal_network,
     expect_close,
+    int8_actions,
     tampered,
-    vbmi_actions,
 )
 from tests.test_export import disturb
 
@@ -60,8 +62,10 @@ def test_backends_that_this_machine_can_have_are_tested():
     assert {"numpy", "ctypes", "compiled"} <= set(AVAILABLE)
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    if all(flag in flags for flag in ("avx512f", "avx512vl", "avx512bw", "avx512vbmi", "avx512_vnni")):
-        assert "vbmi" in AVAILABLE
+    needs = {"vbmi": "avx512f avx512vl avx512bw avx512vbmi avx512_vnni", "avx2": "avx2 fma"}
+    assert set(needs) == set(FAMILIES)
+    for family, names in needs.items():
+        assert family in AVAILABLE or not all(name in flags for name in names.split())
 
 
 needs_compiler = pytest.mark.skipif("compiled" not in AVAILABLE, reason="there is no C compiler")
@@ -148,24 +152,54 @@ def test_actions_stay_within_their_bounds(backend):
     assert np.abs(actions).max() <= 2
 
 
-@pytest.mark.skipif("vbmi" not in AVAILABLE, reason="this processor has no AVX-512 VBMI")
+def draw_int8_network(rng, *, image):
+    """A network of integers whose outputs are the actions."""
+    network = draw_network(rng, image=image, quantized=True, head="clip", width=300)
+    infinite = np.full(network.head.inputs, np.inf, np.float32)
+    return replace(network, head=replace(network.head, low=-infinite, high=infinite))
+
+
+@pytest.mark.skipif("int8" not in AVAILABLE, reason="this processor has none of the families")
 @pytest.mark.parametrize("image", [False, True], ids=["vector", "image"])
-def test_vbmi_is_its_model_in_numpy(image):
+def test_int8_is_its_model_in_numpy(image):
     near = total = 0
     for seed in range(30):
         rng = np.random.default_rng([seed, image])
-        network = draw_network(rng, image=image, quantized=True, head="clip", width=300)
-        infinite = np.full(network.head.inputs, np.inf, np.float32)
-        network = replace(network, head=replace(network.head, low=-infinite, high=infinite))
+        network = draw_int8_network(rng, image=image)
         x = draw_observations(rng, network, 20)
-        expected, slack = vbmi_actions(network, x)
-        actions = Policy(network, "vbmi").predict(x)[0].reshape(expected.shape)
+        expected, slack = int8_actions(network, x)
+        actions = Policy(network, "int8").predict(x)[0].reshape(expected.shape)
         error = np.abs(actions - expected)
         scale = np.abs(expected).max() + 1
         assert (error <= slack + 1e-5 * scale).all()
         near += int((error <= 2e-5 * scale).sum())
         total += error.size
     assert near > 0.9 * total, "but for numbers between two steps it is the same"
+
+
+@pytest.mark.skipif(len(FAMILY_NAMES) < 2, reason="this processor has one family at most")
+@pytest.mark.parametrize("image", [False, True], ids=["vector", "image"])
+def test_families_compute_the_same_to_the_bit(image):
+    assert len({native.family_module(FAMILIES[name]) for name in FAMILY_NAMES}) == len(FAMILY_NAMES)
+    for seed in range(30):
+        rng = np.random.default_rng([seed, image])
+        network = draw_int8_network(rng, image=image)
+        x = draw_observations(rng, network, 20)
+        first, *others = (Policy(network, name).predict(x)[0] for name in FAMILY_NAMES)
+        for other in others:
+            np.testing.assert_array_equal(first, other)
+
+
+def test_a_family_is_refused_without_its_instructions(monkeypatch):
+    """Neither if the processor has none of them, nor if the compiler has compiled something else."""
+    for family in FAMILIES.values():
+        for changed in (replace(family, macros=("__MMIX__",)), replace(family, options=("-mno-such-option",))):
+            monkeypatch.setitem(FAMILIES, family.name, changed)
+            with pytest.raises(RuntimeError, match=f"backend '{family.name}' is not available: .{{10,}}") as error:
+                Policy(continuous(), family.name)
+            assert isinstance(error.value.__cause__, BuildError)
+    with pytest.raises(RuntimeError, match="backend 'int8' is not available: "):
+        Policy(continuous(), "int8")
 
 
 def test_numbers_of_inputs_and_outputs():
@@ -200,7 +234,7 @@ def test_copies(clone, backend):
 def test_copies_take_the_backend_that_they_can_have(monkeypatch):
     """A policy with backend "auto" that was pickled where there is a compiler works where there is none."""
     data = pickle.dumps(Policy(continuous()))
-    monkeypatch.setattr(native, "build", lambda source: (_ for _ in ()).throw(BuildError("none here")))
+    monkeypatch.setattr(native, "build", lambda *_, **__: (_ for _ in ()).throw(BuildError("none here")))
     for cached in (native._module, native._library):
         monkeypatch.setattr(native, cached.__name__, cached.__wrapped__)
     assert pickle.loads(data).backend == "numpy"
@@ -297,8 +331,8 @@ def test_batches(make, backend):
     for size in (0, 1, 2, 15, 16, 70):
         actions = policy.predict(x[:size])[0]
         assert actions.shape == (size, *network.head.shape) and type(actions) is np.ndarray
-        if backend == "vbmi":
-            # test_vbmi_is_its_model_in_numpy says which values these are.
+        if backend not in EXACT:
+            # test_int8_is_its_model_in_numpy says which values these are.
             assert [action.tolist() for action in actions] == [policy.predict(row)[0].tolist() for row in x[:size]]
         else:
             expect_close(actions, network.head(layer_inputs(network, x[:size])[-1]), network, x[:size])
@@ -457,7 +491,7 @@ def test_no_leaks(backend):
     try:
         work(200)
         before = tracemalloc.get_traced_memory()[0]
-        work(50_000 if backend in ("compiled", "vbmi") else 3000)
+        work(50_000 if backend not in ("numpy", "ctypes") else 3000)
         gc.collect()
         assert tracemalloc.get_traced_memory()[0] - before < 20_000
     finally:
@@ -598,7 +632,7 @@ def test_no_compiler(env, cache, monkeypatch):
     for function in (native._module, native._library):
         monkeypatch.setattr(native, function.__name__, function.__wrapped__)
     assert Policy(continuous()).backend == "numpy"
-    for backend in ("ctypes", "compiled", "vbmi"):
+    for backend in ("ctypes", "compiled", "int8", *FAMILIES):
         with pytest.raises(RuntimeError, match=f"backend '{backend}' is not available: .{{10,}}") as error:
             Policy(continuous(), backend)
         assert isinstance(error.value.__cause__, BuildError | ValueError)
@@ -664,7 +698,6 @@ def test_a_head_that_contradicts_its_kind(kind, change, message):
 
 # Under sanitizers
 
-NATIVE = ["-march=native", "-mprefer-vector-width=512"]
 SANITIZE = ["-O1", "-g", "-std=c99", "-Wall", "-Wextra", "-Werror", "-fsanitize=address,undefined,float-cast-overflow"]
 
 
@@ -691,18 +724,19 @@ def cases():
 
 @needs_compiler
 @pytest.mark.skipif(shutil.which("gcc") is None, reason="there is no gcc")
-@pytest.mark.parametrize("vector", [False, True], ids=["portable", "vbmi"])
-def test_kernels_under_sanitizers(vector, tmp_path):
+@pytest.mark.parametrize("backend", ["compiled", *FAMILIES])
+def test_kernels_under_sanitizers(backend, tmp_path):
     """No access outside of what was allocated, to the byte, no undefined behaviour, and the right actions."""
-    if vector and "vbmi" not in AVAILABLE:
-        pytest.skip("this processor has no AVX-512 VBMI")
+    family = FAMILIES.get(backend)
+    if backend not in AVAILABLE:
+        pytest.skip(f"this processor has no {family.needs}")
     program = tmp_path / "sanitized"
     flags = [
         *SANITIZE,
         "-fno-sanitize-recover=all",
         "-I",
         str(ROOT / "sb3_sparse/runtime/backends/c"),
-        *(NATIVE if vector else []),
+        *(family.options if family else []),
     ]
     command = ["gcc", *flags, str(ROOT / "tests/sanitized.c"), "-o", str(program)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -714,17 +748,17 @@ def test_kernels_under_sanitizers(vector, tmp_path):
     extremes = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40, 0, 1], np.float32)
     for network in cases():
         try:
-            plan = Plan(network, vector=vector)
+            plan = Plan(network, family)
         except ValueError:  # A norm in bytes, or a layer that is too wide.
             continue
         x = draw_observations(rng, network, 5)
         x[3:] = rng.choice(extremes, x[3:].shape)
-        actions = Policy(network, "vbmi" if vector else "compiled").predict(x[:3])[0]
+        actions = Policy(network, backend).predict(x[:3])[0]
         parts += [struct.pack("<5i", len(plan.data), plan.scratch, len(x), actions[0].nbytes, 4), plan.data, x.tobytes()]
         expected.append(actions)
         if network.image:
             x = rng.integers(0, 256, x.shape, dtype=np.uint8)
-            actions = Policy(network, "vbmi" if vector else "compiled").predict(x[:3])[0]
+            actions = Policy(network, backend).predict(x[:3])[0]
             parts += [struct.pack("<5i", len(plan.data), plan.scratch, len(x), actions[0].nbytes, 1), plan.data, x.tobytes()]
             expected.append(actions)
     (tmp_path / "plans").write_bytes(b"".join(parts))
@@ -741,4 +775,4 @@ def test_kernels_under_sanitizers(vector, tmp_path):
     ]
     # Other options of the compiler round otherwise, and a number between two steps of 8 bits may go either way.
     near = [np.allclose(a, b, rtol=1e-4, atol=1e-4, equal_nan=True) for a, b in zip(got, expected, strict=True)]
-    assert np.mean(near) > (0.9 if vector else 0.98)
+    assert np.mean(near) > (0.9 if family else 0.98)

@@ -31,7 +31,7 @@ Predict = Callable[..., tuple[NDArray[Any], Any]]
 #: The contestant that all others are compared with.
 BASE = "sb3"
 #: Our rows and the backends that they are.
-TIERS = {"numpy": "numpy", "ctypes": "ctypes", "portable": "compiled", "vbmi": "vbmi"}
+TIERS = {"numpy": "numpy", "ctypes": "ctypes", "portable": "compiled", "avx2": "avx2", "vbmi": "vbmi"}
 #: A contestant with a larger error than this computes something else: others would have one of nearly 1.
 TOLERANCE = 0.25
 

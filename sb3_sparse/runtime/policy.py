@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sb3_sparse.runtime.backends import native, numpy_backend
 from sb3_sparse.runtime.backends.build import BuildError
+from sb3_sparse.runtime.backends.families import FAMILIES
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.masks import choose, with_outputs
 from sb3_sparse.runtime.memory import State, read_state, write_state
@@ -19,10 +20,10 @@ from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.runtime.network.stacking import push
 from sb3_sparse.runtime.observations import read_observation
 
-#: Ways to compute an action. All agree to float rounding except "vbmi", whose hidden activations have 8 bits.
-BACKENDS = ("auto", "numpy", "ctypes", "compiled", "vbmi")
-#: The backends that "auto" tries, the fastest first.
-_AUTO = ("compiled", "ctypes", "numpy")
+#: Backends that stand for the first available one of others.
+_FIRST_OF = {"auto": ("compiled", "ctypes", "numpy"), "int8": tuple(FAMILIES)}
+#: Ways to compute an action. All agree to float rounding except "int8", whose hidden activations have 8 bits.
+BACKENDS = ("auto", "numpy", "ctypes", "compiled", "int8", *FAMILIES)
 #: From this many observations on, one matrix product is faster than one observation after the other.
 _BATCH = 16
 
@@ -33,8 +34,8 @@ class Policy:
 
     :param network: The content of the file.
     :param backend: "numpy" needs no compiler; "ctypes" and "compiled" compile a C kernel once per machine and call it through
-        ctypes or as a Python extension; "vbmi" is the latter with AVX-512 VBMI and hidden activations rounded to 8
-        bits; "auto" takes "compiled", else "ctypes", else "numpy".
+        ctypes or as a Python extension; "int8" is the latter with hidden activations rounded to 8 bits, in the instructions
+        "vbmi" or, with the same actions, "avx2"; "auto" takes "compiled", else "ctypes", else "numpy".
     :raises ValueError: if the backend is unknown, the layers do not fit each other, or no backend computes the network
     :raises RuntimeError: if the backend that was asked for is not available on this machine, or does not compute the network
     """
@@ -53,15 +54,16 @@ class Policy:
         self._whole = replace(network, stack=None)
         self._wanted = backend
         self._outputs: Policy | None = None
-        for name in _AUTO if backend == "auto" else (backend,):
+        names = _FIRST_OF.get(backend, (backend,))
+        for name in names:
             try:
                 self._attach(name)
                 break
             except (BuildError, ImportError, OSError, ValueError) as error:
-                if backend != "auto":
-                    raise RuntimeError(f"backend '{backend}' is not available: {error}") from error
-                if name == _AUTO[-1]:
+                if name == names[-1] and backend == "auto":
                     raise
+                if name == names[-1]:
+                    raise RuntimeError(f"backend '{backend}' is not available: {error}") from error
 
     def _attach(self, name: str) -> None:
         encoders = {key: Policy(encoder, name) for key, encoder in self._whole.encoders.items()}
@@ -77,14 +79,15 @@ class Policy:
         if name == "ctypes":
             small = native.library_step(self._whole)
         elif name != "numpy":
-            small = native.kernel_step(self._whole, native.kernel(self._whole, vector=name == "vbmi", fallback=self.predict))
+            kernel = native.kernel(self._whole, family=FAMILIES.get(name), fallback=self.predict)
+            small = native.kernel_step(self._whole, kernel)
         self._small_step = small
 
     def _attach_plain(self, name: str) -> None:
         if name == "ctypes":
             self._single, self._small = native.library(self._whole)
         elif name != "numpy":
-            kernel = native.kernel(self._whole, vector=name == "vbmi", fallback=self.predict)
+            kernel = native.kernel(self._whole, family=FAMILIES.get(name), fallback=self.predict)
             self._single, self._small = native.functions(self._whole, kernel)
             if not self._whole.encoders and self.network.stack is None:
                 # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
@@ -151,8 +154,8 @@ class Policy:
         return (actions if batch else actions.reshape(self.network.head.shape)), write_state(rows, stacks)
 
     def _batch(self, x: NDArray[Any]) -> NDArray[Any]:
-        # No other backend gives the actions of vbmi, which rounds activations.
-        row_by_row = 0 < len(x) < _BATCH or self.backend == "vbmi"
+        # No other backend gives the actions of those that round activations.
+        row_by_row = 0 < len(x) < _BATCH or self.backend in FAMILIES
         return self._small(x) if row_by_row else self._large(x)
 
     @property

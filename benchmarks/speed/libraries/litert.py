@@ -3,7 +3,7 @@ A network of linear layers as a LiteRT (TensorFlow Lite) model: what the fastest
 
 The usual converters need TensorFlow, JAX or a torch of their own. Three matrices need none of them: a model is a flatbuffer,
 and LiteRT brings the classes that write it. Weights are float32, or int8 with a scale for each row; with the latter LiteRT
-rounds the inputs of every layer to 8 bits as it goes ("dynamic range"), as the "vbmi" backend does.
+rounds the inputs of every layer to 8 bits as it goes ("dynamic range"), as the "int8" backend does.
 """
 
 from collections.abc import Callable

@@ -12,8 +12,9 @@ def page() -> Page:
     :return: The page
     """
     results = stored("inference")
-    actor = ("onnx_float32", "onnx_int8", "litert_float32", "litert_int8", "numpy", "ctypes", "portable", "vbmi")
-    cnn = ("onnx_float32", "onnx_static", "numpy", "portable", "vbmi")
+    eight_bits = [who for who in ("avx2", "vbmi") if f"95/{who}" in results["ratios"]]
+    actor = ("onnx_float32", "onnx_int8", "litert_float32", "litert_int8", "numpy", "ctypes", "portable", *eight_bits)
+    cnn = ("onnx_float32", "onnx_static", "numpy", "portable", *eight_bits)
     shares = (0, 80, 90, 95, 98, 99)
     first = results["networks"]["cnn/95"]["kept"]["features_extractor.cnn.0"]
     whole = results["networks"]["cnn/0"]["kept"]["features_extractor.cnn.0"]
@@ -68,7 +69,9 @@ def page() -> Page:
                 "of the CNN is its own static quantization, with 8-bit activations"
             ),
             "numpy, ctypes, compiled C": "backends of the compact file: 8-bit weights, float activations",
-            "vbmi": "compiled C that rounds hidden activations to 8 bits as well, and needs AVX-512 VBMI",
+            ", ".join(eight_bits): (
+                "compiled C that rounds hidden activations to 8 bits as well, the backend `int8`, in the instructions of this name"
+            ),
             "bytes": f"the compact file, {BEFORE_LAYOUTS}",
         },
         limits=[

@@ -26,7 +26,7 @@ from sb3_sparse.export.c.recurrence import stack_code, state_parts
 from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vbmi_code import vbmi_code
 from sb3_sparse.export.c.vectors import COUNT, copy_parts, vectors
-from sb3_sparse.runtime.backends.vbmi import VBMI
+from sb3_sparse.runtime.backends.int8 import INT8
 from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.capabilities import require_known, unknown
 from sb3_sparse.runtime.network.records import Network
@@ -57,7 +57,7 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
     # The stack of frames is the same in every arithmetic.
     whole = replace(network, stack=None)
     no_integers = without_integers(whole)
-    no_vbmi = unknown(whole, VBMI) if quantized else "exported with float weights: no VBMI"
+    no_vbmi = unknown(whole, INT8) if quantized else "exported with float weights: no VBMI"
     integers, vbmi = no_integers is None, no_vbmi is None
     smooth = (KERNELS / "smooth.h").read_text()
     parts = _parts(network, name, pack=pack, quantized=quantized, integers=integers, vbmi=vbmi)

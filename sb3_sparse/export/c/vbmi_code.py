@@ -6,6 +6,7 @@ from math import prod
 import numpy as np
 
 from sb3_sparse.export.c.tables import KERNELS, once
+from sb3_sparse.runtime.backends.families import VBMI
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Network
 
@@ -16,8 +17,8 @@ def vbmi_code(network: Network, name: str) -> str:
     :param name: Prefix of all names.
     :return: The runtime's kernels, the network's plan, and the function that calls them
     """
-    block = Plan(network, vector=True)
-    kernels = _inline((KERNELS / "kernels.h").read_text().replace('#include "activations.h"\n', ""))
+    block = Plan(network, VBMI)
+    kernels = _inline((KERNELS / "kernels.h").read_text(), without=("activations.h", "avx2.h"))
     data = np.frombuffer(block.data, np.uint8)
     lines = [", ".join(map(str, data[start : start + 32])) for start in range(0, len(data), 32)]
     actions, discrete = prod(network.head.shape), network.head.kind == "argmax"
@@ -44,6 +45,10 @@ def vbmi_code(network: Network, name: str) -> str:
     )
 
 
-def _inline(code: str) -> str:
-    """Code with its includes replaced by the included headers of the runtime."""
-    return re.sub('#include "(.*)"', lambda match: _inline((KERNELS / match[1]).read_text()), code)
+def _inline(code: str, without: tuple[str, ...] = ()) -> str:
+    """Code with its includes replaced by the included headers of the runtime, but for some."""
+
+    def included(match: re.Match[str]) -> str:
+        return "" if match[1] in without else _inline((KERNELS / match[1]).read_text(), without)
+
+    return re.sub('#include "(.*)"', included, code)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sb3_sparse.export.c.ends import Argument, arguments
 from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.c.tables import literal
-from sb3_sparse.runtime.backends.vbmi import simulate_vbmi
+from sb3_sparse.runtime.backends.int8 import simulate_int8
 from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.records import Floats, Head, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
@@ -42,7 +42,7 @@ def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
     # holds for all inputs in bytes; in integers where the compiler contracts products and sums, or after an activation other
     # than ReLU.
     arithmetics: list[tuple[str, Arithmetic, float]] = []
-    arithmetics += [(f"defined({upper}_VBMI)", simulate_vbmi, 0.03)] * vbmi
+    arithmetics += [(f"defined({upper}_VBMI)", simulate_int8, 0.03)] * vbmi
     arithmetics += [(f"defined({upper}_INTEGER)", simulate_integers, 1e-3)] * integers
     arithmetics += [("1", _outputs, _FLOAT)]
     lines = [

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sb3_sparse.runtime.backends.build import BuildError, build
+from sb3_sparse.runtime.backends.build import NATIVE, BuildError, build, macros
+from sb3_sparse.runtime.backends.families import Family
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Network
 
@@ -23,14 +24,28 @@ Step = Callable[[NDArray[Any], NDArray[np.float32]], NDArray[Any]]
 
 
 @functools.cache
-def _module() -> ModuleType:
-    path = build("module.c")
+def _module(options: tuple[str, ...]) -> ModuleType:
+    path = build("module.c", options=options)
     loader = importlib.machinery.ExtensionFileLoader("sb3_sparse_kernel", str(path))
     spec = importlib.util.spec_from_loader("sb3_sparse_kernel", loader)
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+def family_module(family: Family) -> ModuleType:
+    """
+    :param family: The kernels for 8-bit activations.
+    :return: The extension module that has them
+    :raises BuildError: if it cannot be compiled, or the processor or the compiler lacks what the family needs
+    """
+    # What the processor lacks must not even be loaded. A compiler that does not know an option compiles something else.
+    if macros(".c").issuperset(family.macros):
+        module = _module(family.options)
+        if module.family == family.name:
+            return module
+    raise BuildError(f"this processor or compiler has no {family.needs}")
 
 
 @functools.cache
@@ -42,19 +57,17 @@ def _library() -> ctypes.PyDLL:
     return library
 
 
-def kernel(network: Network, *, vector: bool, fallback: Callable[..., Any]) -> Any:
+def kernel(network: Network, *, family: Family | None = None, fallback: Callable[..., Any]) -> Any:
     """
     :param network: A network.
-    :param vector: Whether to use AVX-512 VBMI.
+    :param family: The kernels for 8-bit activations; None for float activations.
     :param fallback: ``predict`` for everything that is not one observation of contiguous arrays of usual types.
     :return: An object with the methods ``predict``, for a network without encoders, and ``run``
-    :raises BuildError: if it cannot be compiled, or the processor has no AVX-512 VBMI
+    :raises BuildError: if it cannot be compiled, or the processor or the compiler lacks what the family needs
     :raises ValueError: if the kernels do not compute the network
     """
-    plan = Plan(network, vector=vector)
-    module = _module()
-    if vector and not module.has_vbmi:
-        raise BuildError("this processor or compiler has no AVX-512 VBMI and VNNI")
+    plan = Plan(network, family)
+    module = family_module(family) if family else _module(NATIVE)
     parts = tuple((part.key or None, part.shape, part.sizes) for part in network.parts)
     if network.encoders or not parts:
         parts = ((None, network.shape, ()),)

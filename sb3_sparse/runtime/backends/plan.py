@@ -2,7 +2,7 @@
 A network laid out for the compiled kernels: one block of memory with everything at its offset (``c/kernels.h``).
 
 Each layer takes the kernel that suits it: dense by columns or by rows where most weights exist, runs of sparse rows where few
-do, shifted planes for convolutions, and with ``vector`` the AVX-512 VBMI kernels, whose hidden activations have 8 bits.
+do, shifted planes for convolutions, and the kernels of a family, whose hidden activations have 8 bits, where it is given.
 """
 
 from math import prod
@@ -10,10 +10,11 @@ from math import prod
 import numpy as np
 
 from sb3_sparse.runtime.backends import structs
+from sb3_sparse.runtime.backends.families import Family
+from sb3_sparse.runtime.backends.int8 import INT8, exact_in_bytes, in_bytes
 from sb3_sparse.runtime.backends.plan_convolution import byte_convolution, float_convolution
 from sb3_sparse.runtime.backends.plan_linear import byte_linear, float_linear, lane_linear
 from sb3_sparse.runtime.backends.structs import Block, Fields
-from sb3_sparse.runtime.backends.vbmi import VBMI, exact_in_bytes, in_bytes
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import (
     Activation,
@@ -58,7 +59,7 @@ class Plan:
     The block of memory that the kernels read, and the size of the memory that they work in.
 
     :param network: A network.
-    :param vector: Whether to take the AVX-512 VBMI kernels where they fit.
+    :param family: The kernels for 8-bit activations to take where they fit; None for none.
     :raises ValueError: if the kernels do not compute the network, or it is too large for them
     """
 
@@ -67,20 +68,20 @@ class Plan:
     #: Bytes of memory that a call works in.
     scratch: int
 
-    def __init__(self, network: Network, *, vector: bool = False) -> None:
-        require_known(network, VBMI if vector else COMPILED)
+    def __init__(self, network: Network, family: Family | None = None) -> None:
+        require_known(network, INT8 if family else COMPILED)
         shapes = network.shapes
         block = Block(structs.PLAN.itemsize + structs.LAYER.itemsize * len(network.layers))
         fields = _ends(block, network)
-        layers = [_layer(block, network, index, shape, vector=vector) for index, shape in enumerate(shapes[:-1])]
+        layers = [_layer(block, network, index, shape, family) for index, shape in enumerate(shapes[:-1])]
         extra = [int(layer.pop("extra", 0)) for layer in layers]
         _, lstms, units = network.state_shape
         fields["memory"] = lstms * units
         remembering = (layer for layer in layers if layer["units"])
         for number, layer in enumerate(remembering):
             layer["state"] = number * units
-        if vector and exact_in_bytes(network):
-            first = _pixels(block, network)
+        if family and exact_in_bytes(network):
+            first = _pixels(block, network, family)
             extra.append(int(first.pop("extra")))
             fields["pixels"] = block.add(np.frombuffer(structs.pack(structs.LAYER, first), np.uint8))
         # Buffers are a multiple of 64 bytes, and hold whole slices of 16 rows. A pool needs a third one, and so does an input
@@ -116,26 +117,24 @@ def _ends(block: Block, network: Network) -> Fields:
     return fields
 
 
-def _layer(block: Block, network: Network, index: int, before: Shape, *, vector: bool) -> Fields:
+def _layer(block: Block, network: Network, index: int, before: Shape, family: Family | None) -> Fields:
     layer = network.layers[index]
     fields = _common(block, layer, before)
-    in_8_bits = vector and in_bytes(network, index)
+    if family and in_bytes(network, index):
+        if layer.convolution:
+            return fields | byte_convolution(block.add, layer, before, layer.sum_shape(before), family, pixels=False)
+        return fields | byte_linear(block.add, layer, family)
     if layer.convolution:
-        after = layer.sum_shape(before)
-        if in_8_bits:
-            return fields | byte_convolution(block.add, layer, before, after, pixels=False)
-        return fields | float_convolution(block.add, layer, before, after)
-    if in_8_bits:
-        return fields | byte_linear(block.add, layer)
-    if vector and index == 0 and prod(before) <= _NARROW:
-        return fields | lane_linear(block.add, layer)
+        return fields | float_convolution(block.add, layer, before, layer.sum_shape(before))
+    if family and index == 0 and prod(before) <= _NARROW:
+        return fields | lane_linear(block.add, layer, family)
     return fields | float_linear(block.add, layer)
 
 
-def _pixels(block: Block, network: Network) -> Fields:
+def _pixels(block: Block, network: Network, family: Family) -> Fields:
     """The first layer, for observations in bytes."""
-    layer, before = network.layers[0], network.shape
-    return _common(block, layer, before) | byte_convolution(block.add, layer, before, layer.sum_shape(before), pixels=True)
+    layer, before, after = network.layers[0], network.shape, network.layers[0].sum_shape(network.shape)
+    return _common(block, layer, before) | byte_convolution(block.add, layer, before, after, family, pixels=True)
 
 
 def _common(block: Block, layer: Layer, before: Shape) -> Fields:

@@ -3,17 +3,19 @@ Convolutions laid out for the compiled kernels: floats on shifted planes (``c/ke
 
 In floats every weight multiplies one contiguous stretch of an input plane. In bytes a *quad* of four weights does: those of
 four channels at one place of the window, or, where the observation is an image and the horizontal stride is four, of four
-pixels of a row. Quads without a weight are left out: that is the gain of sparsity.
+pixels of a row. For families whose lanes have two weights, it is the first and the third of a quad, or the second and the
+fourth. Those without a weight are left out: that is the gain of sparsity.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
+from sb3_sparse.runtime.backends.families import Family
+from sb3_sparse.runtime.backends.int8 import REGISTERS
 from sb3_sparse.runtime.backends.structs import Add, Fields, Kernel
-from sb3_sparse.runtime.backends.vbmi import REGISTERS
 from sb3_sparse.runtime.network.records import Layer, Shape
-
-#: Bytes of a tile's inputs that stay in the first cache.
-_CACHE = 40 << 10
 
 
 def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> Fields:
@@ -46,17 +48,20 @@ def float_convolution(add: Add, layer: Layer, before: Shape, after: Shape) -> Fi
     }
 
 
-def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pixels: bool) -> Fields:
+def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, family: Family, *, pixels: bool) -> Fields:
     """
     :param add: Appends an array to the plan.
     :param layer: A convolution of integers.
     :param before: Shape of its input.
     :param after: Shape of its output.
+    :param family: The kernels.
     :param pixels: Whether the input is an observation in bytes.
     :return: Members of ``sb3s_layer``, and how many floats the kernel works in as "extra"
     """
     (channels, height, width), (top, side), (down, right) = before, layer.padding, layer.stride
     fields: Fields = _geometry(layer, before, after)
+    quads: NDArray[Any]
+    places: NDArray[Any]
     if pixels and right == 4 and layer.weight.shape[3] % 4 == 0 and not any(layer.padding):
         # Bytes as they lie in memory; a step is one quad.
         quads = layer.weight.reshape(layer.outputs, -1, 4)
@@ -75,11 +80,15 @@ def byte_convolution(add: Add, layer: Layer, before: Shape, after: Shape, *, pix
         packed = -(-channels // 4) * down * right * rows * pitch
         packed += -packed % 16
         fields |= {"pitch": 4 * pitch}
+    if family.taps == 2:
+        # Twice a quad's place, and 1 for the bytes that are not the first.
+        quads = np.stack([quads[..., ::2], quads[..., 1::2]], axis=2).reshape(layer.outputs, -1, 2).astype(np.int16)
+        places = (2 * places[:, None] + [0, 1]).reshape(-1)
     exists = np.count_nonzero(quads, axis=2) > 0
     used = np.count_nonzero(exists, axis=0) > 0
     outputs, columns = np.nonzero(exists[:, used])
     count = int(used.sum())
-    tile, vectors, across = _tile(after, pitch, count, len(columns) / max(count, 1))
+    tile, vectors, across = _tile(after, pitch, count, len(columns), family)
     return fields | {
         "kind": Kernel.PATCHES,
         "weights": add(quads[:, used][outputs, columns]),
@@ -106,23 +115,27 @@ def _geometry(layer: Layer, before: Shape, after: Shape) -> Fields:
     return {**fields, "out_height": after[1], "out_width": after[2]}
 
 
-def _tile(after: Shape, pitch: int, quads: int, uses: float) -> tuple[int, int, int]:
+def _tile(after: Shape, pitch: int, quads: int, products: int, family: Family) -> tuple[int, int, int]:
     """
-    The fastest tile: its output rows, the registers that they fill, and the lanes from one row to the next.
+    The fastest tile: its output rows, the times 16 lanes that they fill, and the lanes from one row to the next.
 
     :param after: Shape of the output.
     :param pitch: Lanes between rows of packed inputs, which are copied as they are; 0 if they are not packed.
     :param quads: Number of quads of a window.
-    :param uses: Products of each quad.
+    :param products: Number of quads of weights.
+    :param family: The kernels.
     """
-    _, height, width = after
+    channels, height, width = after
 
     def cost(tile: tuple[int, int, int]) -> float:
-        # A quad reads its weights and its place as well as the registers; a copied row crosses cache lines twice.
         rows, vectors, across = tile
-        copy = 1.5 * vectors if across != width else 3.0 * rows * -(-width // 16)
-        cached = 64 * vectors * quads <= _CACHE
-        return -(-height // rows) * ((vectors + 2) * uses * (1 if cached else 1.35) + copy)
+        registers = vectors * 16 // family.rows
+        slow = 1 if 64 * vectors * quads <= family.cache else 1.35
+        # A copied row crosses cache lines twice.
+        copy = quads * (1.5 * registers if across != width else 3.0 * rows * -(-width // family.rows))
+        # A quad of weights and its place are read as well as the registers that are summed up at a time.
+        sums = products * (registers + 2 * -(-vectors // family.registers)) * slow
+        return -(-height // rows) * (copy + sums + 20 * channels)
 
     tiles = [
         (rows, -(-((rows - 1) * across + width) // 16), across)

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sb3_sparse.runtime.backends.families import Family
 from sb3_sparse.runtime.backends.structs import Add, Fields, Kernel
 from sb3_sparse.runtime.format.delta import to_runs
 from sb3_sparse.runtime.network.records import Floats, Layer
@@ -38,15 +39,20 @@ def float_linear(add: Add, layer: Layer) -> Fields:
     return fields | {"weights": add(weight[rows, columns]), "indices": indices}
 
 
-def lane_linear(add: Add, layer: Layer) -> Fields:
+def lane_linear(add: Add, layer: Layer, family: Family) -> Fields:
     """
     :param add: Appends an array to the plan.
     :param layer: A linear layer of few inputs.
-    :return: Members of ``sb3s_layer``: SELL-16 with one float weight per row and step
+    :param family: The kernels.
+    :return: Members of ``sb3s_layer``: SELL-16 with one float weight per row and step, or columns of slices of 32 rows
     """
     weight = layer.dense()
+    if not family.permutes:
+        missing = (0, -len(weight) % 32)
+        padded = np.pad(weight, (missing, (0, 0)))
+        return {"kind": Kernel.LANES, "weights": add(padded.T), "biases": add(np.pad(layer.biases, missing))}
     indices, values, steps = [], [], []
-    for rows in _slices(weight):
+    for rows in _slices(weight, 16):
         width = int(np.count_nonzero(rows, axis=1).max())
         columns, picked = _compact(rows, width)
         # [row, step] to [four steps, row, step]
@@ -64,38 +70,39 @@ def lane_linear(add: Add, layer: Layer) -> Fields:
     }
 
 
-def byte_linear(add: Add, layer: Layer) -> Fields:
+def byte_linear(add: Add, layer: Layer, family: Family) -> Fields:
     """
     :param add: Appends an array to the plan.
     :param layer: A linear layer of integers.
-    :return: Members of ``sb3s_layer``: SELL-16 with four int8 weights per row and step, all of one block of 64 inputs; or
+    :param family: The kernels.
+    :return: Members of ``sb3s_layer``: slices of rows with a few weights per row and step, all of one block of inputs; or
         dense, if that is faster
     """
-    weight = layer.weight
+    weight, taps, block = layer.weight, family.taps, family.block
     fields: Fields = {
         "biases": add(_pad_rows(layer.biases)),
         "scales": add(_pad_rows(layer.scales)),
         "sums": add(_pad_rows(weight.sum(axis=1, dtype=np.int64).astype(np.float32))),
     }
     parts, steps, places = [], [], []
-    for rows in _slices(weight):
+    for rows in _slices(weight, family.rows):
         steps.append(0)
-        for start in range(0, weight.shape[1], 64):
-            part = rows[:, start : start + 64]
-            width = -(-int(np.count_nonzero(part, axis=1).max()) // 4)
-            columns, picked = _compact(part, 4 * width)
-            # Two times [row, step, 4] to [step, two, row, 4]
-            both = np.stack([columns.astype(np.uint8), picked.view(np.uint8)]).reshape(2, 16, width, 4)
+        for start in range(0, weight.shape[1], block):
+            part = rows[:, start : start + block]
+            width = -(-int(np.count_nonzero(part, axis=1).max()) // taps)
+            columns, picked = _compact(part, taps * width)
+            # Two times [row, step, taps] to [step, two, row, taps]
+            both = np.stack([columns.astype(np.uint8), picked.view(np.uint8)]).reshape(2, family.rows, width, taps)
             parts.append(both.transpose(2, 0, 1, 3).reshape(-1))
             places += [start] * width
             steps[-1] += width
-    outputs, inputs = _round_up(weight.shape[0], 8), _round_up(weight.shape[1], 64)
+    outputs, inputs = _round_up(weight.shape[0], 8), _round_up(weight.shape[1], family.dense)
     # Cycles, roughly: a dense step waits for one operand from memory, a sparse one for three; two are read at a time.
-    if outputs * inputs / 64 + 2 * outputs < 1.5 * sum(steps) + 4 * len(steps):
+    if outputs * inputs / family.dense + 2 * outputs < 1.5 * sum(steps) + 4 * len(steps):
         padded = np.zeros((outputs, inputs), np.int8)
         padded[: weight.shape[0], : weight.shape[1]] = weight
-        # [group, row, block, 64] to [group, block, row, 64]
-        arranged = padded.reshape(-1, 8, inputs // 64, 64).transpose(0, 2, 1, 3)
+        # [group, row, block, inputs of a step] to [group, block, row, inputs of a step]
+        arranged = padded.reshape(-1, 8, inputs // family.dense, family.dense).transpose(0, 2, 1, 3)
         return fields | {"kind": Kernel.DOTS, "weights": add(arranged)}
     return fields | {
         "kind": Kernel.BYTES,
@@ -114,10 +121,10 @@ def _pad_rows(values: Floats) -> Floats:
     return np.pad(values, (0, -len(values) % 16)).astype(np.float32)
 
 
-def _slices(weight: NDArray[Any]) -> list[NDArray[Any]]:
-    """A matrix in parts of 16 rows, the last filled up with zeros."""
+def _slices(weight: NDArray[Any], size: int) -> list[NDArray[Any]]:
+    """A matrix in parts of so many rows, filled up with zeros to a multiple of 16."""
     padded = np.pad(weight, ((0, -len(weight) % 16), (0, 0)))
-    return [padded[start : start + 16] for start in range(0, len(padded), 16)]
+    return [padded[start : start + size] for start in range(0, len(padded), size)]
 
 
 def _compact(rows: NDArray[Any], width: int) -> tuple[NDArray[np.int64], NDArray[Any]]:

@@ -1,6 +1,6 @@
-/* A policy from its plan, one observation at a time: what the compiled backends run. Plain C99 without malloc and libm; the
-   AVX-512 VBMI kernels are in vbmi.h. sb3_sparse/runtime/backends/plan.py writes the plan. The plan is trusted: Python built it
-   in memory from a validated file. */
+/* A policy from its plan, one observation at a time: what the compiled backends run. Plain C99 without malloc and libm; kernels
+   that round hidden activations to 8 bits are in vbmi.h and avx2.h. sb3_sparse/runtime/backends/plan.py writes the plan. The plan
+   is trusted: Python built it in memory from a validated file. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -168,18 +168,14 @@ static void sb3s_sparse(const sb3s_layer *layer, const float *restrict w, const 
 #include "norm.h"
 #include "pool.h"
 
-#ifdef __AVX512VBMI__
+/* The best family of kernels for 8-bit activations in this compilation. A plan is laid out for one of them. A kernel returns
+   whether it has applied the activation; then it has found the range of its outputs too, which the next layer needs to round them
+   to bytes. */
+#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
 #include "vbmi.h"
+#elif defined(__AVX2__) && defined(__FMA__)
+#include "avx2.h"
 #endif
-
-/* Whether the kernels of vbmi.h are there. */
-static inline int sb3s_has_vbmi(void) {
-#ifdef SB3S_VBMI
-    return 1;
-#else
-    return 0;
-#endif
-}
 
 /* One action. The observation is in pixels, if it is bytes; else that is NULL, and x holds it in front. x is overwritten: it has
    plan->buffers buffers of plan->half floats, 64-byte aligned, and behind them what convolutions work in. Layers go from x to y;
@@ -190,7 +186,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
     const sb3s_layer *next = (const sb3s_layer *)(plan + 1);
     float *y = x + plan->half, *z = y + plan->half, *const phases = x + plan->buffers * (long)plan->half;
     int i, j, n, invalid = 0;
-#ifdef SB3S_VBMI
+#ifdef SB3S_FAMILY
     sb3s_range range;
     range.known = 0;
 #endif
@@ -239,7 +235,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
             sb3s_convolution(layer, w, (const int32_t *)indices, (const int32_t *)counts, b, input, y, phases);
             for (i = 0; layer->residual && i < size; i++) y[i] += z[i];
             break;
-#ifdef SB3S_VBMI
+#ifdef SB3S_FAMILY
         case SB3S_LANES:
             finished = sb3s_lanes(layer, base, x, y, &range);
             size = (size + 15) & ~15;
@@ -266,7 +262,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
             sb3s_lstm(layer->units, state + layer->state, state + plan->memory + layer->state, y);
         else if (!finished)
             sb3s_activate(layer, (const float *)(base + layer->slopes), y, size);
-#ifdef SB3S_VBMI
+#ifdef SB3S_FAMILY
         range.known = finished && !layer->pool_height;
 #endif
         if (layer->pool_height) {

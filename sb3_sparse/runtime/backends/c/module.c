@@ -9,6 +9,9 @@
 #include <numpy/arrayobject.h>
 
 #include "kernels.h"
+#ifndef SB3S_FAMILY
+#define SB3S_FAMILY "none"
+#endif
 
 typedef struct {
     PyObject *key;
@@ -304,18 +307,16 @@ static PyTypeObject KernelType = {
     .tp_methods = Kernel_methods,
 };
 
-static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "sb3_sparse_kernel", NULL, -1, NULL, NULL, NULL, NULL, NULL};
-
-PyMODINIT_FUNC PyInit_sb3_sparse_kernel(void) {
-    PyObject *module;
-    import_array();
-    if (PyType_Ready(&KernelType) < 0) return NULL;
-    module = PyModule_Create(&definition);
-    if (module == NULL) return NULL;
-    if (PyModule_AddObjectRef(module, "Kernel", (PyObject *)&KernelType) < 0 ||
-        PyModule_AddIntConstant(module, "has_vbmi", sb3s_has_vbmi()) < 0) {
-        Py_DECREF(module);
-        return NULL;
-    }
-    return module;
+static int fill_module(PyObject *module) {
+    import_array1(-1);
+    if (PyType_Ready(&KernelType) < 0) return -1;
+    if (PyModule_AddObjectRef(module, "Kernel", (PyObject *)&KernelType) < 0) return -1;
+    return PyModule_AddStringConstant(module, "family", SB3S_FAMILY);
 }
+
+/* In two phases: else Python would take two compilations for one module, by their name. */
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)fill_module}, {0, NULL}};
+
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "sb3_sparse_kernel", NULL, 0, NULL, slots, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit_sb3_sparse_kernel(void) { return PyModuleDef_Init(&definition); }

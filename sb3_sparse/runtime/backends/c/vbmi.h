@@ -1,8 +1,7 @@
 /* Kernels for AVX-512 VBMI + VNNI: the inputs stay in registers or in a few lines of the cache, and are picked by permutation,
-   never gathered. A kernel returns whether it has applied the activation; then it has found the range of its outputs too,
-   which the next layer needs to round them to bytes. */
-#if defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512VL__) && defined(__AVX512VBMI__) && defined(__AVX512VNNI__)
+   never gathered. */
 #include <immintrin.h>
+#define SB3S_FAMILY "vbmi"
 #define SB3S_VBMI
 
 /* Smallest and largest outputs of a layer by lanes, 0 among them. */
@@ -28,7 +27,8 @@ static inline int sb3s_is_finished(const sb3s_layer *layer) {
 }
 
 /* Float weights, at most 32 inputs in two registers. Slices of 16 rows, one lane each (SELL-16): per step 16 weights, and per
-   four steps 16 indices of 32 bits with a byte for each step. */
+   four steps 16 indices of 32 bits with a byte for each step. A row is summed up from its bias in the order of the inputs, as by
+   the other families. */
 static int sb3s_lanes(const sb3s_layer *layer, const char *base, const float *restrict x, float *restrict y,
                       sb3s_range *found) {
     const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
@@ -40,26 +40,25 @@ static int sb3s_lanes(const sb3s_layer *layer, const char *base, const float *re
     sb3s_range range;
     int slice, step;
     sb3s_clear(&range);
-#define SB3S_STEP(total, k)                                                                                               \
-    total = _mm512_fmadd_ps(_mm512_permutex2var_ps(low, _mm512_srli_epi32(index, 8 * (k)), high),                         \
-                            _mm512_load_ps(w + 16 * (k)), total)
+#define SB3S_STEP(k)                                                                                                      \
+    sum = _mm512_fmadd_ps(_mm512_permutex2var_ps(low, _mm512_srli_epi32(index, 8 * (k)), high), _mm512_load_ps(w + 16 * (k)), sum)
     for (slice = 0; slice < layer->runs; slice++) {
-        __m512 sum = _mm512_load_ps(b + 16 * slice), other = _mm512_setzero_ps();
+        __m512 sum = _mm512_load_ps(b + 16 * slice);
         for (step = steps[slice]; step >= 4; step -= 4, w += 64) {
             const __m512i index = _mm512_load_si512(c++);
-            SB3S_STEP(sum, 0);
-            SB3S_STEP(other, 1);
-            SB3S_STEP(sum, 2);
-            SB3S_STEP(other, 3);
+            SB3S_STEP(0);
+            SB3S_STEP(1);
+            SB3S_STEP(2);
+            SB3S_STEP(3);
         }
         if (step) {
             const __m512i index = _mm512_load_si512(c++);
-            SB3S_STEP(sum, 0);
-            if (step > 1) SB3S_STEP(other, 1);
-            if (step > 2) SB3S_STEP(sum, 2);
+            SB3S_STEP(0);
+            if (step > 1) SB3S_STEP(1);
+            if (step > 2) SB3S_STEP(2);
             w += 16 * step;
         }
-        _mm512_store_ps(y + 16 * slice, sb3s_finish(&range, relu, _mm512_add_ps(sum, other)));
+        _mm512_store_ps(y + 16 * slice, sb3s_finish(&range, relu, sum));
     }
 #undef SB3S_STEP
     *found = range;
@@ -194,4 +193,3 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
 }
 
 #include "vbmi_convolution.h"
-#endif

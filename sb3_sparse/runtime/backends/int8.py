@@ -1,5 +1,6 @@
 """
-The AVX-512 VBMI kernels: the layers whose inputs they round to 8 bits, and the same computation in numpy.
+What the kernels for 8-bit activations compute: the layers whose inputs they round, and the same computation in numpy. It is
+the same for every family of them (``families.py``).
 
 Hidden layers of integers take their inputs in 8 bits between the smallest (at most 0) and the largest of all inputs of the
 layer, or on the grid that training has rounded them to. All other layers are computed in float, as by the portable kernels.
@@ -28,8 +29,8 @@ from sb3_sparse.runtime.network.records import (
 )
 from sb3_sparse.runtime.network.reference import apply_layer
 
-VBMI = Capabilities(
-    "the vbmi backend",
+INT8 = Capabilities(
+    "the int8 backend",
     instead="use backend='auto'",
     records={
         Network: "shape image normalize layers head ranges parts view",
@@ -47,7 +48,7 @@ VBMI = Capabilities(
     activations=structs.ACTIVATIONS,
     heads=structs.HEADS,
 )
-#: Most registers that a tile of a convolution's output fills.
+#: How many times 16 lanes a tile of a convolution's output fills at most.
 REGISTERS = 8
 #: Most inputs of a window: sums of bytes must fit into 32 bits.
 _INPUTS = 1 << 16
@@ -93,7 +94,7 @@ def _fits(layer: Layer, after: Shape) -> bool:
     return after[-1] <= 16 * REGISTERS and max(layer.stride) <= 16 and prod(layer.weight.shape[1:]) <= _INPUTS
 
 
-def simulate_vbmi(network: Network, observations: Floats) -> Floats:
+def simulate_int8(network: Network, observations: Floats) -> Floats:
     """
     The kernels in numpy. The first layer has float inputs here; pixels are whole numbers, so bytes give the same.
 
@@ -102,7 +103,7 @@ def simulate_vbmi(network: Network, observations: Floats) -> Floats:
     :return: Outputs of the last layer, ``[n, out]``
     :raises ValueError: if the kernels do not compute the network
     """
-    require_known(network, VBMI)
+    require_known(network, INT8)
     x = before = network.read(observations)
     for index, layer in enumerate(network.layers):
         if layer.grid is None and in_bytes(network, index):
