@@ -21,9 +21,9 @@ test-all: $(READY)
 
 # Every grid from its start: in a new folder, which stays if one fails.
 benchmark-smoke: $(READY)
-	@folder=$$(mktemp -d) && export MINARI_DATASETS_PATH=$$folder/minari && $(BIN)/python -m benchmarks.data.smoke && for grid in benchmarks/grids/*.yml; do for part in run report; do \
-		$(BIN)/sb3-sparse benchmark $$part $$grid --size smoke --folder $$folder || exit 1; \
-	done; done && rm -r $$folder
+	@folder=$$(mktemp -d) && export MINARI_DATASETS_PATH=$$folder/minari && $(BIN)/python -m benchmarks.data.smoke && \
+	for grid in benchmarks/grids/*.yml; do $(BIN)/sb3-sparse benchmark run $$grid --size smoke --folder $$folder || exit 1; done && \
+	ls benchmarks/grids/*.yml | xargs -P 2 -I{} $(BIN)/sb3-sparse benchmark report {} --size smoke --folder $$folder && rm -r $$folder
 
 # torch comes first and by version: anything else would bring gigabytes of CUDA.
 $(READY): setup.cfg pyproject.toml constraints.txt
