@@ -26,6 +26,7 @@ ALLOWED = {
     "distillation": {
         "agents",
         "callbacks",
+        "cores",
         "engine",
         "export",
         "lock",
@@ -43,6 +44,7 @@ ALLOWED = {
     "zoo": {"offline", "pixels", "sparsity"},
     "sweeps": {
         "agents",
+        "cores",
         "cost",
         "distillation",
         "export",
@@ -55,7 +57,8 @@ ALLOWED = {
         "version",
         "zoo",
     },
-    "cli": {"agents", "distillation", "pixels", "runtime", "sweeps", "zoo"},
+    "cli": {"agents", "cores", "distillation", "pixels", "runtime", "sweeps", "zoo"},
+    "cores": set(),
     "lock": set(),
     "parent": set(),
     "sources": set(),

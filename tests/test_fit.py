@@ -40,8 +40,10 @@ from sb3_sparse.distillation.search.results import Exported, Result
 from sb3_sparse.distillation.search.search import Search
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
 from sb3_sparse.distillation.search.training.plan import Price, Rung, fit_into, make_rungs
-from sb3_sparse.distillation.search.workers.crew import Crew
-from sb3_sparse.distillation.search.workers.workshop import Trial, Workshop, _InTime
+from sb3_sparse.distillation.search.workers import hire
+from sb3_sparse.distillation.search.workers.processes import Processes
+from sb3_sparse.distillation.search.workers.trial import InTime, OutOfTime, Trial
+from sb3_sparse.distillation.search.workers.workshop import Workshop
 from sb3_sparse.lock import try_lock
 from sb3_sparse.runtime import load
 from sb3_sparse.sources import digest_sources
@@ -184,7 +186,7 @@ def test_processes_end_with_the_search():
     """Those of a search that is killed do not go on alone."""
     script = """
 import os, time
-from sb3_sparse.distillation.search.workers.crew import Crew
+from sb3_sparse.distillation.search.workers.processes import Processes
 
 class Workshop:
     def __init__(self, is_over): pass
@@ -192,7 +194,7 @@ class Workshop:
     def wait(self): time.sleep(60)
     def name(self): return os.getpid()
 
-crew = Crew(2, Workshop, inherited=True)
+crew = Processes(2, Workshop, inherited=True)
 print([result for _, result in crew.run(iter([("name", ())] * 2))], flush=True)
 list(crew.run(iter([("wait", ())] * 2)))
 """
@@ -224,7 +226,7 @@ def test_warnings_of_processes():
             warnings.warn("each time", DeprecationWarning, stacklevel=1)
             return text
 
-    crew = Crew(2, Doubting, inherited=True)
+    crew = Processes(2, Doubting, inherited=True)
     try:
         with pytest.warns(Warning) as caught:
             found = [result for _, result in crew.run(("work", (text,)) for text in "abab")]
@@ -288,7 +290,7 @@ def test_interrupted_and_resumed(searched, tmp_path, monkeypatch):
     checkpoint.
     """
     model, front, _, _ = searched
-    step, calls, last = _InTime._on_step, [], 100 + 20
+    step, calls, last = InTime._on_step, [], 100 + 20
 
     def count(callback):
         calls.append(callback.num_timesteps)
@@ -296,7 +298,7 @@ def test_interrupted_and_resumed(searched, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return step(callback)
 
-    monkeypatch.setattr(_InTime, "_on_step", count)
+    monkeypatch.setattr(InTime, "_on_step", count)
     with pytest.raises(KeyboardInterrupt):
         fit(model, "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
     (file,) = tmp_path.glob("candidates/*/result.json")
@@ -351,6 +353,18 @@ def test_lessons(tmp_path):
         workshop = Workshop(type(model), tmp_path / "teacher.zip", OpenEnvironment(venv), None, tmp_path, 0, 1, lambda: False)
         assert list(workshop._lessons((32, 8, 4, 2))) == lessons
         assert list(workshop._lessons((8,))) == [(8, [8])]
+
+
+def test_a_worker_waits_for_another_one(tmp_path):
+    """Nobody writes into the folder of a student that somebody else still trains, who was taken for lost."""
+    cartpole().save(tmp_path / "teacher.zip")
+    place = OpenEnvironment(DummyVecEnv([lambda: gym.make("CartPole-v1")]))
+    workshop = Workshop(PPO, tmp_path / "teacher.zip", place, None, tmp_path, 0, 1, lambda: False)
+    trial = Trial(Shape((4,), 0.0), 5000, (8,), deadline=time.time() + 0.5)
+    folder = tmp_path / "candidates" / trial.name
+    with try_lock(folder / "lock"), pytest.raises(OutOfTime):
+        workshop.train(trial)
+    assert [file.name for file in folder.iterdir()] == ["lock"]
 
 
 class Unseeded(CartPoleEnv):
@@ -796,7 +810,7 @@ def test_what_was_made_is_closed(jobs, tmp_path):
         venv = DummyVecEnv([lambda: gym.make("Closing-v0")])
         for place, times in ((OpenEnvironment(venv), 0), (NamedEnvironment("Closing-v0"), 2 * jobs)):
             make = partial(Workshop, PPO, teacher, place, None, tmp_path, 0, 1)
-            crew = Crew(jobs, make, inherited=True)
+            crew = hire("loky", jobs, make)
             list(crew.run(iter([("play", (None, (), math.inf))] * 4)))
             crew.close()
             # The first one that is made by a name says whether it exists.

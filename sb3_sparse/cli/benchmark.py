@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from sb3_sparse.cli.arguments import Commands
+from sb3_sparse.cores import BACKENDS
 
 #: Where a checkout keeps results, seen from where the command runs.
 _STORED = Path("benchmarks/results")
@@ -44,7 +45,7 @@ def _add_run(parts: Commands) -> None:
     )
     _add_grid(run)
     run.add_argument(
-        "--backend", default="loky", choices=("loky", "ray"), help="workers on this machine, or on a Ray cluster (%(default)s)"
+        "--backend", default="loky", choices=BACKENDS, help="workers on this machine, or on a Ray cluster (%(default)s)"
     )
     run.add_argument("--jobs", type=int, help="processes at a time; by default one for each core")
     run.add_argument("--shard", metavar="I/N", default="1/1", help="run one of N parts of the grid, such as 2/5")

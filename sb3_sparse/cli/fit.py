@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from sb3_sparse.cli.arguments import Commands, add_agent, read_agent
+from sb3_sparse.cores import BACKENDS
 
 _UNITS = {"": 1, "k": 1024, "m": 1024**2}
 
@@ -38,7 +39,15 @@ def add_fit(commands: Commands) -> None:
     parser.add_argument("--bits", type=int, nargs="+", help="bits of the weights to search; by default 8 4 3 2")
     parser.add_argument("--updates", type=int, help="gradient updates of the last students; by default 200,000")
     parser.add_argument("--minutes", type=float, default=20, help="minutes that it may take, inf for no limit (%(default)s)")
-    parser.add_argument("--jobs", type=int, default=2, help="processes, with one thread each (%(default)s)")
+    parser.add_argument(
+        "--backend",
+        default="loky",
+        choices=BACKENDS,
+        help="processes on this machine, or on a Ray cluster, whose nodes share the folder (%(default)s)",
+    )
+    parser.add_argument(
+        "--jobs", type=int, help="processes, with one thread each; by default 2, with ray one for each core of the cluster"
+    )
     parser.add_argument("--episodes", type=int, default=50, help="fresh episodes of each finalist (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of everything that is drawn (%(default)s)")
     parser.set_defaults(run=_fit)
@@ -64,7 +73,7 @@ def _fit(args: argparse.Namespace, _: list[str]) -> Callable[[], object] | None:
     agent = read_agent(args)
     path = agent.pop("path")
     out = Path(f"{path.stem}-fit") if args.out is None else args.out
-    names = ("flash", "keep", "us", "cycles", "board", "bits", "updates", "jobs", "episodes", "seed")
+    names = ("flash", "keep", "us", "cycles", "board", "bits", "updates", "jobs", "backend", "episodes", "seed")
     minutes = None if args.minutes == float("inf") else args.minutes
     try:
         met = fit_agent(path, out, minutes=minutes, **{name: getattr(args, name) for name in names}, **agent)

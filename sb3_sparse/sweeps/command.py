@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from sb3_sparse.cores import count_cores
 from sb3_sparse.sweeps.folder import ATTEMPTS, Folder, NoRoomError
 from sb3_sparse.sweeps.grid import FULL, Grid, read_grid
 from sb3_sparse.sweeps.importing import import_runs
@@ -15,7 +16,7 @@ from sb3_sparse.sweeps.prices import Prices, affordable
 from sb3_sparse.sweeps.progress import duration, show_progress
 from sb3_sparse.sweeps.report import check_report
 from sb3_sparse.sweeps.rows import write_rows
-from sb3_sparse.sweeps.runner import count_cores, run, unfinished
+from sb3_sparse.sweeps.runner import run, unfinished
 from sb3_sparse.sweeps.stored import store_results
 from sb3_sparse.table import format_table
 

@@ -8,13 +8,12 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from sb3_sparse.cores import count_cores
 from sb3_sparse.parent import end_with
 from sb3_sparse.sweeps.folder import Folder, NoRoomError
 from sb3_sparse.sweeps.kinds import Cell
 from sb3_sparse.sweeps.work import Order, work, work_under_parent
 
-#: Where workers are: processes of this machine, or those of a Ray cluster.
-BACKENDS = ("loky", "ray")
 #: How often workers may be lost in a row without a cell that got finished.
 _LOSSES = 3
 #: How often Ray begins the same worker again, on nodes that are left.
@@ -29,7 +28,7 @@ def run(
 
     :param cells: Cells in their order.
     :param root: Folder of the sweep; on a cluster it has to be the same on all machines.
-    :param backend: One of :data:`BACKENDS`.
+    :param backend: One of :data:`~sb3_sparse.cores.BACKENDS`.
     :param jobs: Workers; by default one for each core of the machine, or of the cluster.
     :param deadline: When no further cell is begun, as ``time.time()`` counts.
     :raises ValueError: if a package is missing
@@ -58,27 +57,6 @@ def unfinished(cells: Sequence[Cell], folder: Folder) -> list[Cell]:
     :return: Those that have no result, and have not died too often
     """
     return [cell for cell in cells if not folder.is_over(cell.name)]
-
-
-def count_cores(backend: str) -> int:
-    """
-    :param backend: One of :data:`BACKENDS`.
-    :return: How many workers it has room for
-    :raises ValueError: if its package is missing
-    """
-    try:
-        if backend == "ray":
-            import ray
-
-            if not ray.is_initialized():
-                # That of RAY_ADDRESS, or one that starts now on this machine.
-                ray.init(log_to_driver=False, logging_level="ERROR")
-            return int(ray.cluster_resources().get("CPU", 1))
-        from joblib import cpu_count
-
-        return int(cpu_count())
-    except ModuleNotFoundError as error:
-        raise ValueError(f"a sweep with --backend {backend} needs {error.name}: pip install sb3_sparse[sweep]") from error
 
 
 def _work_locally(root: Path, orders: Sequence[Order], jobs: int | None, deadline: float) -> None:

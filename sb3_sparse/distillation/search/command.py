@@ -36,7 +36,8 @@ def fit_agent(
     bits: Sequence[int] | None = None,
     updates: int | None = None,
     minutes: float | None = 20,
-    jobs: int = 2,
+    jobs: int | None = None,
+    backend: str = "loky",
     episodes: int = 50,
     seed: int = 0,
 ) -> bool:
@@ -63,6 +64,7 @@ def fit_agent(
     :param updates: Likewise.
     :param minutes: Likewise.
     :param jobs: Likewise.
+    :param backend: Likewise.
     :param episodes: Likewise.
     :param seed: Likewise.
     :return: Whether something reaches the target
@@ -95,6 +97,7 @@ def fit_agent(
             board=board,
             minutes=minutes,
             jobs=jobs,
+            backend=backend,
             episodes=episodes,
             seed=seed,
             normalization=agent.normalization,

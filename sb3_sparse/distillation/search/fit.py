@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,20 +10,20 @@ from time import time
 from typing import Any
 
 import gymnasium as gym
-import torch as th
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecEnv, VecNormalize
 
 from sb3_sparse.agents.compression.files import check_writable
+from sb3_sparse.cores import BACKENDS
 from sb3_sparse.distillation.checks import check_model, check_number, check_whole, read_list, read_widths
-from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds, read_environment
+from sb3_sparse.distillation.experience.environments import NamedEnvironment, Seeds, read_environment
 from sb3_sparse.distillation.search.candidates import BITS, count_weights, find_shapes, teacher_widths
 from sb3_sparse.distillation.search.folder import Temporary, claim, identify
 from sb3_sparse.distillation.search.front import Front, Unmet
 from sb3_sparse.distillation.search.search import SELECTION, Search
 from sb3_sparse.distillation.search.target import Target
 from sb3_sparse.distillation.search.training import UNIT
-from sb3_sparse.distillation.search.workers import Crew, Workshop
+from sb3_sparse.distillation.search.workers import Crew, Workshop, count_jobs, hire
 from sb3_sparse.export import check_bits
 from sb3_sparse.export.boards import BOARDS, check_tools
 from sb3_sparse.sparsity import check_sparsity
@@ -44,7 +43,8 @@ def fit(
     bits: Sequence[int] = BITS,
     updates: int = 200_000,
     minutes: float | None = 20,
-    jobs: int = 2,
+    jobs: int | None = None,
+    backend: str = "loky",
     episodes: int = 50,
     seed: int = 0,
     normalization: VecNormalize | None = None,
@@ -80,7 +80,10 @@ def fit(
     :param updates: Gradient updates of the last students, rounded to a multiple of 5,000.
     :param minutes: Minutes that it may take: the trainings become shorter and fewer, and before each rung the rest of the plan
         is fitted anew into the time that is left. None for as long as it takes; then the same seed gives the same result.
-    :param jobs: Processes, with one thread each.
+    :param jobs: Processes, with one thread each; by default 2, or one for each core of a Ray cluster and at most one for each
+        student.
+    :param backend: Where processes are: ``"loky"`` for this machine, or ``"ray"`` for a cluster. That needs ``checkpoint``, a
+        folder that all nodes share, and an environment that they can make by its name.
     :param episodes: Fresh episodes of each finalist.
     :param seed: Seed of everything that is drawn, 0 to 1,023.
     :param normalization: The ``VecNormalize`` that the model was trained in; by default that of the environment.
@@ -94,8 +97,9 @@ def fit(
     check_model(model, normalization, "fit")
     target = Target(flash, keep, us, cycles, board)
     _check_board(model, board)
+    _check_backend(backend, us, checkpoint)
     seeds = Seeds(seed)
-    for name, number, least in (("updates", updates, UNIT), ("jobs", jobs, 1), ("episodes", episodes, 1)):
+    for name, number, least in (("updates", updates, UNIT), ("episodes", episodes, 1)):
         check_whole(name, number, least)
     if minutes is not None:
         check_number("minutes", minutes, 0)
@@ -119,21 +123,23 @@ def fit(
     # The environment fits before anything is made.
     if isinstance(place, NamedEnvironment):
         place.close(place.make(model))
+    jobs = count_jobs(backend, jobs, len(shapes), place)
     temporary = Temporary() if checkpoint is None else None
-    folder = temporary.folder if temporary is not None else Path(str(checkpoint))
+    # Workers may be called elsewhere.
+    folder = temporary.folder if temporary is not None else Path(str(checkpoint)).absolute()
     check_writable(folder)
     with claim(folder, identify(model, place, own, seed)):
         teacher = folder / "teacher.zip"
         model.save(teacher)
         make = partial(Workshop, type(model), teacher, place, own, folder, seed, SELECTION, board=board)
-        crew = Crew(jobs, make, inherited=_inherits(place, jobs))
+        crew = hire(backend, jobs, make)
         try:
             _recount(crew, folder, board)
             seconds = float("inf") if minutes is None else 60 * minutes - (time() - begin)
             front = Search(crew, folder, target, shapes, tuple(bits), updates, seeds, episodes, seconds, verbose > 0).run()
         finally:
             crew.close()
-    about = {**front.about, "minutes": minutes, "seconds": time() - begin, "jobs": jobs, "seed": seed}
+    about = {**front.about, "minutes": minutes, "seconds": time() - begin, "backend": backend, "jobs": jobs, "seed": seed}
     front = replace(front, about=about, normalization=own, keeper=temporary)
     if not front.met:
         raise Unmet(front)
@@ -150,16 +156,19 @@ def _check_board(model: BaseAlgorithm, board: str | None) -> None:
     check_tools([BOARDS[board]])
 
 
+def _check_backend(backend: str, us: float | None, checkpoint: str | Path | None) -> None:
+    if backend not in BACKENDS:
+        raise ValueError(f"backend={backend!r} must be one of {', '.join(BACKENDS)}")
+    if backend != "ray":
+        return
+    if us is not None:
+        raise ValueError("microseconds are those of this machine, and a Ray cluster has others: limit flash, or take loky")
+    if checkpoint is None:
+        raise ValueError("workers of a Ray cluster need a folder that all nodes share: give checkpoint")
+
+
 def _recount(crew: Crew, folder: Path, board: str | None) -> None:
     """Count the instructions of students of an earlier search, which had another board or none."""
     earlier = [] if board is None else [file.parent for file in sorted(folder.glob("candidates/*/result.json"))]
     for _ in crew.run(("recount", (each,)) for each in earlier):
         pass
-
-
-def _inherits(place: NamedEnvironment | OpenEnvironment, jobs: int) -> bool:
-    """Whether processes are forked. A process that has computed on a GPU cannot be."""
-    forks = hasattr(os, "fork") and not th.cuda.is_available()
-    if jobs > 1 and not forks and isinstance(place, OpenEnvironment):
-        raise ValueError("other processes cannot take this environment over here: give its name, or jobs=1")
-    return forks

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import replace
 from math import isfinite
 from pathlib import Path
-from time import monotonic, time
+from time import monotonic, sleep, time
 from typing import Any
 
 from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents import Player, play, play_starts
@@ -25,7 +25,9 @@ from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.search.costs import Costs, count_instructions, foresee_costs, measure_costs
 from sb3_sparse.distillation.search.results import Exported, Result, read_result
+from sb3_sparse.distillation.search.workers.trial import InTime, OutOfTime, Trial
 from sb3_sparse.export import compress
+from sb3_sparse.lock import try_lock
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.state import restore
 
@@ -33,49 +35,10 @@ from sb3_sparse.state import restore
 _CALIBRATED = 2048
 #: Environment steps per update, and most of them.
 _STEPS, _MOST_STEPS = 3, 400_000
+#: Seconds until a folder is looked at again that another worker has.
+_PATIENCE = 1.0
 #: Folder of a training that goes on.
 _UNFINISHED = "training"
-
-
-class OutOfTime(Exception):
-    """There is no time left for this."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """
-    A student to train.
-
-    :param shape: Its shape.
-    :param updates: Gradient updates.
-    :param bits: Bits that it is exported in.
-    :param deadline: When it has to be done, as ``time.time()`` counts; infinite for never.
-    """
-
-    shape: Shape
-    updates: int
-    bits: tuple[int, ...]
-    deadline: float = float("inf")
-
-    @property
-    def name(self) -> str:
-        """Name of its folder."""
-        return f"{self.shape}-{self.updates}"
-
-
-class _InTime(BaseCallback):
-    """Ends a training whose time is up."""
-
-    #: It asks for nothing.
-    holds_layers = False
-
-    def __init__(self, check: Callable[[], None]) -> None:
-        super().__init__()
-        self._check = check
-
-    def _on_step(self) -> bool:
-        self._check()
-        return True
 
 
 class Workshop:
@@ -146,7 +109,10 @@ class Workshop:
         :raises OutOfTime: if its time is up
         """
         folder = self.folder / "candidates" / trial.name
-        folder.mkdir(parents=True, exist_ok=True)
+        with self._alone(folder, trial.deadline):
+            return self._train(trial, folder)
+
+    def _train(self, trial: Trial, folder: Path) -> Result:
         result = read_result(folder) or Result(trial.shape, trial.updates)
         missing = [bits for bits in trial.bits if not result.within([bits]).policies]
         for learnt, exported in self._lessons(missing):
@@ -207,7 +173,7 @@ class Workshop:
             updates=trial.updates,
             seed=self.seed,
             normalization=self.normalization,
-            callback=_InTime(lambda: self._check(trial.deadline)),
+            callback=InTime(lambda: self._check(trial.deadline)),
             checkpoint=folder,
         )
 
@@ -240,6 +206,17 @@ class Workshop:
     def close(self) -> None:
         """End its work."""
         self.environment.close(self.venv)
+
+    @contextmanager
+    def _alone(self, folder: Path, deadline: float) -> Iterator[None]:
+        """On a cluster a worker that was taken for lost may still be at work there, until it notices."""
+        while True:
+            with try_lock(folder / "lock") as lock:
+                if lock is not None:
+                    yield
+                    return
+            self._check(deadline)
+            sleep(_PATIENCE)
 
     def _check(self, deadline: float) -> None:
         if self.is_over() or time() > deadline:
