@@ -304,7 +304,8 @@ def test_ray_with_a_lost_node(tmp_path):
     main(["benchmark", "run", str(grid), "--folder", str(tmp_path / "local"), "--jobs", "1"])
     assert results_of(grid, tmp_path / "sweep") == results_of(grid, tmp_path / "local")
     ends = [line for line in audit(tmp_path / "sweep") if line.startswith("end")]
-    assert len(ends) == len(set(ends)) == 12
+    # The lost cell may have ended already, and not have published its result.
+    assert len(set(ends)) == 12 and len(ends) <= 13
 
 
 def test_the_order_of_cells(tmp_path):
