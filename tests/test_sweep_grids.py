@@ -7,8 +7,10 @@ from zipfile import ZipFile
 import pytest
 import yaml
 
+from sb3_sparse.engine.callback import PRECISIONS
 from sb3_sparse.sweeps import Folder, read_grid
 from sb3_sparse.sweeps.grid import GRIDS
+from sb3_sparse.sweeps.kinds import Zoo
 from sb3_sparse.sweeps.report.published import read_published
 from sb3_sparse.sweeps.report.study import Study
 from tests.house import ROOT
@@ -77,3 +79,14 @@ def test_the_guide_counts_the_cells():
         names, counts = re.findall(r"`(\w+)`", first), [int(number) for number in numbers.split(", ")]
         counted |= dict(zip(names, counts * len(names) if each else counts, strict=True))
     assert counted == {file.stem: len(read_grid(file.stem, check=False).cells) for file in FILES}
+
+
+@pytest.mark.parametrize("precision", [*PRECISIONS, "float16"])
+def test_cells_have_the_precisions_of_the_engine(precision):
+    """The module of the kind names them itself: to import the engine there would rename every cell with it."""
+    cell = Zoo(algo="ppo", env="CartPole-v1", recipe="gmp", engine=True, precision=precision, seed=0)
+    if precision in PRECISIONS:
+        cell.check()
+    else:
+        with pytest.raises(ValueError, match="precision is float32 or bf16"):
+            cell.check()

@@ -2,15 +2,16 @@
 A policy on a microcontroller: flash, memory and instructions per action, beside dense C code of the same actor.
 
     python -m benchmarks.deployment.mcu --json benchmarks/results/mcu.json
+    python -m benchmarks.deployment.mcu --net-arch 64 64 --json benchmarks/results/mcu_small.json
 
-The actor of SAC at the papers' size (17-256-256-6) with ERK shares of its largest weights, exported for a Cortex-M4F and a
-Cortex-M3 (which has no floating-point unit) in both arithmetics, W8A16 and W8A32. By default it is freshly initialised: such
-weights are as good as drawn, so its masks are random ones and the sizes depend on the sparsity alone; ``--agent`` takes a
-trained one. The dense contestants are plain C loops (``mcu/dense_*.h``).
+The actor of SAC at the papers' size (17-256-256-6) with ERK shares of its largest weights, exported for the boards of
+:mod:`sb3_sparse.export.boards` in both arithmetics, W8A16 and W8A32. By default it is freshly initialised: such weights are as
+good as drawn, so its masks are random ones and the sizes depend on the sparsity alone; ``--agent`` takes a trained one. On a
+Cortex-M4F and a Cortex-M3 there are dense contestants, plain C loops (``mcu/dense_*.h``).
 
-QEMU runs the test vectors that every header has, and counts: the instructions are exact, but they are no cycles. Flash and
-memory are those of the policy's own object; what it calls in libgcc (floating point on the M3) is the column "library", and
-what its own functions put on the stack is "stack".
+An emulator runs the test vectors that every header has, and counts: QEMU instructions, exactly, but no cycles; simavr the
+cycles of an AVR. Flash and memory are those of the policy's own object; what it calls in the compiler's libraries (floating
+point where the processor has none) is the column "library", and what its own functions put on the stack is "stack".
 """
 
 import copy
@@ -32,13 +33,15 @@ from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.spaces import HalfCheetahSpaces
 from benchmarks.shared.store import Result, describe_versions
 from sb3_sparse import CompressedPolicy, compress
-from sb3_sparse.export.boards import BOARDS, check_tools, describe_tools, measure_policy
+from sb3_sparse.export.boards import BOARDS, DoesNotFit, check_tools, describe_tools, measure_policy
 from sb3_sparse.export.boards.measuring import FLAGS
 from sb3_sparse.sparsity import erk, magnitude, prune
 
 TARGETS = tuple(BOARDS)
+#: Those with dense contestants.
+COMPARED = ("m4f", "m3")
 ARITHMETICS = {"w8a16": ("-DPOLICY_INTEGER",), "w8a32": ()}
-SPARSITIES = (0.0, 0.95, 0.98, 0.99)
+SPARSITIES = (0.0, 0.9, 0.95, 0.98, 0.99)
 #: What is counted.
 KEYS = ("flash", "ram", "stack", "library", "instructions", "self_test")
 VECTORS = 8
@@ -143,23 +146,31 @@ def measure(args: Namespace) -> Result:
     :raises RuntimeError: if test vectors fail
     """
     check_tools()
-    model = SAC.load(args.agent, device="cpu") if args.agent else SAC("MlpPolicy", HalfCheetahSpaces(), seed=0, device="cpu")
+    model = SAC.load(args.agent, device="cpu") if args.agent else fresh(args.net_arch)
     calibration, source = observe(model, args.env)
     found, sizes = contestants(model, calibration, (0.0, 0.99) if args.quick else SPARSITIES)
-    rows = {}
+    rows, too_large = {}, []
     for name, (write, defines) in track(found.items(), description="mcu"):
         first, last = name.split("/")
-        for target in TARGETS:
-            rows[f"{first}/{target}/{last}"] = count(write, target, defines)
+        for target in COMPARED if first == "dense" else TARGETS:
+            try:
+                rows[f"{first}/{target}/{last}"] = count(write, target, defines)
+            except DoesNotFit:
+                too_large.append(f"{first}/{target}/{last}")
     if failures := sum(row["self_test"] for row in rows.values()):
         raise RuntimeError(f"{failures} test vectors fail")
-    dense = {target: rows[f"dense/{target}/float32"]["instructions"] for target in TARGETS}
-    ratios = {name: round(dense[name.split("/")[1]] / row["instructions"], 2) for name, row in rows.items()}
+    dense = {target: rows[f"dense/{target}/float32"]["instructions"] for target in COMPARED}
+    ratios = {
+        name: round(dense[name.split("/")[1]] / row["instructions"], 2)
+        for name, row in rows.items()
+        if name.split("/")[1] in dense
+    }
     return {
         "ratios": ratios,
         # Emulated instructions are the same in every run.
         "intervals": {name: [ratio, ratio] for name, ratio in ratios.items()},
         **{key: {name: row[key] for name, row in rows.items()} for key in KEYS},
+        "too_large": too_large,
         "actor": args.agent.name if args.agent else "SAC, freshly initialised, seed 0",
         "calibration": source,
         "sizes": sizes,
@@ -168,12 +179,23 @@ def measure(args: Namespace) -> Result:
     }
 
 
+def fresh(net_arch: Iterable[int] = (256, 256)) -> SAC:
+    """
+    :param net_arch: Widths of the hidden layers.
+    :return: An agent that has not been trained
+    """
+    return SAC("MlpPolicy", HalfCheetahSpaces(), seed=0, device="cpu", policy_kwargs={"net_arch": [*net_arch]})
+
+
 def show(result: Result) -> Iterable[object]:
     """
     :param result: What was measured.
     :return: A table
     """
-    rows = [(name, *(f"{result[key][name]:,}" for key in KEYS), f"{ratio:.1f}") for name, ratio in result["ratios"].items()]
+    rows = [
+        (name, *(f"{result[key][name]:,}" for key in KEYS), f"{result['ratios'].get(name, float('nan')):.1f}")
+        for name in result["flash"]
+    ]
     yield table("bytes, and instructions of an action", ("", *KEYS, "float32 / this"), rows)
 
 
@@ -181,6 +203,7 @@ if __name__ == "__main__":
     ask(
         measure,
         option("--agent", None, "a trained SAC agent with two hidden layers and 17 inputs instead", type=Path),
+        option("--net-arch", [256, 256], "widths of its hidden layers, without --agent", type=int, nargs=2),
         option("--env", None, "its environment, for the calibration"),
         show=show,
         quick="0 and 99 % alone",

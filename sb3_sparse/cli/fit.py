@@ -33,9 +33,11 @@ def add_fit(commands: Commands) -> None:
         "--cycles",
         type=_count,
         help="most instructions of an action on the board, such as 20k (20,000): counted under QEMU, "
-        "not cycles of hardware",
+        "not cycles of hardware; on avr cycles",
     )
-    parser.add_argument("--board", help="emulated board of --cycles: m4f (Cortex-M4F) or m3 (Cortex-M3)")
+    parser.add_argument(
+        "--board", help="emulated board of --cycles: m4f, m3 or m0+ (Cortex-M), rv32imc (RISC-V) or avr (ATmega2560)"
+    )
     parser.add_argument("--bits", type=int, nargs="+", help="bits of the weights to search; by default 8 4 3 2")
     parser.add_argument("--updates", type=int, help="gradient updates of the last students; by default 200,000")
     parser.add_argument("--minutes", type=float, default=20, help="minutes that it may take, inf for no limit (%(default)s)")

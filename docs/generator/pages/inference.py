@@ -70,7 +70,7 @@ def page() -> Page:
             ),
             "numpy, ctypes, compiled C": "backends of the compact file: 8-bit weights, float activations",
             ", ".join(eight_bits): (
-                "compiled C that rounds hidden activations to 8 bits as well, the backend `int8`, in the instructions of this name"
+                "compiled C that rounds hidden activations to 8 bits too, the backend `int8`, in the instructions of its name"
             ),
             "bytes": f"the compact file, {BEFORE_LAYOUTS}",
         },

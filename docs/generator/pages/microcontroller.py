@@ -1,6 +1,8 @@
-"""Flash, memory and instructions on two microcontrollers."""
+"""Flash, memory and instructions on five microcontrollers."""
 
 from typing import Any
+
+from sb3_sparse.export.boards import BOARDS
 
 from ..markdown import number, table
 from ..page import Page
@@ -11,7 +13,7 @@ def page() -> Page:
     """
     :return: The page
     """
-    results, trained = stored("mcu"), stored("mcu_sac_halfcheetah")
+    results, trained, small = stored("mcu"), stored("mcu_sac_halfcheetah"), stored("mcu_small")
     tables = []
     for core, label in (("m4f", "Cortex-M4F"), ("m3", "Cortex-M3, without a floating-point unit")):
         rows = [
@@ -24,19 +26,29 @@ def page() -> Page:
             if f"/{core}/" in key
         ]
         tables += [f"## {label}", table(("code", "flash", "ram", "stack", "instructions", "float32 / this"), rows)]
+    tables += [
+        "## Other processors",
+        "Actors of two sizes in W8A16. What the header calls in the compiler's libraries comes once to a program.",
+        _others(small, results),
+    ]
     key, dense = "99/m4f/w8a16", "dense/m4f/float32"
-    library = max(results["library"].values())
-    require(all(failures == 0 for failures in results["self_test"].values()), "every header passes its self test")
+    library = max(bytes_ for key, bytes_ in results["library"].items() if "/m3/" in key)
+    failures = {*results["self_test"].values(), *small["self_test"].values()}
+    require(failures == {0}, "every header passes its self test")
+    require(results["too_large"] == ["0/avr/w8a16", "0/avr/w8a32"] and not small["too_large"], "one actor does not fit")
     return Page(
         title="On a microcontroller",
         question=(
-            "How much flash, memory and how many instructions does an exported actor take on a Cortex-M4F and a Cortex-M3?"
+            "How much flash, memory and how many instructions does an exported actor take on a Cortex-M4F and M3, and on"
+            " smaller processors?"
         ),
         answer=(
             f"On the M4F the actor at 95 % takes {number(results['flash']['95/m4f/w8a16'])} bytes of flash and"
             f" {number(results['instructions']['95/m4f/w8a16'])} instructions per action, dense float32 code"
             f" {number(results['flash'][dense])} and {number(results['instructions'][dense])}. At 99 % they are"
-            f" {number(results['flash'][key])} and {number(results['instructions'][key])}. Every header passed its self test."
+            f" {number(results['flash'][key])} and {number(results['instructions'][key])}."
+            f" On an AVR of 16 MHz a 64-64 actor at 90 % decides in"
+            f" {number(small['instructions']['90/avr/w8a16'] / 16_000, 1)} ms. Every header passed its self test."
         ),
         tables=tables,
         columns={
@@ -47,10 +59,16 @@ def page() -> Page:
             "flash": "bytes of code and constants",
             "ram": "bytes of static memory",
             "stack": "bytes that its own functions take on the stack, at most; libgcc's functions are not counted",
-            "instructions": "instructions of one action, counted by QEMU",
+            "library": "bytes of flash of what it calls in the compiler's libraries, such as floating point",
+            "instructions": "instructions of one action, counted by QEMU; on the AVR cycles, counted by simavr",
             "float32 / this": "instructions of the dense float32 code over those of this row",
         },
         limits=[
+            (
+                "Code for the Cortex-M0+ was run on the emulated Cortex-M3, which executes the same instructions. The AVR is"
+                " an ATmega2560. What does not fit there has more tables than its pointers reach, 64 KiB: the header refuses"
+                " to compile."
+            ),
             (
                 "**Instructions are not cycles.** QEMU counts them exactly and does not model pipelines, flash wait states or"
                 " caches. Measure times on your board."
@@ -72,7 +90,7 @@ def page() -> Page:
                 " fewer bits take less: see [fewer bits, fewer bytes](bits.md)."
             ),
             (
-                f"On the M3 libgcc computes floating-point numbers, with up to {number(library)} bytes more of flash that the"
+                f"On the M3 libgcc computes floating-point numbers, with up to {number(library)} bytes more of flash that its"
                 " table does not count."
             ),
         ],
@@ -82,15 +100,32 @@ def page() -> Page:
             "compiler flags": f"`{results['flags']}`",
         },
         commands=[
-            "apt-get install -y --no-install-recommends gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm",
+            "apt-get install -y --no-install-recommends "
+            + " ".join(dict.fromkeys(board.packages for board in BOARDS.values())),
             "python -m benchmarks.deployment.mcu --json benchmarks/results/mcu.json",
+            "python -m benchmarks.deployment.mcu --net-arch 64 64 --json benchmarks/results/mcu_small.json",
             (
                 "python -m benchmarks.deployment.mcu --agent sac-HalfCheetah-v4.zip --env HalfCheetah-v4 \\\n"
                 "    --json benchmarks/results/mcu_sac_halfcheetah.json"
             ),
         ],
-        files=["mcu", "mcu_sac_halfcheetah"],
+        files=["mcu", "mcu_small", "mcu_sac_halfcheetah"],
     )
+
+
+def _others(*results: dict[str, Any]) -> str:
+    rows = []
+    columns = ("flash", "library", "ram", "stack", "instructions")
+    for board in ("m0+", "rv32imc", "avr"):
+        for name, found in zip(("64-64", "256-256"), results, strict=True):
+            for sparsity in (0, 90, 99):
+                key = f"{sparsity}/{board}/w8a16"
+                numbers = ["does not fit"] * len(columns)
+                if key not in found["too_large"]:
+                    numbers = [number(found[column][key]) for column in columns]
+                rows.append((BOARDS[board].title, name, f"{sparsity} %", *numbers))
+    heading = ("processor", "actor", "sparsity", "flash", "library", "ram", "stack", "instructions; AVR: cycles")
+    return table(heading, rows)
 
 
 def _row_name(key: str) -> str:

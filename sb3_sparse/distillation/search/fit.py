@@ -73,7 +73,7 @@ def fit(
     :param us: Most microseconds of a call of :func:`sb3_sparse.runtime.load`'s policy on this machine.
     :param cycles: Most instructions of an action of the C header on ``board``, the mean over its test vectors. They are
         counted under QEMU, which models neither pipelines nor wait states of flash: they are not cycles of hardware.
-    :param board: Name of the board that ``cycles`` are counted on, ``"m4f"`` or ``"m3"``, see :mod:`sb3_sparse.export.boards`.
+    :param board: Name of the board that ``cycles`` are counted on, such as ``"m4f"``, see :mod:`sb3_sparse.export.boards`.
     :param net_archs: Widths of hidden layers to search, None among them for the agent's; by default these and smaller ones.
     :param sparsities: Sparsities to search; by default those that fit each width.
     :param bits: Bits of the weights to search, 2 to 8, or 32 for float.

@@ -25,7 +25,6 @@ from sb3_sparse.table import format_table
 
 #: Draws of a bootstrap.
 _DRAWS = 10_000
-_UNIT = "instructions of an action, counted under QEMU, the mean over the C header's test vectors: not cycles of hardware"
 
 
 @dataclass(frozen=True)
@@ -140,7 +139,7 @@ class Front:
             f"{self.best.flash:,} in flash, in {self.best.us:.2f} us"
         )
         if self.target.board is not None:
-            best += f" and {_count(self.best)} instructions on an emulated {self.target.board}"
+            best += f" and {_count(self.best)} {BOARDS[self.target.board].unit} on an emulated {self.target.board}"
         return f"{best}, over {len(self.seeds)} fresh episodes" if self.met else f"nothing {self.target}: the nearest, {best}"
 
     def save(self, folder: str | Path, *, name: str = "student", masks: bool = False) -> list[str]:
@@ -188,11 +187,12 @@ class Front:
         teacher = {"mean_return": statistics.fmean(self.best.teacher), "returns": self.best.teacher}
         found = {"target": asdict(self.target), "size": self.target.size, "met": self.met, "verdict": self.verdict}
         if self.target.board is not None:
-            found["counted"] = {"unit": _UNIT, "tools": describe_tools([BOARDS[self.target.board]])}
+            board = BOARDS[self.target.board]
+            found["counted"] = {"unit": board.counted, "tools": describe_tools([board])}
         return {**self.about, **found, "seeds": self.seeds, "teacher": teacher, "points": points}
 
     def __str__(self) -> str:
-        counted = ["instructions"] * (self.target.board is not None)
+        counted = [] if self.target.board is None else [BOARDS[self.target.board].unit]
         heading = ("", "weights", "bytes", "tables", "flash", "us", *counted, "return", "kept", "95 % interval", "updates")
         rows: list[Sequence[str]] = [heading]
         front = self.points

@@ -46,7 +46,8 @@ class Target:
     :param flash: Most bytes of flash; None for any.
     :param keep: Least share of the teacher's return; None for as much as possible.
     :param us: Most microseconds of a call on this machine; None for any.
-    :param cycles: Most instructions of an action on the board, counted under QEMU and not cycles of hardware; None for any.
+    :param cycles: Most instructions of an action on the board, counted under QEMU and not cycles of hardware, or cycles where
+        the emulator counts these; None for any.
     :param board: Name of the board, with ``cycles``.
     """
 
@@ -138,7 +139,8 @@ class Target:
         parts = [f"keeps {self.keep:g} of the return" if self.keep is not None else ""]
         parts += [f"is within {self.flash:,} bytes of flash" if self.flash is not None else ""]
         parts += [f"answers in {self.us:g} microseconds" if self.us is not None else ""]
-        parts += [f"takes at most {self.cycles:,} instructions on an emulated {self.board}" if self.cycles is not None else ""]
+        if self.board is not None:
+            parts += [f"takes at most {self.cycles:,} {BOARDS[self.board].unit} on an emulated {self.board}"]
         return " and ".join(filter(None, parts))
 
 

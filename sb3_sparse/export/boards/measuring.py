@@ -1,16 +1,21 @@
 """
-Bytes and instructions of a policy on a board. The emulator counts instructions exactly, and models neither pipelines nor flash
-wait states nor caches: they are not cycles of the hardware.
+Bytes and instructions of a policy on a board. QEMU counts instructions exactly, and models neither pipelines nor flash wait
+states nor caches: they are not cycles of the hardware. For AVR, simavr counts cycles.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sb3_sparse.export.boards.board import Board, run
+from sb3_sparse.export.boards.board import Board, C, run
 
-C = Path(__file__).parent / "c"
-FLAGS = ("-std=c99", "-O2", "-ffunction-sections", "-fdata-sections")
+FLAGS = ("-O2", "-ffunction-sections", "-fdata-sections")
+#: What is in flash: code and constants, which AVR keeps in a section of their own.
+_CONSTANT = (".text", ".rodata", ".srodata", ".progmem")
+_LIBRARIES = ("-lc", "-lgcc")
+#: What linkers say, and a header.
+_TOO_LARGE = ("will not fit in region", "is not within region", "overflowed by", "bytes of tables are more than")
 
 
 class DoesNotFit(ValueError):
@@ -26,7 +31,8 @@ class Taken:
     :param ram: Bytes of its variables.
     :param stack: Bytes that its own functions put on the stack.
     :param library: Bytes of what it calls in the compiler's libraries.
-    :param instructions: Instructions of an action, the mean over the test vectors of its header.
+    :param instructions: Instructions of an action, or what the unit of the board is; the mean over the test vectors of its
+        header.
     :param self_test: Test vectors that fail, of eight.
     """
 
@@ -45,10 +51,11 @@ def compile_policy(folder: Path, board: Board, defines: Iterable[str] = (), incl
     :param defines: Flags that choose the arithmetic.
     :param includes: Folders of what ``policy.h`` includes.
     :return: The object of ``policy_act`` alone, in the folder; a file with its stack usage is next to it
+    :raises DoesNotFit: if it has more tables than the processor addresses
     :raises RuntimeError: if it does not compile
     """
     found = folder / "act.o"
-    run(*_compiler(folder, board, defines, includes), "-fstack-usage", "-c", C / "act.c", "-o", found)
+    _build(board, *_compiler(folder, board, defines, includes), "-fstack-usage", "-c", C / "act.c", "-o", found)
     return found
 
 
@@ -59,19 +66,19 @@ def measure_policy(folder: Path, board: Board, defines: Iterable[str] = (), incl
     :param defines: Flags that choose the arithmetic.
     :param includes: Folders of what ``policy.h`` includes.
     :return: What the policy takes there
-    :raises DoesNotFit: if it is larger than the emulator's memory, or an action takes more than 600 million instructions
+    :raises DoesNotFit: if it is larger than the emulator's memory, or an action takes longer than its clock can count
     :raises RuntimeError: if something does not compile, or the emulator does not count
     """
     compiler = _compiler(folder, board, defines, includes)
     act, alone = compile_policy(folder, board, defines, includes), folder / "act.elf"
-    linker = (*compiler, "-nostdlib", "-Wl,--gc-sections", act)
-    run(*linker, "-Wl,-e,act,--unresolved-symbols=ignore-all", "-o", alone)
-    library = -section_bytes(alone, board, ".text", ".rodata")
-    run(*linker, "-Wl,-e,act", "-lc", "-lgcc", "-o", alone)
-    library += section_bytes(alone, board, ".text", ".rodata")
+    linker = (*compiler, "-nostdlib", "-Wl,--gc-sections", *board.layout, act)
+    _build(board, *linker, "-Wl,-e,act,--unresolved-symbols=ignore-all", "-o", alone)
+    library = -section_bytes(alone, board, *_CONSTANT)
+    _build(board, *linker, "-Wl,-e,act", *_LIBRARIES, "-o", alone)
+    library += section_bytes(alone, board, *_CONSTANT)
     failures, instructions = _act(compiler, act, board)
     return Taken(
-        flash=section_bytes(act, board, ".text", ".rodata"),
+        flash=section_bytes(act, board, *_CONSTANT),
         ram=section_bytes(act, board, ".bss", ".data"),
         stack=sum(int(line.split("\t")[1]) for line in act.with_suffix(".su").read_text().splitlines()),
         library=library,
@@ -92,25 +99,29 @@ def section_bytes(path: Path, board: Board, *prefixes: str) -> int:
 
 
 def _compiler(folder: Path, board: Board, defines: Iterable[str], includes: Iterable[Path]) -> tuple[str | Path, ...]:
-    paths = [part for path in (folder, *includes) for part in ("-I", path)]
+    paths = [part for path in (folder, board.folder, C, *includes) for part in ("-I", path)]
     return (board.compiler, *board.processor, *FLAGS, *defines, *paths)
+
+
+def _build(board: Board, *command: str | Path) -> None:
+    try:
+        run(*command)
+    except RuntimeError as error:
+        if any(sentence in str(error) for sentence in _TOO_LARGE):
+            raise DoesNotFit(f"the policy is larger than the {board.memory} of the emulated {board.title}") from error
+        raise
 
 
 def _act(compiler: tuple[str | Path, ...], act: Path, board: Board) -> tuple[int, int]:
     """Test vectors that fail, and instructions of an action."""
     bench, program = act.with_name("bench.o"), act.with_name("bench.elf")
     run(*compiler, "-c", C / "bench.c", "-o", bench)
-    try:
-        run(*compiler, "-nostdlib", "-Wl,--gc-sections", act, "-T", C / "link.ld", bench, "-lc", "-lgcc", "-o", program)
-    except RuntimeError as error:
-        if "will not fit in region" in str(error):
-            raise DoesNotFit(
-                f"the policy is larger than the 4 MiB of flash or of RAM of the emulated {board.title}"
-            ) from error
-        raise
-    failures, calls, instructions, is_over, check = map(int, run(*board.emulator, program).split())
-    if abs(check - 10_000) > 40:
-        raise RuntimeError(f"this emulator counts {check} instructions of a function of 10,000: its counts are worth nothing")
+    _build(board, *compiler, "-Wl,--gc-sections", *board.layout, act, bench, *_LIBRARIES, "-o", program)
+    # simavr writes a point where a line ends, and its own lines behind ours.
+    printed = re.findall(r"([0-9]+)\.?\n", run(*board.emulator, program))
+    failures, calls, instructions, is_over, check = map(int, printed[:5])
+    if abs(check - 10_000) > board.error:
+        raise RuntimeError(f"this emulator counts {check} {board.unit} of a function of 10,000: its counts are worth nothing")
     if is_over:
-        raise DoesNotFit(f"an action takes more than 600 million instructions on the emulated {board.title}")
+        raise DoesNotFit(f"an action takes more than {board.most} {board.unit} on the emulated {board.title}")
     return failures, round(instructions / calls)

@@ -13,6 +13,9 @@ from sb3_sparse.runtime.network.records import Activation
 
 #: The runtime's C code.
 KERNELS = Path(backends.__file__).parent / "c"
+_NBYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
+#: Bytes that a pointer of 16 bits tells apart.
+_ADDRESSED = 0xFFFF
 
 
 def literal(value: float) -> str:
@@ -44,6 +47,7 @@ class Tables:
     def __init__(self, name: str) -> None:
         self.name = name
         self.lines: list[str] = []
+        self.nbytes = 0
         self.functions: dict[str, str] = {}
 
     def add(self, kind: str, name: str, values: NDArray[np.generic] | Iterable[float]) -> str:
@@ -52,6 +56,7 @@ class Tables:
         cells = [literal(value) for value in array] if kind == "float" else [str(int(value)) for value in array]
         lines = [", ".join(cells[start : start + 24]) for start in range(0, len(cells), 24)] or ["0"]
         self.lines.append(f"static const {kind} SB3S_FLASH {self.name}_{name}[] = {{\n    " + ",\n    ".join(lines) + "};")
+        self.nbytes += array.size * _NBYTES[kind]
         return f"{self.name}_{name}"
 
     def function(self, name: str, snippet: str, parts: Mapping[str, object]) -> str:
@@ -81,4 +86,5 @@ class Tables:
         parameters += [f"const {self.name}_observation *observation", f"{self.name}_action *action"]
         signature = f"{self.name.upper()}_LINKAGE void {self.name}_act({', '.join(parameters)}) {{"
         lines = [f"    {line}" for line in [*variables, "int i;", *code]]
-        return "\n".join([*self.functions.values(), "", *self.lines, "", signature, *lines, "}"])
+        limit = [fill(text.LIMIT, {"BYTES": self.nbytes})] * (self.nbytes > _ADDRESSED)
+        return "\n".join([*limit, *self.functions.values(), "", *self.lines, "", signature, *lines, "}"])

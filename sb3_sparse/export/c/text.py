@@ -53,6 +53,12 @@ int @NAME@_self_test(void);
 #else
 """
 
+#: Where tables are longer than a pointer of 16 bits reaches, a compiler may say nothing and read others.
+LIMIT = """#if UINTPTR_MAX <= 0xffff
+#error "@BYTES@ bytes of tables are more than this processor addresses"
+#endif
+"""
+
 #: A byte as a number: four bits of exponent, four of mantissa.
 MINIFLOAT = """
 static inline int32_t @NAME@_minifloat(uint8_t code) {

@@ -59,7 +59,7 @@ def numbers(comparisons: Comparisons, published: Published | None) -> Section:
         "task": "", "agent": "", "sparsity": "as the grid sets it", "n": "seeds that are finished, of those of the grid",
         "return": "", "difference": "to the dense control", "score": "the control's mean return has 1",
         "better than dense": "probability of improvement", "weights that are left": "of each network",
-        "bytes": "of the exported file, mean",
+        "bytes": "of the exported file, mean", "CPU minutes": "of a cell, mean",
     }  # fmt: skip
     if published is not None and published.returns:
         columns["published return"] = "mean ± standard deviation, where it is given"
@@ -68,14 +68,10 @@ def numbers(comparisons: Comparisons, published: Published | None) -> Section:
         for each in line:
             row = [word(task), word(label), _sparsity(each.group), _count(each)]
             if each.mean is None:
-                row += [MISSING] * 6
+                row += [MISSING] * 7
             else:
-                row += [
-                    *map(estimate, (each.mean, each.difference, each.score)),
-                    _probability(each),
-                    _weights(each),
-                    _bytes(each),
-                ]
+                row += [estimate(found) for found in (each.mean, each.difference, each.score)]
+                row += [describe(each) for describe in (_probability, _weights, _bytes, _minutes)]
             if published is not None and published.returns:
                 row.append(_published(published.published_return(each.group)))
             rows.append(row)
@@ -155,6 +151,14 @@ def _bytes(each: Comparison) -> Entry:
     if None in sizes:
         return NOTHING
     return Entry(number(sum(sizes) / len(sizes), 0), sum(sizes) / len(sizes))
+
+
+def _minutes(each: Comparison) -> Entry:
+    times = [result["cpu_seconds"] for result in each.group.results]
+    if None in times:
+        return NOTHING
+    minutes = sum(times) / len(times) / 60
+    return Entry(number(minutes), minutes)
 
 
 def _published(value: Mapping[str, Any] | None) -> Entry:
