@@ -62,7 +62,7 @@ def test_backends_that_this_machine_can_have_are_tested():
     assert {"numpy", "ctypes", "compiled"} <= set(AVAILABLE)
     cpuinfo = Path("/proc/cpuinfo")
     flags = cpuinfo.read_text() if cpuinfo.exists() else ""
-    needs = {"vbmi": "avx512f avx512vl avx512bw avx512vbmi avx512_vnni", "avx2": "avx2 fma"}
+    needs = {"vbmi": "avx512f avx512vl avx512bw avx512vbmi avx512_vnni", "avx2": "avx2 fma", "neon": "asimd"}
     assert set(needs) == set(FAMILIES)
     for family, names in needs.items():
         assert family in AVAILABLE or not all(name in flags for name in names.split())

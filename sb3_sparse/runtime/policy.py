@@ -35,7 +35,7 @@ class Policy:
     :param network: The content of the file.
     :param backend: "numpy" needs no compiler; "ctypes" and "compiled" compile a C kernel once per machine and call it through
         ctypes or as a Python extension; "int8" is the latter with hidden activations rounded to 8 bits, in the instructions
-        "vbmi" or, with the same actions, "avx2"; "auto" takes "compiled", else "ctypes", else "numpy".
+        "vbmi" or, with the same actions, "avx2" or "neon"; "auto" takes "compiled", else "ctypes", else "numpy".
     :raises ValueError: if the backend is unknown, the layers do not fit each other, or no backend computes the network
     :raises RuntimeError: if the backend that was asked for is not available on this machine, or does not compute the network
     """

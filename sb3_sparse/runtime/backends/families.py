@@ -68,5 +68,18 @@ AVX2 = Family(
     cache=32 << 10,
     permutes=False,
 )
+NEON = Family(
+    name="neon",
+    needs="NEON of 64-bit ARM",
+    macros=("__AARCH64EL__", "__ARM_NEON"),
+    options=NATIVE,
+    rows=4,
+    taps=4,
+    block=64,
+    dense=16,
+    registers=6,
+    cache=32 << 10,
+    permutes=False,
+)
 #: By name, the fastest first.
-FAMILIES = {family.name: family for family in (VBMI, AVX2)}
+FAMILIES = {family.name: family for family in (VBMI, AVX2, NEON)}

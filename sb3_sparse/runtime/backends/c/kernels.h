@@ -1,6 +1,6 @@
 /* A policy from its plan, one observation at a time: what the compiled backends run. Plain C99 without malloc and libm; kernels
-   that round hidden activations to 8 bits are in vbmi.h and avx2.h. sb3_sparse/runtime/backends/plan.py writes the plan. The plan
-   is trusted: Python built it in memory from a validated file. */
+   that round hidden activations to 8 bits are in vbmi.h, avx2.h and neon.h. sb3_sparse/runtime/backends/plan.py writes the plan.
+   It is trusted: Python built it in memory from a validated file. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -175,6 +175,8 @@ static void sb3s_sparse(const sb3s_layer *layer, const float *restrict w, const 
 #include "vbmi.h"
 #elif defined(__AVX2__) && defined(__FMA__)
 #include "avx2.h"
+#elif defined(__AARCH64EL__) && defined(__ARM_NEON)
+#include "neon.h"
 #endif
 
 /* One action. The observation is in pixels, if it is bytes; else that is NULL, and x holds it in front. x is overwritten: it has

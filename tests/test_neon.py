@@ -1,0 +1,123 @@
+"""
+The kernels for NEON, compiled by a cross compiler and run by QEMU: the actions of the families of this processor, to the bit,
+and the number of instructions. QEMU says nothing about time.
+"""
+
+import shutil
+import struct
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sb3_sparse.runtime import Policy
+from sb3_sparse.runtime.backends.families import NEON
+from sb3_sparse.runtime.backends.plan import Plan
+from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
+from tests import test_convolution
+from tests.networks import FAMILY_NAMES, draw_minifloats, draw_network, draw_observations
+
+ROOT = Path(__file__).parents[1]
+COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
+OPTIONS = ["-O3", "-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+
+pytestmark = [
+    pytest.mark.skipif(not shutil.which(COMPILER) or not shutil.which(EMULATOR), reason=f"no {COMPILER} or {EMULATOR} here"),
+    pytest.mark.skipif(not FAMILY_NAMES, reason="this processor has no family to compare with"),
+]
+
+
+@pytest.fixture(scope="module", params=["armv8-a", "armv8.2-a+dotprod"])
+def program(request, tmp_path_factory):
+    """Runs plans from a file: ``sanitized.c``, without sanitizers."""
+    path = tmp_path_factory.mktemp("neon") / "program"
+    include = f"-I{ROOT / 'sb3_sparse/runtime/backends/c'}"
+    source = str(ROOT / "tests/sanitized.c")
+    command = [COMPILER, *OPTIONS, "-static", f"-march={request.param}", include, source, "-o", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+def run(program, cases, *options):
+    """Actions of plans for observations, all in one run; the last dimension of the actions is that of the plan."""
+    plans = b""
+    for plan, x in cases:
+        outputs = np.frombuffer(plan.data, np.int32, 5)[4]
+        plans += struct.pack("<5i", len(plan.data), plan.scratch, len(x), 4 * outputs, x.itemsize) + plan.data + x.tobytes()
+    folder = program.parent
+    (folder / "plans").write_bytes(plans)
+    command = [EMULATOR, "-cpu", "max", *options, str(program), str(folder / "plans"), str(folder / "actions")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    actions, parts = np.fromfile(folder / "actions", np.float32), []
+    for plan, x in cases:
+        size = len(x) * np.frombuffer(plan.data, np.int32, 5)[4]
+        parts.append(actions[:size].reshape(len(x), -1))
+        actions = actions[size:]
+    assert not len(actions)
+    return parts
+
+
+def expect_same_actions(program, cases):
+    found = run(program, [(Plan(network, NEON), x) for network, x in cases])
+    for (network, x), actions in zip(cases, found, strict=True):
+        expected = Policy(network, FAMILY_NAMES[0]).predict(x)[0].reshape(len(x), -1)
+        np.testing.assert_array_equal(actions, expected)
+
+
+def unlimited(network):
+    infinite = np.full(network.head.inputs, np.inf, np.float32)
+    return replace(network, head=replace(network.head, low=-infinite, high=infinite))
+
+
+@pytest.mark.parametrize("image", [False, True], ids=["vector", "image"])
+def test_networks_to_the_bit(program, image):
+    cases = []
+    for seed in range(40):
+        rng = np.random.default_rng([seed, image])
+        network = unlimited(draw_network(rng, image=image, quantized=True, head="clip", width=300))
+        cases.append((network, draw_observations(rng, network, 5).astype(np.float32)))
+    expect_same_actions(program, cases)
+
+
+def test_convolutions_to_the_bit(program):
+    cases = []
+    for geometry in test_convolution.GEOMETRIES:
+        for density in (0.0, 0.03, 1.0):
+            network = test_convolution.draw(geometry, density=density)
+            pixels = np.random.default_rng(1).integers(0, 256, (1, *network.shape), dtype=np.uint8)
+            cases += [(network, pixels), (network, pixels.astype(np.float32))]
+    expect_same_actions(program, cases)
+
+
+def actor(density, rng):
+    """17-256-256-6 of integers, as dense as ERK makes each layer."""
+    layers = []
+    for index, (inputs, outputs) in enumerate(((17, 256), (256, 256), (256, 6))):
+        keep = min(1.0, density[index])
+        weight = (rng.integers(-127, 128, (outputs, inputs)) * (rng.random((outputs, inputs)) < keep)).astype(np.int8)
+        scale = draw_minifloats(rng, outputs, 0.02 / np.sqrt(inputs * keep))
+        layers.append(Layer(weight, np.zeros(outputs, np.float32), Activation("tanh" if index == 2 else "relu"), scale))
+    return Network((17,), False, None, tuple(layers), Head("unscale", (6,), np.full(6, -1, "f4"), np.full(6, 1, "f4")))
+
+
+def count(program, plan, x):
+    """Instructions of an action: QEMU writes a line for each, and what is not an action is the same for one and for many."""
+    log, lines = program.parent / "log", []
+    for rows in (x[:1], x):
+        run(program, [(plan, rows)], "-singlestep", "-d", "exec,nochain", "-D", str(log))
+        with log.open() as file:
+            lines.append(sum(line.startswith("Trace") for line in file))
+    return (lines[1] - lines[0]) / (len(x) - 1)
+
+
+@pytest.mark.parametrize(("density", "limit"), [((1.0, 0.128, 1.0), 0.5), ((0.214, 0.027, 0.582), 0.7)], ids=["80 %", "95 %"])
+def test_fewer_instructions_than_the_portable_kernels(program, density, limit):
+    rng = np.random.default_rng(0)
+    network = actor(density, rng)
+    x = rng.normal(size=(6, 17)).astype(np.float32)
+    counts = [count(program, Plan(network, family), x) for family in (NEON, None)]
+    assert 500 < counts[0] < limit * counts[1], counts
