@@ -13,7 +13,6 @@ NAMES = (
     "microcontroller",
     "bits",
     "throughput",
-    "engine_learning",
     "rivals",
     "overhead",
     "training_speed",

@@ -208,7 +208,10 @@ def choose_colors(keys: Sequence[Any], ordered: bool) -> dict[Any, Any]:
 def make_legend(figure: Figure, panels: Sequence[Axes]) -> None:
     """One for all panels."""
     entries = {label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)}
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=4, fontsize=8, frameon=False)
+    # At this size a letter takes about 0.07 inches, and what is in front of a label half an inch.
+    width = 0.07 * max(map(len, entries), default=0) + 0.5
+    columns = min(4, max(1, int(figure.get_figwidth() / width)))
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=columns, fontsize=8, frameon=False)
 
 
 def _percent(sparsity: float) -> str:
