@@ -45,6 +45,7 @@ from tests.networks import (
     draw_network,
     draw_observations,
     draw_recurrent_network,
+    draw_rounded_network,
     draw_signal_network,
     expect_close,
     int8_actions,
@@ -336,6 +337,37 @@ def test_batches(make, backend):
             assert [action.tolist() for action in actions] == [policy.predict(row)[0].tolist() for row in x[:size]]
         else:
             expect_close(actions, network.head(layer_inputs(network, x[:size])[-1]), network, x[:size])
+
+
+@pytest.mark.skipif("compiled" not in AVAILABLE, reason="no compiler")
+@pytest.mark.parametrize("seed", range(40))
+def test_panels(seed):
+    """Batches of linear networks, with all that a layer may have, in panels: the last one is not full."""
+    rng = np.random.default_rng(seed)
+    network = (draw_network if seed % 4 else draw_rounded_network)(rng, image=False)
+    policy = Policy(network, "compiled")
+    assert policy._large is policy._small, "in panels"
+    x = draw_observations(rng, network, 53)
+    actions = policy.predict(x)[0]
+    expect_close(actions, network.head(layer_inputs(network, x)[-1]), network, x)
+    broken = x.copy()
+    broken[11].flat[0] = np.nan
+    others = np.arange(len(x)) != 11
+    assert np.array_equal(policy.predict(broken)[0][others], actions[others])
+    assert np.array_equal(policy.predict(broken)[0][11], policy.predict(broken[11])[0], equal_nan=True)
+    bytes_ = np.clip(np.nan_to_num(x) * 50, 0, 255).astype(np.uint8)
+    assert np.array_equal(policy.predict(bytes_)[0], policy.predict(bytes_.astype(np.float32))[0])
+
+
+@pytest.mark.skipif("compiled" not in AVAILABLE, reason="no compiler")
+@pytest.mark.parametrize("density", [0.05, 0.15])
+def test_panels_sum_in_the_order_of_single_observations(density):
+    """So the actions of a sparse policy do not depend on the size of the batch, to the bit."""
+    rng = np.random.default_rng(0)
+    network = draw_network(rng, image=False, quantized=False, head="unscale", width=100, density=density, shape=(40,))
+    policy = Policy(network, "compiled")
+    x = draw_observations(rng, network, 53)
+    assert np.array_equal(policy.predict(x)[0], [policy.predict(row)[0] for row in x])
 
 
 @pytest.mark.parametrize("backend", AVAILABLE)
@@ -748,14 +780,14 @@ def test_kernels_under_sanitizers(backend, tmp_path):
     extremes = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40, 0, 1], np.float32)
     for network in cases():
         try:
-            plan = Plan(network, family)
+            plan = Plan(network, family, panels=family is None)
         except ValueError:  # A norm in bytes, or a layer that is too wide.
             continue
         x = draw_observations(rng, network, 5)
         x[3:] = rng.choice(extremes, x[3:].shape)
         actions = Policy(network, backend).predict(x[:3])[0]
         parts += [struct.pack("<5i", len(plan.data), plan.scratch, len(x), actions[0].nbytes, 4), plan.data, x.tobytes()]
-        expected.append(actions)
+        expected += [actions] * (2 if plan.panels else 1)
         if network.image:
             x = rng.integers(0, 256, x.shape, dtype=np.uint8)
             actions = Policy(network, backend).predict(x[:3])[0]

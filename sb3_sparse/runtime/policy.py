@@ -84,16 +84,20 @@ class Policy:
         self._small_step = small
 
     def _attach_plain(self, name: str) -> None:
+        panels = False
         if name == "ctypes":
             self._single, self._small = native.library(self._whole)
         elif name != "numpy":
             kernel = native.kernel(self._whole, family=FAMILIES.get(name), fallback=self.predict)
             self._single, self._small = native.functions(self._whole, kernel)
+            panels = kernel.panels
             if not self._whole.encoders and self.network.stack is None:
                 # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
                 self.predict = kernel.predict  # type: ignore[method-assign]
-        # Large batches are fastest in numpy, whatever computes the small ones.
+        # Large batches are fastest in numpy, whatever computes the small ones, unless few weights are left.
         single, self._large = numpy_backend.functions(self._whole)
+        if panels:
+            self._large = self._small
         if name == "numpy":
             self._single, self._small = single, self._large
 

@@ -4,14 +4,16 @@ from typing import Any
 
 from ..markdown import number, percent, table
 from ..page import Page
-from ..stored import BEFORE_LAYOUTS, stored
+from ..stored import BEFORE_LAYOUTS, require, stored
 
 
 def page() -> Page:
     """
     :return: The page
     """
-    results = stored("inference")
+    results, batches = stored("inference"), stored("batches")
+    sparse = [ratio for name, ratio in batches["ratios"].items() if not name.startswith("0/")]
+    require(min(sparse) > 1, "no batch of a sparse actor is slower than dense torch")
     eight_bits = [who for who in ("avx2", "vbmi") if f"95/{who}" in results["ratios"]]
     actor = ("onnx_float32", "onnx_int8", "litert_float32", "litert_int8", "numpy", "ctypes", "portable", *eight_bits)
     cnn = ("onnx_float32", "onnx_static", "numpy", "portable", *eight_bits)
@@ -61,6 +63,17 @@ def page() -> Page:
                 f" {_median(results, 'cnn/95-uniform/vbmi')} µs uniform, ONNX Runtime's int8"
                 f" {_median(results, 'cnn/95/onnx_static')} µs."
             ),
+            "## Batches of the actor",
+            (
+                "As times faster than the forward pass of the dense network in torch, without SB3's `predict`, for so many"
+                " observations in a call. Backend `compiled`, whose activations are floats, and, behind the stroke, `int8`"
+                f" (`{batches['int8']}`):"
+            ),
+            _batches(batches),
+            (
+                "With half of its weights gone or more, the actor was faster than dense torch in every batch. The dense one"
+                " with float activations is slower from 16 observations on: it is the same matrix products in numpy."
+            ),
         ],
         columns={
             "0 %": "the dense network, exported",
@@ -79,7 +92,8 @@ def page() -> Page:
                 "The masks are of an untrained network: they say what size and speed follow from a sparsity, not that an agent"
                 " still plays at it. Returns are on [other](returns.md) [pages](minatar.md)."
             ),
-            "One observation at a time, in one process on one core. The machine's processor decides about `vbmi`.",
+            "In one process on one core; but for the batches, one observation at a time. The machine's processor decides"
+            " about `vbmi`.",
             "All rows but SB3's have 8-bit weights and have lost their dead neurons.",
         ],
         settings={
@@ -92,11 +106,28 @@ def page() -> Page:
         },
         commands=[
             "python -m benchmarks.speed.inference --json benchmarks/results/inference.json"
-            " --png benchmarks/results/inference.png"
+            " --png benchmarks/results/inference.png",
+            "python -m benchmarks.speed.batches --json benchmarks/results/batches.json",
         ],
-        files=["inference"],
+        files=["inference", "batches"],
         figures={"inference": "time of one action over sparsity, by backend"},
     )
+
+
+def _batches(results: dict[str, Any]) -> str:
+    names = list(results["ratios"])
+    shares, sizes = (list(dict.fromkeys(name.split("/")[part] for name in names)) for part in (0, 2))
+    rows = [
+        (
+            f"{share} %",
+            *(
+                "/".join(f"{results['ratios'][f'{share}/{backend}/{size}']:.1f}" for backend in ("compiled", "int8"))
+                for size in sizes
+            ),
+        )
+        for share in shares
+    ]
+    return table(("sparsity", *(number(int(size)) for size in sizes)), rows)
 
 
 def _backend(name: str) -> str:

@@ -62,11 +62,12 @@ def kernel(network: Network, *, family: Family | None = None, fallback: Callable
     :param network: A network.
     :param family: The kernels for 8-bit activations; None for float activations.
     :param fallback: ``predict`` for everything that is not one observation of contiguous arrays of usual types.
-    :return: An object with the methods ``predict``, for a network without encoders, and ``run``
+    :return: An object with the methods ``predict``, for a network without encoders, and ``run``, and with ``panels``, which is
+        not 0 if ``run`` computes several observations of floats together
     :raises BuildError: if it cannot be compiled, or the processor or the compiler lacks what the family needs
     :raises ValueError: if the kernels do not compute the network
     """
-    plan = Plan(network, family)
+    plan = Plan(network, family, panels=family is None)
     module = family_module(family) if family else _module(NATIVE)
     parts = tuple((part.key or None, part.shape, part.sizes) for part in network.parts)
     if network.encoders or not parts:
@@ -84,7 +85,7 @@ def functions(network: Network, compiled: Any) -> tuple[Function, Function]:
 
     def batch(x: NDArray[Any]) -> NDArray[Any]:
         actions = _empty_actions(network, len(x))
-        compiled.run(x, actions)
+        compiled.run(x.astype(np.float32) if compiled.panels and x.dtype == np.uint8 else x, actions)
         return actions
 
     return lambda x: batch(np.ascontiguousarray(x[None], np.float32)).reshape(network.head.shape), batch

@@ -23,8 +23,8 @@ def float_linear(add: Add, layer: Layer) -> Fields:
     """
     weight = layer.dense()
     outputs, inputs = weight.shape
-    fields: Fields = {"biases": add(layer.biases)}
     if np.count_nonzero(weight) >= _DENSE * weight.size:
+        fields: Fields = {"biases": add(layer.biases)}
         if outputs >= 32:
             return fields | {"kind": Kernel.COLUMNS, "weights": add(weight.T)}
         padded = np.zeros((outputs, _round_up(inputs, 16)), np.float32)
@@ -32,11 +32,26 @@ def float_linear(add: Add, layer: Layer) -> Fields:
         return fields | {"kind": Kernel.ROWS, "weights": add(padded)}
     if inputs > 1 << 16:
         raise ValueError(f"a layer of {inputs} inputs is too wide for the compiled kernels: use backend='numpy'")
+    return sparse_linear(add, layer)
+
+
+def sparse_linear(add: Add, layer: Layer) -> Fields:
+    """
+    :param add: Appends an array to the plan.
+    :param layer: A linear layer of at most 65,536 inputs.
+    :return: Members of ``sb3s_layer``: runs of sparse rows
+    """
+    weight = layer.dense()
     rows, columns = np.nonzero(weight)
-    runs = to_runs(np.bincount(rows, minlength=outputs))
-    fields |= {"kind": Kernel.SPARSE, "runs": len(runs), "counts": add(runs.astype(np.int32))}
-    indices = add(columns.astype(np.uint16))
-    return fields | {"weights": add(weight[rows, columns]), "indices": indices}
+    runs = to_runs(np.bincount(rows, minlength=len(weight)))
+    return {
+        "kind": Kernel.SPARSE,
+        "biases": add(layer.biases),
+        "runs": len(runs),
+        "counts": add(runs.astype(np.int32)),
+        "weights": add(weight[rows, columns]),
+        "indices": add(columns.astype(np.uint16)),
+    }
 
 
 def lane_linear(add: Add, layer: Layer, family: Family) -> Fields:

@@ -36,7 +36,8 @@ LAYER = _struct(
 )
 #: ``sb3s_plan``. Its limit, low and high are offsets of arrays.
 PLAN = _struct(
-    "layers inputs outputs head actions normalize limit mean scale low high groups half buffers pixels memory", floats=""
+    "layers inputs outputs head actions normalize limit mean scale low high groups half buffers pixels memory panel few",
+    floats="",
 )
 
 #: Values of the members of a struct by name; the others are 0.

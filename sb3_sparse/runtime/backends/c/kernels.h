@@ -47,6 +47,8 @@ typedef struct {
     int32_t pixels;
     /* Floats of the state that are outputs of LSTM layers; as many cells follow. */
     int32_t memory;
+    /* Offset of as many layers for panels of observations, or 0; fewer observations than few take less time one by one. */
+    int32_t panel, few;
 } sb3s_plan;
 
 static void sb3s_activate(const sb3s_layer *layer, const float *restrict slopes, float *restrict y, int n) {
@@ -103,10 +105,10 @@ static void sb3s_activate(const sb3s_layer *layer, const float *restrict slopes,
 }
 
 /* Inputs to the grid of training, in place. Adding 1.5 * 2^23 rounds to the nearest integer, halves to even ones. NaN stays NaN. */
-static void sb3s_to_grid(const sb3s_layer *layer, float *restrict x) {
+static void sb3s_to_grid(const sb3s_layer *layer, float *restrict x, int n) {
     const float low = (float)layer->lowest, top = (float)layer->highest, unit = layer->unit;
     int i;
-    for (i = 0; i < layer->in; i++) {
+    for (i = 0; i < n; i++) {
         const float q = x[i] / unit;
         x[i] = ((q < low ? low : q > top ? top : q) + 12582912.0f - 12582912.0f) * unit;
     }
@@ -168,6 +170,43 @@ static void sb3s_sparse(const sb3s_layer *layer, const float *restrict w, const 
 #include "norm.h"
 #include "pool.h"
 
+/* From outputs to an action. */
+static void sb3s_head(const sb3s_plan *plan, const float *restrict x, void *action) {
+    const char *base = (const char *)plan;
+    int i, j;
+    switch (plan->head) {
+    case SB3S_UNSCALE: {
+        const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);
+        float *out = (float *)action;
+        for (i = 0; i < plan->actions; i++) out[i] = low[i] + 0.5f * (x[i] + 1.0f) * (high[i] - low[i]);
+        break;
+    }
+    case SB3S_CLIP_ACTION: {
+        const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);
+        float *out = (float *)action;
+        for (i = 0; i < plan->actions; i++) out[i] = x[i] < low[i] ? low[i] : x[i] > high[i] ? high[i] : x[i];
+        break;
+    }
+    case SB3S_ARGMAX: {
+        const int32_t *groups = (const int32_t *)(base + plan->groups);
+        int64_t *out = (int64_t *)action;
+        for (i = 0; i < plan->actions; x += groups[i++]) {
+            int best = 0;
+            for (j = 1; j < groups[i]; j++)
+                if (x[j] > x[best]) best = j;
+            out[i] = best;
+        }
+        break;
+    }
+    default: {
+        float *out = (float *)action;
+        for (i = 0; i < plan->actions; i++) out[i] = x[i] > 0.0f ? 1.0f : x[i] <= 0.0f ? 0.0f : x[i];
+    }
+    }
+}
+
+#include "panel.h"
+
 /* The best family of kernels for 8-bit activations in this compilation. A plan is laid out for one of them. A kernel returns
    whether it has applied the activation; then it has found the range of its outputs too, which the next layer needs to round them
    to bytes. */
@@ -187,7 +226,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
     const char *base = (const char *)plan;
     const sb3s_layer *next = (const sb3s_layer *)(plan + 1);
     float *y = x + plan->half, *z = y + plan->half, *const phases = x + plan->buffers * (long)plan->half;
-    int i, j, n, invalid = 0;
+    int i, n, invalid = 0;
 #ifdef SB3S_FAMILY
     sb3s_range range;
     range.known = 0;
@@ -219,7 +258,7 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
             for (i = 0; i < layer->in; i++) z[i] = x[i] < 0.0f ? 0.0f : x[i];
             input = z;
         }
-        if (layer->highest) sb3s_to_grid(layer, x);
+        if (layer->highest) sb3s_to_grid(layer, x, layer->in);
         /* Its last outputs follow its inputs. */
         for (i = 0; i < layer->units; i++) x[layer->in - layer->units + i] = state[layer->state + i];
         switch (layer->kind) {
@@ -281,33 +320,5 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
     /* A NaN in the inputs makes every output NaN, as a dense product does, whether its weights exist or not. */
     for (i = 0; invalid && i < plan->outputs; i++) x[i] = 0.0f / 0.0f;
     for (i = 0; invalid && i < 2 * plan->memory; i++) state[i] = 0.0f / 0.0f;
-    switch (plan->head) {
-    case SB3S_UNSCALE: {
-        const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);
-        float *out = (float *)action;
-        for (i = 0; i < plan->actions; i++) out[i] = low[i] + 0.5f * (x[i] + 1.0f) * (high[i] - low[i]);
-        break;
-    }
-    case SB3S_CLIP_ACTION: {
-        const float *low = (const float *)(base + plan->low), *high = (const float *)(base + plan->high);
-        float *out = (float *)action;
-        for (i = 0; i < plan->actions; i++) out[i] = x[i] < low[i] ? low[i] : x[i] > high[i] ? high[i] : x[i];
-        break;
-    }
-    case SB3S_ARGMAX: {
-        const int32_t *groups = (const int32_t *)(base + plan->groups);
-        int64_t *out = (int64_t *)action;
-        for (i = 0; i < plan->actions; x += groups[i++]) {
-            int best = 0;
-            for (j = 1; j < groups[i]; j++)
-                if (x[j] > x[best]) best = j;
-            out[i] = best;
-        }
-        break;
-    }
-    default: {
-        float *out = (float *)action;
-        for (i = 0; i < plan->actions; i++) out[i] = x[i] > 0.0f ? 1.0f : x[i] <= 0.0f ? 0.0f : x[i];
-    }
-    }
+    sb3s_head(plan, x, action);
 }

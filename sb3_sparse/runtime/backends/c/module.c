@@ -6,6 +6,7 @@
 #define PY_SSIZE_T_CLEAN
 #define NPY_NO_DEPRECATED_API NPY_1_7_API_VERSION
 #include <Python.h>
+#include <structmember.h>
 #include <numpy/arrayobject.h>
 
 #include "kernels.h"
@@ -30,7 +31,7 @@ typedef struct {
     PyObject *fallback;
     Part *parts;
     Py_ssize_t count;
-    int action_dimensions, argmax;
+    int action_dimensions, argmax, panels;
     npy_intp action_shape[8];
     npy_intp inputs;
 } Kernel;
@@ -104,6 +105,7 @@ static int Kernel_init(Kernel *self, PyObject *args, PyObject *kwargs) {
     memcpy(self->plan, plan.buf, (size_t)plan.len);
     PyBuffer_Release(&plan);
     self->inputs = self->plan->inputs;
+    self->panels = self->plan->panel != 0;
     self->action_dimensions = (int)PyTuple_GET_SIZE(action_shape);
     self->argmax = argmax;
     for (i = 0; i < self->action_dimensions; i++) self->action_shape[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(action_shape, i));
@@ -278,6 +280,12 @@ static PyObject *Kernel_run(Kernel *self, PyObject *args) {
     else
         for (i = 0; i < n; i++) {
             const char *x = (const char *)inputs.buf + i * row;
+            if (self->plan->panel && !bytes && n - i >= self->plan->few) {
+                const int count = (int)(n - i < SB3S_PANEL ? n - i : SB3S_PANEL);
+                sb3s_act_panel(self->plan, (const float *)x, count, self->x, (char *)actions.buf + i * width, (long)width);
+                i += count - 1;
+                continue;
+            }
             if (!bytes) memcpy(self->x, x, (size_t)row);
             sb3s_act(self->plan, bytes ? (const uint8_t *)x : NULL, self->x, (char *)actions.buf + i * width,
                      memory ? (float *)((char *)states.buf + i * memory) : NULL);
@@ -295,6 +303,11 @@ static PyMethodDef Kernel_methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
+static PyMemberDef Kernel_members[] = {
+    {"panels", T_INT, offsetof(Kernel, panels), READONLY, NULL},
+    {NULL, 0, 0, 0, NULL},
+};
+
 static PyTypeObject KernelType = {
     PyVarObject_HEAD_INIT(NULL, 0).tp_name = "sb3_sparse_kernel.Kernel",
     .tp_basicsize = sizeof(Kernel),
@@ -305,6 +318,7 @@ static PyTypeObject KernelType = {
     .tp_traverse = (traverseproc)Kernel_traverse,
     .tp_clear = (inquiry)Kernel_clear,
     .tp_methods = Kernel_methods,
+    .tp_members = Kernel_members,
 };
 
 static int fill_module(PyObject *module) {
