@@ -153,7 +153,8 @@ def test_sparse_contestants_act_like_their_model(inference):
     model, observations = inference.load_actor(None, rng)
     rows = inference.make_rows(model, observations, (0.95,))
     assert rows.predicts["sb3"] == model.predict
-    whos = ("onnx_float32", "onnx_int8", "litert_float32", "litert_int8", "numpy", "ctypes", "portable", "avx2", "vbmi")
+    whos = ("onnx_float32", "onnx_int8", "litert_float32", "litert_int8", "numpy", "ctypes", "portable")
+    whos += ("compiled", "avx2", "vbmi")
     expected = {"sb3", "0/torch"} | {f"95/{who}" for who in whos}
     assert set(rows.predicts) | set(rows.skipped) == expected and not set(rows.predicts) & set(rows.skipped)
     assert "95/numpy" in rows.predicts and all(rows.skipped.values())

@@ -31,6 +31,7 @@ from sb3_sparse.export.onnx_graph import OnnxGraph
 from sb3_sparse.offline import BC, OfflineDataset
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.runtime.backends import native
+from sb3_sparse.runtime.backends.build import NATIVE
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.network.assemble import assemble
@@ -643,7 +644,7 @@ def kernel_of(seed):
     network = draw_parted_network(rng)
     while network.encoders:
         network = draw_parted_network(rng)
-    return native.kernel(network, fallback=leave), network, draw_arrays(rng, network, 6)
+    return native.kernel(network, "compiled", leave), network, draw_arrays(rng, network, 6)
 
 
 def rows_of(arrays):
@@ -723,4 +724,4 @@ def test_a_kernel_with_wrong_parts(parts):
     network = Network((2,), False, None, (layer,), Head("positive", (1,)))
     plan = Plan(network)
     with pytest.raises((ValueError, TypeError)):
-        native._module().Kernel(plan.data, plan.scratch, parts, (1,), False, leave)
+        native._module(NATIVE).Kernel(plan.data, plan.scratch, parts, (1,), False, leave)

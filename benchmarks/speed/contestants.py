@@ -30,8 +30,8 @@ Predict = Callable[..., tuple[NDArray[Any], Any]]
 
 #: The contestant that all others are compared with.
 BASE = "sb3"
-#: Our rows and the backends that they are.
-TIERS = {"numpy": "numpy", "ctypes": "ctypes", "portable": "compiled", "avx2": "avx2", "vbmi": "vbmi"}
+#: Our rows, which are backends.
+TIERS = ("numpy", "ctypes", "portable", "compiled", "avx2", "vbmi")
 #: A contestant with a larger error than this computes something else: others would have one of nearly 1.
 TOLERANCE = 0.25
 
@@ -232,8 +232,8 @@ def _add_exported(rows: Rows, label: str, model: BaseAlgorithm, expected: NDArra
         if dense:
             _add_dense(rows, label, policy, file, expected)
         policy.save(file)
-        for name, backend in TIERS.items():
-            rows.add(f"{label}/{name}", lambda backend=backend: load(file, backend).predict, expected)
+        for name in TIERS:
+            rows.add(f"{label}/{name}", lambda name=name: load(file, name).predict, expected)
 
 
 def _add_dense(rows: Rows, label: str, policy: CompressedPolicy, file: Path, expected: NDArray[Any]) -> None:

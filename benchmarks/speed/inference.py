@@ -15,8 +15,8 @@ Two networks: the papers' SAC actor (17-256-256-6) and the Nature CNN of DQN (4x
   calibrated on the frames that are measured, and frames as they are, for the form "qdq" keeps activations in floats.
 - ``litert_float32``, ``litert_int8``: the same layers in LiteRT (TensorFlow Lite) with XNNPACK, written by ``litert.py``; the
   actor only.
-- ``numpy``, ``ctypes``, ``portable``, ``avx2``, ``vbmi``: ``load(path, backend)`` of the compact file; "portable" is backend
-  "compiled". "avx2" is compiled for AVX2 and FMA alone, whatever the processor has.
+- ``numpy``, ``ctypes``, ``portable``, ``compiled``, ``avx2``, ``vbmi``: ``load(path, backend)`` of the compact file. "avx2" is
+  compiled for AVX2 and FMA alone, whatever the processor has.
 
 All rows but the first two come from ``compress`` with 8 bits, and so have lost their dead neurons. The largest weights of each
 layer stay, as many as ERK gives it, or, in the CNN's rows "<sparsity>-uniform/<who>", the same share of every layer; of these
@@ -83,7 +83,8 @@ STYLES = {
     "litert_int8": ("tab:brown", "--"),
     "numpy": ("tab:orange", "-"),
     "ctypes": ("tab:green", "-"),
-    "portable": ("tab:blue", "-"),
+    "portable": ("tab:blue", "--"),
+    "compiled": ("tab:blue", "-"),
     "avx2": ("tab:red", "--"),
     "vbmi": ("tab:red", "-"),
 }

@@ -23,7 +23,7 @@ from sb3_sparse.runtime.observations import read_observation
 #: Backends that stand for the first available one of others.
 _FIRST_OF = {"auto": ("compiled", "ctypes", "numpy"), "int8": tuple(FAMILIES)}
 #: Ways to compute an action. All agree to float rounding except "int8", whose hidden activations have 8 bits.
-BACKENDS = ("auto", "numpy", "ctypes", "compiled", "int8", *FAMILIES)
+BACKENDS = ("auto", "numpy", "ctypes", "portable", "compiled", "int8", *FAMILIES)
 #: From this many observations on, one matrix product is faster than one observation after the other.
 _BATCH = 16
 
@@ -33,9 +33,10 @@ class Policy:
     A policy from a compact file, with the ``predict`` of an SB3 model.
 
     :param network: The content of the file.
-    :param backend: "numpy" needs no compiler; "ctypes" and "compiled" compile a C kernel once per machine and call it through
-        ctypes or as a Python extension; "int8" is the latter with hidden activations rounded to 8 bits, in the instructions
-        "vbmi" or, with the same actions, "avx2" or "neon"; "auto" takes "compiled", else "ctypes", else "numpy".
+    :param backend: "numpy" needs no compiler; "ctypes" and "portable" compile a C kernel once per machine and call it through
+        ctypes or as a Python extension; "compiled" is the latter with instructions of the processor for sparse layers; "int8"
+        rounds hidden activations to 8 bits as well, in the instructions "vbmi" or, with the same actions, "avx2" or "neon";
+        "auto" takes "compiled", else "ctypes", else "numpy".
     :raises ValueError: if the backend is unknown, the layers do not fit each other, or no backend computes the network
     :raises RuntimeError: if the backend that was asked for is not available on this machine, or does not compute the network
     """
@@ -79,7 +80,7 @@ class Policy:
         if name == "ctypes":
             small = native.library_step(self._whole)
         elif name != "numpy":
-            kernel = native.kernel(self._whole, family=FAMILIES.get(name), fallback=self.predict)
+            kernel = native.kernel(self._whole, name, self.predict)
             small = native.kernel_step(self._whole, kernel)
         self._small_step = small
 
@@ -88,7 +89,7 @@ class Policy:
         if name == "ctypes":
             self._single, self._small = native.library(self._whole)
         elif name != "numpy":
-            kernel = native.kernel(self._whole, family=FAMILIES.get(name), fallback=self.predict)
+            kernel = native.kernel(self._whole, name, self.predict)
             self._single, self._small = native.functions(self._whole, kernel)
             panels = kernel.panels
             if not self._whole.encoders and self.network.stack is None:

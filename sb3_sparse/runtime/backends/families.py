@@ -1,8 +1,8 @@
 """
-The families of kernels that round hidden activations to 8 bits, and how each wants weights laid out.
+The families of kernels for vectors, and how each wants weights laid out.
 
-All compute the same numbers, to the bit: sums of integers are exact in any order, and the few steps in floats are the same
-fused operations in the same order.
+Most of the kernels round hidden activations to 8 bits. In these, all families compute the same numbers, to the bit: sums of
+integers are exact in any order, and the few steps in floats are the same fused operations in the same order.
 """
 
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ class Family:
     :param dense: Inputs of a step of the dense kernel.
     :param registers: How many times 16 lanes a convolution sums up at a time.
     :param cache: Bytes of a convolution's inputs that stay in the first cache.
+    :param floats: Inputs that one instruction picks floats from, or 0 where that does not pay.
     :param permutes: Whether a first layer of floats picks its inputs too; else it goes through them all.
     """
 
@@ -38,6 +39,7 @@ class Family:
     dense: int
     registers: int
     cache: int
+    floats: int
     permutes: bool
 
 
@@ -52,6 +54,7 @@ VBMI = Family(
     dense=64,
     registers=8,
     cache=40 << 10,
+    floats=16,
     permutes=True,
 )
 #: Products of 16 bits: the sum of two products of 8 bits does not always fit into the 16 bits that AVX2 has for it.
@@ -66,6 +69,7 @@ AVX2 = Family(
     dense=16,
     registers=6,
     cache=32 << 10,
+    floats=8,
     permutes=False,
 )
 NEON = Family(
@@ -79,6 +83,7 @@ NEON = Family(
     dense=16,
     registers=6,
     cache=32 << 10,
+    floats=0,
     permutes=False,
 )
 #: By name, the fastest first.

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sb3_sparse.runtime.backends.build import NATIVE, BuildError, build, macros
-from sb3_sparse.runtime.backends.families import Family
+from sb3_sparse.runtime.backends.families import FAMILIES, Family
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Network
 
@@ -57,18 +57,23 @@ def _library() -> ctypes.PyDLL:
     return library
 
 
-def kernel(network: Network, *, family: Family | None = None, fallback: Callable[..., Any]) -> Any:
+def kernel(network: Network, backend: str, fallback: Callable[..., Any]) -> Any:
     """
     :param network: A network.
-    :param family: The kernels for 8-bit activations; None for float activations.
+    :param backend: The name of a family for 8-bit activations, "compiled" for float ones, or "portable" for the latter without
+        the kernels of a family.
     :param fallback: ``predict`` for everything that is not one observation of contiguous arrays of usual types.
     :return: An object with the methods ``predict``, for a network without encoders, and ``run``, and with ``panels``, which is
         not 0 if ``run`` computes several observations of floats together
     :raises BuildError: if it cannot be compiled, or the processor or the compiler lacks what the family needs
     :raises ValueError: if the kernels do not compute the network
     """
-    plan = Plan(network, family, panels=family is None)
-    module = family_module(family) if family else _module(NATIVE)
+    if backend in FAMILIES:
+        plan = Plan(network, FAMILIES[backend])
+        module = family_module(FAMILIES[backend])
+    else:
+        module = _module(NATIVE)
+        plan = Plan(network, FAMILIES.get(module.family) if backend == "compiled" else None, rounding=False, panels=True)
     parts = tuple((part.key or None, part.shape, part.sizes) for part in network.parts)
     if network.encoders or not parts:
         parts = ((None, network.shape, ()),)

@@ -2,7 +2,7 @@
 A network laid out for the compiled kernels: one block of memory with everything at its offset (``c/kernels.h``).
 
 Each layer takes the kernel that suits it: dense by columns or by rows where most weights exist, runs of sparse rows where few
-do, shifted planes for convolutions, and the kernels of a family, whose hidden activations have 8 bits, where it is given.
+do, shifted planes for convolutions, and where a family is given those of its kernels that fit.
 """
 
 from math import prod
@@ -65,7 +65,8 @@ class Plan:
     The block of memory that the kernels read, and the size of the memory that they work in.
 
     :param network: A network.
-    :param family: The kernels for 8-bit activations to take where they fit; None for none.
+    :param family: The kernels for vectors to take where they fit; None for none.
+    :param rounding: Whether they are those that round hidden activations to 8 bits, or those for floats.
     :param panels: Whether to lay a network of linear layers out for panels as well, unless that makes it slower.
     :raises ValueError: if the kernels do not compute the network, or it is too large for them
     """
@@ -77,12 +78,13 @@ class Plan:
     #: Whether a batch is computed in panels of observations.
     panels: bool
 
-    def __init__(self, network: Network, family: Family | None = None, *, panels: bool = False) -> None:
+    def __init__(self, network: Network, family: Family | None = None, *, rounding: bool = True, panels: bool = False) -> None:
+        floats, family = (None, family) if rounding else (family, None)
         require_known(network, INT8 if family else COMPILED)
         shapes = network.shapes
         block = Block(structs.PLAN.itemsize + structs.LAYER.itemsize * len(network.layers))
         fields = _ends(block, network)
-        layers = [_layer(block, network, index, shape, family) for index, shape in enumerate(shapes[:-1])]
+        layers = [_layer(block, network, index, shape, family, floats) for index, shape in enumerate(shapes[:-1])]
         extra = [int(layer.pop("extra", 0)) for layer in layers]
         _, lstms, units = network.state_shape
         fields["memory"] = lstms * units
@@ -128,7 +130,7 @@ def _ends(block: Block, network: Network) -> Fields:
     return fields
 
 
-def _layer(block: Block, network: Network, index: int, before: Shape, family: Family | None) -> Fields:
+def _layer(block: Block, network: Network, index: int, before: Shape, family: Family | None, floats: Family | None) -> Fields:
     layer = network.layers[index]
     fields = _common(block, layer, before)
     if family and in_bytes(network, index):
@@ -139,7 +141,7 @@ def _layer(block: Block, network: Network, index: int, before: Shape, family: Fa
         return fields | float_convolution(block.add, layer, before, layer.sum_shape(before))
     if family and index == 0 and prod(before) <= _NARROW:
         return fields | lane_linear(block.add, layer, family)
-    return fields | float_linear(block.add, layer)
+    return fields | float_linear(block.add, layer, floats)
 
 
 def _panel(block: Block, network: Network) -> Fields:

@@ -14,11 +14,13 @@ from sb3_sparse.runtime.network.records import Floats, Layer
 _DENSE = 0.2
 
 
-def float_linear(add: Add, layer: Layer) -> Fields:
+def float_linear(add: Add, layer: Layer, family: Family | None = None) -> Fields:
     """
     :param add: Appends an array to the plan.
     :param layer: A linear layer.
-    :return: Members of ``sb3s_layer``: dense by columns or by rows, or runs of sparse rows
+    :param family: The kernels for vectors; None for portable ones.
+    :return: Members of ``sb3s_layer``: dense by columns or by rows, runs of sparse rows, or slices of rows with a weight per
+        row and step, all of one block of inputs
     :raises ValueError: if it has too many inputs
     """
     weight = layer.dense()
@@ -32,6 +34,8 @@ def float_linear(add: Add, layer: Layer) -> Fields:
         return fields | {"kind": Kernel.ROWS, "weights": add(padded)}
     if inputs > 1 << 16:
         raise ValueError(f"a layer of {inputs} inputs is too wide for the compiled kernels: use backend='numpy'")
+    if family and family.floats:
+        return _picks(add, layer, weight, family)
     return sparse_linear(add, layer)
 
 
@@ -54,6 +58,19 @@ def sparse_linear(add: Add, layer: Layer) -> Fields:
     }
 
 
+def _picks(add: Add, layer: Layer, weight: Floats, family: Family) -> Fields:
+    columns, values, places, steps = _steps(weight, family.rows, family.floats, 1)
+    return {
+        "kind": Kernel.PICKS,
+        "weights": add(values.astype(np.float32)),
+        "indices": add(columns.astype(np.uint8)),
+        "places": add(places.astype(np.uint16)),
+        "counts": add(steps.astype(np.int32)),
+        "biases": add(_pad_rows(layer.biases)),
+        "runs": len(steps),
+    }
+
+
 def lane_linear(add: Add, layer: Layer, family: Family) -> Fields:
     """
     :param add: Appends an array to the plan.
@@ -67,7 +84,7 @@ def lane_linear(add: Add, layer: Layer, family: Family) -> Fields:
         padded = np.pad(weight, (missing, (0, 0)))
         return {"kind": Kernel.LANES, "weights": add(padded.T), "biases": add(np.pad(layer.biases, missing))}
     indices, values, steps = [], [], []
-    for rows in _slices(weight, 16):
+    for rows in _slices(weight):
         width = int(np.count_nonzero(rows, axis=1).max())
         columns, picked = _compact(rows, width)
         # [row, step] to [four steps, row, step]
@@ -93,27 +110,16 @@ def byte_linear(add: Add, layer: Layer, family: Family) -> Fields:
     :return: Members of ``sb3s_layer``: slices of rows with a few weights per row and step, all of one block of inputs; or
         dense, if that is faster
     """
-    weight, taps, block = layer.weight, family.taps, family.block
+    weight = layer.weight
     fields: Fields = {
         "biases": add(_pad_rows(layer.biases)),
         "scales": add(_pad_rows(layer.scales)),
         "sums": add(_pad_rows(weight.sum(axis=1, dtype=np.int64).astype(np.float32))),
     }
-    parts, steps, places = [], [], []
-    for rows in _slices(weight, family.rows):
-        steps.append(0)
-        for start in range(0, weight.shape[1], block):
-            part = rows[:, start : start + block]
-            width = -(-int(np.count_nonzero(part, axis=1).max()) // taps)
-            columns, picked = _compact(part, taps * width)
-            # Two times [row, step, taps] to [step, two, row, taps]
-            both = np.stack([columns.astype(np.uint8), picked.view(np.uint8)]).reshape(2, family.rows, width, taps)
-            parts.append(both.transpose(2, 0, 1, 3).reshape(-1))
-            places += [start] * width
-            steps[-1] += width
+    columns, values, places, steps = _steps(weight, family.rows, family.block, family.taps)
     outputs, inputs = _round_up(weight.shape[0], 8), _round_up(weight.shape[1], family.dense)
     # Cycles, roughly: a dense step waits for one operand from memory, a sparse one for three; two are read at a time.
-    if outputs * inputs / family.dense + 2 * outputs < 1.5 * sum(steps) + 4 * len(steps):
+    if outputs * inputs / family.dense + 2 * outputs < 1.5 * len(places) + 4 * len(steps):
         padded = np.zeros((outputs, inputs), np.int8)
         padded[: weight.shape[0], : weight.shape[1]] = weight
         # [group, row, block, inputs of a step] to [group, block, row, inputs of a step]
@@ -121,9 +127,10 @@ def byte_linear(add: Add, layer: Layer, family: Family) -> Fields:
         return fields | {"kind": Kernel.DOTS, "weights": add(arranged)}
     return fields | {
         "kind": Kernel.BYTES,
-        "weights": add(np.concatenate(parts)),
-        "indices": add(np.array(places, np.uint16)),
-        "counts": add(np.array(steps, np.int32)),
+        # [step, two, row, taps]
+        "weights": add(np.stack([columns.astype(np.uint8), values.view(np.uint8)], axis=1)),
+        "indices": add(places.astype(np.uint16)),
+        "counts": add(steps.astype(np.int32)),
         "runs": len(steps),
     }
 
@@ -136,10 +143,37 @@ def _pad_rows(values: Floats) -> Floats:
     return np.pad(values, (0, -len(values) % 16)).astype(np.float32)
 
 
-def _slices(weight: NDArray[Any], size: int) -> list[NDArray[Any]]:
-    """A matrix in parts of so many rows, filled up with zeros to a multiple of 16."""
+def _steps(
+    weight: NDArray[Any], rows: int, block: int, taps: int
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """
+    A matrix in slices of so many rows. A step has a few nonzeros of each row of a slice, the taps, all of one block of
+    columns.
+
+    :return: Columns in the block and values, ``[steps, rows, taps]``, filled up with column 0 and value 0; the first column
+        of the block of each step; and the number of steps of each slice
+    """
+    padded = np.pad(weight, ((0, -weight.shape[0] % 16), (0, -weight.shape[1] % block)))
+    # [slice, row, block, column]
+    parts = padded.reshape(len(padded) // rows, rows, -1, block)
+    columns = np.argsort(parts == 0, axis=3, kind="stable")
+    values = np.take_along_axis(parts, columns, axis=3)
+    columns[values == 0] = 0
+    widths = -(-np.count_nonzero(parts, axis=3).max(axis=1) // taps)
+    exists = np.arange(block // taps) < widths[:, :, None]
+
+    def arrange(array: NDArray[Any]) -> NDArray[Any]:
+        by_step: NDArray[Any] = array.reshape(*parts.shape[:3], -1, taps).transpose(0, 2, 3, 1, 4)[exists]
+        return by_step
+
+    starts = np.broadcast_to(block * np.arange(parts.shape[2])[:, None], exists.shape)
+    return arrange(columns), arrange(values), starts[exists], widths.sum(axis=1)
+
+
+def _slices(weight: NDArray[Any]) -> list[NDArray[Any]]:
+    """A matrix in parts of 16 rows, the last filled up with zeros."""
     padded = np.pad(weight, ((0, -len(weight) % 16), (0, 0)))
-    return [padded[start : start + size] for start in range(0, len(padded), size)]
+    return [padded[start : start + 16] for start in range(0, len(padded), 16)]
 
 
 def _compact(rows: NDArray[Any], width: int) -> tuple[NDArray[np.int64], NDArray[Any]]:

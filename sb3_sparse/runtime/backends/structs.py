@@ -18,7 +18,7 @@ HEADS = ("unscale", "clip", "argmax", "positive")
 class Kernel(IntEnum):
     """The kernels of a layer."""
 
-    COLUMNS, ROWS, SPARSE, CONVOLUTION, LANES, BYTES, DOTS, PATCHES = range(8)
+    COLUMNS, ROWS, SPARSE, CONVOLUTION, LANES, BYTES, DOTS, PATCHES, PICKS = range(9)
 
 
 def _struct(members: str, floats: str) -> np.dtype[Any]:

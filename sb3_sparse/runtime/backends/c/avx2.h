@@ -3,6 +3,7 @@
    multiplied in 16 bits. */
 #include <immintrin.h>
 #define SB3S_FAMILY "avx2"
+#define SB3S_FLOATS
 
 /* Smallest and largest outputs of a layer by lanes, 0 among them. */
 typedef struct {
@@ -177,6 +178,34 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
     if (row % 16) _mm256_store_ps(y + row, _mm256_setzero_ps());
     *found = range;
     return sb3s_is_finished(layer);
+}
+
+/* Sparse, of floats, in slices of eight rows: per step an index in a byte and a weight of each row, and the place of the eight inputs
+   that all of them are picked from. */
+static void sb3s_picks(const sb3s_layer *layer, const char *base, const float *restrict x, float *restrict y) {
+    const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
+    const uint8_t *indices = (const uint8_t *)(base + layer->indices);
+    const uint16_t *places = (const uint16_t *)(base + layer->places);
+    const int32_t *steps = (const int32_t *)(base + layer->counts);
+    int slice, step;
+#define SB3S_STEP(total, k)                                                                                               \
+    total = _mm256_fmadd_ps(                                                                                              \
+        _mm256_permutevar8x32_ps(_mm256_load_ps(x + places[k]),                                                           \
+                                 _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(indices + 8 * (k))))),            \
+        _mm256_load_ps(w + 8 * (k)), total)
+    for (slice = 0; slice < layer->runs; slice++) {
+        __m256 sum = _mm256_load_ps(b + 8 * slice), other = _mm256_setzero_ps();
+        for (step = steps[slice]; step >= 2; step -= 2, w += 16, indices += 16, places += 2) {
+            SB3S_STEP(sum, 0);
+            SB3S_STEP(other, 1);
+        }
+        if (step) {
+            SB3S_STEP(sum, 0);
+            w += 8, indices += 8, places++;
+        }
+        _mm256_store_ps(y + 8 * slice, _mm256_add_ps(sum, other));
+    }
+#undef SB3S_STEP
 }
 
 #include "avx2_convolution.h"

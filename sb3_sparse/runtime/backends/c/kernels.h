@@ -10,7 +10,7 @@
 
 enum { SB3S_IDENTITY, SB3S_RELU, SB3S_TANH, SB3S_CLIP, SB3S_LEAKY_RELU, SB3S_ELU, SB3S_SIGMOID, SB3S_SILU,
        SB3S_GELU, SB3S_GELU_TANH, SB3S_MISH, SB3S_SOFTPLUS, SB3S_SOFTSIGN, SB3S_HARDSWISH, SB3S_PRELU };
-enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES, SB3S_DOTS, SB3S_PATCHES };
+enum { SB3S_COLUMNS, SB3S_ROWS, SB3S_SPARSE, SB3S_CONVOLUTION, SB3S_LANES, SB3S_BYTES, SB3S_DOTS, SB3S_PATCHES, SB3S_PICKS };
 enum { SB3S_UNSCALE, SB3S_CLIP_ACTION, SB3S_ARGMAX, SB3S_POSITIVE };
 
 typedef struct {
@@ -289,6 +289,11 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
             finished = sb3s_dots(layer, base, x, y, &range);
             size = (size + 15) & ~15;
             break;
+#ifdef SB3S_FLOATS
+        case SB3S_PICKS:
+            sb3s_picks(layer, base, x, y);
+            break;
+#endif
         case SB3S_PATCHES:
             finished = sb3s_patches(layer, base, pixels, x, y, phases, &range);
             size *= layer->out_height * layer->out_width;

@@ -2,6 +2,7 @@
    never gathered. */
 #include <immintrin.h>
 #define SB3S_FAMILY "vbmi"
+#define SB3S_FLOATS
 #define SB3S_VBMI
 
 /* Smallest and largest outputs of a layer by lanes, 0 among them. */
@@ -190,6 +191,33 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
     }
     *found = range;
     return sb3s_is_finished(layer);
+}
+
+/* Sparse, of floats, in slices of 16 rows: per step an index in a byte and a weight of each row, and the place of the 16 inputs that
+   all of them are picked from. */
+static void sb3s_picks(const sb3s_layer *layer, const char *base, const float *restrict x, float *restrict y) {
+    const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
+    const __m128i *indices = (const __m128i *)(base + layer->indices);
+    const uint16_t *places = (const uint16_t *)(base + layer->places);
+    const int32_t *steps = (const int32_t *)(base + layer->counts);
+    int slice, step;
+#define SB3S_STEP(total, k)                                                                                               \
+    total = _mm512_fmadd_ps(                                                                                              \
+        _mm512_permutexvar_ps(_mm512_cvtepu8_epi32(_mm_load_si128(indices + (k))), _mm512_load_ps(x + places[k])),        \
+        _mm512_load_ps(w + 16 * (k)), total)
+    for (slice = 0; slice < layer->runs; slice++) {
+        __m512 sum = _mm512_load_ps(b + 16 * slice), other = _mm512_setzero_ps();
+        for (step = steps[slice]; step >= 2; step -= 2, w += 32, indices += 2, places += 2) {
+            SB3S_STEP(sum, 0);
+            SB3S_STEP(other, 1);
+        }
+        if (step) {
+            SB3S_STEP(sum, 0);
+            w += 16, indices++, places++;
+        }
+        _mm512_store_ps(y + 16 * slice, _mm512_add_ps(sum, other));
+    }
+#undef SB3S_STEP
 }
 
 #include "vbmi_convolution.h"
