@@ -74,3 +74,16 @@ def test_the_report(folder, tmp_path):
     figure = draw_files(Study(grid, folder), read_published("return_over_bytes"))
     points = [tuple(line.get_xydata()[0]) for line in figure.axes[1].lines if len(line.get_xydata()) == 1]
     assert {nbytes for nbytes, _ in points} == {103, 403, 903, 2003, 19_328, 62_496} and set(PUBLISHED) <= set(points)
+
+
+def test_a_figure_of_more_forms_than_markers(tmp_path):
+    """All bits that weights may have are told apart, and nothing fails where there are more forms."""
+    pytest.importorskip("matplotlib")
+    for bits in ((8, 7, 6, 5, 4, 3, 2), (*range(2, 13),)):
+        cells = all_cells(("CartPole-v1",), (0.0, 0.9), (0,), bits=bits)
+        folder = Folder(tmp_path / str(len(bits)))
+        publish(folder, cells)
+        lines = draw_files(Study(grid_of(cells), folder), None).axes[0].lines
+        markers = {line.get_label(): line.get_marker() for line in lines if line.get_label().endswith(" bits")}
+        assert list(markers) == [f"{each} bits" for each in bits]
+        assert len(set(markers.values())) == min(len(bits), 10)

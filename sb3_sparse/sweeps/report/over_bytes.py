@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 #: Scores to keep.
 _SCORES = (0.8, 0.9, 0.95, 0.98)
-_MARKERS = "os^vDP"
+#: "*" is that of published networks. A report of more forms uses markers twice.
+_MARKERS = "os^vDP<>Xp"
 #: What the figure shows.
 CAPTION = (
     "Score over bytes of the exported file, negative scores as 0; filled: trained with these bits. Gray: the best of all files"
@@ -105,7 +107,7 @@ def draw_files(study: Study, published: Published | None) -> Figure:
     files = {task: find_files(study, task) for task in study.tasks}
     everything = [file.group for each in files.values() for file in each]
     colors = choose_colors(sorted({group.sparsity for group in everything if group.sparsity is not None}), True)
-    markers = dict(zip(dict.fromkeys(group.form for group in everything), _MARKERS, strict=False))
+    markers = dict(zip(dict.fromkeys(group.form for group in everything), cycle(_MARKERS), strict=False))
     for task, panel in zip(study.tasks, panels, strict=True):
         for file in files[task]:
             color = colors[file.group.sparsity]
