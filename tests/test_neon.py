@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.speed import neon
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends.families import NEON
 from sb3_sparse.runtime.backends.plan import Plan
@@ -20,8 +21,7 @@ from tests import test_convolution
 from tests.networks import FAMILY_NAMES, draw_minifloats, draw_network, draw_observations
 
 ROOT = Path(__file__).parents[1]
-COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-OPTIONS = ["-O3", "-std=c99", "-Wall", "-Wextra", "-Werror", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math"]
+COMPILER, EMULATOR = neon.COMPILER, neon.EMULATOR
 
 pytestmark = [
     pytest.mark.skipif(not shutil.which(COMPILER) or not shutil.which(EMULATOR), reason=f"no {COMPILER} or {EMULATOR} here"),
@@ -29,19 +29,30 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["armv8-a", "armv8.2-a+dotprod"])
+@pytest.fixture(scope="module", params=neon.ARCHITECTURES)
 def program(request, tmp_path_factory):
     """Runs plans from a file: ``sanitized.c``, without sanitizers."""
     path = tmp_path_factory.mktemp("neon") / "program"
     include = f"-I{ROOT / 'sb3_sparse/runtime/backends/c'}"
     source = str(ROOT / "tests/sanitized.c")
-    command = [COMPILER, *OPTIONS, "-static", f"-march={request.param}", include, source, "-o", str(path)]
+    command = [
+        COMPILER,
+        *neon.OPTIONS,
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        f"-march={request.param}",
+        include,
+        source,
+        "-o",
+        str(path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return path
 
 
-def run(program, cases, *options):
+def run(program, cases):
     """Actions of plans for observations, all in one run; the last dimension of the actions is that of the plan."""
     plans = b""
     for plan, x in cases:
@@ -49,7 +60,7 @@ def run(program, cases, *options):
         plans += struct.pack("<5i", len(plan.data), plan.scratch, len(x), 4 * outputs, x.itemsize) + plan.data + x.tobytes()
     folder = program.parent
     (folder / "plans").write_bytes(plans)
-    command = [EMULATOR, "-cpu", "max", *options, str(program), str(folder / "plans"), str(folder / "actions")]
+    command = [EMULATOR, "-cpu", "max", str(program), str(folder / "plans"), str(folder / "actions")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
     actions, parts = np.fromfile(folder / "actions", np.float32), []
@@ -104,20 +115,12 @@ def actor(density, rng):
     return Network((17,), False, None, tuple(layers), Head("unscale", (6,), np.full(6, -1, "f4"), np.full(6, 1, "f4")))
 
 
-def count(program, plan, x):
-    """Instructions of an action: QEMU writes a line for each, and what is not an action is the same for one and for many."""
-    log, lines = program.parent / "log", []
-    for rows in (x[:1], x):
-        run(program, [(plan, rows)], "-singlestep", "-d", "exec,nochain", "-D", str(log))
-        with log.open() as file:
-            lines.append(sum(line.startswith("Trace") for line in file))
-    return (lines[1] - lines[0]) / (len(x) - 1)
-
-
+@pytest.mark.parametrize("architecture", neon.ARCHITECTURES)
 @pytest.mark.parametrize(("density", "limit"), [((1.0, 0.128, 1.0), 0.5), ((0.214, 0.027, 0.582), 0.7)], ids=["80 %", "95 %"])
-def test_fewer_instructions_than_the_portable_kernels(program, density, limit):
+def test_fewer_instructions_than_the_portable_kernels(architecture, density, limit, tmp_path):
     rng = np.random.default_rng(0)
-    network = actor(density, rng)
+    network, program = actor(density, rng), tmp_path / "actions"
     x = rng.normal(size=(6, 17)).astype(np.float32)
-    counts = [count(program, Plan(network, family), x) for family in (NEON, None)]
+    neon.build(architecture, program)
+    counts = [neon.count(program, Plan(network, family), x) for family in (NEON, None)]
     assert 500 < counts[0] < limit * counts[1], counts

@@ -11,7 +11,7 @@ def page() -> Page:
     """
     :return: The page
     """
-    results, batches = stored("inference"), stored("batches")
+    results, batches, arm = stored("inference"), stored("batches"), stored("neon")
     sparse = [ratio for name, ratio in batches["ratios"].items() if not name.startswith("0/")]
     require(min(sparse) > 1, "no batch of a sparse actor is slower than dense torch")
     kernels = [who for who in ("portable", "compiled", "avx2", "vbmi") if f"95/{who}" in results["ratios"]]
@@ -76,6 +76,18 @@ def page() -> Page:
                 "With half of its weights gone or more, the actor was faster than dense torch in every batch. The dense one"
                 " with float activations is slower from 16 observations on: it is the same matrix products in numpy."
             ),
+            "## The actor on 64-bit ARM",
+            (
+                "Instructions of an action with the backend `neon`, which rounds activations to 8 bits as `vbmi` does, and"
+                " with portable C compiled for the same architecture, counted under QEMU. They are not time."
+            ),
+            table(
+                ("sparsity", "portable", "neon", "share", "portable, dotprod", "neon, dotprod", "share, dotprod"),
+                [
+                    (f"{s} %", *_instructions(arm, f"{s}/armv8-a"), *_instructions(arm, f"{s}/armv8.2-a+dotprod"))
+                    for s in shares
+                ],
+            ),
         ],
         columns={
             "0 %": "the dense network, exported",
@@ -110,8 +122,9 @@ def page() -> Page:
             "python -m benchmarks.speed.inference --json benchmarks/results/inference.json"
             " --png benchmarks/results/inference.png",
             "python -m benchmarks.speed.batches --json benchmarks/results/batches.json",
+            "python -m benchmarks.speed.neon --json benchmarks/results/neon.json",
         ],
-        files=["inference", "batches"],
+        files=["inference", "batches", "neon"],
         figures={"inference": "time of one action over sparsity, by backend"},
     )
 
@@ -130,6 +143,11 @@ def _batches(results: dict[str, Any]) -> str:
         for share in shares
     ]
     return table(("sparsity", *(number(int(size)) for size in sizes)), rows)
+
+
+def _instructions(results: dict[str, Any], name: str) -> tuple[str, str, str]:
+    found = results["instructions"][name]
+    return number(found["portable"]), number(found["neon"]), f"{found['neon'] / found['portable']:.2f}"
 
 
 def _backend(name: str) -> str:
