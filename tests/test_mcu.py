@@ -212,6 +212,23 @@ def test_more_tables_than_a_processor_addresses(mcu, board, arithmetic, tmp_path
         measure_policy(tmp_path, board, arithmetic)
 
 
+@on_boards(["avr"])
+@pytest.mark.parametrize(
+    ("units", "arithmetic", "fits"),
+    [(122, "-DFLOATS", True), (122, "-DPOLICY_INTEGER", False), (173, "-DFLOATS", False)],
+    ids=["33 KiB in several", "33 KiB in one", "64 KiB"],
+)
+def test_tables_near_what_a_processor_addresses(mcu, board, units, arithmetic, fits, tmp_path):
+    """Tables lie beside interrupt vectors and test vectors; and avr-gcc takes none of more than 32,767 bytes."""
+    model = mcu.fresh([units] * 3)
+    mcu.export(model, 0.0, mcu.observe(model, None, count=64)[0]).to_c(tmp_path / "policy.h")
+    if fits:
+        assert measure_policy(tmp_path, board, [arithmetic]).self_test == 0
+    else:
+        with pytest.raises(DoesNotFit, match="larger than the 256 KiB of flash"):
+            measure_policy(tmp_path, board, [arithmetic])
+
+
 def test_tables(benchmark_of):
     dense_c = benchmark_of("deployment.dense_c")
     assert dense_c.define("int8_t", "weight0", np.array([[1, -2], [3, 4]])) == "static const int8_t weight0[] = {1, -2, 3, 4};"

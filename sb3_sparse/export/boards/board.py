@@ -101,7 +101,7 @@ BOARDS = {
         "avr",
         memory="256 KiB of flash or the 8 KiB of RAM",
         unit="cycles",
-        error=120,
+        error=250,
     ),
 }
 

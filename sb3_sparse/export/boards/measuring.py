@@ -15,7 +15,13 @@ FLAGS = ("-O2", "-ffunction-sections", "-fdata-sections")
 _CONSTANT = (".text", ".rodata", ".srodata", ".progmem")
 _LIBRARIES = ("-lc", "-lgcc")
 #: What linkers say, and a header.
-_TOO_LARGE = ("will not fit in region", "is not within region", "overflowed by", "bytes of tables are more than")
+_TOO_LARGE = (
+    "will not fit in region",
+    "is not within region",
+    "overflowed by",
+    "is too large",
+    "bytes of tables are more than",
+)
 
 
 class DoesNotFit(ValueError):
@@ -76,7 +82,7 @@ def measure_policy(folder: Path, board: Board, defines: Iterable[str] = (), incl
     library = -section_bytes(alone, board, *_CONSTANT)
     _build(board, *linker, "-Wl,-e,act", *_LIBRARIES, "-o", alone)
     library += section_bytes(alone, board, *_CONSTANT)
-    failures, instructions = _act(compiler, act, board)
+    failures, instructions = _act(compiler, folder, board)
     return Taken(
         flash=section_bytes(act, board, *_CONSTANT),
         ram=section_bytes(act, board, ".bss", ".data"),
@@ -112,11 +118,11 @@ def _build(board: Board, *command: str | Path) -> None:
         raise
 
 
-def _act(compiler: tuple[str | Path, ...], act: Path, board: Board) -> tuple[int, int]:
+def _act(compiler: tuple[str | Path, ...], folder: Path, board: Board) -> tuple[int, int]:
     """Test vectors that fail, and instructions of an action."""
-    bench, program = act.with_name("bench.o"), act.with_name("bench.elf")
+    bench, program = folder / "bench.o", folder / "bench.elf"
     run(*compiler, "-c", C / "bench.c", "-o", bench)
-    _build(board, *compiler, "-Wl,--gc-sections", *board.layout, act, bench, *_LIBRARIES, "-o", program)
+    _build(board, *compiler, "-Wl,--gc-sections", *board.layout, bench, *_LIBRARIES, "-o", program)
     # simavr writes a point where a line ends, and its own lines behind ours.
     printed = re.findall(r"([0-9]+)\.?\n", run(*board.emulator, program))
     failures, calls, instructions, is_over, check = map(int, printed[:5])

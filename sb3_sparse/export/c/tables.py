@@ -14,8 +14,8 @@ from sb3_sparse.runtime.network.records import Activation
 #: The runtime's C code.
 KERNELS = Path(backends.__file__).parent / "c"
 _NBYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
-#: Bytes that a pointer of 16 bits tells apart.
-_ADDRESSED = 0xFFFF
+#: Bytes of tables that fit into the 64 KiB that 16-bit pointers tell apart, beside test vectors and other constants.
+_ADDRESSED = 48 * 1024
 
 
 def literal(value: float) -> str:

@@ -55,7 +55,7 @@ int @NAME@_self_test(void);
 
 #: Where tables are longer than a pointer of 16 bits reaches, a compiler may say nothing and read others.
 LIMIT = """#if UINTPTR_MAX <= 0xffff
-#error "@BYTES@ bytes of tables are more than this processor addresses"
+#error "@BYTES@ bytes of tables are more than this processor addresses beside other constants: 49152"
 #endif
 """
 

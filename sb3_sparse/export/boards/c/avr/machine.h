@@ -35,24 +35,29 @@ ISR(TIMER1_OVF_vect) {
     turns++;
 }
 
-static uint32_t since(uint32_t start) {
+static uint64_t count(void) {
     uint32_t high, low;
     do {
         high = turns;
         low = TCNT1;
     } while (high != turns);
-    return (high << 16 | low) * 8 - start;
+    return (uint64_t)(high << 16 | low) * 8;
 }
 
-static uint32_t begun;
+static uint64_t begun;
 
 static uint32_t start(void) {
     TIMSK1 = 1 << TOIE1;
     TCCR1B = 1 << CS11;
     sei();
-    return begun = since(0);
+    begun = count();
+    return (uint32_t)begun;
+}
+
+static uint32_t since(uint32_t start) {
+    return (uint32_t)count() - start;
 }
 
 static uint32_t has_run_over(void) {
-    return since(begun) > RANGE;
+    return count() - begun > RANGE;
 }
