@@ -29,7 +29,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 import sb3_sparse
 from sb3_sparse import OneShotPruningCallback, compress, distill, fit
-from sb3_sparse.agents import Player, make_environment, model_act, open_agent, play_returns
+from sb3_sparse.agents import Player, load_normalization, make_environment, model_act, open_agent, play_returns
 from sb3_sparse.cli import main
 from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds
 from sb3_sparse.distillation.search import Unmet
@@ -180,6 +180,14 @@ def test_statistics_belong_to_the_student(tmp_path):
     agent = open_agent(tmp_path / "pole.zip", env="CartPole-v1")
     returns = [play_returns(agent.venv, act, [7, 8, 9]) for act in (agent.act, Player(load(tmp_path / "pole.sb3s")))]
     assert agent.normalization is not None and returns[0] == returns[1]
+    # The command has them from a file, without an environment, and saves them again.
+    agent.normalization.save(str(tmp_path / "again.pkl"))
+    _, again = load_normalization(tmp_path / "pole.zip", path=tmp_path / "again.pkl")
+    assert np.array_equal(again.obs_rms.mean, agent.normalization.obs_rms.mean)
+    assert VecNormalize.load(str(tmp_path / "again.pkl"), DummyVecEnv([lambda: gym.make("CartPole-v1")])).reset().shape == (
+        1,
+        4,
+    )
 
 
 def test_processes_end_with_the_search():
@@ -421,6 +429,7 @@ def test_an_impossible_target(searched, tmp_path, capsys):
         ({"cycles": 20_000, "board": "m5"}, "board='m5' must be one of m4f, m3"),
         ({"cycles": 0, "board": "m4f"}, "cycles must be a number above 0"),
         ({"keep": 0}, "keep must be a number above 0"),
+        ({"keep": 98}, "keep is a share of the return, such as 0.98, got 98"),
         ({"flash": -1}, "flash must be a number above 0"),
         ({"minutes": 0}, "minutes=0 must be more than 0"),
         ({"minutes": "few"}, "minutes='few' must be more than 0"),

@@ -60,6 +60,9 @@ def load_normalization(
         raise ValueError(f"{path} was not saved by VecNormalize.save(): it holds a {type(normalization).__name__}")
     if not _is_whole(vars(normalization)):
         raise ValueError(f"{path} is damaged: its VecNormalize lacks statistics, or they are not numbers; save it again")
+    # What VecNormalize leaves out when it is pickled. Without an environment it lacks these, and could not be saved again.
+    vars(normalization).setdefault("class_attributes", {})
+    vars(normalization).setdefault("returns", np.zeros(0))
     return path, normalization
 
 

@@ -10,7 +10,7 @@ from time import time
 
 from sb3_sparse.agents import Progress
 from sb3_sparse.distillation.experience.environments import Seeds
-from sb3_sparse.distillation.search.candidates import Shape
+from sb3_sparse.distillation.search.candidates import Shape, spread
 from sb3_sparse.distillation.search.costs import Costs
 from sb3_sparse.distillation.search.front import Front, Point, choose
 from sb3_sparse.distillation.search.target import Target, pareto
@@ -19,6 +19,8 @@ from sb3_sparse.distillation.search.workers import Crew, Work
 
 #: Episodes that choices are made by.
 SELECTION = 20
+#: Most of a budget that goes into what untrained students take.
+_FORESIGHT = 0.25
 #: A student may take so much more than the one that has not been trained: its weights leave fewer or more neurons.
 _SLACK = 0.25
 #: Most finalists besides the best ones, and the best.
@@ -76,22 +78,33 @@ class Search:
         return front
 
     def _admissible(self) -> tuple[dict[Shape, tuple[int, ...]], bool]:
-        """Students with the bits in which they may be within the limits, and whether there are some."""
+        """
+        Students with the bits in which they may be within the limits, the safe ones first and each part spread, and whether
+        there are some. What there is no time to foresee may be.
+        """
+        shapes = spread(self.shapes)
         if not self.target.is_limited:
-            return dict.fromkeys(self.shapes, tuple(self.bits)), True
+            return dict.fromkeys(shapes, tuple(self.bits)), True
+        until = time() + _FORESIGHT * self.seconds
+        progress = Progress("students foreseen", len(shapes)) if self.verbose else None
         foreseen: dict[tuple[Shape, int], Costs] = {}
-        works: Iterator[Work] = (("foresee", (shape, tuple(self.bits))) for shape in self.shapes)
+        works: Iterator[Work] = (("foresee", (shape, tuple(self.bits))) for shape in shapes if time() < until)
         for (_, (shape, bits)), costs in self.crew.run(works):
             foreseen |= {(shape, each): cost for each, cost in zip(bits, costs, strict=True)}
-        excess = {key: self.target.excess(foreseen[key]) for key in ((s, b) for s in self.shapes for b in self.bits)}
+            if progress is not None:
+                progress.advance(len(foreseen) // len(self.bits))
+        keys = [(shape, bits) for shape in shapes for bits in self.bits]
+        excess = {key: self.target.excess(foreseen[key]) if key in foreseen else _SLACK for key in keys}
         within = {key for key, value in excess.items() if value <= _SLACK}
         possible = bool(within)
         # Of a target that nothing can reach, the nearest.
         within = within or {min(excess, key=lambda key: excess[key])}
-        chosen = {shape: tuple(bits for bits in self.bits if (shape, bits) in within) for shape in self.shapes}
+        chosen = {shape: tuple(bits for bits in self.bits if (shape, bits) in within) for shape in shapes}
         if self.verbose:
             print(f"{len(within)} of {len(excess)} policies may be within the limits", flush=True)
-        return {shape: bits for shape, bits in chosen.items() if bits}, possible
+        safe = {shape for shape, bits in chosen.items() if any(excess[shape, each] <= 0 for each in bits)}
+        order = [*spread([shape for shape in self.shapes if shape in safe]), *(shape for shape in shapes if shape not in safe)]
+        return {shape: chosen[shape] for shape in order if chosen[shape]}, possible
 
     def _training_end(self, episode: float) -> float:
         """When the episodes of the finalists have to begin, of which one takes so many seconds."""

@@ -8,6 +8,9 @@ from typing import Protocol, TypeVar
 
 from sb3_sparse.export.boards import BOARDS
 
+#: More of the return than this is meant as percent.
+_MOST = 2.0
+
 
 class Valued(Protocol):
     """What a target judges. ``kept`` is the share of the teacher's return, see :func:`kept_return`."""
@@ -68,6 +71,8 @@ class Target:
         for name, value in given.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
                 raise ValueError(f"{name} must be a number above 0, got {value!r}")
+        if self.keep is not None and self.keep > _MOST:
+            raise ValueError(f"keep is a share of the return, such as 0.98, got {self.keep!r}")
 
     @property
     def size(self) -> str:

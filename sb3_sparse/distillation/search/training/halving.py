@@ -11,7 +11,7 @@ from pathlib import Path
 from time import time
 
 from sb3_sparse.agents import Progress
-from sb3_sparse.distillation.search.candidates import Shape, spread
+from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.search.front import Point
 from sb3_sparse.distillation.search.results import Result, longest, read_result
 from sb3_sparse.distillation.search.target import Target, pareto
@@ -57,8 +57,7 @@ class Halving:
         :param plan: The rungs that were planned, the shortest first.
         :return: The rungs that were trained; their points are there, and those of earlier searches in this folder
         """
-        shapes = spread(list(self.admissible))
-        students = {shape: self.admissible[shape] if len(plan) == 1 else (max(self.admissible[shape]),) for shape in shapes}
+        students = {shape: bits if len(plan) == 1 else (max(bits),) for shape, bits in self.admissible.items()}
         if self.end < math.inf:
             self._take_earlier()
             # The first ones are short, and say how fast this goes.
