@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.speed import neon
+from benchmarks.deployment import neon
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends.families import NEON
 from sb3_sparse.runtime.backends.plan import Plan

@@ -122,7 +122,7 @@ def page() -> Page:
             "python -m benchmarks.speed.inference --json benchmarks/results/inference.json"
             " --png benchmarks/results/inference.png",
             "python -m benchmarks.speed.batches --json benchmarks/results/batches.json",
-            "python -m benchmarks.speed.neon --json benchmarks/results/neon.json",
+            "python -m benchmarks.deployment.neon --json benchmarks/results/neon.json",
         ],
         files=["inference", "batches", "neon"],
         figures={"inference": "time of one action over sparsity, by backend"},

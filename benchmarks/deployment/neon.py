@@ -1,7 +1,7 @@
 """
 What an action costs on 64-bit ARM: instructions of the kernels for NEON and of the portable ones, counted under QEMU.
 
-    python -m benchmarks.speed.neon --json benchmarks/results/neon.json
+    python -m benchmarks.deployment.neon --json benchmarks/results/neon.json
 
 The papers' SAC actor (17-256-256-6), freshly initialised, with ERK shares of its largest weights and in 8 bits. Rows are
 called "<sparsity in %>/<architecture>": a processor without dotprod, such as the Cortex-A72 of a Raspberry Pi 4, and one with
@@ -44,7 +44,7 @@ def build(architecture: str, program: Path) -> None:
     :param architecture: What the compiler calls the architecture.
     :param program: Where to write a program that acts.
     """
-    source = str(_HERE / "c" / "actions.c")
+    source = str(_HERE / "neon" / "actions.c")
     command = [COMPILER, *OPTIONS, f"-march={architecture}", f"-I{_KERNELS}", source, "-o", str(program)]
     subprocess.run(command, check=True, timeout=100)
 
