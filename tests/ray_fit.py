@@ -39,6 +39,12 @@ class Trying:
             os.kill(os.getpid(), signal.SIGKILL)
         return "alive"
 
+    def gather(self, count):
+        """With others, so that each is here."""
+        (self.folder / f"here{os.getpid()}").touch()
+        while len(list(self.folder.glob("here*"))) < count:
+            time.sleep(0.05)
+
     def fail(self):
         raise ArithmeticError("one sentence")
 
@@ -69,7 +75,7 @@ def find(works, folder):
 def try_actors(folder):
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+    ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     count = lambda name: len(list(folder.glob(f"{name}*")))  # noqa: E731
 
     # Twice lost and found again, among others whose warnings arrive once each.
@@ -87,6 +93,15 @@ def try_actors(folder):
 
     found, error = find([("die", (9,))], folder)
     assert not found and "Ray has lost 3 workers at the same work" in str(error) and count("try") == 6
+
+    # All of four are lost while they are free: nobody has begun what comes next.
+    crew = hire("ray", 4, partial(Trying, folder))
+    assert len(list(crew.run(iter([("gather", (4,))] * 4)))) == 4
+    for file in folder.glob("here*"):
+        os.kill(int(file.name.removeprefix("here")), signal.SIGKILL)
+    with warnings.catch_warnings(action="ignore"):
+        assert list(crew.run(iter([("square", (5,))]))) == [(("square", (5,)), 25)]
+    crew.close()
 
     # Ctrl-C: those who work see it, and nobody is killed before they have ended.
     def interrupt():

@@ -33,6 +33,9 @@ class _Actor:
         end_with(os.getppid())
         self._worker = Worker(self._make, self._over.is_set)
 
+    def answer(self) -> None:
+        """Asked before each work: a free actor may have been lost unnoticed."""
+
     def do(self, work: Work) -> tuple[Any, Doubts]:
         return self._worker.do(work)
 
@@ -49,10 +52,12 @@ class _Piece:
     A piece of work.
 
     :param work: The work; None for the beginning of an actor.
+    :param given: Whether its actor has it; before, that has to answer.
     :param losses: How often it was lost.
     """
 
     work: Work | None = None
+    given: bool = False
     losses: int = 0
 
 
@@ -88,7 +93,7 @@ class Actors(Crew):
         while True:
             while self._free and (piece := lost.pop() if lost else next(pieces, None)):
                 actor = self._free.pop()
-                self._running[actor.do.remote(piece.work)] = actor, piece
+                self._running[actor.answer.remote()] = actor, piece
             if self._free and not any(piece.work for _, piece in self._running.values()):
                 return
             (reference, *_), _ = self._ray.wait(list(self._running))
@@ -99,16 +104,24 @@ class Actors(Crew):
                 raise error.cause from error
             except self._ray.exceptions.RayError as error:
                 _, piece = self._running.pop(reference)
-                piece.losses += 1
+                # A free actor takes nothing with it.
+                piece.losses += piece.given
                 if piece.losses == _LOSSES:
                     raise ValueError(
                         f"Ray has lost {_LOSSES} workers at the same work of the search: take loky with jobs=1 to see why"
                     ) from error
                 # A beginning that was lost is tried again; in place of another piece, somebody new begins.
-                lost += [piece] * (piece.work is not None)
-                self._begin(_Piece() if piece.work else piece)
+                if piece.work is not None:
+                    piece.given = False
+                    lost.append(piece)
+                    piece = _Piece()
+                self._begin(piece)
                 continue
             actor, piece = self._running.pop(reference)
+            if not piece.given:
+                piece.given = True
+                self._running[actor.do.remote(piece.work)] = actor, piece
+                continue
             self._free.append(actor)
             if piece.work is not None:
                 self._warn(found[1])
@@ -116,6 +129,7 @@ class Actors(Crew):
 
     def _begin(self, piece: _Piece) -> None:
         actor = self._kind.remote(self._make)
+        piece.given = True
         self._running[actor.begin.remote()] = actor, piece
 
     def close(self) -> None:
