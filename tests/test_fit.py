@@ -35,18 +35,21 @@ from sb3_sparse.distillation.experience.environments import NamedEnvironment, Op
 from sb3_sparse.distillation.search import Unmet
 from sb3_sparse.distillation.search.candidates import Shape, find_shapes
 from sb3_sparse.distillation.search.costs import CODE, Costs, count_instructions, flash_bytes, foresee_costs
+from sb3_sparse.distillation.search.folder import _CODE
 from sb3_sparse.distillation.search.front import Point
 from sb3_sparse.distillation.search.results import Exported, Result
 from sb3_sparse.distillation.search.search import Search
 from sb3_sparse.distillation.search.target import Target, kept_return, pareto
 from sb3_sparse.distillation.search.training.plan import Price, Rung, fit_into, make_rungs
 from sb3_sparse.distillation.search.workers import hire
+from sb3_sparse.distillation.search.workers.making import Maker
 from sb3_sparse.distillation.search.workers.processes import Processes
 from sb3_sparse.distillation.search.workers.trial import InTime, OutOfTime, Trial
 from sb3_sparse.distillation.search.workers.workshop import Workshop
 from sb3_sparse.lock import try_lock
 from sb3_sparse.runtime import load
 from sb3_sparse.sources import digest_sources
+from tests.house import import_graph
 
 SMALL = {
     "net_archs": [None, [4]],
@@ -350,17 +353,16 @@ def test_earlier_bits_stay(searched, tmp_path):
     assert {f"{bits}.{end}" for bits in (8, 3, 2) for end in ("sb3s", "zip")} < {each.name for each in file.parent.iterdir()}
 
 
-def test_lessons(tmp_path):
+def test_lessons():
     """Float weights for 8 bits and more, one training for each number of bits below, but where estimates are averaged."""
     venv = DummyVecEnv([lambda: gym.make("CartPole-v1")])
     for model, lessons in (
         (cartpole(), [(8, [32, 8]), (4, [4]), (2, [2])]),
         (QRDQN("MlpPolicy", "CartPole-v1", device="cpu", buffer_size=10), [(8, [32, 8, 4, 2])]),
     ):
-        model.save(tmp_path / "teacher.zip")
-        workshop = Workshop(type(model), tmp_path / "teacher.zip", OpenEnvironment(venv), None, tmp_path, 0, 1, lambda: False)
-        assert list(workshop._lessons((32, 8, 4, 2))) == lessons
-        assert list(workshop._lessons((8,))) == [(8, [8])]
+        maker = Maker(model, venv, None, Seeds(0))
+        assert list(maker.lessons((32, 8, 4, 2))) == lessons
+        assert list(maker.lessons((8,))) == [(8, [8])]
 
 
 def test_a_worker_waits_for_another_one(tmp_path):
@@ -480,6 +482,18 @@ def test_a_folder_of_other_code(searched, tmp_path, monkeypatch):
         fit(model, "CartPole-v1", keep=0.9, checkpoint=tmp_path, **SMALL)
 
 
+def test_the_digest_names_all_code_that_makes_a_student():
+    """What the making of students imports of its room, but for what has no part in their weights."""
+    room = "sb3_sparse.distillation."
+    # Refusals and progress bars; which students there are, and when they have to be done.
+    others = {f"{room}{name}" for name in ("checks", "progress", "search.candidates", "search.workers.trial")}
+    found, new = set(), {f"{room}search.workers.making"}
+    while new:
+        found |= new
+        new = {name for module in new for name in import_graph()[module] if name.startswith(room)} - found
+    assert found - others == set(_CODE) and others < found
+
+
 def test_two_searches_in_one_folder(tmp_path):
     """The second one is refused before it writes anything; nothing has to be cleaned up after the first."""
     with try_lock(tmp_path / "lock") as lock:
@@ -525,7 +539,7 @@ def test_instructions_on_a_board(searched, tmp_path, monkeypatch):
     """Students of an earlier search are counted and not trained; the chosen one has the counts of its own header."""
     model, _, folder, _ = searched
     shutil.copytree(folder, tmp_path / "search")
-    monkeypatch.setattr("sb3_sparse.distillation.search.workers.workshop.distill", None)
+    monkeypatch.setattr("sb3_sparse.distillation.search.workers.making.distill", None)
     front = fit(model, "CartPole-v1", keep=0.9, cycles=20_000, board="m4f", checkpoint=tmp_path / "search", **SMALL)
     assert len(front.evaluated) == 4
     for point in front.evaluated:

@@ -20,14 +20,28 @@ from sb3_sparse.lock import try_lock
 from sb3_sparse.sources import digest_sources
 from sb3_sparse.version import __version__
 
-#: What makes a student, in this package. With its version they stand for the code: a digest of all code would make every
-#: training void with each change.
+#: What makes a student, in this room of the package. With the package's version they stand for the code: a digest of all code
+#: would make every training void with each change.
 _CODE = (
-    "sb3_sparse.distillation.recipe",
+    "sb3_sparse.distillation.checkpoint",
+    "sb3_sparse.distillation.experience.environments",
+    "sb3_sparse.distillation.experience.rollouts",
+    "sb3_sparse.distillation.experience.source",
+    "sb3_sparse.distillation.learning.behavior",
+    "sb3_sparse.distillation.learning.critics",
+    "sb3_sparse.distillation.learning.network",
+    "sb3_sparse.distillation.learning.rewiring",
+    "sb3_sparse.distillation.learning.rounding",
+    "sb3_sparse.distillation.learning.states",
+    "sb3_sparse.distillation.learning.training",
+    "sb3_sparse.distillation.learning.update",
     "sb3_sparse.distillation.lesson",
     "sb3_sparse.distillation.plan",
+    "sb3_sparse.distillation.recipe",
+    "sb3_sparse.distillation.refinement",
+    "sb3_sparse.distillation.search.workers.making",
     "sb3_sparse.distillation.student",
-    "sb3_sparse.distillation.search.workers.workshop",
+    "sb3_sparse.distillation.teacher",
 )
 
 

@@ -1,4 +1,4 @@
-"""What one process of a search does: it trains a student, exports it, and plays episodes."""
+"""What one process of a search does: it has students made and measures them, and plays episodes."""
 
 from __future__ import annotations
 
@@ -9,32 +9,23 @@ from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from time import monotonic, sleep, time
-from typing import Any
 
-from numpy.typing import NDArray
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.vec_env import VecNormalize
 
-from sb3_sparse.agents import Player, play, play_starts
+from sb3_sparse.agents import play
 from sb3_sparse.agents.observations import Observation
-from sb3_sparse.agents.player import find_masks
-from sb3_sparse.distillation.checkpoint import CannotGoOn
 from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds
-from sb3_sparse.distillation.learning.network import read_network
-from sb3_sparse.distillation.recipe import distill
 from sb3_sparse.distillation.search.candidates import Shape
 from sb3_sparse.distillation.search.costs import Costs, count_instructions, foresee_costs, measure_costs
 from sb3_sparse.distillation.search.results import Exported, Result, read_result
-from sb3_sparse.distillation.search.workers.trial import InTime, OutOfTime, Trial
+from sb3_sparse.distillation.search.workers.making import Maker
+from sb3_sparse.distillation.search.workers.trial import OutOfTime, Trial
 from sb3_sparse.export import compress
 from sb3_sparse.lock import try_lock
 from sb3_sparse.runtime import Policy, load
 from sb3_sparse.state import restore
 
-#: Observations to calibrate with.
-_CALIBRATED = 2048
-#: Environment steps per update, and most of them.
-_STEPS, _MOST_STEPS = 3, 400_000
 #: Seconds until a folder is looked at again that another worker has.
 _PATIENCE = 1.0
 #: Folder of a training that goes on.
@@ -71,19 +62,9 @@ class Workshop:
         self.teacher = kind.load(teacher, device="cpu")
         restore(self.teacher)
         self.environment, self.venv = environment, environment.make(self.teacher)
-        self.normalization, self.folder, self.seed, self.is_over = normalization, folder, seed, is_over
-        self.seeds, self.board = Seeds(seed), board
-        self._selection = self.seeds.selection(episodes)
-        # A mean of estimates is on no grid, so its weights are rounded afterwards.
-        self._learns_bits = read_network(self.teacher).estimates == 1
-
-    def observe(self, model: BaseAlgorithm) -> tuple[Observation, NDArray[Any]]:
-        """
-        :param model: The teacher or a student.
-        :return: Observations of its own episodes, and which of them begin one
-        """
-        policy = compress(model, 32, normalization=self.normalization)
-        return play_starts(self.venv, self._player(policy), _CALIBRATED, self.seeds.calibration())
+        self.normalization, self.folder, self.is_over, self.board = normalization, folder, is_over, board
+        self._maker = Maker(self.teacher, self.venv, normalization, Seeds(seed))
+        self._selection = Seeds(seed).selection(episodes)
 
     def foresee(self, shape: Shape, bits: Sequence[int]) -> list[Costs]:
         """
@@ -92,7 +73,7 @@ class Workshop:
         :return: What it takes in each of them
         """
         if self._observed is None:
-            self._observed = self.observe(self.teacher)[0]
+            self._observed = self._maker.observe(self.teacher)[0]
         observed, board = self._observed, self.board
         return [foresee_costs(self.teacher, shape, each, observed, self.normalization, board) for each in bits]
 
@@ -115,13 +96,13 @@ class Workshop:
     def _train(self, trial: Trial, folder: Path) -> Result:
         result = read_result(folder) or Result(trial.shape, trial.updates)
         missing = [bits for bits in trial.bits if not result.within([bits]).policies]
-        for learnt, exported in self._lessons(missing):
+        for learnt, exported in self._maker.lessons(missing):
             begin = monotonic()
-            student = self._student(trial, learnt, folder / _UNFINISHED)
+            student = self._maker.train(trial, learnt, folder / _UNFINISHED, lambda: self._check(trial.deadline))
             training, begin = (monotonic() - begin) / len(exported), monotonic()
-            observations, starts = self.observe(student)
+            observations, starts = self._maker.observe(student)
             for bits in exported:
-                policy = compress(student, bits, observations, episode_starts=starts, normalization=self.normalization)
+                policy = self._maker.export(student, bits, observations, starts)
                 policy.save(folder / f"{bits}.sb3s")
                 student.save(folder / f"{bits}.zip")
                 costs = measure_costs(policy, observations, self.board)
@@ -146,37 +127,6 @@ class Workshop:
                 assert result is not None
                 result = result.add(replace(policy, costs=costs), folder)
 
-    def _lessons(self, bits: Sequence[int]) -> Iterator[tuple[int, list[int]]]:
-        """Bits that a student learns with, 8 for float weights, and those that it is exported in."""
-        few = [each for each in bits if each < 8 and self._learns_bits]
-        others = [each for each in bits if each not in few]
-        if others:
-            yield 8, others
-        yield from ((each, [each]) for each in few)
-
-    def _student(self, trial: Trial, bits: int, folder: Path) -> BaseAlgorithm:
-        try:
-            return self._distill(trial, bits, folder)
-        except CannotGoOn:
-            # An environment that does not follow its seeds gives every training first states of its own.
-            shutil.rmtree(folder)
-            return self._distill(trial, bits, folder)
-
-    def _distill(self, trial: Trial, bits: int, folder: Path) -> BaseAlgorithm:
-        return distill(
-            self.teacher,
-            self.venv,
-            trial.shape.sparsity,
-            trial.shape.net_arch,
-            bits,
-            steps=min(_STEPS * trial.updates, _MOST_STEPS),
-            updates=trial.updates,
-            seed=self.seed,
-            normalization=self.normalization,
-            callback=InTime(lambda: self._check(trial.deadline)),
-            checkpoint=folder,
-        )
-
     def play(self, file: Path | None, seeds: Sequence[int], deadline: float) -> tuple[list[float], float]:
         """
         :param file: A compact file; None for the teacher.
@@ -193,15 +143,12 @@ class Workshop:
         found = []
         for seed in seeds:
             self._check(deadline)
-            found += [total for _, total in play(self.venv, self._player(policy), seed) if total is not None]
+            found += [total for _, total in play(self.venv, self._maker.player(policy), seed) if total is not None]
             if not isfinite(found[-1]):
                 raise ValueError(
                     f"an episode of the environment has the return {found[-1]}: look for NaN and infinity in its rewards"
                 )
         return found
-
-    def _player(self, policy: Policy) -> Player:
-        return Player(policy, masks=find_masks(self.teacher, self.venv))
 
     def close(self) -> None:
         """End its work."""
