@@ -379,7 +379,7 @@ def test_panels(seed):
 @pytest.mark.skipif("compiled" not in AVAILABLE, reason="no compiler")
 @pytest.mark.parametrize("density", [0.05, 0.15])
 def test_panels_sum_in_the_order_of_single_observations(density):
-    """So the actions of portable kernels do not depend on the size of the batch, to the bit; others round otherwise."""
+    """So the actions of portable kernels do not depend on the size of the batch, to the bit, where all layers are sparse."""
     rng = np.random.default_rng(0)
     network = draw_network(rng, image=False, quantized=False, head="unscale", width=100, density=density, shape=(40,))
     policy = Policy(network, "portable")

@@ -108,7 +108,7 @@ def page() -> Page:
             ),
             "In one process on one core; but for the batches, one observation at a time. The machine's processor decides"
             " about `vbmi`.",
-            "All rows but SB3's have 8-bit weights and have lost their dead neurons.",
+            "All rows but those of SB3 and of dense torch have 8-bit weights and have lost their dead neurons.",
         ],
         settings={
             "weights": results["weights"],

@@ -18,7 +18,7 @@ def vbmi_code(network: Network, name: str) -> str:
     :return: The runtime's kernels, the network's plan, and the function that calls them
     """
     block = Plan(network, VBMI)
-    kernels = _inline((KERNELS / "kernels.h").read_text(), without=("activations.h", "avx2.h", "neon.h"))
+    kernels = _inline((KERNELS / "kernels.h").read_text(), without=("activations.h", "avx2.h", "neon.h", "panel.h"))
     data = np.frombuffer(block.data, np.uint8)
     lines = [", ".join(map(str, data[start : start + 32])) for start in range(0, len(data), 32)]
     actions, discrete = prod(network.head.shape), network.head.kind == "argmax"

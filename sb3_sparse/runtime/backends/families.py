@@ -1,8 +1,8 @@
 """
 The families of kernels for vectors, and how each wants weights laid out.
 
-Most of the kernels round hidden activations to 8 bits. In these, all families compute the same numbers, to the bit: sums of
-integers are exact in any order, and the few steps in floats are the same fused operations in the same order.
+Most of the kernels round hidden activations to 8 bits. Of finite observations all families compute the same, to the bit:
+sums of integers are exact in any order, and the few steps in floats are the same fused operations in the same order.
 """
 
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ Each layer takes the kernel that suits it: dense by columns or by rows where mos
 do, shifted planes for convolutions, and where a family is given those of its kernels that fit.
 """
 
+from collections.abc import Sequence
 from math import prod
 
 import numpy as np
@@ -14,7 +15,7 @@ from sb3_sparse.runtime.backends.families import Family
 from sb3_sparse.runtime.backends.int8 import INT8, exact_in_bytes, in_bytes
 from sb3_sparse.runtime.backends.plan_convolution import byte_convolution, float_convolution
 from sb3_sparse.runtime.backends.plan_linear import byte_linear, float_linear, lane_linear, sparse_linear
-from sb3_sparse.runtime.backends.structs import Block, Fields
+from sb3_sparse.runtime.backends.structs import Block, Fields, Kernel
 from sb3_sparse.runtime.network.capabilities import Capabilities, require_known
 from sb3_sparse.runtime.network.records import (
     Activation,
@@ -52,8 +53,9 @@ COMPILED = Capabilities(
 )
 #: Observations of a panel, in which each weight of a sparse layer is read once for all of them.
 PANEL = 16
-#: With a larger share of its weights, and more of them, a network is faster in matrix products.
-_SHARE, _SIZE = 0.8, 1 << 14
+#: A panel does not pay for a network that has more than this share of its weights, if it is not small, nor for more than the
+#: other share of more weights than stay in the second cache with their indices.
+_SHARE, _SMALL, _FEW_WEIGHTS, _CACHED = 0.8, 1 << 14, 0.25, (1 << 20) // 6
 #: By the share of weights that exist: how few observations take less time one by one than as a panel.
 _FEW = ((0.25, 4), (0.5, 8), (1.0, 16))
 #: The kernel by lanes is the best one for this many inputs at most.
@@ -101,7 +103,7 @@ class Plan:
         # An LSTM layer has its last outputs behind its input, and four gates for each output.
         gates = [(size,) for layer in network.lstms for size in layer.weight.shape]
         half = max(64, *(-(-prod(shape) // 64) * 64 for shape in (*shapes, *sums, *gates)))
-        fields |= _panel(block, network) if panels else {}
+        fields |= _panel(block, network, layers) if panels else {}
         self.panels = bool(fields.get("panel"))
         buffers = 3 if any(layer.rectify or layer.residual or layer.pool is not None for layer in network.layers) else 2
         fields |= {"half": half, "buffers": buffers}
@@ -144,21 +146,22 @@ def _layer(block: Block, network: Network, index: int, before: Shape, family: Fa
     return fields | float_linear(block.add, layer, floats)
 
 
-def _panel(block: Block, network: Network) -> Fields:
-    """Where the layers for panels are, of a network that is of linear layers alone."""
+def _panel(block: Block, network: Network, singles: Sequence[Fields]) -> Fields:
+    """Where the layers for panels are, of a network of linear layers alone, whose sparse layers for one observation serve."""
     layers = network.layers
     if any(layer.convolution or layer.lstm or layer.norm or layer.rectify or layer.residual or layer.pool for layer in layers):
         return {}
     weights = [layer.dense() for layer in layers]
-    size = sum(weight.size for weight in weights)
-    share = sum(np.count_nonzero(weight) for weight in weights) / size
-    if (share > _SHARE and size > _SIZE) or max(weight.shape[1] for weight in weights) > 1 << 16:
+    size, left = sum(weight.size for weight in weights), sum(int(np.count_nonzero(weight)) for weight in weights)
+    share = left / size
+    pays = size <= _SMALL or share <= (_SHARE if left <= _CACHED else _FEW_WEIGHTS)
+    if not pays or max(weight.shape[1] for weight in weights) > 1 << 16:
         return {}
-    records = (
+    records = []
+    for layer, shape, single in zip(layers, network.shapes, singles, strict=False):
+        fields = single if single["kind"] == Kernel.SPARSE else _common(block, layer, shape) | sparse_linear(block.add, layer)
         # The slope of a neuron is that of all its numbers, as of a plane.
-        _common(block, layer, shape) | sparse_linear(block.add, layer) | {"out_height": PANEL, "out_width": 1}
-        for layer, shape in zip(layers, network.shapes, strict=False)
-    )
+        records.append(fields | {"out_height": PANEL, "out_width": 1})
     data = np.frombuffer(b"".join(structs.pack(structs.LAYER, record) for record in records), np.uint8)
     return {"panel": block.add(data), "few": next(few for limit, few in _FEW if share <= limit)}
 

@@ -1,6 +1,7 @@
-/* A policy from its plan, one observation at a time: what the compiled backends run. Plain C99 without malloc and libm; kernels
-   that round hidden activations to 8 bits are in vbmi.h, avx2.h and neon.h. sb3_sparse/runtime/backends/plan.py writes the plan.
-   It is trusted: Python built it in memory from a validated file. */
+/* A policy from its plan, one observation at a time, or a panel of them (panel.h): what the compiled backends run. Plain C99
+   without malloc and libm, but for vectors of GCC and Clang in panel.h; kernels that round hidden activations to 8 bits are in
+   vbmi.h, avx2.h and neon.h. sb3_sparse/runtime/backends/plan.py writes the plan. It is trusted: Python built it in memory from a
+   validated file. */
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>

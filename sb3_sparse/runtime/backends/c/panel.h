@@ -5,7 +5,7 @@ enum { SB3S_PANEL = 16 };
 /* A vector of GCC and Clang, which they split where the processor has shorter ones. */
 typedef float sb3s_sixteen __attribute__((vector_size(4 * SB3S_PANEL), may_alias));
 
-/* In the order of sb3s_sparse, so that an observation gets the same sums in a panel as alone. */
+/* In the order of sb3s_sparse. */
 static void sb3s_panel_layer(const sb3s_layer *layer, const float *restrict w, const uint16_t *restrict c,
                              const int32_t *restrict runs, const float *restrict b, const sb3s_sixteen *restrict x,
                              sb3s_sixteen *restrict y) {
