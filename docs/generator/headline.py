@@ -81,7 +81,7 @@ def headline(folder: str) -> str:
             "inference",
             number(latency["sb3"]["median"]),
             "95 % sparse, compiled C",
-            number(latency["95/portable"]["median"], 1),
+            number(latency["95/compiled"]["median"], 1),
         ),
         (
             "flash on a Cortex-M4F, bytes",

@@ -113,8 +113,8 @@ def _times() -> list[str]:
     latency = stored("inference")["latency"]
     rows = (
         ("SB3 predict", "sb3", INK),
-        ("exported, dense", "0/portable", BLUE),
-        ("exported, 95 % sparse", "95/portable", BLUE),
+        ("exported, dense", "0/compiled", BLUE),
+        ("exported, 95 % sparse", "95/compiled", BLUE),
         ("... with 8-bit activations", "95/vbmi", RED),
     )
     longest = latency["sb3"]["median"]
