@@ -421,9 +421,11 @@ def test_random_networks(seed):
     network = decode(encode(network))
     x = draw_observations(rng, network, 20)
     expected = torch_actions(network, x)
+    # A norm of outputs that are nearly equal makes more of how they were rounded.
+    slack = 1e-4 if any(layer.norm is not None for layer in network.layers) else 0.0
     for backend in EXACT:
-        expect_close(Policy(network, backend).predict(x)[0], expected, network, x)
-        expect_close(Policy(network, backend).predict(x[0])[0][None], expected[:1], network, x[:1])
+        expect_close(Policy(network, backend).predict(x)[0], expected, network, x, slack)
+        expect_close(Policy(network, backend).predict(x[0])[0][None], expected[:1], network, x[:1], slack)
 
 
 def test_means_in_front_of_a_grid():

@@ -33,7 +33,7 @@ def test_its_bytes_and_weights(name):
 
 @pytest.mark.parametrize("name", [name for name in CARDS if "HalfCheetah" in name])
 def test_it_plays(name):
-    """One episode on this machine; HalfCheetah does not fall."""
+    """The median of three episodes on this machine: in a few HalfCheetah turns over, and rounding decides in which."""
     venv = make_environment(CARDS[name]["env"], None)
-    *_, (_, total) = play(venv, Player(load(file_of(name))), 7)
-    assert total > 0.8 * CARDS[name]["returns"]["student"]
+    totals = [list(play(venv, Player(load(file_of(name))), seed))[-1][1] for seed in (7, 8, 9)]
+    assert np.median(totals) > 0.8 * CARDS[name]["returns"]["student"]
