@@ -95,10 +95,11 @@ class Policy:
             if not self._whole.encoders and self.network.stack is None:
                 # The kernel answers the usual call itself, without any Python, and leaves all others to the method.
                 self.predict = kernel.predict  # type: ignore[method-assign]
-        # Large batches are fastest in numpy, whatever computes the small ones, unless few weights are left.
-        single, self._large = numpy_backend.functions(self._whole)
         if panels:
             self._large = self._small
+            return
+        # Large batches are fastest in numpy, whatever computes the small ones.
+        single, self._large = numpy_backend.functions(self._whole)
         if name == "numpy":
             self._single, self._small = single, self._large
 

@@ -56,7 +56,7 @@ def measure_latency(contestants: Mapping[str, Callable[[Observation], object]], 
     inputs = [take(observations, index) for index in range(min(1024, length(observations)))]
     times: dict[str, list[int]] = {name: [] for name in contestants}
     order = np.random.default_rng(0)
-    with _one_thread():
+    with one_thread():
         for _ in range(_ROUNDS):
             for name in order.permutation(list(contestants)):
                 times[name] += _time(contestants[name], inputs)
@@ -74,7 +74,10 @@ def _time(act: Callable[[Observation], object], inputs: list[Observation]) -> li
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """
+    :return: A context in which torch has one thread
+    """
     threads = th.get_num_threads()
     th.set_num_threads(1)
     try:

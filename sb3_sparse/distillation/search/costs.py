@@ -22,6 +22,7 @@ from sb3_sparse.distillation.student import make_student
 from sb3_sparse.export import CompressedPolicy, compress
 from sb3_sparse.export.boards import BOARDS, DoesNotFit, measure_policy
 from sb3_sparse.export.c.header import to_c
+from sb3_sparse.export.c.tables import NBYTES
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.sparsity import erk, magnitude, prune
 
@@ -30,7 +31,6 @@ CODE = 1024
 COMPILER = ("arm-none-eabi-gcc", "-std=c99", "-O2", "-mthumb", "-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
 _SIZE = "arm-none-eabi-size"
 _ACT = '#include "policy.h"\nvoid act(const policy_observation *o, policy_action *a) { policy_act(o, a); }\n'
-_NBYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
 #: Observations that calls are timed with.
 _TIMED = 64
 
@@ -151,7 +151,7 @@ def _table_bytes(text: str, *, integers: bool) -> int:
     if not integers:
         own = rest[: rest.index("#ifdef POLICY_SELF_TEST")] if "#ifdef POLICY_SELF_TEST" in rest else rest
     found = re.findall(r"^static const (\w+) SB3S_FLASH \w+\[\] = \{(.*?)\};", own, flags=re.DOTALL | re.MULTILINE)
-    return sum(_NBYTES[kind] * (values.count(",") + 1) for kind, values in found)
+    return sum(NBYTES[kind] * (values.count(",") + 1) for kind, values in found)
 
 
 def _compiled_bytes(text: str, *, integers: bool) -> int | None:

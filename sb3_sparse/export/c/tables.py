@@ -13,7 +13,8 @@ from sb3_sparse.runtime.network.records import Activation
 
 #: The runtime's C code.
 KERNELS = Path(backends.__file__).parent / "c"
-_NBYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
+#: Bytes of a number of each kind.
+NBYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "uint16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
 #: Bytes of tables that fit into the 64 KiB that 16-bit pointers tell apart, beside test vectors and other constants.
 _ADDRESSED = 48 * 1024
 
@@ -56,7 +57,7 @@ class Tables:
         cells = [literal(value) for value in array] if kind == "float" else [str(int(value)) for value in array]
         lines = [", ".join(cells[start : start + 24]) for start in range(0, len(cells), 24)] or ["0"]
         self.lines.append(f"static const {kind} SB3S_FLASH {self.name}_{name}[] = {{\n    " + ",\n    ".join(lines) + "};")
-        self.nbytes += array.size * _NBYTES[kind]
+        self.nbytes += array.size * NBYTES[kind]
         return f"{self.name}_{name}"
 
     def function(self, name: str, snippet: str, parts: Mapping[str, object]) -> str:

@@ -6,11 +6,9 @@ import threading
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch as th
-
+from sb3_sparse.agents.compression.latency import one_thread
 from sb3_sparse.distillation.search.workers.worker import Doubts, Make, Work, attempt
 
 
@@ -61,7 +59,7 @@ class ThisProcess(Crew):
         :param works: See :meth:`Crew.run`.
         :return: See there
         """
-        with _one_thread():
+        with one_thread():
             for work in works:
                 yield work, attempt(self._workshop, work)
 
@@ -69,13 +67,3 @@ class ThisProcess(Crew):
         """End its work."""
         self._over.set()
         self._workshop.close()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = th.get_num_threads()
-    th.set_num_threads(1)
-    try:
-        yield
-    finally:
-        th.set_num_threads(threads)
