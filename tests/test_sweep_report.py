@@ -430,6 +430,29 @@ def test_claims_are_found_by_task_form_and_settings(tmp_path):
     assert returns.published_return(study.groups[0]) is None
 
 
+@pytest.mark.parametrize("dense_seeds", [0, 1, 2])
+def test_a_published_return_stands_in_for_a_missing_control(tmp_path, dense_seeds):
+    stats = pytest.importorskip("scipy.stats")
+    kinds = {"algo": "sac", "recipe": "gmp_both"}
+    cells = all_cells(("HalfCheetah-v4",), (0.0, 0.9), **kinds)
+    folder = Folder(tmp_path)
+    publish(folder, [each for each in cells if each.sparsity or each.seed < dense_seeds])
+    study, published = Study(grid_of(cells), folder), read_published("rl_zoo3_sac")
+    sparse = compare(study, study.select(label="as trained")[1], published)
+    means = np.array([3000.0, 3030.0, 3060.0])
+    if dense_seeds == 2:
+        # Its own control goes before.
+        assert not sparse.published and sparse.difference.value == pytest.approx(15.0)
+        return
+    interval = stats.ttest_1samp(means, 9535.451).confidence_interval()
+    assert sparse.published and sparse.loses and sparse.improvement is None
+    assert sparse.difference.value == pytest.approx(3030.0 - 9535.451)
+    assert sparse.difference.interval == pytest.approx((interval.low - 9535.451, interval.high - 9535.451), abs=1e-3)
+    assert sparse.relative == pytest.approx((interval.low - 9535.451) / 9535.451, abs=1e-5)
+    text = write_report(grid_of(cells, published="rl_zoo3_sac"), folder, tmp_path / "report")[1].read_text()
+    assert "(published)" in text and "Student's over our seeds" in text and "the paper's claim" not in text
+
+
 def test_published_returns_are_those_of_the_agent_at_the_recipes_sparsity(tmp_path):
     cells = [cell("Hopper-v4", sparsity, 0, algo="td3", recipe="set") for sparsity in (None, 0.9)]
     returns = read_published("ds_td3_returns")

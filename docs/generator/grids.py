@@ -10,6 +10,7 @@ from sb3_sparse.sweeps.report.blocks import Report, Section
 from sb3_sparse.sweeps.report.comparison import Comparison, compare
 from sb3_sparse.sweeps.report.figures import draw_png
 from sb3_sparse.sweeps.report.markdown import render_markdown
+from sb3_sparse.sweeps.report.published import read_published
 from sb3_sparse.sweeps.report.study import AGENT, Study
 
 from .page import NOTE
@@ -83,8 +84,9 @@ def comparisons(name: str) -> list[Comparison]:
     :param name: A grid and its size.
     :return: All its groups against their dense control
     """
-    study = Study(*_read(name))
-    return [compare(study, group) for group in study.groups]
+    study, entry = Study(*_read(name)), repeats(name)
+    published = None if entry is None else read_published(entry)
+    return [compare(study, group, published) for group in study.groups]
 
 
 def repeats(name: str) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sb3_sparse.sweeps.report.published import Published
 from sb3_sparse.sweeps.report.statistics import (
     Estimate,
     estimate_difference,
@@ -20,6 +21,12 @@ RULE = (
     " excluded* is its lower end, as a share of the control's mean return. The intervals are not corrected for the number of"
     " comparisons."
 )
+#: Of comparisons with a published return.
+RULE_PUBLISHED = (
+    "Where the grid has fewer than two seeds of its dense control, and the return of a dense agent is published, the"
+    " difference is to this one number, marked *published*: its interval is Student's over our seeds, and knows nothing of how"
+    " the seeds of dense agents differ."
+)
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,7 @@ class Comparison:
     :param improvement: Probability that one of its seeds is better than one of the control.
     :param relative: Lower end of the difference's interval over the absolute mean return of the control.
     :param score: Its mean score, see :meth:`~sb3_sparse.sweeps.report.study.Study.score`; None for the control itself.
+    :param published: Whether the difference is to a published return, for want of a control.
     """
 
     group: Group
@@ -39,6 +47,7 @@ class Comparison:
     improvement: Estimate | None = None
     relative: float | None = None
     score: Estimate | None = None
+    published: bool = False
 
     @property
     def loses(self) -> bool | None:
@@ -49,20 +58,26 @@ class Comparison:
         return not self.difference.interval[1] >= 0.0
 
 
-def compare(study: Study, group: Group) -> Comparison:
+def compare(study: Study, group: Group, published: Published | None = None) -> Comparison:
     """
     :param study: What a grid compares.
     :param group: One of its groups.
-    :return: The group against its control
+    :param published: Published numbers for it.
+    :return: The group against its control, or where that has fewer than two seeds, against its published return
     """
     if not group.results:
         return Comparison(group, None)
     mean, control = estimate_mean(group.returns), study.control(group)
-    if control is None or control is group or not control.results:
+    if control is None or control is group:
+        return Comparison(group, mean)
+    dense = published.published_return(control) if published is not None and len(control.results) < 2 else None
+    if dense is not None:
+        difference = estimate_mean(group.returns - dense["mean"])
+        return Comparison(group, mean, difference, relative=_relative(difference, dense["mean"]), published=True)
+    if not control.results:
         return Comparison(group, mean)
     difference = estimate_difference(group.returns, control.returns)
-    level = abs(float(control.returns.mean()))
-    relative = difference.interval[0] / level if difference.interval is not None and level > 0.0 else None
+    relative = _relative(difference, float(control.returns.mean()))
     improvement, score = estimate_improvement([group.returns], [control.returns]), study.score(group)
     return Comparison(group, mean, difference, improvement, relative, None if score is None else estimate_mean(score))
 
@@ -163,6 +178,10 @@ def aggregate(study: Study, label: str) -> list[Aggregate]:
         counts = len(scored), sum(map(len, scores)), sum(group.planned for group in same)
         found.append(Aggregate(scored[0][0], *counts, estimate_iqm(scores), improvement))
     return found
+
+
+def _relative(difference: Estimate, level: float) -> float | None:
+    return difference.interval[0] / abs(level) if difference.interval is not None and level != 0.0 else None
 
 
 def _list(comparisons: Sequence[Comparison]) -> str:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sb3_sparse.sweeps.report.blocks import MISSING, NOTHING, Entry, Picture, Section, Table, estimate, number, percent, word
-from sb3_sparse.sweeps.report.comparison import RULE, Aggregate, Comparison, judge, judged
+from sb3_sparse.sweeps.report.comparison import RULE, RULE_PUBLISHED, Aggregate, Comparison, judge, judged
 from sb3_sparse.sweeps.report.published import Published
 from sb3_sparse.sweeps.report.study import Group, Study
 
@@ -24,7 +25,7 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         "task": "", "agent": "", "largest sparsity without loss": "", "loss that is not excluded": "at it",
         "return": "of it, and its interval", "difference": "to the dense control", "n": "seeds", "note": "",
     }  # fmt: skip
-    rows = []
+    rows, claimed = [], published if published is not None and published.claims else None
     parts = [(task, label, part) for (task, label), line in comparisons.items() for part in judged(study, line)]
     for task, label, part in parts:
         verdict = judge(part)
@@ -33,17 +34,19 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         if best is None:
             row += [Entry("none" if any(each.loses for each in part) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
         else:
-            row += [percent(best.group.sparsity), _loss(best), estimate(best.mean), estimate(best.difference), _count(best)]
+            row += [percent(best.group.sparsity), _loss(best), estimate(best.mean), _difference(best), _count(best)]
         row.append(word(verdict.note))
-        if published is not None:
-            claim = published.claim(part[0].group)
+        if claimed is not None:
+            claim = claimed.claim(part[0].group)
             row.append(
                 NOTHING if claim is None else Entry(f"{percent(claim['sparsity']).text} ({claim['env']})", claim["sparsity"])
             )
         rows.append(row)
-    if published is not None:
+    if claimed is not None:
         columns["the paper's claim"] = "and its environment"
     blocks: list[str | Table | Picture] = [Table(columns, rows), RULE]
+    if any(each.published for _, _, part in parts for each in part):
+        blocks.append(RULE_PUBLISHED)
     if published is not None:
         blocks.append(describe_paper(published))
     return Section("Largest sparsity without loss", blocks)
@@ -70,7 +73,7 @@ def numbers(comparisons: Comparisons, published: Published | None) -> Section:
             if each.mean is None:
                 row += [MISSING] * 7
             else:
-                row += [estimate(found) for found in (each.mean, each.difference, each.score)]
+                row += [estimate(each.mean), _difference(each), estimate(each.score)]
                 row += [describe(each) for describe in (_probability, _weights, _bytes, _minutes)]
             if published is not None and published.returns:
                 row.append(_published(published.published_return(each.group)))
@@ -129,6 +132,11 @@ def _loss(each: Comparison) -> Entry:
     return (
         NOTHING if each.relative is None else Entry(f"{number(100 * max(0.0, -each.relative), 1)} %", max(0.0, -each.relative))
     )
+
+
+def _difference(each: Comparison) -> Entry:
+    found = estimate(each.difference)
+    return replace(found, text=f"{found.text} (published)") if each.published else found
 
 
 def _probability(each: Comparison) -> Entry:

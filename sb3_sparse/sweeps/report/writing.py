@@ -51,7 +51,7 @@ def make_report(grid: Grid, source: Folder | Stored) -> Report:
         raise ValueError(f"no cell of {grid.name} (size {grid.size}) is finished in {source.root}: sb3-sparse benchmark run")
     published = None if (name := grid.report.get("published")) is None else read_published(name)
     compared = {
-        (task, label): [compare(study, group) for group in groups]
+        (task, label): [compare(study, group, published) for group in groups]
         for task in study.tasks
         for label in study.labels
         if (groups := study.select(task=task, label=label))
