@@ -7,7 +7,7 @@ Each must act as SB3 does with the same weights; what cannot be had on a machine
 
 import copy
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,22 @@ def _add_exported(rows: Rows, label: str, model: BaseAlgorithm, expected: NDArra
         policy.save(file)
         for name in TIERS:
             rows.add(f"{label}/{name}", lambda name=name: load(file, name).predict, expected)
+
+
+def add_trained(rows: Rows, files: Iterable[Path]) -> None:
+    """
+    Add our rows for agents that were trained sparse, whose masks are no random ones.
+
+    :param rows: Contestants of a network with the same observations.
+    :param files: Exported agents; what they ought to do is what numpy says.
+    """
+    for file in files:
+        policy = load(file, "numpy")
+        nonzero = [int(np.count_nonzero(layer.weight)) for layer in policy.network.layers]
+        rows.networks[file.stem] = {"nonzero_after_export": nonzero, "bytes": policy.nbytes}
+        expected = _act(policy.predict, rows.observations[:64])
+        for name in TIERS:
+            rows.add(f"{file.stem}/{name}", lambda file=file, name=name: load(file, name).predict, expected)
 
 
 def _add_dense(rows: Rows, label: str, policy: CompressedPolicy, file: Path, expected: NDArray[Any]) -> None:

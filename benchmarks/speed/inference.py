@@ -18,13 +18,14 @@ Two networks: the papers' SAC actor (17-256-256-6) and the Nature CNN of DQN (4x
 - ``numpy``, ``ctypes``, ``portable``, ``compiled``, ``avx2``, ``vbmi``: ``load(path, backend)`` of the compact file. "avx2" is
   compiled for AVX2 and FMA alone, whatever the processor has.
 
-All rows but the first two come from ``compress`` with 8 bits, and so have lost their dead neurons. The largest weights of each
-layer stay, as many as ERK gives it, or, in the CNN's rows "<sparsity>-uniform/<who>", the same share of every layer; of these
-only our rows are there, for dense libraries do not care. The networks are freshly initialised with a fixed seed (for a
-trained actor see ``--agent``), which leaves more neurons alive than training does; what stays is scaled up by what the norm of
-its layer has lost, and the CNN's Q values are centered, for else every observation would have one and the same action. The
-actor's observations are standard normal, in float64 as MuJoCo's; frames are random blocks, channels first, which SB3 need not
-move.
+All rows but the first two come from ``compress`` with 8 bits, and so have lost their dead neurons. The largest weights of
+each layer stay, as many as ERK gives it, or, in the CNN's rows "<sparsity>-uniform/<who>", the same share of every layer; of
+these only our rows are there, for dense libraries do not care. The networks are freshly initialised with a fixed seed (for a
+trained actor see ``--agent``), which leaves more neurons alive than training does; the rows "<agent>/<who>" are of trained
+sparse agents of the same size, whose files are in ``docs/results/agents``. What stays of fresh weights is scaled up by what
+the norm of its layer has lost, and the CNN's Q values are centered, for else every observation would have one and the same
+action. The actor's observations are standard normal, in float64 as MuJoCo's; frames are random blocks, channels first, which
+SB3 need not move.
 
 All rows of a network live in one process on one CPU and in one thread, and take turns in blocks, in an order that is drawn
 anew in every round, each block after a few calls that are not timed; observations cycle. The clock is read directly before
@@ -66,10 +67,12 @@ from benchmarks.shared.spaces import AtariSpaces, HalfCheetahSpaces
 from benchmarks.shared.store import Result, describe_machine, describe_versions
 from benchmarks.shared.turns import pin, summarize
 from benchmarks.speed.busy_loop import PERIOD, TICKS, busy_loop
-from benchmarks.speed.contestants import BASE, Predict, Rows, add_uniform, center, make_rows
+from benchmarks.speed.contestants import BASE, Predict, Rows, add_trained, add_uniform, center, make_rows
 from sb3_sparse.agents import load_agent
 
 SPARSITIES = (0.0, 0.8, 0.9, 0.95, 0.98, 0.99)
+#: Trained sparse agents.
+AGENTS = Path(__file__).parents[2] / "docs" / "results" / "agents"
 #: Calls at the beginning of a turn that do not count.
 WARM = 20
 #: What the rows of each network begin with, and its name.
@@ -232,6 +235,8 @@ def measure(args: Namespace) -> Result:
     result: Result = {key: {} for key in ("ratios", "intervals", "latency", "errors", "skipped", "networks", "rounds")}
     result["weights"] = f"of the agent {args.agent.name}" if args.agent else "fresh, seed 0"
     actor = make_rows(*load_actor(args.agent, rng), SPARSITIES)
+    if args.agent is None:
+        add_trained(actor, sorted(AGENTS.glob("*-HalfCheetah-v4.sb3s")))
     add_network(result, "", actor, *((20, 100) if args.quick else (100, 500)), rng)
     if not args.quick:
         result["busy_loop"] = {"ticks": TICKS, "period_us": PERIOD / 1e3, "late": busy_loop(actor)}

@@ -1,8 +1,9 @@
 """The time of one action."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..markdown import number, percent, table
+from ..markdown import estimate, number, percent, table
 from ..page import Page
 from ..stored import require, stored
 
@@ -40,6 +41,21 @@ def page() -> Page:
                     (f"{s} %", *(f"{results['ratios'][f'{s}/{who}']:.0f}" for who in actor), _bytes(results, str(s)))
                     for s in shares
                 ],
+            ),
+            "## Trained agents of the same size",
+            (
+                "Two of the [small agents](agents.md), distilled and then exported, beside the untrained masks of the same"
+                " sparsity; as times faster than SB3's `predict` of the dense network:"
+            ),
+            table(
+                (
+                    "agent",
+                    "return over its dense teacher's",
+                    "weights",
+                    *(_backend(who) for who in ("numpy", *kernels)),
+                    "bytes",
+                ),
+                [row for pair in _trained(results, ("numpy", *kernels)) for row in pair],
             ),
             "## DQN's Nature CNN",
             (
@@ -103,8 +119,8 @@ def page() -> Page:
         },
         limits=[
             (
-                "The masks are of an untrained network: they say what size and speed follow from a sparsity, not that an agent"
-                " still plays at it. Returns are on [other](returns.md) [pages](minatar.md)."
+                "But for the trained agents the masks are of an untrained network: they say what size and speed follow from a"
+                " sparsity, not that an agent still plays at it. Returns are on [other](returns.md) [pages](minatar.md)."
             ),
             "In one process on one core; but for the batches, one observation at a time. The machine's processor decides"
             " about `vbmi`.",
@@ -127,6 +143,25 @@ def page() -> Page:
         files=["inference", "batches", "neon"],
         figures={"inference": "time of one action over sparsity, by backend"},
     )
+
+
+def _trained(results: dict[str, Any], backends: Iterable[str]) -> Iterator[list[tuple[str, ...]]]:
+    """Two rows for each trained agent that was measured: it, and untrained masks of its sparsity."""
+    for name, agent in stored("agents")["agents"].items():
+        if name not in results["networks"]:
+            continue
+        sparsity = agent["shape"].rpartition("-")[2]
+        named = ((name, f"{name}, {sparsity} %", estimate(agent["ratio"], agent["interval"], 3)), (sparsity, "untrained", ""))
+        yield [
+            (
+                title,
+                share,
+                number(sum(results["networks"][key]["nonzero_after_export"])),
+                *(f"{results['ratios'][f'{key}/{who}']:.0f}" for who in backends),
+                _bytes(results, key),
+            )
+            for key, title, share in named
+        ]
 
 
 def _batches(results: dict[str, Any]) -> str:
