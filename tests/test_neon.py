@@ -3,9 +3,11 @@ The kernels for NEON, compiled by a cross compiler and run by QEMU: the actions 
 and the number of instructions. QEMU says nothing about time.
 """
 
+import os
 import shutil
 import struct
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +16,12 @@ import pytest
 
 from benchmarks.deployment import neon
 from sb3_sparse.runtime import Policy
+from sb3_sparse.runtime.backends import structs
 from sb3_sparse.runtime.backends.families import NEON
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
 from tests import test_convolution
-from tests.networks import FAMILY_NAMES, draw_minifloats, draw_network, draw_observations
+from tests.networks import FAMILY_NAMES, draw_minifloats, draw_network, draw_observations, draw_recurrent_network
 
 ROOT = Path(__file__).parents[1]
 COMPILER, EMULATOR = neon.COMPILER, neon.EMULATOR
@@ -65,8 +68,10 @@ def run(program, cases):
     assert done.returncode == 0, done.stderr
     actions, parts = np.fromfile(folder / "actions", np.float32), []
     for plan, x in cases:
-        size = len(x) * np.frombuffer(plan.data, np.int32, 5)[4]
-        parts.append(actions[:size].reshape(len(x), -1))
+        # Those of a panel follow.
+        rows = len(x) * (1 + plan.panels)
+        size = rows * np.frombuffer(plan.data, np.int32, 5)[4]
+        parts.append(actions[:size].reshape(rows, -1))
         actions = actions[size:]
     assert not len(actions)
     return parts
@@ -104,6 +109,42 @@ def test_convolutions_to_the_bit(program):
     expect_same_actions(program, cases)
 
 
+def test_floats_agree_with_numpy(program):
+    """The backend "compiled": one observation after the other, and in panels where networks have them."""
+    cases, kinds = [], set()
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        if seed % 5 == 4:
+            network = draw_recurrent_network(rng, head="clip")
+        else:
+            network = draw_network(rng, image=seed % 5 == 3, head="clip", width=300)
+        cases.append((unlimited(network), draw_observations(rng, network, 5).astype(np.float32)))
+    plans = [Plan(network, NEON, rounding=False, panels=True) for network, _ in cases]
+    found = run(program, [(plan, x) for plan, (_, x) in zip(plans, cases, strict=True)])
+    for (network, x), plan, actions in zip(cases, plans, found, strict=True):
+        expected = Policy(network, "numpy").predict(x)[0].reshape(len(x), -1)
+        size = np.abs(expected).max()
+        np.testing.assert_allclose(actions, np.tile(expected, (1 + plan.panels, 1)), rtol=1e-5, atol=2e-6 * size)
+        kinds |= set(np.frombuffer(plan.data, structs.LAYER, len(network.layers), structs.PLAN.itemsize)["kind"])
+    assert {structs.Kernel.COLUMNS, structs.Kernel.ROWS, structs.Kernel.PICKS, structs.Kernel.CONVOLUTION} == kinds
+    assert any(plan.panels for plan in plans) and not all(plan.panels for plan in plans)
+
+
+def test_a_machine_with_neon_takes_it():
+    """By the compiler's macros, "int8" finds the family, and "compiled" that of its kernels."""
+    code = """if True:
+        from sb3_sparse.runtime.backends.build import macros
+        from sb3_sparse.runtime.backends.families import FAMILIES
+        print(*(name for name, family in FAMILIES.items() if macros(".c").issuperset(family.macros)))
+    """
+    environment = {**os.environ, "CC": COMPILER}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, cwd=ROOT, check=True)
+    assert done.stdout.split() == ["neon"]
+    kernels = str(ROOT / "sb3_sparse/runtime/backends/c/kernels.h")
+    done = subprocess.run([COMPILER, "-E", "-dM", "-x", "c", kernels], capture_output=True, text=True, check=True)
+    assert '#define SB3S_FAMILY "neon"' in done.stdout.splitlines()
+
+
 def actor(density, rng):
     """17-256-256-6 of integers, as dense as ERK makes each layer."""
     layers = []
@@ -120,7 +161,9 @@ def actor(density, rng):
 def test_fewer_instructions_than_the_portable_kernels(architecture, density, limit, tmp_path):
     rng = np.random.default_rng(0)
     network, program = actor(density, rng), tmp_path / "actions"
-    x = rng.normal(size=(6, 17)).astype(np.float32)
+    x = rng.normal(size=(4, 17)).astype(np.float32)
     neon.build(architecture, program)
-    counts = [neon.count(program, Plan(network, family), x) for family in (NEON, None)]
-    assert 500 < counts[0] < limit * counts[1], counts
+    plans = (Plan(network, NEON), Plan(network, NEON, rounding=False), Plan(network))
+    counts = [neon.count(program, plan, x) for plan in plans]
+    assert 500 < counts[0] < limit * counts[2], counts
+    assert 500 < counts[1] < 0.8 * counts[2], counts

@@ -1,13 +1,15 @@
 """
-What an action costs on 64-bit ARM: instructions of the kernels for NEON and of the portable ones, counted under QEMU.
+What an action costs on 64-bit ARM: instructions of the kernels for NEON, for 8-bit activations and for floats, and of the
+portable ones, counted under QEMU.
 
     python -m benchmarks.deployment.neon --json benchmarks/results/neon.json
 
 The papers' SAC actor (17-256-256-6), freshly initialised, with ERK shares of its largest weights and in 8 bits. Rows are
 called "<sparsity in %>/<architecture>": a processor without dotprod, such as the Cortex-A72 of a Raspberry Pi 4, and one with
-it. Both kernels are compiled for that architecture with the options of the runtime; the portable ones have float activations,
-and the compiler puts into vectors what it can. A ratio is the instructions of the portable kernels over those for NEON. They
-are not time.
+it. All kernels are compiled for that architecture with the options of the runtime, and columns are its backends: "portable",
+where the compiler puts into vectors what it can, "compiled", which has float activations as well, and "neon", which rounds
+them to 8 bits. A ratio is the instructions of the portable kernels over those for NEON, and "<row>/compiled" over those of
+"compiled". They are not time.
 
 Needs ``aarch64-linux-gnu-gcc`` and ``qemu-aarch64``: the Debian packages gcc-aarch64-linux-gnu, libc6-dev-arm64-cross and
 qemu-user.
@@ -33,6 +35,8 @@ SPARSITIES = (0.0, 0.8, 0.9, 0.95, 0.98, 0.99)
 ARCHITECTURES = ("armv8-a", "armv8.2-a+dotprod")
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
 OPTIONS = ("-O3", "-std=c99", "-static", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+#: The backends.
+NAMES = ("portable", "compiled", "neon")
 #: Actions that are counted, behind a first one.
 ACTIONS = 10
 _HERE = Path(__file__).parent
@@ -88,12 +92,21 @@ def measure(args: Namespace) -> Result:
             build(architecture, program)
             for sparsity in SPARSITIES[3:4] if args.quick else SPARSITIES:
                 network = export(model, sparsity, x).network
-                plans = {"portable": Plan(network), "neon": Plan(network, NEON)}
+                plans = {
+                    "portable": Plan(network),
+                    "compiled": Plan(network, NEON, rounding=False),
+                    "neon": Plan(network, NEON),
+                }
                 found = {name: round(count(program, plan, x[: ACTIONS + 1])) for name, plan in plans.items()}
                 instructions[f"{100 * sparsity:.3g}/{architecture}"] = found
     tools = {tool: _version(tool) for tool in (COMPILER, EMULATOR)}
+    names = {"": "neon", "/compiled": "compiled"}
     return {
-        "ratios": {name: round(found["portable"] / found["neon"], 3) for name, found in instructions.items()},
+        "ratios": {
+            f"{row}{end}": round(found["portable"] / found[name], 3)
+            for end, name in names.items()
+            for row, found in instructions.items()
+        },
         "intervals": {},
         "instructions": instructions,
         "versions": describe_versions() | tools,
@@ -111,10 +124,11 @@ def show(result: Result) -> Iterable[object]:
     :return: A table
     """
     rows = [
-        (name, f"{found['portable']:,}", f"{found['neon']:,}", f"{found['neon'] / found['portable']:.2f}")
-        for name, found in result["instructions"].items()
+        (row, *(f"{count:,}" for count in found.values()), *(f"{found[name] / found['portable']:.2f}" for name in NAMES[1:]))
+        for row, found in result["instructions"].items()
     ]
-    yield table("instructions of an action, SAC actor 17-256-256-6", ("row", "portable", "NEON", "share"), rows)
+    header = ("row", *NAMES, *(f"share of {name}" for name in NAMES[1:]))
+    yield table("instructions of an action, SAC actor 17-256-256-6", header, rows)
 
 
 if __name__ == "__main__":

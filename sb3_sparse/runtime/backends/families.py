@@ -25,7 +25,7 @@ class Family:
     :param dense: Inputs of a step of the dense kernel.
     :param registers: How many times 16 lanes a convolution sums up at a time.
     :param cache: Bytes of a convolution's inputs that stay in the first cache.
-    :param floats: Inputs that one instruction picks floats from, or 0 where that does not pay.
+    :param floats: Inputs that a step of the kernel for sparse layers of floats picks from.
     :param permutes: Whether a first layer of floats picks its inputs too; else it goes through them all.
     """
 
@@ -83,7 +83,8 @@ NEON = Family(
     dense=16,
     registers=6,
     cache=32 << 10,
-    floats=0,
+    # No instruction picks floats: they are loaded one by one, from anywhere.
+    floats=1 << 16,
     permutes=False,
 )
 #: By name, the fastest first.

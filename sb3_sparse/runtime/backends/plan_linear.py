@@ -34,7 +34,7 @@ def float_linear(add: Add, layer: Layer, family: Family | None = None) -> Fields
         return fields | {"kind": Kernel.ROWS, "weights": add(padded)}
     if inputs > 1 << 16:
         raise ValueError(f"a layer of {inputs} inputs is too wide for the compiled kernels: use backend='numpy'")
-    if family and family.floats:
+    if family:
         return _picks(add, layer, weight, family)
     return sparse_linear(add, layer)
 
@@ -59,11 +59,11 @@ def sparse_linear(add: Add, layer: Layer) -> Fields:
 
 
 def _picks(add: Add, layer: Layer, weight: Floats, family: Family) -> Fields:
-    columns, values, places, steps = _steps(weight, family.rows, family.floats, 1)
+    columns, values, places, steps = _steps(weight, family.rows, min(family.floats, weight.shape[1]), 1)
     return {
         "kind": Kernel.PICKS,
         "weights": add(values.astype(np.float32)),
-        "indices": add(columns.astype(np.uint8)),
+        "indices": add(columns.astype(np.uint8 if family.floats <= 1 << 8 else np.uint16)),
         "places": add(places.astype(np.uint16)),
         "counts": add(steps.astype(np.int32)),
         "biases": add(_pad_rows(layer.biases)),

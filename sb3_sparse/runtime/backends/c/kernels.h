@@ -115,16 +115,34 @@ static void sb3s_to_grid(const sb3s_layer *layer, float *restrict x, int n) {
     }
 }
 
-/* Dense, by columns: inputs that are zero, as most are after a ReLU, cost nothing. */
+/* Dense, by columns: inputs that are zero, as most are after a ReLU, cost nothing. Sums are read and written once for four of
+   the others. */
 static void sb3s_columns(const sb3s_layer *layer, const float *restrict w, const float *restrict b, const float *restrict x,
                          float *restrict y) {
-    int i, j;
     const int n = layer->out;
+    int i, j, found = 0, places[4];
     for (j = 0; j < n; j++) y[j] = b[j];
     for (i = 0; i < layer->in; i++) {
-        const float v = x[i];
-        const float *restrict column = w + (long)i * n;
-        if (v == 0.0f) continue;
+        if (x[i] == 0.0f) continue;
+        places[found++] = i;
+        if (found == 4) {
+            const float v0 = x[places[0]], v1 = x[places[1]], v2 = x[places[2]], v3 = x[places[3]];
+            const float *c0 = w + (long)places[0] * n, *c1 = w + (long)places[1] * n;
+            const float *c2 = w + (long)places[2] * n, *c3 = w + (long)places[3] * n;
+            for (j = 0; j < n; j++) {
+                float sum = y[j];
+                sum += v0 * c0[j];
+                sum += v1 * c1[j];
+                sum += v2 * c2[j];
+                sum += v3 * c3[j];
+                y[j] = sum;
+            }
+            found = 0;
+        }
+    }
+    for (i = 0; i < found; i++) {
+        const float v = x[places[i]];
+        const float *column = w + (long)places[i] * n;
         for (j = 0; j < n; j++) y[j] += v * column[j];
     }
 }
@@ -290,11 +308,9 @@ static void sb3s_act(const sb3s_plan *plan, const uint8_t *pixels, float *restri
             finished = sb3s_dots(layer, base, x, y, &range);
             size = (size + 15) & ~15;
             break;
-#ifdef SB3S_FLOATS
         case SB3S_PICKS:
             sb3s_picks(layer, base, x, y);
             break;
-#endif
         case SB3S_PATCHES:
             finished = sb3s_patches(layer, base, pixels, x, y, phases, &range);
             size *= layer->out_height * layer->out_width;

@@ -172,4 +172,31 @@ static int sb3s_dots(const sb3s_layer *layer, const char *base, float *restrict 
     return sb3s_is_finished(layer);
 }
 
+/* Sparse, of floats, in slices of four rows: per step a column in 16 bits and a weight of each row. No instruction picks floats;
+   they are loaded one by one. */
+static void sb3s_picks(const sb3s_layer *layer, const char *base, const float *restrict x, float *restrict y) {
+    const float *w = (const float *)(base + layer->weights), *b = (const float *)(base + layer->biases);
+    const uint16_t *c = (const uint16_t *)(base + layer->indices);
+    const int32_t *steps = (const int32_t *)(base + layer->counts);
+    int slice, step;
+#define SB3S_STEP(total, k)                                                                                               \
+    do {                                                                                                                  \
+        const float32x4_t picked = {x[c[4 * (k)]], x[c[4 * (k) + 1]], x[c[4 * (k) + 2]], x[c[4 * (k) + 3]]};              \
+        total = vfmaq_f32(total, picked, vld1q_f32(w + 4 * (k)));                                                         \
+    } while (0)
+    for (slice = 0; slice < layer->runs; slice++) {
+        float32x4_t sum = vld1q_f32(b + 4 * slice), other = vdupq_n_f32(0.0f);
+        for (step = steps[slice]; step >= 2; step -= 2, w += 8, c += 8) {
+            SB3S_STEP(sum, 0);
+            SB3S_STEP(other, 1);
+        }
+        if (step) {
+            SB3S_STEP(sum, 0);
+            w += 4, c += 4;
+        }
+        vst1q_f32(y + 4 * slice, vaddq_f32(sum, other));
+    }
+#undef SB3S_STEP
+}
+
 #include "neon_convolution.h"

@@ -2,7 +2,6 @@
    never gathered. */
 #include <immintrin.h>
 #define SB3S_FAMILY "vbmi"
-#define SB3S_FLOATS
 #define SB3S_VBMI
 
 /* Smallest and largest outputs of a layer by lanes, 0 among them. */
