@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from sb3_sparse.export.boards import BOARDS, DoesNotFit, check_tools, measure_policy
+from sb3_sparse.export.boards.board import run
+from sb3_sparse.export.boards.measuring import FLAGS
 
 ROOT = Path(__file__).parent.parent
 TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
@@ -131,6 +133,33 @@ static int policy_self_test(void) {
     return 0;
 }
 """
+#: A policy whose code, with 500 bytes of a table and 40 of variables, is in another object.
+CALLING = r"""
+#include <stdint.h>
+typedef float policy_observation;
+typedef float policy_action;
+float other(float x);
+static void policy_act(const policy_observation *observation, policy_action *action) {
+    *action = other(*observation);
+}
+static const policy_observation policy_observations[8][1] = {{0}, {1}};
+static const float policy_expected[8][1] = {{5}};
+static int policy_self_test(void) {
+    policy_action action;
+    policy_act(policy_observations[1], &action);
+    return !(action > 4.7853f && action < 4.7855f);
+}
+"""
+OTHER = r"""
+#include <math.h>
+float other(float x);
+float other(float x) {
+    static volatile float seen[10];
+    static const char table[500] = {5, 4};
+    seen[0] = x;
+    return (float)atan(x) + table[(int)seen[0]];
+}
+"""
 #: A turn of it, the register that it counts in, what it takes, and what the call and the loop around it may take.
 TURN = {
     "arm": ("nop\\n sub %0, %0, #1\\n cmp %0, #0\\n bne 1b", "l", 4, 80),
@@ -146,6 +175,33 @@ def wait(folder, board, turns, entries=1):
     parts = {"TURNS": str(turns), "TURN": turn, "REGISTER": register, "ENTRIES": str(entries)}
     (folder / "policy.h").write_text(re.sub("[A-Z]+", lambda match: parts.get(match[0], match[0]), WAITING))
     return measure_policy(folder, board, SHORT[board.family])
+
+
+def test_rltools_is_left_out_with_a_reason(mcu, benchmark_of, tmp_path, monkeypatch, capsys):
+    """By default; but who asks for it is told."""
+    others = benchmark_of("deployment.rltools_cpp")
+    model = mcu.fresh([8, 8])
+    with pytest.raises(others.MissingError, match=r"^the headers of RLtools are not installed: pip install --no-deps"):
+        mcu.measure_others(tmp_path, model, np.zeros((8, 17), np.float32))
+    monkeypatch.setattr(others.sys, "path", [str(tmp_path)])
+    rows, versions, left_out = mcu.measure_others(None, model, np.zeros((8, 17), np.float32))
+    assert not rows and not versions and left_out["rltools"] in capsys.readouterr().out
+    with pytest.raises(others.MissingError, match="hidden layers of one width"):
+        others.find_rltools(None, mcu.fresh([8, 16]))
+
+
+@needs_tools
+def test_rltools(mcu, benchmark_of):
+    """It acts as the model does, and has its weights in four bytes."""
+    others = benchmark_of("deployment.rltools_cpp")
+    model = mcu.fresh([16, 16])
+    try:
+        others.find_rltools(None, model)
+    except others.MissingError as error:
+        pytest.skip(str(error))
+    rows, versions, left_out = mcu.measure_others(None, model, mcu.observe(model, None, count=64)[0])
+    assert len(rows) == 3 and versions["rltools"] and not left_out
+    assert all(row["self_test"] == 0 and 4 * 662 < row["flash"] < 4 * 662 + 800 for row in rows.values())
 
 
 def on_boards(boards=BOARDS):
@@ -175,6 +231,18 @@ def test_counts_are_exact(board, turns, tmp_path):
     exact = cost * turns
     # Besides, a clock that counts in ticks is one off, and the interrupt of another takes some cycles of each half million.
     assert exact - 5 <= taken.instructions <= exact + call + exact // 5_000 and taken.self_test == 0
+
+
+@on_boards(["m4f", "rv32imc"])
+def test_a_policy_of_two_objects(board, tmp_path):
+    """The other one's code, variables and stack count, and what it calls in libm."""
+    (tmp_path / "other.c").write_text(OTHER)
+    (tmp_path / "policy.h").write_text(CALLING)
+    other = tmp_path / "other.o"
+    run(board.compiler, *board.processor, *FLAGS, "-fstack-usage", "-c", tmp_path / "other.c", "-o", other)
+    taken = measure_policy(tmp_path, board, objects=[other])
+    assert taken.self_test == 0 and 520 < taken.flash < 700 and taken.ram == 40
+    assert taken.library > 1_000 and 8 <= taken.stack < 100 and taken.instructions > 50
 
 
 @on_boards()

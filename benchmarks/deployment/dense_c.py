@@ -62,11 +62,12 @@ def write_dense(folder: Path, kernel: str, sizes: Iterable[int], tables: list[tu
     (folder / "policy.h").write_text((C / f"dense_{kernel}.h").read_text())
 
 
-def write_float32(folder: Path, model: SAC, observations: np.ndarray) -> None:
+def write_float32(folder: Path, model: SAC, observations: np.ndarray, kernel: str = "float32") -> None:
     """
     :param folder: Where policy.h goes.
     :param model: The dense model.
     :param observations: The test vectors.
+    :param kernel: A header in ``mcu/`` that computes in float32.
     """
     layers = [(layer.weight.detach().numpy(), layer.bias.detach().numpy()) for layer in actor_layers(model).values()]
     x = observations
@@ -76,7 +77,7 @@ def write_float32(folder: Path, model: SAC, observations: np.ndarray) -> None:
     tables = [("float", f"weight{i}", weight) for i, (weight, _) in enumerate(layers)]
     tables += [("float", f"bias{i}", bias) for i, (_, bias) in enumerate(layers)]
     tables += [("float", "policy_observations", observations), ("float", "policy_expected", x)]
-    write_dense(folder, "float32", [observations.shape[1], *(len(bias) for _, bias in layers)], tables)
+    write_dense(folder, kernel, [observations.shape[1], *(len(bias) for _, bias in layers)], tables)
 
 
 def write_int8(folder: Path, network: Network, observations: np.ndarray) -> None:

@@ -3,11 +3,13 @@ A policy on a microcontroller: flash, memory and instructions per action, beside
 
     python -m benchmarks.deployment.mcu --json benchmarks/results/mcu.json
     python -m benchmarks.deployment.mcu --net-arch 64 64 --json benchmarks/results/mcu_small.json
+    pip install --no-deps --target rltools rltools==2.2.1       for --rltools rltools
 
 The actor of SAC at the papers' size (17-256-256-6) with ERK shares of its largest weights, exported for the boards of
 :mod:`sb3_sparse.export.boards` in both arithmetics, W8A16 and W8A32. By default it is freshly initialised: such weights are as
 good as drawn, so its masks are random ones and the sizes depend on the sparsity alone; ``--agent`` takes a trained one. On a
-Cortex-M4F and a Cortex-M3 there are dense contestants, plain C loops (``mcu/dense_*.h``).
+Cortex-M4F and a Cortex-M3 there are dense contestants, plain C loops (``mcu/dense_*.h``); and on all Cortex processors the
+inference of RLtools, if it is installed (``rltools_cpp.py``).
 
 An emulator runs the test vectors that every header has, and counts: QEMU instructions, exactly, but no cycles; simavr the
 cycles of an AVR. Flash and memory are those of the policy's own object; what it calls in the compiler's libraries (floating
@@ -29,6 +31,7 @@ from rich.progress import track
 from stable_baselines3 import SAC
 
 from benchmarks.deployment.dense_c import C, actor_layers, write_float32, write_int8
+from benchmarks.deployment.rltools_cpp import BOARDS_OF_RLTOOLS, MissingError, find_rltools, measure_rltools
 from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.spaces import HalfCheetahSpaces
 from benchmarks.shared.store import Result, describe_versions
@@ -114,6 +117,36 @@ def count(write: Write, target: str, defines: Iterable[str] = ()) -> dict[str, i
         return asdict(measure_policy(folder, BOARDS[target], defines, [C]))
 
 
+def select(calibration: np.ndarray) -> np.ndarray:
+    """
+    :param calibration: Observations.
+    :return: Those of the test vectors
+    """
+    return calibration[np.linspace(0, len(calibration) - 1, VECTORS).astype(int)]
+
+
+def measure_others(
+    folder: Path | None, model: SAC, calibration: np.ndarray
+) -> tuple[dict[str, dict], dict[str, str], dict[str, str]]:
+    """
+    :param folder: Where RLtools is installed, if it has to be measured.
+    :param model: The dense model.
+    :param calibration: Observations.
+    :return: What RLtools takes, by row; its version; and why it is left out
+    :raises ValueError: if it has to be measured and cannot be
+    """
+    try:
+        rltools = find_rltools(folder, model)
+    except MissingError as error:
+        if folder is not None:
+            raise
+        print(f"RLtools is left out: {error}")
+        return {}, {}, {"rltools": str(error)}
+    vectors = select(calibration)
+    taken = {target: measure_rltools(rltools, model, vectors, BOARDS[target]) for target in BOARDS_OF_RLTOOLS}
+    return {f"rltools/{target}/float32": asdict(row) for target, row in taken.items()}, {"rltools": rltools.version}, {}
+
+
 def contestants(model: SAC, calibration: np.ndarray, sparsities: Iterable[float]) -> tuple[dict[str, tuple], dict[str, str]]:
     """
     :param model: The dense model.
@@ -122,10 +155,9 @@ def contestants(model: SAC, calibration: np.ndarray, sparsities: Iterable[float]
     :return: By name, what writes it and the flags that it needs; and what is left of the networks
     """
     exported = {f"{round(100 * sparsity)}": export(model, sparsity, calibration) for sparsity in {0.0, *sparsities}}
-    vectors = calibration[np.linspace(0, len(calibration) - 1, VECTORS).astype(int)]
     found = {
-        "dense/float32": (partial(write_float32, model=model, observations=vectors), ()),
-        "dense/int8": (partial(write_int8, network=exported["0"].network, observations=vectors), ()),
+        "dense/float32": (partial(write_float32, model=model, observations=select(calibration)), ()),
+        "dense/int8": (partial(write_int8, network=exported["0"].network, observations=select(calibration)), ()),
     }
     sizes = {}
     for sparsity in sparsities:
@@ -157,6 +189,8 @@ def measure(args: Namespace) -> Result:
                 rows[f"{first}/{target}/{last}"] = count(write, target, defines)
             except DoesNotFit:
                 too_large.append(f"{first}/{target}/{last}")
+    others, versions, left_out = measure_others(args.rltools, model, calibration)
+    rows |= others
     if failures := sum(row["self_test"] for row in rows.values()):
         raise RuntimeError(f"{failures} test vectors fail")
     dense = {target: rows[f"dense/{target}/float32"]["instructions"] for target in COMPARED}
@@ -171,11 +205,12 @@ def measure(args: Namespace) -> Result:
         "intervals": {name: [ratio, ratio] for name, ratio in ratios.items()},
         **{key: {name: row[key] for name, row in rows.items()} for key in KEYS},
         "too_large": too_large,
+        "left_out": left_out,
         "actor": args.agent.name if args.agent else "SAC, freshly initialised, seed 0",
         "calibration": source,
         "sizes": sizes,
         "flags": " ".join(FLAGS),
-        "versions": describe_versions() | describe_tools(),
+        "versions": describe_versions() | describe_tools() | versions,
     }
 
 
@@ -204,6 +239,12 @@ if __name__ == "__main__":
         measure,
         option("--agent", None, "a trained SAC agent with two hidden layers and 17 inputs instead", type=Path),
         option("--net-arch", [256, 256], "widths of its hidden layers, without --agent", type=int, nargs=2),
+        option(
+            "--rltools",
+            None,
+            "where pip has installed RLtools (by default in this environment, and left out otherwise)",
+            type=Path,
+        ),
         option("--env", None, "its environment, for the calibration"),
         show=show,
         quick="0 and 99 % alone",

@@ -4,7 +4,7 @@ states nor caches: they are not cycles of the hardware. For AVR, simavr counts c
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sb3_sparse.export.boards.board import Board, C, run
 FLAGS = ("-O2", "-ffunction-sections", "-fdata-sections")
 #: What is in flash: code and constants, which AVR keeps in a section of their own.
 _CONSTANT = (".text", ".rodata", ".srodata", ".progmem")
-_LIBRARIES = ("-lc", "-lgcc")
+_LIBRARIES = ("-lm", "-lc", "-lgcc")
 #: What linkers say, and a header.
 _TOO_LARGE = (
     "will not fit in region",
@@ -65,28 +65,35 @@ def compile_policy(folder: Path, board: Board, defines: Iterable[str] = (), incl
     return found
 
 
-def measure_policy(folder: Path, board: Board, defines: Iterable[str] = (), includes: Iterable[Path] = ()) -> Taken:
+def measure_policy(
+    folder: Path,
+    board: Board,
+    defines: Iterable[str] = (),
+    includes: Iterable[Path] = (),
+    objects: Sequence[Path] = (),
+) -> Taken:
     """
     :param folder: See :func:`compile_policy`.
     :param board: A board.
     :param defines: Flags that choose the arithmetic.
     :param includes: Folders of what ``policy.h`` includes.
+    :param objects: What else belongs to the policy, compiled with ``-fstack-usage``.
     :return: What the policy takes there
     :raises DoesNotFit: if it is larger than the emulator's memory, or an action takes longer than its clock can count
     :raises RuntimeError: if something does not compile, or the emulator does not count
     """
     compiler = _compiler(folder, board, defines, includes)
-    act, alone = compile_policy(folder, board, defines, includes), folder / "act.elf"
-    linker = (*compiler, "-nostdlib", "-Wl,--gc-sections", *board.layout, act)
+    own, alone = [compile_policy(folder, board, defines, includes), *objects], folder / "act.elf"
+    linker = (*compiler, "-nostdlib", "-Wl,--gc-sections", *board.layout, *own)
     _build(board, *linker, "-Wl,-e,act,--unresolved-symbols=ignore-all", "-o", alone)
     library = -section_bytes(alone, board, *_CONSTANT)
     _build(board, *linker, "-Wl,-e,act", *_LIBRARIES, "-o", alone)
     library += section_bytes(alone, board, *_CONSTANT)
-    failures, instructions = _act(compiler, folder, board)
+    failures, instructions = _act(compiler, folder, board, objects)
     return Taken(
-        flash=section_bytes(act, board, *_CONSTANT),
-        ram=section_bytes(act, board, ".bss", ".data"),
-        stack=sum(int(line.split("\t")[1]) for line in act.with_suffix(".su").read_text().splitlines()),
+        flash=sum(section_bytes(part, board, *_CONSTANT) for part in own),
+        ram=sum(section_bytes(part, board, ".bss", ".data") for part in own),
+        stack=sum(int(line.split("\t")[1]) for part in own for line in part.with_suffix(".su").read_text().splitlines()),
         library=library,
         instructions=instructions,
         self_test=failures,
@@ -118,11 +125,11 @@ def _build(board: Board, *command: str | Path) -> None:
         raise
 
 
-def _act(compiler: tuple[str | Path, ...], folder: Path, board: Board) -> tuple[int, int]:
+def _act(compiler: tuple[str | Path, ...], folder: Path, board: Board, objects: Sequence[Path]) -> tuple[int, int]:
     """Test vectors that fail, and instructions of an action."""
     bench, program = folder / "bench.o", folder / "bench.elf"
     run(*compiler, "-c", C / "bench.c", "-o", bench)
-    _build(board, *compiler, "-Wl,--gc-sections", *board.layout, bench, *_LIBRARIES, "-o", program)
+    _build(board, *compiler, "-Wl,--gc-sections", *board.layout, bench, *objects, *_LIBRARIES, "-o", program)
     # simavr writes a point where a line ends, and its own lines behind ours.
     printed = re.findall(r"([0-9]+)\.?\n", run(*board.emulator, program))
     failures, calls, instructions, is_over, check = map(int, printed[:5])
