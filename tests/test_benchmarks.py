@@ -199,7 +199,7 @@ def test_late_ticks_are_all_counted(benchmark_of):
 def test_an_agent_is_never_made_denser(benchmark_of, inference):
     """A trained agent is measured from its own sparsity on; what it has lost stays lost."""
     model, observations = inference.load_actor(None, np.random.default_rng(0))
-    sparse_twin = benchmark_of("speed.contestants").sparse_twin
+    sparse_twin = benchmark_of("speed.contestants.twins").sparse_twin
     rows = inference.make_rows(sparse_twin(model, 0.9), observations, (0.8, 0.9))
     assert rows.skipped["80"] == "the agent is 90.0% sparse already"
     assert rows.networks["90"]["sparsity"] == pytest.approx(0.9, abs=1e-4) and "80/numpy" not in rows.predicts

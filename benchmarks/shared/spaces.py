@@ -18,7 +18,20 @@ class HalfCheetahSpaces(gym.Env):
         return self._observe(), 0.0, False, False, {}
 
     def _observe(self):
-        return self.np_random.normal(size=17).astype(np.float32)
+        return self.np_random.normal(size=self.observation_space.shape).astype(np.float32)
+
+
+class VectorSpaces(HalfCheetahSpaces):
+    """
+    Spaces of vectors.
+
+    :param inputs: Length of an observation.
+    :param outputs: Length of an action.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.observation_space = gym.spaces.Box(-np.inf, np.inf, (inputs,))
+        self.action_space = gym.spaces.Box(-1, 1, (outputs,))
 
 
 class AtariSpaces(HalfCheetahSpaces):

@@ -6,7 +6,8 @@ from typing import Any
 from numpy.typing import NDArray
 from rich.progress import track
 
-from benchmarks.speed.contestants import BASE, TIERS, Predict, Rows
+from benchmarks.speed.contestants.making import TIERS
+from benchmarks.speed.contestants.rows import BASE, Predict, Rows
 
 #: Nanoseconds between two ticks of the busy loop, and how many there are.
 PERIOD, TICKS = 100_000, 20_000

@@ -21,11 +21,11 @@ Two networks: the papers' SAC actor (17-256-256-6) and the Nature CNN of DQN (4x
 All rows but the first two come from ``compress`` with 8 bits, and so have lost their dead neurons. The largest weights of
 each layer stay, as many as ERK gives it, or, in the CNN's rows "<sparsity>-uniform/<who>", the same share of every layer; of
 these only our rows are there, for dense libraries do not care. The networks are freshly initialised with a fixed seed (for a
-trained actor see ``--agent``), which leaves more neurons alive than training does; the rows "<agent>/<who>" are of trained
-sparse agents of the same size, whose files are in ``docs/results/agents``. What stays of fresh weights is scaled up by what
-the norm of its layer has lost, and the CNN's Q values are centered, for else every observation would have one and the same
-action. The actor's observations are standard normal, in float64 as MuJoCo's; frames are random blocks, channels first, which
-SB3 need not move.
+trained actor see ``--agent``), which leaves more neurons alive than training does; the rows "<agent>/<who>" are of the
+trained sparse agents whose files are in ``docs/results/agents``, and "<agent>/sb3" of a dense 256-256 with the same
+observations and actions. What stays of fresh weights is scaled up by what the norm of its layer has lost, and the CNN's Q
+values are centered, for else every observation would have one and the same action. The actor's observations are standard
+normal, in float64 as MuJoCo's; frames are random blocks, channels first, which SB3 need not move.
 
 All rows of a network live in one process on one CPU and in one thread, and take turns in blocks, in an order that is drawn
 anew in every round, each block after a few calls that are not timed; observations cycle. The clock is read directly before
@@ -37,14 +37,14 @@ In a full run the actor at 95 % also acts in a busy loop of 10 kHz: an action is
 tick, and so are the ticks that begin and end meanwhile. ``nothing`` is the loop without a policy: what the machine itself
 misses.
 
-What cannot be had on a machine is listed as skipped, with the reason. torch.jit.freeze is no row: torch.jit.trace, which it
-needs, is deprecated and warns.
+What cannot be had is listed as skipped, with the reason. torch.jit.freeze is no row: torch.jit.trace is deprecated.
 """
 
 import os
 from argparse import Namespace
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
@@ -67,12 +67,12 @@ from benchmarks.shared.spaces import AtariSpaces, HalfCheetahSpaces
 from benchmarks.shared.store import Result, describe_machine, describe_versions
 from benchmarks.shared.turns import pin, summarize
 from benchmarks.speed.busy_loop import PERIOD, TICKS, busy_loop
-from benchmarks.speed.contestants import BASE, Predict, Rows, add_trained, add_uniform, center, make_rows
+from benchmarks.speed.contestants.making import AGENTS, add_uniform, make_rows, make_trained
+from benchmarks.speed.contestants.rows import BASE, Predict, Rows
+from benchmarks.speed.contestants.twins import center
 from sb3_sparse.agents import load_agent
 
 SPARSITIES = (0.0, 0.8, 0.9, 0.95, 0.98, 0.99)
-#: Trained sparse agents.
-AGENTS = Path(__file__).parents[2] / "docs" / "results" / "agents"
 #: Calls at the beginning of a turn that do not count.
 WARM = 20
 #: What the rows of each network begin with, and its name.
@@ -133,9 +133,9 @@ def show(result: Result) -> Iterable[object]:
     :param result: What was measured.
     :return: A table of each network, the busy loop, and what was skipped
     """
-    for prefix, title in PANELS.items():
+    for title, names in groupby(result["latency"], key=_panel):
         rows = []
-        for name in (name for name in result["latency"] if name.startswith("cnn/") == bool(prefix)):
+        for name in names:
             latency, (low, high) = result["latency"][name], result["intervals"].get(name, (1, 1))
             times = (f"{latency[key]:.2f}" for key in ("median", "p99"))
             ratio = result["ratios"].get(name, 1)
@@ -146,6 +146,11 @@ def show(result: Result) -> Iterable[object]:
     for reason in dict.fromkeys(result["skipped"].values()):
         names = [name for name, why in result["skipped"].items() if why == reason]
         yield f"skipped: {', '.join(names)}: {reason}"
+
+
+def _panel(name: str) -> str:
+    first = name.partition("/")[0]
+    return PANELS["cnn/"] if first == "cnn" else first if (AGENTS / f"{first}.sb3s").is_file() else PANELS[""]
 
 
 def draw(result: Result) -> Figure:
@@ -235,8 +240,6 @@ def measure(args: Namespace) -> Result:
     result: Result = {key: {} for key in ("ratios", "intervals", "latency", "errors", "skipped", "networks", "rounds")}
     result["weights"] = f"of the agent {args.agent.name}" if args.agent else "fresh, seed 0"
     actor = make_rows(*load_actor(args.agent, rng), SPARSITIES)
-    if args.agent is None:
-        add_trained(actor, sorted(AGENTS.glob("*-HalfCheetah-v4.sb3s")))
     add_network(result, "", actor, *((20, 100) if args.quick else (100, 500)), rng)
     if not args.quick:
         result["busy_loop"] = {"ticks": TICKS, "period_us": PERIOD / 1e3, "late": busy_loop(actor)}
@@ -245,6 +248,8 @@ def measure(args: Namespace) -> Result:
     cnn = make_rows(dqn, frames, (0.0, 0.95) if args.quick else SPARSITIES)
     add_uniform(cnn, dqn, (0.95,) if args.quick else SPARSITIES[1:])
     add_network(result, "cnn/", cnn, *((6, 20) if args.quick else (40, 50)), rng)
+    for name, agent in make_trained(rng):
+        add_network(result, f"{name}/", agent, *((6, 20) if args.quick else (40, 200)), rng)
     result["versions"] = describe_versions() | describe_libraries()
     result["machine"] = describe_machine() | {"cpus_used": cpus}
     return result

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..markdown import estimate, number, table
+from ..markdown import estimate, number, percent, table
 from ..page import Page
 from ..stored import stored
 
@@ -11,21 +11,24 @@ def page() -> Page:
     """
     :return: The page
     """
-    results = stored("agents")
+    results, trained = stored("agents"), stored("trained")
     agents = results["agents"]
-    smallest = min(agents.values(), key=lambda own: own["nbytes"])
-    largest = max(agents.values(), key=lambda own: own["nbytes"])
+    everyone = [*agents.values(), *trained["agents"].values()]
+    smallest = min(everyone, key=lambda own: own["nbytes"])
+    largest = max(everyone, key=lambda own: own["nbytes"])
     first = next(iter(agents))
     return Page(
         title="Small agents to run",
         question="Which sparse and small agents can I run now?",
         answer=(
-            f"{len(agents)} agents of {number(smallest['nbytes'])} to {number(largest['nbytes'])} bytes are part of this"
-            f" repository. The largest one has {number(largest['weights'])} weights."
+            f"{len(everyone)} agents of {number(smallest['nbytes'])} to {number(largest['nbytes'])} bytes are part of this"
+            " repository: students of dense agents, and agents that were pruned while they learnt. The largest file has"
+            f" {number(largest['weights'])} weights."
         ),
         tables=[
             f"```bash\nsb3-sparse play docs/results/agents/{first}.sb3s --env {agents[first]['env']}\n```",
             *[block for name, own in agents.items() for block in _card(name, own, results)],
+            *[block for name, own in trained["agents"].items() for block in _trained_card(name, own)],
         ],
         columns={
             "returns": "mean over the same fresh episodes, which nothing was chosen on",
@@ -34,6 +37,8 @@ def page() -> Page:
         },
         limits=[
             "One distillation each, with seed 0, so an interval is over episodes alone.",
+            "An agent that was pruned while it learnt is the one of several seeds that was chosen, by other episodes:"
+            " [what all of them return](sac_from_scratch.md).",
             "A Hopper agent falls now and then, and a share above 1 says that a student falls less.",
             "The agents are for the versions of the environments that stand here. Other versions have other observations.",
         ],
@@ -45,9 +50,11 @@ def page() -> Page:
         commands=[
             "python -m benchmarks.size.agents "
             + " ".join(f"{own['teacher']}.zip:{own['shape']}:{own['bits']}" for own in agents.values())
-            + f" \\\n    --updates {results['updates']} --json benchmarks/results/agents.json"
+            + f" \\\n    --updates {results['updates']} --json benchmarks/results/agents.json",
+            f"sb3-sparse benchmark run {trained['grid']} --folder logs/sweeps",
+            "python -m benchmarks.size.trained --folder logs/sweeps --json benchmarks/results/trained.json",
         ],
-        files=["agents"],
+        files=["agents", "trained"],
     )
 
 
@@ -63,6 +70,25 @@ def _card(name: str, own: dict[str, Any], results: dict[str, Any]) -> list[str]:
         ("share", estimate(own["ratio"], own["interval"], 3)),
         ("made by", f"{number(results['updates'])} updates of a distillation, in {own['cpu_minutes']:.1f} CPU minutes"),
         ("teacher", f"`{own['teacher']}.zip`, {own['algorithm']}"),
+        ("SHA-256", f"`{own['sha256']}`"),
+    ]
+    return [f"## {name}", f"[agents/{name}.sb3s](agents/{name}.sb3s)", table(("", ""), rows, align="ll")]
+
+
+def _trained_card(name: str, own: dict[str, Any]) -> list[str]:
+    """The card of an agent that was pruned while it learnt."""
+    left = ", ".join(f"{network} {percent(share)}" for network, share in own["weights left"].items())
+    sparsity = "" if own["sparsity"] is None else f" --sparsity {own['sparsity']:g}"
+    command = (
+        f"sb3-sparse train --algo {own['algorithm'].lower()} --env {own['env']} --recipe {own['recipe']}{sparsity} --engine"
+    )
+    rows = [
+        ("task", f"{own['env']}, one observation in, the action in the environment's bounds out"),
+        ("network", f"{number(own['weights'])} weights of 8 bits"),
+        ("bytes", number(own["nbytes"])),
+        ("returns", estimate(own["return"], own["interval"])),
+        ("made by", f"`{command} --seed {own['seed']}`, {number(own['steps'])} steps in {own['cpu_minutes']:.0f} CPU minutes"),
+        ("weights left", left),
         ("SHA-256", f"`{own['sha256']}`"),
     ]
     return [f"## {name}", f"[agents/{name}.sb3s](agents/{name}.sb3s)", table(("", ""), rows, align="ll")]
