@@ -6,6 +6,7 @@ NAMES = (
     "offline_speed",
     "returns",
     "agents",
+    "smallest",
     "ablation",
     "recurrent",
     "collection",
