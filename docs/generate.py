@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from generator import grids, headline, names, picture
+from generator import boards, grids, headline, names, picture
 from generator.markdown import table
 from generator.page import NOTE, Page
 from generator.pages import NAMES
@@ -36,6 +36,8 @@ def generate() -> dict[Path, str]:
     files[DOCS.parent / "README.md"] = _fill(DOCS.parent / "README.md", {"headline": headline.headline("docs/results/")})
     methods = DOCS / "guide" / "methods.md"
     files[methods] = _fill(methods, {family: names.names(family) for family in names.FAMILIES})
+    microcontroller = DOCS / "guide" / "microcontroller.md"
+    files[microcontroller] = _fill(microcontroller, {"boards": boards.boards()})
     return files
 
 

@@ -5,6 +5,7 @@ What Debian's tools can build is built here; where they are missing, the test is
 """
 
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import replace
@@ -313,3 +314,67 @@ def test_ros2(policy, tmp_path):
     refused, action = run(tmp_path / "node").split("; ")
     expected, _ = policy.predict(np.array([0.5, -0.25, 2], np.float32))
     assert refused == "an observation has 1 numbers and needs 3" and abs(float(action) - expected[0]) < 1e-5
+
+
+GUIDE = (Path(__file__).parent.parent / "docs/guide/microcontroller.md").read_text().split("## From a zip to a board")[1]
+#: The lines of shell of each target in the guide, by its heading.
+BLOCKS = dict(re.findall(r"^### ([^\n]+)\n\n```bash\n(.*?)^```", GUIDE, flags=re.DOTALL | re.MULTILINE))
+
+
+def follow(block, folder):
+    """Run the first line of a block, with a small agent and little calibration; what is left of the block."""
+    model = SAC("MlpPolicy", "Pendulum-v1", buffer_size=1, seed=0, device="cpu", policy_kwargs={"net_arch": [16, 16]})
+    model.save(folder / "agent.zip")
+    command, rest = block.split("\n", 1)
+    assert command.startswith("sb3-sparse compress agent.zip ") and block.count("\n") <= 10
+    main([*shlex.split(command)[1:], "--episodes", "1", "--calibration-steps", "200", "--no-latency"])
+    return rest
+
+
+def test_the_guide_has_a_block_for_each_target():
+    assert len(BLOCKS) == 1 + len(TARGETS)
+    assert all(sum(f"--target {target}\n" in block for block in BLOCKS.values()) == 1 for target in TARGETS)
+
+
+@pytest.mark.parametrize("heading", ["ESP-IDF", "Zephyr", "ROS 2"])
+def test_blocks_of_the_guide_find_the_project(heading, tmp_path, monkeypatch):
+    """Those whose tool is not here."""
+    monkeypatch.chdir(tmp_path)
+    rest = follow(BLOCKS[heading], tmp_path)
+    paths = re.findall(r"\bout/[\w/.-]+", rest)
+    assert paths and all(Path(path).exists() for path in paths)
+    if heading == "ROS 2":
+        package = Path("out/ros2/agent_policy")
+        assert "project(agent_policy)" in (package / "CMakeLists.txt").read_text()
+        assert "agent_node" in (package / "CMakeLists.txt").read_text() and "agent_node" in rest
+        assert 'Node("agent_policy")' in (package / "src/agent_node.cpp").read_text()
+        assert "/agent_policy/observation" in rest and "/agent_policy/action" in rest
+
+
+@pytest.mark.parametrize(
+    "heading",
+    [
+        pytest.param("CMake", marks=needs("cmake", "cc")),
+        pytest.param("Plain C", marks=needs("cc", "arm-none-eabi-gcc", "qemu-system-arm")),
+        pytest.param(
+            "Arduino",
+            marks=[
+                pytest.mark.slow,
+                needs("avr-gcc", "simavr", "make"),
+                pytest.mark.skipif(not Path("/usr/share/arduino/Arduino.mk").exists(), reason="missing: arduino-mk"),
+            ],
+        ),
+    ],
+)
+def test_blocks_of_the_guide_run(heading, tmp_path, monkeypatch):
+    """As written, up to the self test."""
+    monkeypatch.chdir(tmp_path)
+    rest = follow(BLOCKS[heading], tmp_path)
+    result = subprocess.run(["bash", "-ec", rest], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120)
+    # The sketch of Arduino runs until its time is over.
+    assert result.returncode == (124 if heading == "Arduino" else 0), result.stdout[-3000:]
+    assert result.stdout.count("0 of 8 test vectors fail") == 2 * (heading == "Plain C"), result.stdout
+    if heading == "CMake":
+        assert "0 test vectors fail" in result.stdout and "100% tests passed, 0 tests failed out of 1" in result.stdout
+    if heading == "Arduino":
+        assert "0 test vectors fail" in result.stdout and re.search(r"[0-9]+ us", result.stdout)
