@@ -6,9 +6,11 @@ All headers are included into one program per compiler and arithmetic, so severa
 - floats: 1e-5 of the largest number that occurs. Sums are added in another order, and there is no libm.
 - integers: nothing up to the last layer where all hidden layers have a ReLU, for that is integer arithmetic to the bit. After
   another activation, which is computed in float, a number may be rounded to the neighbouring one of its 16-bit steps.
-- VBMI: a number may be rounded to the neighbouring one of 256 steps, as said in the header: 0.03 of the largest action.
+- vector registers: a number may be rounded to the neighbouring one of 256 steps, as said in the header: 0.03 of the largest
+  action. AVX-512 VBMI, AVX2 and NEON, which QEMU runs, give the same actions to the bit.
 """
 
+import platform
 import re
 import shutil
 import subprocess
@@ -23,6 +25,7 @@ from gymnasium import spaces
 from stable_baselines3 import DQN
 from stable_baselines3.common.envs import FakeImageEnv
 
+from benchmarks.deployment import neon
 from sb3_sparse.export import compress
 from sb3_sparse.export.c.header import to_c
 from sb3_sparse.export.c.integer.constants import integer_layers, without_integers
@@ -30,6 +33,7 @@ from sb3_sparse.export.c.integer.simulation import simulate_integers
 from sb3_sparse.export.passes import round_biases, round_weights
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends import int8
+from sb3_sparse.runtime.backends.families import FAMILIES
 from sb3_sparse.runtime.network.capabilities import unknown
 from sb3_sparse.runtime.network.records import ACTIVATIONS, Activation, Head, Layer, Network, Norm, Normalize, Pool
 from sb3_sparse.runtime.network.reference import layer_inputs
@@ -39,12 +43,24 @@ GCC, CLANG, GXX = (shutil.which(name) for name in ("gcc", "clang", "g++"))
 pytestmark = pytest.mark.skipif(GCC is None, reason="there is no C compiler (gcc)")
 
 CPU = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-HAS_VBMI = all(flag in CPU for flag in ("avx512_vnni", "avx512bw", "avx512vbmi"))
+#: Options of the compiler for each family of vector registers.
+FLAGS = {
+    "vbmi": ["-march=native"],
+    "avx2": ["-mavx2", "-mfma"],
+    "neon": ["-static", "-march=armv8-a"],
+    "neon, dotprod": ["-static", "-march=armv8.2-a+dotprod"],
+}
+NEEDS = {"vbmi": ("avx512_vnni", "avx512bw", "avx512vbmi"), "avx2": ("avx2", "fma")}
+HOST = [mode for mode, needs in NEEDS.items() if all(flag in CPU for flag in needs)]
+#: Of several, the first stands for all.
 MODES = [
     "float",
     "integer",
-    pytest.param("vbmi", marks=pytest.mark.skipif(not HAS_VBMI, reason="the CPU has no AVX-512 VBMI")),
+    *(HOST[:1] or [pytest.param("vbmi", marks=pytest.mark.skip(reason=f"the CPU has none of {[*NEEDS]}"))]),
 ]
+needs_arm = pytest.mark.skipif(
+    not shutil.which(neon.COMPILER) or not shutil.which(neon.EMULATOR), reason=f"no {neon.COMPILER} or {neon.EMULATOR} here"
+)
 COMPILERS = ["gcc", pytest.param("clang", marks=pytest.mark.skipif(CLANG is None, reason="there is no clang"))]
 WARNINGS = ["-Wall", "-Wextra", "-Wpedantic", "-Werror"]
 SANITIZERS = ["-fsanitize=address,undefined,float-cast-overflow", "-fno-sanitize-recover=all"]
@@ -344,13 +360,21 @@ def run(*command, **kwargs):
 def includes(mode, names):
     lines = []
     for name in names:
-        lines += [f"#define {name.upper()}_{mode.upper()}"] * (mode != "float")
+        lines += [f"#define {name.upper()}_{macro(mode)}"] * (mode != "float")
         lines += [f"#define {name.upper()}_SELF_TEST", f'#include "{name}.h"']
     return "\n".join(lines)
 
 
+def macro(mode):
+    return "SIMD" if mode in FLAGS else mode.upper()
+
+
 def flags(mode):
-    return ["-march=native"] if mode == "vbmi" else []
+    return FLAGS.get(mode, [])
+
+
+def command(mode, program):
+    return [neon.EMULATOR, "-cpu", "max", program] if mode.startswith("neon") else [program]
 
 
 def answers(folder, mode, compiler, *options, suffix="c"):
@@ -366,7 +390,7 @@ def answers(folder, mode, compiler, *options, suffix="c"):
     for name, network in in_mode(mode).items():
         batch = observations(name)[0]
         data += len(batch).to_bytes(4, "little") + batch.astype(np.uint8 if network.image else np.float32).tobytes()
-    output = run(program, input=data, env={"ASAN_OPTIONS": "detect_leaks=0"})
+    output = run(*command(mode, program), input=data, env={"ASAN_OPTIONS": "detect_leaks=0"})
     failures, actions = {}, {}
     for name, network in in_mode(mode).items():
         count = len(observations(name)[0])
@@ -408,7 +432,7 @@ def expected(name, mode):
             outputs = simulate_integers(network, batch)
             return outputs, 1e-5 * (1 + np.abs(outputs)) + steps(network), np.ones(len(batch), bool)
         inputs = layer_inputs(network, batch)
-        if mode == "vbmi":
+        if mode in FLAGS:
             outputs = int8.simulate_int8(network, batch)
             return outputs, 0.03 * (1 + np.abs(outputs).max(axis=1, keepdims=True)) + 0 * outputs, compared
         largest = np.max([np.abs(x).reshape(len(batch), -1).max(axis=1) for x in inputs[1:]], axis=0)
@@ -452,6 +476,24 @@ def test_agrees_with_numpy(folder, mode, compiler):
         assert_agrees(name, mode, actions[name])
 
 
+@pytest.fixture(scope="module")
+def wanted(folder):
+    """The actions of the first family."""
+    if not HOST:
+        pytest.skip("the CPU has no vector registers to compare with")
+    return answers(folder, HOST[0], "gcc", "-std=c99", "-O2")[1]
+
+
+@pytest.mark.parametrize("mode", [*HOST[1:], *(pytest.param(mode, marks=needs_arm) for mode in FLAGS if "neon" in mode)])
+def test_vector_registers_agree_to_the_bit(folder, wanted, mode):
+    """Of observations that are not extreme."""
+    failures, actions = answers(folder, mode, neon.COMPILER if "neon" in mode else "gcc", "-std=c99", "-O2")
+    assert not any(failures.values()), failures
+    for name in in_mode(mode):
+        ordinary = observations(name)[1]
+        np.testing.assert_array_equal(actions[name][:ordinary], wanted[name][:ordinary], name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_behaviour_is_defined_whatever_comes(folder, mode):
@@ -493,12 +535,13 @@ def test_needs_no_library(folder, mode):
 def self_test(header, mode, *options):
     """By the command that the header names; its exit code."""
     program = header.with_suffix("")
-    macros = ["-DPOLICY_MAIN", *([f"-DPOLICY_{mode.upper()}"] if mode != "float" else [])]
-    run("gcc", "-std=c99", "-O2", "-x", "c", *macros, *flags(mode), *options, header, "-o", program)
-    return subprocess.run([program], capture_output=True).returncode
+    macros = ["-DPOLICY_MAIN", *([f"-DPOLICY_{macro(mode)}"] if mode != "float" else [])]
+    compiler = neon.COMPILER if mode.startswith("neon") else "gcc"
+    run(compiler, "-std=c99", "-O2", "-x", "c", *macros, *flags(mode), *options, header, "-o", program)
+    return subprocess.run(command(mode, program), capture_output=True).returncode
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, *HOST[1:], pytest.param("neon", marks=needs_arm)])
 def test_self_test(tmp_path, mode):
     """Passes, with the buffers on the stack as well; fails if a single weight is another."""
     network, header = perceptron(HEADS["unscale"]), tmp_path / "policy.h"
@@ -507,28 +550,52 @@ def test_self_test(tmp_path, mode):
     assert self_test(header, mode) == 0
     assert self_test(header, mode, "-DPOLICY_STORAGE=") == 0
     # A weight of the last layer; in bytes it stands before the end mark of the layer, in the plan somewhere among others.
-    table, position = {"float": ("weights2", -1), "integer": ("layers", -3), "vbmi": ("plan", -1)}[mode]
+    table, position = {"float": ("weights2", -1), "integer": ("layers", -3)}.get(mode, ("plan", -1))
     weight = int(network.layers[-1].weight[-1][np.flatnonzero(network.layers[-1].weight[-1])[-1]])
-    match = re.search(rf"policy_{table}\[\][^{{]*{{([^}}]*)}}", text)
+    # Plans are in the order of the families.
+    matches = list(re.finditer(rf"policy_{table}\[\][^{{]*{{([^}}]*)}}", text))
+    match = matches[[*FAMILIES].index(mode.split(",")[0]) if mode in FLAGS else 0]
     numbers = match[1].replace("\n", " ").split(",")
-    if mode == "vbmi":
-        position = max(i for i, number in enumerate(numbers) if int(number) == weight % 256)
-    assert int(numbers[position]) % 256 == weight % 256
-    numbers[position] = str(-weight if mode == "float" else -weight % 256)
+    if mode in FLAGS:
+        # Four bytes a number.
+        plan = np.array(numbers, "<u4").view(np.uint8)
+        plan[np.flatnonzero(plan == weight % 256)[-1]] = -weight % 256
+        numbers = [str(number) for number in plan.view("<u4")]
+    else:
+        assert int(numbers[position]) % 256 == weight % 256
+        numbers[position] = str(-weight if mode == "float" else -weight % 256)
     header.write_text(text[: match.start(1)] + ",".join(numbers) + text[match.end(1) :])
     assert self_test(header, mode) == 1
 
 
+@pytest.mark.skipif("vbmi" not in HOST, reason="the CPU has no AVX-512 VBMI")
+def test_the_macro_of_before_still_works(tmp_path):
+    """Alone, and where both are defined."""
+    header, flag = tmp_path / "policy.h", "-DPOLICY_VBMI"
+    header.write_text(to_c(perceptron(HEADS["unscale"])))
+    expected = re.search(r"POLICY_TOLERANCE (\S+)", header.read_text())[1]
+    for mode, options in (("float", [flag, *FLAGS["vbmi"]]), ("vbmi", [flag])):
+        assert self_test(header, mode, *options) == 0
+        macros = run("gcc", "-E", "-dM", "-x", "c", *flags(mode), *options, "-DPOLICY_SELF_TEST", header).decode()
+        # The first tolerance in the file is that of 8-bit activations.
+        assert f"#define POLICY_TOLERANCE {expected}\n" in macros and "#define SB3S_VBMI" in macros
+
+
 def test_what_is_not_there_says_so(tmp_path):
-    """Integers without calibration or of residual layers, VBMI of float weights: not at run time."""
+    """Integers without calibration or of residual layers, vectors of float weights or for no family: not at run time."""
     (tmp_path / "stream.h").write_text(to_c(windows("relu", residual=True)))
+    (tmp_path / "plain.h").write_text(to_c(perceptron()))
     (tmp_path / "float.h").write_text(to_c(perceptron(bits=32)))
     (tmp_path / "guessed.h").write_text(to_c(replace(perceptron(), ranges=None)))
-    for name, macro in (("float", "VBMI"), ("float", "INTEGER"), ("guessed", "INTEGER"), ("stream", "INTEGER")):
-        command = ["gcc", "-x", "c", f"-DPOLICY_{macro}", "-fsyntax-only", str(tmp_path / f"{name}.h")]
-        result = subprocess.run(command, capture_output=True, text=True)
+    cases = [("float", "SIMD"), ("float", "VBMI"), ("float", "INTEGER"), ("guessed", "INTEGER"), ("stream", "INTEGER")]
+    # Of a compiler for any x86 processor.
+    cases += [("plain", "SIMD"), ("plain", "VBMI")] * (platform.machine() == "x86_64")
+    for name, arithmetic in cases:
+        arguments = ["gcc", "-x", "c", f"-DPOLICY_{arithmetic}", "-fsyntax-only", str(tmp_path / f"{name}.h")]
+        result = subprocess.run(arguments, capture_output=True, text=True)
         assert result.returncode != 0 and "error: #error" in result.stderr
         assert ("has residual=True, which the integer code of a C header" in result.stderr) == (name == "stream")
+        assert ("need AVX-512 VBMI and VNNI, or AVX2 and FMA, or NEON of 64-bit ARM" in result.stderr) == (name == "plain")
 
 
 def test_refuses_what_c_cannot_hold():

@@ -37,7 +37,7 @@ from sb3_sparse.runtime.format.artifact import decode, encode
 from sb3_sparse.runtime.network.assemble import assemble
 from sb3_sparse.runtime.network.records import Head, Layer, Network
 from sb3_sparse.runtime.network.reference import layer_inputs
-from tests.networks import AVAILABLE, EXACT, draw_arrays, draw_parted_network, expect_close
+from tests.networks import AVAILABLE, EXACT, FAMILY_NAMES, draw_arrays, draw_parted_network, expect_close
 
 HUB = Path(__file__).parent.parent.parent / "shared/hub"
 TWO = spaces.Box(np.array([-2, 0], np.float32), np.array([3, 1], np.float32))
@@ -220,14 +220,14 @@ def test_the_header_acts_as_the_model(case, models, tmp_path):
 @pytest.mark.parametrize(
     "case", ["goal, one key normalized", "mixed, normalized", pytest.param("image", marks=pytest.mark.slow)]
 )
-@pytest.mark.parametrize("mode", ["", "INTEGER", "VBMI"])
+@pytest.mark.parametrize("mode", ["", "INTEGER", "SIMD"])
 def test_self_test(case, mode, models, tmp_path):
-    if mode == "VBMI" and "vbmi" not in AVAILABLE:
-        pytest.skip("this processor has no AVX-512 VBMI")
+    if mode == "SIMD" and not FAMILY_NAMES:
+        pytest.skip("this processor has no family of kernels")
     model = models(case)
     policy = compress(model, calibration=observe(model, 200)[1])
     policy.to_c(tmp_path / "a.h", name="a")
-    chosen = [f"-DA_{mode}"] * bool(mode) + ["-march=native"] * (mode == "VBMI")
+    chosen = [f"-DA_{mode}"] * bool(mode) + ["-march=native"] * (mode == "SIMD")
     command = ["gcc", *FLAGS, *chosen, "-x", "c", "-DA_MAIN", str(tmp_path / "a.h"), "-o", str(tmp_path / "a")]
     subprocess.run(command, check=True)
     done = subprocess.run([str(tmp_path / "a")], capture_output=True, text=True, check=False)

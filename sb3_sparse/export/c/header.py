@@ -4,7 +4,7 @@ One C99 header with a policy: tables, code, test vectors and a self test.
 Three arithmetics in the same file. W8A32: weights of up to 8 bits, float activations, as the Python backends compute. W8A16:
 only integers between the observation and the last layer, for processors without a floating-point unit
 (:mod:`~sb3_sparse.export.c.integer.constants`); it computes a hidden activation other than ReLU in float, and does not
-compute residual networks. VBMI: the AVX-512 kernels of the runtime, with 8-bit hidden activations.
+compute residual networks. SIMD: the kernels of the runtime for AVX-512 VBMI, AVX2 or NEON, with 8-bit hidden activations.
 """
 
 import re
@@ -23,8 +23,8 @@ from sb3_sparse.export.c.integer.code import integer_code
 from sb3_sparse.export.c.integer.constants import without_integers
 from sb3_sparse.export.c.layers import choose_forms
 from sb3_sparse.export.c.recurrence import stack_code, state_parts
+from sb3_sparse.export.c.simd_code import simd_code
 from sb3_sparse.export.c.tables import KERNELS, fill, once
-from sb3_sparse.export.c.vbmi_code import vbmi_code
 from sb3_sparse.export.c.vectors import COUNT, copy_parts, vectors
 from sb3_sparse.runtime.backends.int8 import INT8
 from sb3_sparse.runtime.masks import with_outputs
@@ -57,10 +57,10 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
     # The stack of frames is the same in every arithmetic.
     whole = replace(network, stack=None)
     no_integers = without_integers(whole)
-    no_vbmi = unknown(whole, INT8) if quantized else "exported with float weights: no VBMI"
-    integers, vbmi = no_integers is None, no_vbmi is None
+    no_simd = unknown(whole, INT8) if quantized else "exported with float weights: no 8-bit activations"
+    integers, simd = no_integers is None, no_simd is None
     smooth = (KERNELS / "smooth.h").read_text()
-    parts = _parts(network, name, pack=pack, quantized=quantized, integers=integers, vbmi=vbmi)
+    parts = _parts(network, name, pack=pack, quantized=quantized, integers=integers, simd=simd)
     for key, part in choice_parts(head, name).items() if masks else ():
         parts[key] = f"{parts[key]}{part}"
     body = "\n".join(
@@ -69,8 +69,8 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
             *[smooth] * any(f"float sb3s_{layer.activation.name}(" in smooth for layer in network.every_layer),
             *[(KERNELS / "lstm.h").read_text()] * bool(network.lstms),
             *[(KERNELS / "norm.h").read_text()] * any(layer.norm is not None for layer in network.every_layer),
-            f"#if defined({upper}_VBMI)\n",
-            _code(vbmi_code, network, name) if vbmi else f'#error "{no_vbmi}"',
+            f"#if defined({upper}_SIMD)\n",
+            _code(simd_code, network, name) if simd else f'#error "{no_simd}"',
             f"\n#elif defined({upper}_INTEGER)\n",
             (
                 _code(partial(integer_code, pack=pack), network, name)
@@ -80,7 +80,7 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
             "\n#else\n",
             _code(partial(float_code, pack=pack), network, name),
             "\n#endif",
-            fill(text.SELF_TEST, {**parts, "VECTORS": vectors(network, name, integers=integers, vbmi=vbmi)}),
+            fill(text.SELF_TEST, {**parts, "VECTORS": vectors(network, name, integers=integers, simd=simd)}),
         ]
     )
     return fill(text.HEADER, {**parts, "CHECKSUM": f"0x{zlib.crc32(body.encode()):08x}u"}) + "\n" + body
@@ -110,7 +110,7 @@ def _code(write: Callable[[Network, str], str], network: Network, name: str) -> 
     return "\n".join([*lines, "", assemble_code(network, name) if network.stack is None else stack_code(network, name)])
 
 
-def _parts(network: Network, name: str, *, pack: bool, quantized: bool, integers: bool, vbmi: bool) -> dict[str, object]:
+def _parts(network: Network, name: str, *, pack: bool, quantized: bool, integers: bool, simd: bool) -> dict[str, object]:
     weights = sum(int(np.count_nonzero(layer.weight)) for layer in network.every_layer)
     networks = (*network.encoders.values(), network)
     bits = max(form.width for each in networks for form in choose_forms(each, pack=pack))
@@ -129,7 +129,12 @@ def _parts(network: Network, name: str, *, pack: bool, quantized: bool, integers
         "DEFAULT": f"{f'{bits}-bit' if quantized else 'float'} weights, float activations",
         "INTEGER": "      "
         + (f"the hidden layers in integers: {bits}-bit weights, {_activations(network)}" if integers else "not in this file"),
-        "VBMI": "         " + ("AVX-512 VBMI (-march=native): 8-bit hidden activations" if vbmi else "not in this file"),
+        "SIMD": "         "
+        + (
+            "8-bit hidden activations in vectors: AVX-512 VBMI, AVX2 or NEON (-O3 -march=native)"
+            if simd
+            else "not in this file"
+        ),
         "ACTION": "int32_t" if network.head.kind == "argmax" else "float",
         "COUNT": COUNT,
         **state_parts(network, name),

@@ -12,7 +12,7 @@ HEADER = """\
 
    (default)           @DEFAULT@
    @UPPER@_INTEGER@INTEGER@
-   @UPPER@_VBMI@VBMI@
+   @UPPER@_SIMD@SIMD@
 
    All functions are static. For several files that call the same one, define @UPPER@_LINKAGE as nothing where it is compiled,
    and @UPPER@_EXTERN where it is only declared. On AVR, C code (not C++) has and reads the tables in flash.
@@ -25,6 +25,10 @@ HEADER = """\
 
 #include <stdint.h>
 
+/* Its name of before. */
+#if defined(@UPPER@_VBMI) && !defined(@UPPER@_SIMD)
+#define @UPPER@_SIMD
+#endif
 #ifndef @UPPER@_STORAGE
 #define @UPPER@_STORAGE static
 #endif

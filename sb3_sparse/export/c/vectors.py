@@ -29,12 +29,12 @@ _DRAWN = 8
 _FLOAT = 1e-5
 
 
-def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
+def vectors(network: Network, name: str, *, integers: bool, simd: bool) -> str:
     """
     :param network: A network.
     :param name: Prefix of all names.
     :param integers: Whether there is integer code.
-    :param vbmi: Whether there is VBMI code.
+    :param simd: Whether there is code for vector registers.
     :return: Observations, and for each arithmetic the actions and how far they may be off
     """
     drawn, upper = _observations(network), name.upper()
@@ -42,7 +42,7 @@ def vectors(network: Network, name: str, *, integers: bool, vbmi: bool) -> str:
     # holds for all inputs in bytes; in integers where the compiler contracts products and sums, or after an activation other
     # than ReLU.
     arithmetics: list[tuple[str, Arithmetic, float]] = []
-    arithmetics += [(f"defined({upper}_VBMI)", simulate_int8, 0.03)] * vbmi
+    arithmetics += [(f"defined({upper}_SIMD)", simulate_int8, 0.03)] * simd
     arithmetics += [(f"defined({upper}_INTEGER)", simulate_integers, 1e-3)] * integers
     arithmetics += [("1", _outputs, _FLOAT)]
     lines = [

@@ -3,6 +3,7 @@
    multiplied in 16 bits. */
 #include <immintrin.h>
 #define SB3S_FAMILY "avx2"
+#define SB3S_AVX2
 
 /* Smallest and largest outputs of a layer by lanes, 0 among them. */
 typedef struct {

@@ -3,6 +3,7 @@
    instruction where the processor has those of dotprod, else by a few. */
 #include <arm_neon.h>
 #define SB3S_FAMILY "neon"
+#define SB3S_NEON
 
 /* Four products of bytes into each lane. */
 static inline int32x4_t sb3s_dot(int32x4_t sum, int32x4_t inputs, int32x4_t weights) {
