@@ -587,7 +587,15 @@ def test_what_is_not_there_says_so(tmp_path):
     (tmp_path / "plain.h").write_text(to_c(perceptron()))
     (tmp_path / "float.h").write_text(to_c(perceptron(bits=32)))
     (tmp_path / "guessed.h").write_text(to_c(replace(perceptron(), ranges=None)))
-    cases = [("float", "SIMD"), ("float", "VBMI"), ("float", "INTEGER"), ("guessed", "INTEGER"), ("stream", "INTEGER")]
+    (tmp_path / "short.h").write_text(to_c(perceptron(), simd=False))
+    cases = [
+        ("short", "SIMD"),
+        ("float", "SIMD"),
+        ("float", "VBMI"),
+        ("float", "INTEGER"),
+        ("guessed", "INTEGER"),
+        ("stream", "INTEGER"),
+    ]
     # Of a compiler for any x86 processor.
     cases += [("plain", "SIMD"), ("plain", "VBMI")] * (platform.machine() == "x86_64")
     for name, arithmetic in cases:
@@ -596,6 +604,15 @@ def test_what_is_not_there_says_so(tmp_path):
         assert result.returncode != 0 and "error: #error" in result.stderr
         assert ("has residual=True, which the integer code of a C header" in result.stderr) == (name == "stream")
         assert ("need AVX-512 VBMI and VNNI, or AVX2 and FMA, or NEON of 64-bit ARM" in result.stderr) == (name == "plain")
+        assert ("exported with simd=False" in result.stderr) == (name == "short")
+
+
+@pytest.mark.parametrize("mode", ["float", "integer"])
+def test_a_header_without_simd_is_the_same_policy_in_less_text(tmp_path, mode):
+    long, short = to_c(perceptron()), to_c(perceptron(), simd=False)
+    assert len(short) < len(long) / 2 and "SB3S_VBMI" not in short
+    (tmp_path / "short.h").write_text(short)
+    assert self_test(tmp_path / "short.h", mode) == 0
 
 
 def test_refuses_what_c_cannot_hold():

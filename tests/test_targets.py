@@ -119,6 +119,12 @@ def test_without_integers(target, tmp_path):
         assert "INTEGER" not in text or file.name == "arm_code.h", file
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_microcontrollers_get_no_simd(policy, target, tmp_path):
+    (header,) = (path for path in write_target(policy.network, target, tmp_path) if path.name == "policy_code.h")
+    assert ("exported with simd=False" in header.read_text()) == (target in ("arduino", "esp-idf", "zephyr"))
+
+
 def test_unknown_target(policy, tmp_path):
     with pytest.raises(ValueError, match=r"there is no target 'avr': choose from .*cmake"):
         policy.to_target(tmp_path, "avr")

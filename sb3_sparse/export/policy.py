@@ -124,7 +124,15 @@ class CompressedPolicy(Policy):
         """
         Path(path).write_bytes(self._compressed.data)
 
-    def to_c(self, path: str | os.PathLike[str], *, name: str = "policy", masks: bool = False, pack: bool = True) -> None:
+    def to_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str = "policy",
+        masks: bool = False,
+        pack: bool = True,
+        simd: bool = True,
+    ) -> None:
         """
         Write one C99 header with the policy, test vectors and a self test; see :func:`sb3_sparse.export.c.header.to_c`.
 
@@ -133,8 +141,9 @@ class CompressedPolicy(Policy):
         :param masks: Whether it takes masks of the discrete actions.
         :param pack: Whether weights of 2, 3, 4 or 6 bits share bytes where that takes less flash; a byte for each weight is
             read in fewer instructions.
+        :param simd: Whether it has code for SIMD registers as well, which is most of its text.
         """
-        Path(path).write_text(to_c(self.network, name=name, masks=masks, pack=pack))
+        Path(path).write_text(to_c(self.network, name=name, masks=masks, pack=pack, simd=simd))
 
     def to_target(
         self, folder: str | os.PathLike[str], target: str, *, name: str = "policy", masks: bool = False, pack: bool = True

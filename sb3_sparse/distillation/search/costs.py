@@ -115,7 +115,7 @@ def count_instructions(network: Network, board: str) -> int | None:
         arithmetic if it has that; None if the policy is too large or too slow for the emulated board
     :raises ValueError: if test vectors of the header fail there
     """
-    text = to_c(network)
+    text = to_c(network, simd=False)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "policy.h").write_text(text)
@@ -135,7 +135,7 @@ def flash_bytes(network: Network) -> tuple[int, int]:
     :param network: An exported network.
     :return: Bytes of its C header in flash, without test vectors and libraries: tables and code, and tables alone
     """
-    text = to_c(network)
+    text = to_c(network, simd=False)
     integers = _has_integers(text)
     tables = _table_bytes(text, integers=integers)
     return _compiled_bytes(text, integers=integers) or tables + CODE, tables

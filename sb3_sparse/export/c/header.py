@@ -33,7 +33,7 @@ from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.version import __version__
 
 
-def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: bool = True) -> str:
+def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: bool = True, simd: bool = True) -> str:
     """
     :param network: A network, quantized or float.
     :param name: Prefix of functions, types and (in capitals) macros.
@@ -41,6 +41,8 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
         then, and ``<name>_choose`` takes the best.
     :param pack: Whether weights of 2, 3, 4 or 6 bits share bytes where that takes less flash; a byte for each weight is read
         in fewer instructions.
+    :param simd: Whether the header has code for 8-bit activations in SIMD registers as well, which no microcontroller runs and
+        which is most of its text.
     :return: The text of the header
     :raises ValueError: if the name is not a C identifier, a number is NaN, the float code does not compute the network, or
         there are masks and the actions are not discrete
@@ -58,6 +60,7 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
     whole = replace(network, stack=None)
     no_integers = without_integers(whole)
     no_simd = unknown(whole, INT8) if quantized else "exported with float weights: no 8-bit activations"
+    no_simd = no_simd if simd else "exported with simd=False"
     integers, simd = no_integers is None, no_simd is None
     smooth = (KERNELS / "smooth.h").read_text()
     parts = _parts(network, name, pack=pack, quantized=quantized, integers=integers, simd=simd)

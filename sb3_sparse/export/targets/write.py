@@ -16,6 +16,8 @@ from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.records import Network
 
 TARGETS = {"arduino": ARDUINO, "cmake": CMAKE, "esp-idf": ESP_IDF, "ros2": ROS2, "zephyr": ZEPHYR}
+#: Those whose processors have no SIMD registers that a header has code for.
+MICROCONTROLLERS = ("arduino", "esp-idf", "zephyr")
 
 
 def write_target(
@@ -35,7 +37,7 @@ def write_target(
     :raises ValueError: if there is no such target, or the header cannot be written
     """
     check_targets([target])
-    code = to_c(network, name=name, masks=masks, pack=pack)
+    code = to_c(network, name=name, masks=masks, pack=pack, simd=target not in MICROCONTROLLERS)
     parts, conditions = make_parts(with_outputs(network) if masks else network, name, code)
     written = []
     for path, template in TARGETS[target].items():
