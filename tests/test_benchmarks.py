@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.sweep_results import result_of
+
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
@@ -194,6 +196,34 @@ def test_late_ticks_are_all_counted(benchmark_of):
     count_late = benchmark_of("speed.busy_loop").count_late
     assert count_late(slow, np.zeros((1, 2)), ticks=10, period=10_000_000) == 10
     assert count_late(lambda observation, deterministic: None, np.zeros((1, 2)), ticks=5, period=100_000_000) == 0
+
+
+def test_a_trained_agent_is_chosen_for_each_task(benchmark_of, tmp_path):
+    """The smallest of those that return as much as the published one; else that which returns most."""
+    from sb3_sparse.sweeps import Folder, read_grid
+    from sb3_sparse.sweeps.report.published import read_published
+    from sb3_sparse.sweeps.report.study import Study
+    trained, folder = benchmark_of("size.trained"), Folder(tmp_path)
+    grid = read_grid("sac_from_scratch")
+    returns = {
+        ("Hopper-v4", 0.98, 0): (3000.0, 1000),
+        ("Hopper-v4", 0.98, 1): (2000.0, 900),
+        ("Hopper-v4", None, 0): (3300.0, 5000),
+        ("Hopper-v4", 0.0, 0): (3600.0, 500),
+        ("Walker2d-v4", None, 0): (100.0, 5000),
+        ("Walker2d-v4", 0.98, 0): (90.0, 1000),
+    }
+    for cell in grid.cells:
+        mean, nbytes = returns.get((cell.env, cell.sparsity, cell.seed), (None, None))
+        if mean is not None and cell.recipe == "gmp_both":
+            forms = {"agent": {"returns": [mean]}, "8 bits": {"returns": [mean], "nbytes": nbytes}}
+            folder.publish(cell.name, {**result_of(cell), "evaluations": forms})
+    chosen = list(trained.choose(Study(grid, folder), read_published("rl_zoo3_sac")))
+    assert [(cell.env, cell.sparsity, cell.seed) for cell, _ in chosen] == [("Hopper-v4", 0.98, 0), ("Walker2d-v4", None, 0)]
+    run = trained.find_run(chosen[0][0], [tmp_path])
+    assert run == folder.cell_folder(chosen[0][0].name) / "run/sac/Hopper-v4_1"
+    with pytest.raises(ValueError, match=r"there is no finished training of .*HalfCheetah-v4"):
+        trained.find_run(grid.cells[0], [tmp_path])
 
 
 def test_an_agent_is_never_made_denser(benchmark_of, inference):

@@ -182,6 +182,38 @@ def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, verdict)
     assert hopper[5:7] == (("", "") if interval is None else ("1,200,000", "2"))
 
 
+def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
+    """No loss, no mean far below, no interval that excludes little, no published agent; of the others the smallest."""
+    from generator.pages import smallest
+
+    from sb3_sparse.sweeps.report.comparison import Comparison
+    from sb3_sparse.sweeps.report.study import Group
+
+    def found(sparsity, nbytes, difference, half, dense=1000.0, published=False, env="Hopper-v4"):
+        settings = {"kind": "zoo", "env": env, "algo": "sac", "recipe": "gmp"}
+        results = ({"evaluations": {"8 bits": {"nbytes": nbytes}}, "cpu_seconds": 60.0},) * 2
+        group = Group(env, "", "8 bits", sparsity, settings, planned=2, results=results)
+        interval = (difference - half, difference + half)
+        mean = Estimate(dense + difference, None)
+        relative = (difference - half) / abs(dense)
+        return Comparison(group, mean, Estimate(difference, interval), relative=relative, published=published)
+
+    measured = [
+        found(0.5, 5000, 10.0, 30.0),
+        found(0.9, 3000, -40.0, 50.0),
+        found(0.95, 2000, -60.0, 70.0),
+        found(0.96, 1900, -20.0, 500.0),
+        found(0.97, 1800, 10.0, 30.0, published=True),
+        found(0.98, 1000, -50.0, 10.0),
+        found(0.9, 700, -6.0, 10.0, -150.0, env="Pendulum-v1"),
+        found(0.95, 600, -10.0, 15.0, -150.0, env="Pendulum-v1"),
+    ]
+    monkeypatch.setattr(smallest.grids, "grids", lambda: ["one-full"])
+    monkeypatch.setattr(smallest.grids, "comparisons", lambda name: measured)
+    chosen = {each.task: (each.nbytes, each.dense, each.best.group.sparsity) for each in smallest.smallest()}
+    assert chosen == {"Hopper-v4, SAC": (3000, 1000.0, 0.9), "Pendulum-v1, SAC": (700, -150.0, 0.9)}
+
+
 def test_a_new_score_gets_a_row_by_itself(generate, monkeypatch):
     from generator import names
 

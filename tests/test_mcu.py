@@ -182,10 +182,10 @@ def test_rltools_is_left_out_with_a_reason(mcu, benchmark_of, tmp_path, monkeypa
     others = benchmark_of("deployment.rltools_cpp")
     model = mcu.fresh([8, 8])
     with pytest.raises(others.MissingError, match=r"^the headers of RLtools are not installed: pip install --no-deps"):
-        mcu.measure_others(tmp_path, model, np.zeros((8, 17), np.float32))
+        others.measure_others(tmp_path, model, np.zeros((8, 17), np.float32))
     monkeypatch.setattr(others.sys, "path", [str(tmp_path)])
-    rows, versions, left_out = mcu.measure_others(None, model, np.zeros((8, 17), np.float32))
-    assert not rows and not versions and left_out["rltools"] in capsys.readouterr().out
+    found = others.measure_others(None, model, np.zeros((8, 17), np.float32))
+    assert not found.rows and not found.versions and found.left_out["rltools"] in capsys.readouterr().out
     with pytest.raises(others.MissingError, match="hidden layers of one width"):
         others.find_rltools(None, mcu.fresh([8, 16]))
 
@@ -199,9 +199,9 @@ def test_rltools(mcu, benchmark_of):
         others.find_rltools(None, model)
     except others.MissingError as error:
         pytest.skip(str(error))
-    rows, versions, left_out = mcu.measure_others(None, model, mcu.observe(model, None, count=64)[0])
-    assert len(rows) == 3 and versions["rltools"] and not left_out
-    assert all(row["self_test"] == 0 and 4 * 662 < row["flash"] < 4 * 662 + 800 for row in rows.values())
+    found = others.measure_others(None, model, mcu.select(mcu.observe(model, None, count=64)[0]))
+    assert len(found.rows) == 3 and found.versions["rltools"] and not found.left_out
+    assert all(row["self_test"] == 0 and 4 * 662 < row["flash"] < 4 * 662 + 800 for row in found.rows.values())
 
 
 def on_boards(boards=BOARDS):

@@ -31,7 +31,7 @@ from rich.progress import track
 from stable_baselines3 import SAC
 
 from benchmarks.deployment.dense_c import C, actor_layers, write_float32, write_int8
-from benchmarks.deployment.rltools_cpp import BOARDS_OF_RLTOOLS, MissingError, find_rltools, measure_rltools
+from benchmarks.deployment.rltools_cpp import measure_others
 from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.spaces import HalfCheetahSpaces
 from benchmarks.shared.store import Result, describe_versions
@@ -125,28 +125,6 @@ def select(calibration: np.ndarray) -> np.ndarray:
     return calibration[np.linspace(0, len(calibration) - 1, VECTORS).astype(int)]
 
 
-def measure_others(
-    folder: Path | None, model: SAC, calibration: np.ndarray
-) -> tuple[dict[str, dict], dict[str, str], dict[str, str]]:
-    """
-    :param folder: Where RLtools is installed, if it has to be measured.
-    :param model: The dense model.
-    :param calibration: Observations.
-    :return: What RLtools takes, by row; its version; and why it is left out
-    :raises ValueError: if it has to be measured and cannot be
-    """
-    try:
-        rltools = find_rltools(folder, model)
-    except MissingError as error:
-        if folder is not None:
-            raise
-        print(f"RLtools is left out: {error}")
-        return {}, {}, {"rltools": str(error)}
-    vectors = select(calibration)
-    taken = {target: measure_rltools(rltools, model, vectors, BOARDS[target]) for target in BOARDS_OF_RLTOOLS}
-    return {f"rltools/{target}/float32": asdict(row) for target, row in taken.items()}, {"rltools": rltools.version}, {}
-
-
 def contestants(model: SAC, calibration: np.ndarray, sparsities: Iterable[float]) -> tuple[dict[str, tuple], dict[str, str]]:
     """
     :param model: The dense model.
@@ -189,8 +167,8 @@ def measure(args: Namespace) -> Result:
                 rows[f"{first}/{target}/{last}"] = count(write, target, defines)
             except DoesNotFit:
                 too_large.append(f"{first}/{target}/{last}")
-    others, versions, left_out = measure_others(args.rltools, model, calibration)
-    rows |= others
+    others = measure_others(args.rltools, model, select(calibration))
+    rows |= others.rows
     if failures := sum(row["self_test"] for row in rows.values()):
         raise RuntimeError(f"{failures} test vectors fail")
     dense = {target: rows[f"dense/{target}/float32"]["instructions"] for target in COMPARED}
@@ -205,12 +183,12 @@ def measure(args: Namespace) -> Result:
         "intervals": {name: [ratio, ratio] for name, ratio in ratios.items()},
         **{key: {name: row[key] for name, row in rows.items()} for key in KEYS},
         "too_large": too_large,
-        "left_out": left_out,
+        "left_out": others.left_out,
         "actor": args.agent.name if args.agent else "SAC, freshly initialised, seed 0",
         "calibration": source,
         "sizes": sizes,
         "flags": " ".join(FLAGS),
-        "versions": describe_versions() | describe_tools() | versions,
+        "versions": describe_versions() | describe_tools() | others.versions,
     }
 
 

@@ -7,6 +7,7 @@ RLtools' inference as a contestant of ``mcu.py``: its own C++ headers, compiled 
 
 import sys
 import tempfile
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import Distribution, distributions
 from pathlib import Path
 
@@ -62,6 +63,41 @@ def measure_rltools(found: Distribution, model: SAC, observations: np.ndarray, b
         includes = ("-I", folder, "-isystem", str(headers))
         run(*_compiler(board), *includes, "-fstack-usage", "-c", C / "rltools.cpp", "-o", policy)
         return measure_policy(folder, board, includes=[C], objects=[policy])
+
+
+@dataclass
+class Others:
+    """
+    What RLtools takes.
+
+    :param rows: Bytes, instructions and test vectors that fail, by name.
+    :param versions: Its version.
+    :param left_out: Why it was left out.
+    """
+
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+
+def measure_others(folder: Path | None, model: SAC, observations: np.ndarray) -> Others:
+    """
+    :param folder: Where RLtools is installed, if it has to be measured.
+    :param model: The dense model.
+    :param observations: Those of the test vectors.
+    :return: What RLtools takes
+    :raises ValueError: if it has to be measured and cannot be
+    """
+    try:
+        rltools = find_rltools(folder, model)
+    except MissingError as error:
+        if folder is not None:
+            raise
+        print(f"RLtools is left out: {error}")
+        return Others(left_out={"rltools": str(error)})
+    taken = {target: measure_rltools(rltools, model, observations, BOARDS[target]) for target in BOARDS_OF_RLTOOLS}
+    rows = {f"rltools/{target}/float32": asdict(row) for target, row in taken.items()}
+    return Others(rows, {"rltools": rltools.version})
 
 
 def _compiler(board: Board) -> tuple[str, ...]:

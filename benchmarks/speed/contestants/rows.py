@@ -23,7 +23,7 @@ class Rows:
 
     :param observations: What all are given, one after the other.
     :param predicts: The contestants by name.
-    :param errors: How far the actions of each are from SB3's with the same weights.
+    :param errors: How far the actions of each are from SB3's with the same weights, or, for a trained agent, from numpy's.
     :param skipped: Why others cannot be had.
     :param networks: What the weights of each sparsity are.
     """

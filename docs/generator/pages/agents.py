@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from sb3_sparse.sweeps.report.published import read_published
+
+from ..grids import comparison
 from ..markdown import estimate, number, percent, table
 from ..page import Page
 from ..stored import stored
@@ -31,7 +34,8 @@ def page() -> Page:
             *[block for name, own in trained["agents"].items() for block in _trained_card(name, own)],
         ],
         columns={
-            "returns": "mean over the same fresh episodes, which nothing was chosen on",
+            "returns": "mean over fresh episodes, which nothing was chosen on; a student and its teacher play the same ones",
+            "all seeds": "mean returns of all agents that were trained with these settings, and of a published dense one",
             "share": "the student's over the teacher's; 95 % interval by a bootstrap over episodes",
             "weights": "those that are not zero, without neurons that nothing reads",
         },
@@ -86,9 +90,19 @@ def _trained_card(name: str, own: dict[str, Any]) -> list[str]:
         ("task", f"{own['env']}, one observation in, the action in the environment's bounds out"),
         ("network", f"{number(own['weights'])} weights of 8 bits"),
         ("bytes", number(own["nbytes"])),
-        ("returns", estimate(own["return"], own["interval"])),
+        ("returns", f"{estimate(own['return'], own['interval'])} over episodes of this agent"),
+        ("all seeds", _seeds(own)),
         ("made by", f"`{command} --seed {own['seed']}`, {number(own['steps'])} steps in {own['cpu_minutes']:.0f} CPU minutes"),
         ("weights left", left),
         ("SHA-256", f"`{own['sha256']}`"),
     ]
     return [f"## {name}", f"[agents/{name}.sb3s](agents/{name}.sb3s)", table(("", ""), rows, align="ll")]
+
+
+def _seeds(own: dict[str, Any]) -> str:
+    found = comparison("sac_from_scratch-full", "8 bits", env=own["env"], recipe=own["recipe"], sparsity=own["sparsity"])
+    published = read_published("rl_zoo3_sac").published_return(
+        comparison("sac_from_scratch-full", env=own["env"], recipe="gmp_both", sparsity=0.0).group
+    )
+    assert published is not None
+    return f"{', '.join(map(number, found.group.returns))}; dense, published: {number(published['mean'])} ({published['env']})"

@@ -157,7 +157,7 @@ class Front:
         (folder / "front").mkdir(parents=True, exist_ok=True)
         shutil.copyfile(self.best.file, folder / f"{name}.sb3s")
         shutil.copyfile(self.best.file.with_suffix(".zip"), folder / f"{name}.zip")
-        (folder / f"{name}.h").write_text(to_c(load(self.best.file).network, name=c_name(name), masks=masks))
+        (folder / f"{name}.h").write_text(to_c(load(self.best.file).network, name=c_name(name), masks=masks, simd=False))
         statistics = folder / f"{name}_vecnormalize.pkl"
         statistics.unlink(missing_ok=True)
         if self.normalization is not None:

@@ -59,11 +59,10 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
     # The stack of frames is the same in every arithmetic.
     whole = replace(network, stack=None)
     no_integers = without_integers(whole)
-    no_simd = unknown(whole, INT8) if quantized else "exported with float weights: no 8-bit activations"
-    no_simd = no_simd if simd else "exported with simd=False"
-    integers, simd = no_integers is None, no_simd is None
+    no_simd = "exported with simd=False" if not simd else without_simd(whole)
+    integers, with_simd = no_integers is None, no_simd is None
     smooth = (KERNELS / "smooth.h").read_text()
-    parts = _parts(network, name, pack=pack, quantized=quantized, integers=integers, simd=simd)
+    parts = _parts(network, name, pack=pack, quantized=quantized, integers=integers, simd=with_simd)
     for key, part in choice_parts(head, name).items() if masks else ():
         parts[key] = f"{parts[key]}{part}"
     body = "\n".join(
@@ -73,7 +72,7 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
             *[(KERNELS / "lstm.h").read_text()] * bool(network.lstms),
             *[(KERNELS / "norm.h").read_text()] * any(layer.norm is not None for layer in network.every_layer),
             f"#if defined({upper}_SIMD)\n",
-            _code(simd_code, network, name) if simd else f'#error "{no_simd}"',
+            _code(simd_code, network, name) if with_simd else f'#error "{no_simd}"',
             f"\n#elif defined({upper}_INTEGER)\n",
             (
                 _code(partial(integer_code, pack=pack), network, name)
@@ -83,10 +82,20 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
             "\n#else\n",
             _code(partial(float_code, pack=pack), network, name),
             "\n#endif",
-            fill(text.SELF_TEST, {**parts, "VECTORS": vectors(network, name, integers=integers, simd=simd)}),
+            fill(text.SELF_TEST, {**parts, "VECTORS": vectors(network, name, integers=integers, simd=with_simd)}),
         ]
     )
     return fill(text.HEADER, {**parts, "CHECKSUM": f"0x{zlib.crc32(body.encode()):08x}u"}) + "\n" + body
+
+
+def without_simd(network: Network) -> str | None:
+    """
+    :param network: A network without a stack of frames.
+    :return: Why a header has no code for SIMD registers; None if it has
+    """
+    if not all(layer.quantized for layer in network.every_layer):
+        return "exported with float weights: no 8-bit activations"
+    return unknown(network, INT8)
 
 
 def _activations(network: Network) -> str:

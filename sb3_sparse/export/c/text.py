@@ -25,7 +25,7 @@ HEADER = """\
 
 #include <stdint.h>
 
-/* Its name of before. */
+/* The macro's former name. */
 #if defined(@UPPER@_VBMI) && !defined(@UPPER@_SIMD)
 #define @UPPER@_SIMD
 #endif

@@ -18,6 +18,12 @@ endif()
 @INTEGERS@if(@UPPER@_INTEGER)
 @INTEGERS@  target_compile_definitions(@LIBRARY@ PRIVATE @UPPER@_INTEGER)
 @INTEGERS@endif()
+@SIMD@
+@SIMD@option(@UPPER@_SIMD "8-bit hidden activations in SIMD registers of this computer" OFF)
+@SIMD@if(@UPPER@_SIMD)
+@SIMD@  target_compile_definitions(@LIBRARY@ PRIVATE @UPPER@_SIMD)
+@SIMD@  target_compile_options(@LIBRARY@ PRIVATE -O3 -march=native)
+@SIMD@endif()
 
 install(TARGETS @LIBRARY@ EXPORT @LIBRARY@-config ARCHIVE DESTINATION lib LIBRARY DESTINATION lib)
 install(DIRECTORY include/ DESTINATION include)
@@ -73,6 +79,9 @@ void step(void) {
 @REMEMBERS@Where an episode begins, call `@NAME@_reset(&state)`.
 @INTEGERS@
 @INTEGERS@With `-D@UPPER@_INTEGER=ON` the hidden layers are computed in integers.
+@SIMD@
+@SIMD@With `-D@UPPER@_SIMD=ON` hidden activations have 8 bits, in SIMD registers of the computer that compiles: AVX-512 VBMI,
+@SIMD@AVX2 or NEON of 64-bit ARM.
 """
 
 CMAKE: Target = {

@@ -2,8 +2,8 @@
 What targets share: the parts of their templates, and the two files of C that most of them hold as well as the header.
 
 A target is a table from paths to texts, both of which are templates: names between @ stand for parts. Each line that begins
-with @INTEGERS@ is there only if the header has integer code, and with @REMEMBERS@ only if the policy remembers something. A
-file without any line is not written.
+with @INTEGERS@ is there only if the header has integer code, with @SIMD@ only if it has code for SIMD registers, and with
+@REMEMBERS@ only if the policy remembers something. A file without any line is not written.
 
     @NAME@ @UPPER@      prefix of the functions, and of the macros
     @LIBRARY@           ``<name>_policy``, the name of the project: no build system and no C library has it already
@@ -23,6 +23,7 @@ from math import prod
 import numpy as np
 
 from sb3_sparse.export.c.ends import Argument, arguments
+from sb3_sparse.export.c.header import without_simd
 from sb3_sparse.export.c.integer.constants import without_integers
 from sb3_sparse.runtime.network.records import Network
 from sb3_sparse.version import __version__
@@ -45,11 +46,12 @@ SOURCE = """\
 """
 
 
-def make_parts(network: Network, name: str, code: str) -> tuple[dict[str, object], dict[str, bool]]:
+def make_parts(network: Network, name: str, code: str, *, simd: bool) -> tuple[dict[str, object], dict[str, bool]]:
     """
     :param network: A network, as the header holds it.
     :param name: Prefix of all names.
     :param code: The C header.
+    :param simd: Whether code for SIMD registers was asked for.
     :return: The parts of templates, and which of the conditional lines are there
     """
     given, remembers = arguments(network, name), network.remembers
@@ -78,8 +80,9 @@ def make_parts(network: Network, name: str, code: str) -> tuple[dict[str, object
         "OUTPUTS": outputs,
         "KIND": "Int32" if network.head.kind == "argmax" else "Float32",
     }
-    integers = without_integers(replace(network, stack=None)) is None
-    return parts, {"INTEGERS": integers, "REMEMBERS": remembers}
+    whole = replace(network, stack=None)
+    integers, simd = without_integers(whole) is None, simd and without_simd(whole) is None
+    return parts, {"INTEGERS": integers, "SIMD": simd, "REMEMBERS": remembers}
 
 
 def _size(network: Network, argument: Argument) -> int:

@@ -16,8 +16,8 @@ from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.records import Network
 
 TARGETS = {"arduino": ARDUINO, "cmake": CMAKE, "esp-idf": ESP_IDF, "ros2": ROS2, "zephyr": ZEPHYR}
-#: Those whose processors have no SIMD registers that a header has code for.
-MICROCONTROLLERS = ("arduino", "esp-idf", "zephyr")
+#: Those whose header has code for SIMD registers: C for computers. Microcontrollers have none, and the node of ROS 2 is C++.
+WITH_SIMD = ("cmake",)
 
 
 def write_target(
@@ -37,8 +37,9 @@ def write_target(
     :raises ValueError: if there is no such target, or the header cannot be written
     """
     check_targets([target])
-    code = to_c(network, name=name, masks=masks, pack=pack, simd=target not in MICROCONTROLLERS)
-    parts, conditions = make_parts(with_outputs(network) if masks else network, name, code)
+    simd = target in WITH_SIMD
+    code = to_c(network, name=name, masks=masks, pack=pack, simd=simd)
+    parts, conditions = make_parts(with_outputs(network) if masks else network, name, code, simd=simd)
     written = []
     for path, template in TARGETS[target].items():
         file = folder / fill(path, parts)

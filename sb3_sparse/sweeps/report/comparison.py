@@ -9,6 +9,7 @@ from sb3_sparse.sweeps.report.published import Published
 from sb3_sparse.sweeps.report.statistics import (
     Estimate,
     estimate_difference,
+    estimate_difference_to_one,
     estimate_improvement,
     estimate_iqm,
     estimate_mean,
@@ -23,9 +24,9 @@ RULE = (
 )
 #: Of comparisons with a published return.
 RULE_PUBLISHED = (
-    "Where the grid has fewer than two seeds of its dense control, and the return of a dense agent is published, the"
-    " difference is to this one number, marked *published*: its interval is Student's over our seeds, and knows nothing of how"
-    " the seeds of dense agents differ."
+    "Where the grid has fewer than two seeds of its dense control, and the return of one dense agent is published, the"
+    " difference is to this agent, marked *published*. Its interval supposes that dense agents differ among each other as ours"
+    " do (Crawford and Howell 1998). One agent, trained elsewhere, is no control, so there is no verdict."
 )
 
 
@@ -38,7 +39,7 @@ class Comparison:
     :param improvement: Probability that one of its seeds is better than one of the control.
     :param relative: Lower end of the difference's interval over the absolute mean return of the control.
     :param score: Its mean score, see :meth:`~sb3_sparse.sweeps.report.study.Study.score`; None for the control itself.
-    :param published: Whether the difference is to a published return, for want of a control.
+    :param published: Whether the difference is to one published agent, for want of a control.
     """
 
     group: Group
@@ -51,8 +52,8 @@ class Comparison:
 
     @property
     def loses(self) -> bool | None:
-        """Whether it is worse than the control; None where there is no interval."""
-        if self.difference is None or self.difference.interval is None:
+        """Whether it is worse than the control; None where there is no interval, or no control but a published agent."""
+        if self.published or self.difference is None or self.difference.interval is None:
             return None
         # What is not a number is never without loss.
         return not self.difference.interval[1] >= 0.0
@@ -63,7 +64,7 @@ def compare(study: Study, group: Group, published: Published | None = None) -> C
     :param study: What a grid compares.
     :param group: One of its groups.
     :param published: Published numbers for it.
-    :return: The group against its control, or where that has fewer than two seeds, against its published return
+    :return: The group against its control, or where that has fewer than two seeds, against one published agent
     """
     if not group.results:
         return Comparison(group, None)
@@ -72,7 +73,7 @@ def compare(study: Study, group: Group, published: Published | None = None) -> C
         return Comparison(group, mean)
     dense = published.published_return(control) if published is not None and len(control.results) < 2 else None
     if dense is not None:
-        difference = estimate_mean(group.returns - dense["mean"])
+        difference = estimate_difference_to_one(group.returns, dense["mean"])
         return Comparison(group, mean, difference, relative=_relative(difference, dense["mean"]), published=True)
     if not control.results:
         return Comparison(group, mean)
@@ -120,6 +121,8 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
     if not sparse:
         return Verdict(None, "no sparsities")
     known = [each for each in sparse if each.loses is not None]
+    if not known and any(each.published for each in sparse):
+        return Verdict(None, "not judged: one published agent is no control")
     if not known:
         return Verdict(None, "not measured: it takes a control and two seeds of each")
     unknown = [each for each in sparse if each.loses is None]

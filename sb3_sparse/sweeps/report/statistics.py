@@ -110,6 +110,19 @@ def estimate_difference(values: Floats, control: Floats) -> Estimate:
     return _around(difference, t_quantile(df) * sqrt(first + second))
 
 
+def estimate_difference_to_one(values: Floats, other: float) -> Estimate:
+    """
+    :param values: A value per seed.
+    :param other: The value of one seed of another population, of the same variance.
+    :return: Difference of the means, values - other, and Student's interval for samples of n and of one (Crawford and Howell
+        1998)
+    """
+    difference, n = float(values.mean()) - other, len(values)
+    if n < 2:
+        return Estimate(difference, None)
+    return _around(difference, t_quantile(n - 1) * float(values.std(ddof=1)) * sqrt(1 / n + 1))
+
+
 @cache
 def t_quantile(df: float) -> float:
     """

@@ -75,6 +75,8 @@ def _over_sparsities(study: Study, compared: Comparisons, published: Published |
         yield content.verdicts(study, compared, published)
     if any(each.group.sparsity for line in compared.values() for each in line):
         text = "Mean return over seeds and its 95 % interval, over sparsity. Gray: the dense control and its interval."
+        if any(each.published for line in compared.values() for each in line):
+            text += " Dotted: one published dense agent."
         yield Section("Return by sparsity", [_picture(study, "returns", draw_returns(study, published), text)])
     aggregates = {label: found for label in study.labels if (found := aggregate(study, label))}
     if aggregates:
