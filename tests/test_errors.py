@@ -230,7 +230,7 @@ def test_command_line(capsys, tmp_path):
     expect_cli_error(
         capsys,
         [*recipe, "--recipe", "nope"],
-        "for algorithm 'sac'; it has: gmp, gmp_both, gmp_both_fisher, gmp_qat,",
+        "for algorithm 'sac'; it has: gmp, gmp_both, gmp_both_98, gmp_both_fisher, gmp_qat,",
     )
     expect_cli_error(capsys, ["train", "--algo", "a2c", "--recipe", "set"], "the recipes are: bc_dense, bc_grasp,")
     expect_cli_error(capsys, [*recipe, "--sparsity", "0.5"], "give --recipe or --conf-file")
