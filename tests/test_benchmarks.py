@@ -203,6 +203,7 @@ def test_a_trained_agent_is_chosen_for_each_task(benchmark_of, tmp_path):
     from sb3_sparse.sweeps import Folder, read_grid
     from sb3_sparse.sweeps.report.published import read_published
     from sb3_sparse.sweeps.report.study import Study
+
     trained, folder = benchmark_of("size.trained"), Folder(tmp_path)
     grid = read_grid("sac_from_scratch")
     returns = {

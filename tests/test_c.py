@@ -607,6 +607,21 @@ def test_what_is_not_there_says_so(tmp_path):
         assert ("exported with simd=False" in result.stderr) == (name == "short")
 
 
+@pytest.mark.skipif(GXX is None, reason="there is no C++ compiler")
+def test_simd_in_cpp_says_that_it_is_c(tmp_path):
+    (tmp_path / "policy.h").write_text(to_c(perceptron()))
+    command = ["g++", "-x", "c++", "-DPOLICY_SIMD", "-fsyntax-only", str(tmp_path / "policy.h")]
+    assert "the code for SIMD registers is C: compile it" in subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def test_what_simd_does_not_support_says_what_to_do():
+    """In the words of a header, not of a backend."""
+    network = perceptron()
+    first = replace(network.layers[0], norm=Norm(1e-5, np.ones(24, np.float32), np.zeros(24, np.float32)))
+    text = to_c(replace(network, layers=(first, *network.layers[1:]), ranges=None))
+    assert "which the code for SIMD registers does not support: leave the macro out" in text and "backend=" not in text
+
+
 @pytest.mark.parametrize("mode", ["float", "integer"])
 def test_a_header_without_simd_is_the_same_policy_in_less_text(tmp_path, mode):
     long, short = to_c(perceptron()), to_c(perceptron(), simd=False)

@@ -20,7 +20,7 @@ from stable_baselines3 import SAC
 from sb3_sparse import compress
 from sb3_sparse.cli import main
 from sb3_sparse.export.targets import TARGETS, write_target
-from tests.test_c import HOST, perceptron
+from tests.test_c import HEADS, HOST, perceptron
 
 
 def needs(*tools):
@@ -132,6 +132,25 @@ def test_without_integers(target, tmp_path):
 def test_only_c_for_computers_has_simd(policy, target, tmp_path):
     (header,) = (path for path in write_target(policy.network, target, tmp_path) if path.name == "policy_code.h")
     assert ("exported with simd=False" in header.read_text()) == (target != "cmake")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_masks(target, tmp_path):
+    """The policy gives values, and the projects say what takes an action among them; a node that acts by itself refuses."""
+    network = perceptron(HEADS["discrete"])
+    if target == "ros2":
+        with pytest.raises(
+            ValueError, match=r"^the target 'ros2' does not support masks of actions, .*: use the target 'cmake'$"
+        ):
+            write_target(network, target, tmp_path, masks=True)
+        assert not list(tmp_path.iterdir())
+        return
+    texts = [path.read_text() for path in write_target(network, target, tmp_path, masks=True) if path.name != "policy_code.h"]
+    calls = [text for text in texts if "policy_act(" in text]
+    assert calls and all(
+        "policy_act(observation, values); /* policy_choose(values, allowed, choice)" in text for text in calls
+    )
+    assert all("static policy_action values[5];" in text for text in calls)
 
 
 def test_unknown_target(policy, tmp_path):

@@ -74,7 +74,8 @@ def chosen(methods):
     return params
 
 
-GRADUAL, AT_ONCE, DENSE = (chosen(methods) for methods in (("gmp", "gmp_both", "gmp_both_98", "gmp_both_fisher", *QAT), SPARSE, ("dense",)))
+PRUNED = ("gmp", "gmp_both", "gmp_both_98", "gmp_both_fisher", *QAT)
+GRADUAL, AT_ONCE, DENSE = (chosen(methods) for methods in (PRUNED, SPARSE, ("dense",)))
 #: Small enough for a test; the rest of a recipe is as it is.
 SHORT = "-n 60 --eval-freq -1 --seed 0 --device cpu --num-threads 1 --verbose 0"
 SMALL = {

@@ -72,8 +72,8 @@ def page() -> Page:
         limits=[
             (
                 "Code for the Cortex-M0+ was run on the emulated Cortex-M3, which executes the same instructions. The AVR is"
-                " an ATmega2560. What does not fit there has more tables than its pointers reach, 64 KiB: the header refuses"
-                " to compile."
+                " an ATmega2560, whose pointers reach 64 KiB. What does not fit there has tables of 48 KiB or more: the header"
+                " refuses to compile."
             ),
             (
                 "**Instructions are not cycles.** QEMU counts them exactly and does not model pipelines, flash wait states or"

@@ -103,7 +103,8 @@ def compress_agent(
         vecnormalize=vecnormalize,
         trust=trust,
     )
-    settings, wrappers = agent.settings, agent.wrappers
+    settings, wrappers, masks = agent.settings, agent.wrappers, isinstance(agent.model, MaskablePPO)
+    check_targets(targets, masks=masks)
     calibration = Progress("observations for calibration", calibration_steps, time_limit / 4)
     try:
         # A model that cannot be exported is refused before any episode is played.
@@ -111,7 +112,6 @@ def compress_agent(
         page = open_page(agent, dense, trust=trust) if web else None
         observations, starts = _observations(agent, seed + episodes, calibration)
         compressed = compress_network(original, bits, observations, starts)
-        masks = isinstance(agent.model, MaskablePPO)
         out.mkdir(parents=True, exist_ok=True)
         for target in targets:
             write_target(compressed.network, target, out / target, name=c_name(path.stem), masks=masks)

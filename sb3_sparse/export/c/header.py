@@ -23,10 +23,9 @@ from sb3_sparse.export.c.integer.code import integer_code
 from sb3_sparse.export.c.integer.constants import without_integers
 from sb3_sparse.export.c.layers import choose_forms
 from sb3_sparse.export.c.recurrence import stack_code, state_parts
-from sb3_sparse.export.c.simd_code import simd_code
+from sb3_sparse.export.c.simd_code import SIMD, simd_code
 from sb3_sparse.export.c.tables import KERNELS, fill, once
 from sb3_sparse.export.c.vectors import COUNT, copy_parts, vectors
-from sb3_sparse.runtime.backends.int8 import INT8
 from sb3_sparse.runtime.masks import with_outputs
 from sb3_sparse.runtime.network.capabilities import require_known, unknown
 from sb3_sparse.runtime.network.records import Network
@@ -72,7 +71,7 @@ def to_c(network: Network, *, name: str = "policy", masks: bool = False, pack: b
             *[(KERNELS / "lstm.h").read_text()] * bool(network.lstms),
             *[(KERNELS / "norm.h").read_text()] * any(layer.norm is not None for layer in network.every_layer),
             f"#if defined({upper}_SIMD)\n",
-            _code(simd_code, network, name) if with_simd else f'#error "{no_simd}"',
+            text.ONLY_C + _code(simd_code, network, name) if with_simd else f'#error "{no_simd}"',
             f"\n#elif defined({upper}_INTEGER)\n",
             (
                 _code(partial(integer_code, pack=pack), network, name)
@@ -95,7 +94,7 @@ def without_simd(network: Network) -> str | None:
     """
     if not all(layer.quantized for layer in network.every_layer):
         return "exported with float weights: no 8-bit activations"
-    return unknown(network, INT8)
+    return unknown(network, SIMD)
 
 
 def _activations(network: Network) -> str:

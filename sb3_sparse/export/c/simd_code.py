@@ -7,8 +7,12 @@ import numpy as np
 
 from sb3_sparse.export.c.tables import KERNELS, once
 from sb3_sparse.runtime.backends.families import FAMILIES
+from sb3_sparse.runtime.backends.int8 import INT8
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Network
+
+#: It computes what the backend does, and says in a header what to do instead.
+SIMD = INT8.renamed("the code for SIMD registers", "leave the macro out")
 
 
 def simd_code(network: Network, name: str) -> str:

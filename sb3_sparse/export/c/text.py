@@ -186,3 +186,10 @@ ACTIVATIONS = {
     "hardswish": "sb3s_hardswish(v)",
     "prelu": "v < 0.0f ? @SLOPE@ * v : v",
 }
+
+#: In front of what is not C++.
+ONLY_C = """\
+#ifdef __cplusplus
+#error "the code for SIMD registers is C: compile it in a file of C, and declare its functions in C++ (LINKAGE and EXTERN)"
+#endif
+"""

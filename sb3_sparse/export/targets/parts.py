@@ -10,7 +10,7 @@ with @INTEGERS@ is there only if the header has integer code, with @SIMD@ only i
     @CODE@              the C header
     @VERSION@ @SUMMARY@ the version of this package, and a sentence about the policy
     @DECLARE@           C: variables for an observation, an action and what the policy remembers
-    @CALL@              C: what acts on them
+    @CALL@              C: what acts on them, or gives the values of all actions
     @READ@              C++: the observation is read from the array ``data``
     @INPUTS@ @OUTPUTS@  how many numbers an observation and an action have
     @KIND@              type of a number of an action, ``Float32`` or ``Int32``
@@ -46,12 +46,15 @@ SOURCE = """\
 """
 
 
-def make_parts(network: Network, name: str, code: str, *, simd: bool) -> tuple[dict[str, object], dict[str, bool]]:
+def make_parts(
+    network: Network, name: str, code: str, *, simd: bool, masks: bool
+) -> tuple[dict[str, object], dict[str, bool]]:
     """
     :param network: A network, as the header holds it.
     :param name: Prefix of all names.
     :param code: The C header.
     :param simd: Whether code for SIMD registers was asked for.
+    :param masks: Whether the policy gives values, among which an action is chosen.
     :return: The parts of templates, and which of the conditional lines are there
     """
     given, remembers = arguments(network, name), network.remembers
@@ -61,7 +64,9 @@ def make_parts(network: Network, name: str, code: str, *, simd: bool) -> tuple[d
     starts = [sum(sizes[:index]) for index in range(len(sizes))]
     weights = sum(int(np.count_nonzero(layer.weight)) for layer in network.every_layer)
     declared = [f"static {argument.kind} {argument.name}[{size}];" for argument, size in zip(given, sizes, strict=True)]
-    declared += [f"static {name}_action action[{outputs}];", *[f"static {name}_state state;"] * remembers]
+    output = "values" if masks else "action"
+    choice = f" /* {name}_choose(values, allowed, choice) then takes the best that is allowed */" * masks
+    declared += [f"static {name}_action {output}[{outputs}];", *[f"static {name}_state state;"] * remembers]
     reads = [
         f"for (size_t i = 0; i < {size}; i++) {argument.name}[i] = static_cast<{argument.kind}>(data[{start} + i]);"
         for argument, start, size in zip(given, starts, sizes, strict=True)
@@ -74,7 +79,7 @@ def make_parts(network: Network, name: str, code: str, *, simd: bool) -> tuple[d
         "VERSION": __version__,
         "SUMMARY": f"A policy of {len(network.every_layer)} layers and {weights} weights.",
         "DECLARE": "\n".join(declared),
-        "CALL": f"{name}_act({', '.join([*['&state'] * remembers, *names, 'action'])});",
+        "CALL": f"{name}_act({', '.join([*['&state'] * remembers, *names, output])});{choice}",
         "READ": "\n".join(f"        {line}" for line in reads),
         "INPUTS": sum(sizes),
         "OUTPUTS": outputs,

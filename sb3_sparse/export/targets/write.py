@@ -18,6 +18,8 @@ from sb3_sparse.runtime.network.records import Network
 TARGETS = {"arduino": ARDUINO, "cmake": CMAKE, "esp-idf": ESP_IDF, "ros2": ROS2, "zephyr": ZEPHYR}
 #: Those whose header has code for SIMD registers: C for computers. Microcontrollers have none, and the node of ROS 2 is C++.
 WITH_SIMD = ("cmake",)
+#: Those that act by themselves, and receive nothing but an observation.
+WITHOUT_MASKS = ("ros2",)
 
 
 def write_target(
@@ -34,12 +36,12 @@ def write_target(
     :param masks: See :func:`~sb3_sparse.export.c.header.to_c`.
     :param pack: See :func:`~sb3_sparse.export.c.header.to_c`.
     :return: Paths of the files
-    :raises ValueError: if there is no such target, or the header cannot be written
+    :raises ValueError: if there is no such target, it does not take masks, or the header cannot be written
     """
-    check_targets([target])
+    check_targets([target], masks=masks)
     simd = target in WITH_SIMD
     code = to_c(network, name=name, masks=masks, pack=pack, simd=simd)
-    parts, conditions = make_parts(with_outputs(network) if masks else network, name, code, simd=simd)
+    parts, conditions = make_parts(with_outputs(network) if masks else network, name, code, simd=simd, masks=masks)
     written = []
     for path, template in TARGETS[target].items():
         file = folder / fill(path, parts)
@@ -54,13 +56,19 @@ def write_target(
     return written
 
 
-def check_targets(targets: Iterable[str]) -> list[str]:
+def check_targets(targets: Iterable[str], *, masks: bool = False) -> list[str]:
     """
     :param targets: Names.
+    :param masks: Whether actions are chosen among those that are allowed.
     :return: The same, each once
-    :raises ValueError: if one is not in ``TARGETS``
+    :raises ValueError: if one is not in ``TARGETS``, or does not take masks
     """
     for target in targets:
+        if masks and target in WITHOUT_MASKS:
+            raise ValueError(
+                f"the target {target!r} does not support masks of actions, because its observation is one array of numbers:"
+                " use the target 'cmake'"
+            )
         if target not in TARGETS:
             raise ValueError(f"there is no target {target!r}: choose from {', '.join(TARGETS)}")
     return list(dict.fromkeys(targets))

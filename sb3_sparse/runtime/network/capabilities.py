@@ -8,6 +8,7 @@ is refused by all of them, by name, until each declares it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import chain
 from typing import Any
@@ -44,6 +45,16 @@ class Capabilities:
         self.first = frozenset(first.split())
         self.activations = frozenset(activations)
         self.heads = frozenset(heads)
+
+    def renamed(self, name: str, instead: str) -> "Capabilities":
+        """
+        :param name: Another name in errors.
+        :param instead: Another remedy.
+        :return: The same capabilities of another reader
+        """
+        other = copy(self)
+        other.name, other.instead = name, instead
+        return other
 
 
 def require_known(network: Network, backend: Capabilities) -> None:
