@@ -62,8 +62,8 @@ def page() -> Page:
         settings={
             "seeds": "as on the pages that the numbers come from: [distilled agents](distilled_agents.md) and"
             " [their critics](distilled_agents-critics.md), [Walker2d](distillation-walker.md), [return over"
-            " bytes](return_over_bytes-reduced.md), [long runs in the engine](engine-long.md), [SAC from scratch](sac_from_scratch.md),"
-            " [trained on](dense_agents-reduced.md), [ablation](ablation.md)"
+            " bytes](return_over_bytes-reduced.md), [long runs in the engine](engine-long.md), [SAC from"
+            " scratch](sac_from_scratch.md), [trained on](dense_agents-reduced.md), [ablation](ablation.md)"
         },
         commands=["python docs/generate.py  # from the results of those pages"],
         files=("ablation",),
@@ -99,8 +99,8 @@ def _continued() -> str:
             "a distilled agent keeps its return, one that trains on does not",
         )
     return (
-        f"SAC's HalfCheetah at {percent(0.95)} keeps {scores['distill']} when it is distilled, and {scores['finetune']} when it"
-        f" is pruned gradually while it trains on for {number(steps)} steps."
+        f"SAC's HalfCheetah at {percent(0.95)} keeps {scores['distill']} when it is distilled, and {scores['finetune']} when"
+        f" it is pruned gradually while it trains on for {number(steps)} steps."
     )
 
 
