@@ -1,9 +1,9 @@
 """The time of one action."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Sequence
 from typing import Any
 
-from ..markdown import estimate, number, percent, table
+from ..markdown import number, percent, table
 from ..page import Page
 from ..stored import require, stored
 
@@ -42,20 +42,15 @@ def page() -> Page:
                     for s in shares
                 ],
             ),
-            "## Trained agents of the same size",
+            "## Trained agents",
             (
-                "Two of the [small agents](agents.md), distilled and then exported, beside the untrained masks of the same"
-                " sparsity; as times faster than SB3's `predict` of the dense network:"
+                "The [small agents](agents.md), as times faster than SB3's `predict` of a dense 256-256 with the same"
+                " observations and actions. Below those with 256-256 units are untrained masks of 17-256-256-6 of the same"
+                " sparsity:"
             ),
             table(
-                (
-                    "agent",
-                    "return over its dense teacher's",
-                    "weights",
-                    *(_backend(who) for who in ("numpy", *kernels)),
-                    "bytes",
-                ),
-                [row for pair in _trained(results, ("numpy", *kernels)) for row in pair],
+                ("agent", "weights", *(_backend(who) for who in ("numpy", *kernels)), "bytes"),
+                _trained(results, ("numpy", *kernels)),
             ),
             "## DQN's Nature CNN",
             (
@@ -153,23 +148,18 @@ def page() -> Page:
     )
 
 
-def _trained(results: dict[str, Any], backends: Iterable[str]) -> Iterator[list[tuple[str, ...]]]:
-    """Two rows for each trained agent that was measured: it, and untrained masks of its sparsity."""
-    for name, agent in stored("agents")["agents"].items():
-        if name not in results["networks"]:
-            continue
-        sparsity = agent["shape"].rpartition("-")[2]
-        named = ((name, f"{name}, {sparsity} %", estimate(agent["ratio"], agent["interval"], 3)), (sparsity, "untrained", ""))
-        yield [
-            (
-                title,
-                share,
-                number(sum(results["networks"][key]["nonzero_after_export"])),
-                *(f"{results['ratios'][f'{key}/{who}']:.0f}" for who in backends),
-                _bytes(results, key),
-            )
-            for key, title, share in named
-        ]
+def _trained(results: dict[str, Any], backends: Sequence[str]) -> list[tuple[str, ...]]:
+    """A row for each agent of the repository; behind those of 256-256 units, one of untrained masks of their sparsity."""
+    rows = []
+    students, pruned = stored("agents")["agents"], stored("trained")["agents"]
+    for name in {**students, **pruned}:
+        shape, _, sparsity = students[name]["shape"].rpartition("-") if name in students else ("256x256", "", "95")
+        own = [(name, name, f"{name}/agent")]
+        for title, rates, key in own + [(f"untrained, {sparsity} %", sparsity, sparsity)] * (shape == "256x256"):
+            weights = number(sum(results["networks"][key]["nonzero_after_export"]))
+            ratios = (f"{results['ratios'][f'{rates}/{who}']:.0f}" for who in backends)
+            rows.append((title, weights, *ratios, _bytes(results, key)))
+    return rows
 
 
 def _batches(results: dict[str, Any]) -> str:
