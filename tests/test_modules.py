@@ -405,7 +405,7 @@ def test_arithmetics_without_norms():
         Policy(policy.network, "int8")
     header = to_c(policy.network)
     for name, instead in (
-        ("the int8 backend", "use backend='auto'"),
+        ("the code for SIMD registers", "leave the macro out"),
         ("the integer code of a C header", "use its float code"),
     ):
         assert re.search(f'#error "{sentence.format(name, instead)}', header)
