@@ -104,10 +104,10 @@ def compress_agent(
         trust=trust,
     )
     settings, wrappers, masks = agent.settings, agent.wrappers, isinstance(agent.model, MaskablePPO)
-    check_targets(targets, masks=masks)
     calibration = Progress("observations for calibration", calibration_steps, time_limit / 4)
     try:
-        # A model that cannot be exported is refused before any episode is played.
+        # What cannot be exported is refused before any episode is played.
+        check_targets(targets, masks=masks)
         original = agent.original
         page = open_page(agent, dense, trust=trust) if web else None
         observations, starts = _observations(agent, seed + episodes, calibration)
