@@ -41,7 +41,7 @@ def page() -> Page:
         },
         limits=[
             "One distillation each, with seed 0, so an interval is over episodes alone.",
-            "An agent that was pruned while it learnt is the one of several seeds that was chosen, by other episodes:"
+            "An agent that was pruned while it learnt was chosen among all stored seeds and recipes, by other episodes:"
             " [what all of them return](sac_from_scratch.md).",
             "A Hopper agent falls now and then, and a share above 1 says that a student falls less.",
             "The agents are for the versions of the environments that stand here. Other versions have other observations.",

@@ -153,7 +153,9 @@ def _trained(results: dict[str, Any], backends: Sequence[str]) -> list[tuple[str
     rows = []
     students, pruned = stored("agents")["agents"], stored("trained")["agents"]
     for name in {**students, **pruned}:
-        shape, _, sparsity = students[name]["shape"].rpartition("-") if name in students else ("256x256", "", "95")
+        # Those that were pruned while they learnt have the hidden layers of the recipe, 256-256.
+        share = pruned[name]["weights left"]["actor"] if name in pruned else 0.0
+        shape, _, sparsity = students.get(name, {"shape": f"256x256-{100 - 100 * share:.0f}"})["shape"].rpartition("-")
         own = [(name, name, f"{name}/agent")]
         for title, rates, key in own + [(f"untrained, {sparsity} %", sparsity, sparsity)] * (shape == "256x256"):
             weights = number(sum(results["networks"][key]["nonzero_after_export"]))
