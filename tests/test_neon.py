@@ -17,6 +17,7 @@ import pytest
 from benchmarks.deployment import neon
 from sb3_sparse.runtime import Policy
 from sb3_sparse.runtime.backends import structs
+from sb3_sparse.runtime.backends.build import OPTIONS
 from sb3_sparse.runtime.backends.families import NEON
 from sb3_sparse.runtime.backends.plan import Plan
 from sb3_sparse.runtime.network.records import Activation, Head, Layer, Network
@@ -40,7 +41,9 @@ def program(request, tmp_path_factory):
     source = str(ROOT / "tests/sanitized.c")
     command = [
         COMPILER,
-        *neon.OPTIONS,
+        *OPTIONS,
+        "-std=c99",
+        "-static",
         "-Wall",
         "-Wextra",
         "-Werror",
@@ -119,7 +122,7 @@ def test_floats_agree_with_numpy(program):
         else:
             network = draw_network(rng, image=seed % 5 == 3, head="clip", width=300)
         cases.append((unlimited(network), draw_observations(rng, network, 5).astype(np.float32)))
-    plans = [Plan(network, NEON, rounding=False, panels=True) for network, _ in cases]
+    plans = [Plan(network, floats=NEON, panels=True) for network, _ in cases]
     found = run(program, [(plan, x) for plan, (_, x) in zip(plans, cases, strict=True)])
     for (network, x), plan, actions in zip(cases, plans, found, strict=True):
         expected = Policy(network, "numpy").predict(x)[0].reshape(len(x), -1)
@@ -163,7 +166,7 @@ def test_fewer_instructions_than_the_portable_kernels(architecture, density, lim
     network, program = actor(density, rng), tmp_path / "actions"
     x = rng.normal(size=(4, 17)).astype(np.float32)
     neon.build(architecture, program)
-    plans = (Plan(network, NEON), Plan(network, NEON, rounding=False), Plan(network))
+    plans = (Plan(network, NEON), Plan(network, floats=NEON), Plan(network))
     counts = [neon.count(program, plan, x) for plan in plans]
     assert 500 < counts[0] < limit * counts[2], counts
     assert 500 < counts[1] < 0.8 * counts[2], counts

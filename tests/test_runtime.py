@@ -200,7 +200,7 @@ def test_sparse_layers_of_floats(name):
         layer = Layer(weight.astype(np.float32), rng.normal(size=outputs).astype(np.float32), Activation("relu"))
         head = Head("clip", (outputs,), np.zeros(outputs, np.float32), np.full(outputs, 99, np.float32))
         network = Network((inputs,), False, None, (layer,), head)
-        plan = Plan(network, FAMILIES[name], rounding=False)
+        plan = Plan(network, floats=FAMILIES[name])
         assert np.frombuffer(plan.data, structs.LAYER, 1, structs.PLAN.itemsize)["kind"] == structs.Kernel.PICKS
         module = native.family_module(FAMILIES[name])
         kernel = module.Kernel(plan.data, plan.scratch, ((None, (inputs,), ()),), (outputs,), False, print)
@@ -799,7 +799,9 @@ def test_kernels_under_sanitizers(backend, tmp_path):
     extremes = np.array([np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-40, 0, 1], np.float32)
     for network in cases():
         try:
-            plan = Plan(network, family, rounding=not floats, panels=bool(floats) or family is None)
+            plan = Plan(
+                network, None if floats else family, floats=family if floats else None, panels=bool(floats) or family is None
+            )
         except ValueError:  # A norm in bytes, or a layer that is too wide.
             continue
         x = draw_observations(rng, network, 5)

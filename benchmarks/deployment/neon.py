@@ -28,13 +28,13 @@ from numpy.typing import NDArray
 from benchmarks.deployment.mcu import export, fresh
 from benchmarks.shared.question import ask, table
 from benchmarks.shared.store import Result, describe_versions
+from sb3_sparse.runtime.backends.build import OPTIONS
 from sb3_sparse.runtime.backends.families import NEON
 from sb3_sparse.runtime.backends.plan import Plan
 
 SPARSITIES = (0.0, 0.8, 0.9, 0.95, 0.98, 0.99)
 ARCHITECTURES = ("armv8-a", "armv8.2-a+dotprod")
 COMPILER, EMULATOR = "aarch64-linux-gnu-gcc", "qemu-aarch64"
-OPTIONS = ("-O3", "-std=c99", "-static", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 #: The backends.
 NAMES = ("portable", "compiled", "neon")
 #: Actions that are counted, behind a first one.
@@ -49,7 +49,17 @@ def build(architecture: str, program: Path) -> None:
     :param program: Where to write a program that acts.
     """
     source = str(_HERE / "neon" / "actions.c")
-    command = [COMPILER, *OPTIONS, f"-march={architecture}", f"-I{_KERNELS}", source, "-o", str(program)]
+    command = [
+        COMPILER,
+        *OPTIONS,
+        "-std=c99",
+        "-static",
+        f"-march={architecture}",
+        f"-I{_KERNELS}",
+        source,
+        "-o",
+        str(program),
+    ]
     subprocess.run(command, check=True, timeout=100)
 
 
@@ -94,7 +104,7 @@ def measure(args: Namespace) -> Result:
                 network = export(model, sparsity, x).network
                 plans = {
                     "portable": Plan(network),
-                    "compiled": Plan(network, NEON, rounding=False),
+                    "compiled": Plan(network, floats=NEON),
                     "neon": Plan(network, NEON),
                 }
                 found = {name: round(count(program, plan, x[: ACTIONS + 1])) for name, plan in plans.items()}

@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 _SOURCES = Path(__file__).parent / "c"
-#: Without -ffast-math: in a library it would make the whole process flush small floats to zero.
-_FLAGS = ("-O3", "-fPIC", "-shared", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
+#: What makes kernels fast. Without -ffast-math: in a library it would make the whole process flush small floats to zero.
+OPTIONS = ("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math")
 #: By the ending of the source: options of the language, the variable that names its compiler, and compilers to look for.
 _LANGUAGES = {
     ".c": ("-std=c99", "CC", ("cc", "gcc", "clang")),
@@ -80,7 +80,7 @@ def _compiler(suffix: str = ".c", options: tuple[str, ...] = NATIVE) -> tuple[li
     if not found or os.name == "nt":
         raise BuildError(f"no {language} compiler found ({', '.join(names)} or ${variable})")
     for flags in dict.fromkeys((options, options[:1], ())):
-        given = [*_FLAGS, *standard.split(), *flags]
+        given = [*OPTIONS, "-fPIC", "-shared", *standard.split(), *flags]
         try:
             # The predefined macros name the compiler's version and every feature of the processor.
             return found, given, _run([*found, *given, "-dM", "-E", "-x", language.lower(), os.devnull])

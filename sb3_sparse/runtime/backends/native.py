@@ -73,7 +73,7 @@ def kernel(network: Network, backend: str, fallback: Callable[..., Any]) -> Any:
         module = family_module(FAMILIES[backend])
     else:
         module = _module(NATIVE)
-        plan = Plan(network, FAMILIES.get(module.family) if backend == "compiled" else None, rounding=False, panels=True)
+        plan = Plan(network, floats=FAMILIES.get(module.family) if backend == "compiled" else None, panels=True)
     parts = tuple((part.key or None, part.shape, part.sizes) for part in network.parts)
     if network.encoders or not parts:
         parts = ((None, network.shape, ()),)

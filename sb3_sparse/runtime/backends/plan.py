@@ -67,8 +67,8 @@ class Plan:
     The block of memory that the kernels read, and the size of the memory that they work in.
 
     :param network: A network.
-    :param family: The kernels for vectors to take where they fit; None for none.
-    :param rounding: Whether they are those that round hidden activations to 8 bits, or those for floats.
+    :param family: The kernels for vectors to take where they fit, which round hidden activations to 8 bits; None for none.
+    :param floats: The kernels for vectors of floats to take where they fit; None for none.
     :param panels: Whether to lay a network of linear layers out for panels as well, unless that makes it slower.
     :raises ValueError: if the kernels do not compute the network, or it is too large for them
     """
@@ -80,8 +80,9 @@ class Plan:
     #: Whether a batch is computed in panels of observations.
     panels: bool
 
-    def __init__(self, network: Network, family: Family | None = None, *, rounding: bool = True, panels: bool = False) -> None:
-        floats, family = (None, family) if rounding else (family, None)
+    def __init__(
+        self, network: Network, family: Family | None = None, *, floats: Family | None = None, panels: bool = False
+    ) -> None:
         require_known(network, INT8 if family else COMPILED)
         shapes = network.shapes
         block = Block(structs.PLAN.itemsize + structs.LAYER.itemsize * len(network.layers))
