@@ -16,7 +16,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from generator import boards, grids, headline, names, picture
+from generator import boards, grids, headline, names, picture, small
 from generator.markdown import table
 from generator.page import NOTE, Page
 from generator.pages import NAMES
@@ -33,7 +33,8 @@ def generate() -> dict[Path, str]:
     files |= {DOCS / "results" / f"{grids.page_name(name)}.md": grids.render(name) for name in grids.grids()}
     files[DOCS / "results" / "index.md"] = _index(pages)
     files[DOCS / "picture.svg"] = picture.picture()
-    files[DOCS.parent / "README.md"] = _fill(DOCS.parent / "README.md", {"headline": headline.headline("docs/results/")})
+    readme, folder = DOCS.parent / "README.md", "docs/results/"
+    files[readme] = _fill(readme, {"headline": f"{small.small(folder)}\n\n{headline.headline(folder)}"})
     methods = DOCS / "guide" / "methods.md"
     files[methods] = _fill(methods, {family: names.names(family) for family in names.FAMILIES})
     microcontroller = DOCS / "guide" / "microcontroller.md"
@@ -53,6 +54,7 @@ def _index(pages: dict[str, Page]) -> str:
                 "Every number on these pages comes from a file in `benchmarks/results`, and every page names the command that"
                 " makes it again."
             ),
+            small.small(""),
             headline.headline(""),
             "## All pages",
             table(("page", "question"), rows, align="ll"),

@@ -139,6 +139,7 @@ def test_the_page_of_a_grid(generate, tmp_path, monkeypatch):
     assert list(grids.draw("smoke-smoke")) == drawn and not list(grids.draw("smoke-smoke"))
     assert re.findall(r"\]\(\.\./\.\./benchmarks/results/(.*?png)\)", page) == drawn
     monkeypatch.setattr(generate.headline, "headline", lambda folder: "")
+    monkeypatch.setattr(generate.small, "small", lambda folder: "")
     index = generate._index({})
     assert f"| [{grid.title}](smoke-smoke.md) | 1 task, 2 seeds, 4 cells (size smoke), of which 3 are finished" in index
 

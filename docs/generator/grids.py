@@ -1,8 +1,9 @@
 """The pages of grids: the report of what ``sb3-sparse benchmark store`` has written, and nothing else."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 from sb3_sparse.sweeps import Grid, Stored, read_grid
 from sb3_sparse.sweeps.report import make_report
@@ -76,6 +77,18 @@ def comparison(name: str, form: str = AGENT, **settings: object) -> Comparison:
     if len(fitting) != 1:
         raise ValueError(f"{len(fitting)} groups of {name} have {settings} in the form {form}")
     return fitting[0]
+
+
+def published_dense(env: str) -> Mapping[str, Any]:
+    """
+    :param env: A task of ``sac_from_scratch``.
+    :return: The published return of a dense SAC, as ``published.yml`` has it
+    """
+    found = read_published("rl_zoo3_sac").published_return(
+        comparison("sac_from_scratch-full", env=env, recipe="gmp_both", sparsity=0.0).group
+    )
+    assert found is not None
+    return found
 
 
 @cache

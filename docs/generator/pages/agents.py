@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from sb3_sparse.sweeps.report.published import read_published
-
-from ..grids import comparison
+from ..grids import comparison, published_dense
 from ..markdown import estimate, number, percent, table
 from ..page import Page
 from ..stored import stored
@@ -101,8 +99,5 @@ def _trained_card(name: str, own: dict[str, Any]) -> list[str]:
 
 def _seeds(own: dict[str, Any]) -> str:
     found = comparison("sac_from_scratch-full", "8 bits", env=own["env"], recipe=own["recipe"], sparsity=own["sparsity"])
-    published = read_published("rl_zoo3_sac").published_return(
-        comparison("sac_from_scratch-full", env=own["env"], recipe="gmp_both", sparsity=0.0).group
-    )
-    assert published is not None
+    published = published_dense(own["env"])
     return f"{', '.join(map(number, found.group.returns))}; dense, published: {number(published['mean'])} ({published['env']})"

@@ -1,0 +1,57 @@
+"""The table of the small agents of the repository: what they return, and their bytes, time and training."""
+
+from typing import Any
+
+from .grids import published_dense
+from .markdown import number, percent, table
+from .stored import stored
+
+NOTE = (
+    "One agent each, in 8 bits unless it says otherwise; returns are means over 50 episodes. *dense*: the agent that was"
+    " distilled, or, from scratch, a published one of rl-zoo3. *µs*: one action in compiled C; SB3's `predict` takes {sb3}."
+    " *CPU minutes*: the distillation alone, or the whole training."
+)
+
+
+def small(folder: str) -> str:
+    """
+    :param folder: Where the pages are, seen from the file that holds the table.
+    :return: The table
+    """
+    students, pruned = stored("agents")["agents"], stored("trained")["agents"]
+    latency = stored("inference")["latency"]
+    rows = [
+        *(
+            (name, own, own["returns"]["teacher"], own["returns"]["student"], f"distilled, {_network(own)}")
+            for name, own in students.items()
+        ),
+        *(
+            (name, own, published_dense(own["env"])["mean"], own["return"], f"{_left(own)}, `{own['recipe']}`")
+            for name, own in pruned.items()
+        ),
+    ]
+    cells = [
+        (
+            f"[{own['env']}, {own['algorithm']}]({folder}agents.md#{name.lower()})",
+            number(dense),
+            number(returned),
+            number(own["nbytes"]),
+            number(latency[f"{name}/compiled"]["median"], 1),
+            number(own["cpu_minutes"], 1),
+            how,
+        )
+        for name, own, dense, returned, how in rows
+    ]
+    head = ("task", "dense returns", "it returns", "bytes", "µs", "CPU minutes", "how")
+    note = NOTE.format(sb3=number(latency["sb3"]["median"]))
+    return f"{table(head, cells, align='lrrrrrl')}\n\n{note}"
+
+
+def _network(own: dict[str, Any]) -> str:
+    widths, _, sparsity = own["shape"].rpartition("-")
+    bits = "" if own["bits"] == 8 else f", {own['bits']} bits"
+    return f"{widths.replace('x', '-')} units" + ("" if sparsity == "0" else f", {sparsity} % sparse") + bits
+
+
+def _left(own: dict[str, Any]) -> str:
+    return f"{percent(1 - own['weights left']['actor'])} sparse from scratch"
