@@ -237,7 +237,10 @@ def test_command_line(capsys, tmp_path):
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--sparsity", "1.0"], "must lie in [0, 1), got 1.0")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "--conf-file", "x.yml"], "give one of them")
     expect_cli_error(capsys, ["summary", str(tmp_path / "missing.zip")], "there is no agent at")
-    expect_cli_error(capsys, ["summary", "x.zip", "--sparsity", "0.5"], "unknown arguments: --sparsity 0.5")
+    expect_cli_error(
+        capsys, ["summary", "x.zip", "--sparsity", "0.5"], "sb3-sparse summary: error: unknown arguments: --sparsity 0.5"
+    )
+    expect_cli_error(capsys, ["compress", str(tmp_path / "none.zip"), "-o", str(tmp_path)], "usage: sb3-sparse compress ")
     expect_cli_error(capsys, [*recipe, "--recipe", "gmp", "-i", str(tmp_path / "missing.zip")], "No such file")
     dense = tmp_path / "dense.yml"
     dense.write_text("Pendulum-v1: {policy: MlpPolicy}\n")

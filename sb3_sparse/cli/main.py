@@ -24,12 +24,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for add in _COMMANDS:
         add(commands)
     args, rest = parser.parse_known_args(arguments)
+    command = commands.choices[args.command]
     if rest and args.command not in ("train", "enjoy"):
-        parser.error(f"unknown arguments: {' '.join(rest)}")
+        command.error(f"unknown arguments: {' '.join(rest)}")
     try:
         # A command of rl-zoo3 is returned, and runs below: its errors are not those of our arguments.
         run = args.run(args, rest)
     except (OSError, ValueError) as error:
-        parser.error(str(error))
+        command.error(str(error))
     if run is not None:
         run()
