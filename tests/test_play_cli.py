@@ -1,5 +1,7 @@
 """``sb3-sparse play``: the returns of a compact file, in sentences where it does not fit."""
 
+import sys
+
 import gymnasium as gym
 import numpy as np
 import pytest
@@ -103,12 +105,27 @@ def test_other_files(tmp_path, capsys):
         assert raised.value.code == 2 and sentence in capsys.readouterr().err
 
 
+def test_pictures_without_a_screen_or_moviepy(pole, tmp_path, monkeypatch, capsys):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("sb3_sparse.cli.play.find_spec", lambda name: None)
+    for options, sentence in (
+        (["--render"], "--render needs a screen, and there is none (DISPLAY): record it with --video FOLDER"),
+        (["--video", str(tmp_path)], "--video needs the package moviepy: pip install moviepy"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["play", str(pole), "--env", "CartPole-v1", *options])
+        assert sentence in capsys.readouterr().err
+
+
 def test_video(pole, tmp_path, monkeypatch, capsys):
     """One for each episode."""
     pytest.importorskip("moviepy", reason="gymnasium records by moviepy")
     pytest.importorskip("pygame", reason="gymnasium draws CartPole by pygame")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
+    monkeypatch.setenv("MUJOCO_GL", "egl")
     main(["play", str(pole), "--env", "CartPole-v1", "--episodes", "2", "--video", str(tmp_path / "videos")])
-    assert len(list((tmp_path / "videos").glob("pole-*.mp4"))) == 2
+    assert sorted(file.name for file in (tmp_path / "videos").iterdir()) == ["pole-seed-0.mp4", "pole-seed-1.mp4"]
     assert f"videos: {tmp_path / 'videos'}" in capsys.readouterr().out
     assert gym.make("CartPole-v1").render_mode is None

@@ -16,7 +16,9 @@ from sb3_sparse.cli import main
 from sb3_sparse.sweeps import Folder, read_grid
 from sb3_sparse.sweeps.kinds import Distill, FineTune
 from sb3_sparse.sweeps.report import write_report
+from sb3_sparse.sweeps.report.blocks import Table
 from sb3_sparse.sweeps.report.comparison import aggregate, compare, judge, judged
+from sb3_sparse.sweeps.report.content import verdicts
 from sb3_sparse.sweeps.report.figures import draw_curves
 from sb3_sparse.sweeps.report.provenance import methods, missing
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
@@ -104,7 +106,17 @@ def test_a_verdict_at_a_ceiling_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.sweep_results.returns_of", lambda settings, form: [500.0, 500.0])
     verdict = judge(line_of(study_of(tmp_path, all_cells()), "CartPole-v1"))
     assert verdict.best.group.sparsity == 0.99
-    assert verdict.note == "all returns are those of the control: a ceiling of the task hides differences"
+    assert (
+        verdict.note
+        == "all returns are those of the control: the agents act alike, or a ceiling of the task hides differences"
+    )
+
+
+def test_a_verdict_of_a_wide_interval_does_not_decide(tmp_path, monkeypatch):
+    monkeypatch.setattr("tests.sweep_results.returns_of", lambda settings, form: [100.0 + 100.0 * settings["seed"]] * 2)
+    verdict = judge(line_of(study_of(tmp_path, all_cells()), "CartPole-v1"))
+    assert verdict.best.group.sparsity == 0.99 and verdict.best.relative < -0.2
+    assert verdict.note == "not decided: the interval is wide"
 
 
 def test_sparsities_of_recipes_have_verdicts(tmp_path, monkeypatch):
@@ -116,6 +128,9 @@ def test_sparsities_of_recipes_have_verdicts(tmp_path, monkeypatch):
     assert [[each.group.sparsity for each in part] for part in parts] == [[0.5, 0.99], [None]]
     assert [judge(part).best and judge(part).best.group.sparsity for part in parts] == [0.5, None]
     assert judge(parts[1]).note == "a loss at every sparsity that was measured"
+    lines = {("CartPole-v1", "as trained"): line_of(study, "CartPole-v1")}
+    (table,) = (block for block in verdicts(study, lines, None).blocks if isinstance(block, Table))
+    assert [row[1].text for row in table.rows] == ["as trained", "as trained, the recipe's sparsity"]
     # The control has another recipe, or is the agent itself.
     cells = all_cells(("CartPole-v1",), (None,), recipe="gmp_qat") + all_cells(("CartPole-v1",), (None,), recipe="gmp")
     study = study_of(tmp_path / "b", cells, control={"recipe": "gmp_qat"})

@@ -345,6 +345,7 @@ ZOO = {"title": "PPO", "kind": "zoo", "fixed": {"algo": "ppo", "env": "CartPole-
         ({"axes": {"steps": [100]}}, "kind zoo needs seed"),
         ({"axes": {"seed": ["1e3"]}}, "seed has to be of type int, got '1e3'; YAML reads 1e6 as text"),
         ({"axes": {"seed": [0], "steps": [float("inf")]}}, "steps has to be of type int or null, got inf"),
+        ({"axes": {"seed": ["90%"]}}, "seed has to be of type int, got '90%'"),
         ({"axes": {"seed": [1.5]}}, "seed has to be of type int, got 1.5"),
         ({"axes": {"seed": [True]}}, "seed has to be of type int, got True"),
         ({"axes": {"seed": [-1]}}, "seed must be at least 0"),
@@ -378,6 +379,15 @@ def test_a_wrong_grid(changes, sentence, tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert sentence in error
     assert not (tmp_path / "cells").exists()
+
+
+def test_a_size_that_is_not_run_and_a_key_that_stands_twice(tmp_path):
+    grid = write_grid(tmp_path, **{**ZOO, "sizes": {"smoke": {"axes": {"sed": [0]}}}})
+    with pytest.raises(ValueError, match="size smoke changes the axis 'sed', which is not one of seed"):
+        read_grid(str(grid))
+    grid.write_text("title: a\naxes:\n  seed: [0]\n  seed: [1]\n")
+    with pytest.raises(ValueError, match="line 3: 'seed' stands twice in one mapping"):
+        read_grid(str(grid))
 
 
 @pytest.mark.parametrize(

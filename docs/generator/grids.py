@@ -3,9 +3,11 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import cache
+from itertools import takewhile
 from typing import Any
 
 from sb3_sparse.sweeps import Grid, Stored, read_grid
+from sb3_sparse.sweeps.grid import GRIDS
 from sb3_sparse.sweeps.report import make_report
 from sb3_sparse.sweeps.report.blocks import Report, Section
 from sb3_sparse.sweeps.report.comparison import Comparison, compare
@@ -49,9 +51,13 @@ def report(name: str) -> Report:
     found = make_report(*_read(name))
     options = f"{grid_name}{'' if size == 'full' else f' --size {size}'}"
     commands = "\n".join(f"sb3-sparse benchmark {part} {options}" for part in ("run", "store"))
+    text = (GRIDS / f"{grid_name}.yml").read_text()
+    lines = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    comment = "\n".join(line[2:] for line in lines)
     again = Section(
         "How to make it again",
         [
+            *([f"```text\n{comment}\n```"] if comment else []),
             f"```bash\n{commands}\npython docs/generate.py\n```",
             f"The grid is [{grid_name}.yml](../../benchmarks/grids/{grid_name}.yml), its results are"
             f" [{name}.jsonl](../../benchmarks/results/{name}.jsonl), and [the guide](../guide/sweeps.md#the-report) explains"

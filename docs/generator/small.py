@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from .grids import published_dense
+from .grids import comparison, published_dense
 from .markdown import number, percent, table
 from .stored import stored
 
 NOTE = (
     "One agent each, in 8 bits unless it says otherwise; returns are means over 50 episodes. *dense*: the agent that was"
-    " distilled, or, from scratch, a published one of rl-zoo3. *µs*: one action in compiled C; SB3's `predict` takes {sb3}."
-    " *CPU minutes*: the distillation alone, or the whole training."
+    " distilled, or, from scratch, one that rl-zoo3 published, on v3 of the task, where Hopper falls later. *µs*: one action"
+    " in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole training."
 )
 
 
@@ -25,15 +25,12 @@ def small(folder: str) -> str:
             (name, own, own["returns"]["teacher"], own["returns"]["student"], f"distilled, {_network(own)}")
             for name, own in students.items()
         ),
-        *(
-            (name, own, published_dense(own["env"])["mean"], own["return"], f"{_left(own)}, `{own['recipe']}`")
-            for name, own in pruned.items()
-        ),
+        *((name, own, published_dense(own["env"])["mean"], own["return"], _from_scratch(own)) for name, own in pruned.items()),
     ]
     cells = [
         (
             f"[{own['env']}, {own['algorithm']}]({folder}agents.md#{name.lower()})",
-            number(dense),
+            number(dense) + (" (v3)" if name in pruned else ""),
             number(returned),
             number(own["nbytes"]),
             number(latency[f"{name}/compiled"]["median"], 1),
@@ -53,5 +50,9 @@ def _network(own: dict[str, Any]) -> str:
     return f"{widths.replace('x', '-')} units" + ("" if sparsity == "0" else f", {sparsity} % sparse") + bits
 
 
-def _left(own: dict[str, Any]) -> str:
-    return f"{percent(1 - own['weights left']['actor'])} sparse from scratch"
+def _from_scratch(own: dict[str, Any]) -> str:
+    """How it was made, and how good its siblings are."""
+    group = comparison("sac_from_scratch-full", "8 bits", **{key: own[key] for key in ("env", "recipe", "sparsity")}).group
+    seeds = f"best of {len(group.returns)} seeds, mean {number(group.returns.mean())}"
+    share = percent(1 - own["weights left"]["actor"])
+    return f"{share} sparse from scratch, `{own['recipe']}`" + (f", {seeds}" if len(group.returns) > 1 else ", one seed")

@@ -1,8 +1,11 @@
 """``sb3-sparse play``."""
 
 import argparse
+import os
 import statistics
+import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +23,7 @@ def add_play(commands: Commands) -> None:
         "play",
         allow_abbrev=False,
         help="let an exported policy play, and print its returns",
-        epilog="A video needs moviepy, and whatever the environment needs to draw without a screen.",
+        epilog="A video needs the package moviepy. Without a screen MuJoCo draws by EGL, or as MUJOCO_GL says.",
     )
     parser.add_argument("policy", type=Path, help="compact file, .sb3s")
     add_environment(parser, env="environment that it plays in", settings=False, required=True)
@@ -50,6 +53,7 @@ def _play(args: argparse.Namespace, _: list[str]) -> None:
         raise ValueError(f"--episodes must be at least 1, got {args.episodes}")
     if args.seed < 0:
         raise ValueError(f"--seed must be at least 0, got {args.seed}")
+    _check_pictures(args)
     policy, frames = load(args.policy), args.frame_stack
     wrappers: Callable[[gym.Env], gym.Env] | None = None
     if args.env_wrapper is not None:
@@ -60,7 +64,7 @@ def _play(args: argparse.Namespace, _: list[str]) -> None:
     kwargs = read_arguments(args.env_kwargs)
     if args.render or args.video is not None:
         kwargs["render_mode"] = "human" if args.render else "rgb_array"
-    wrapper = wrappers if args.video is None else _recorded(args.video, args.policy.stem, wrappers)
+    wrapper = wrappers if args.video is None else _recorded(args.video, args.policy.stem, args.seed, wrappers)
     venv = make_environment(args.env, None, kwargs, wrapper=wrapper, frame_stack=frames)
     returns = []
     try:
@@ -79,13 +83,31 @@ def _play(args: argparse.Namespace, _: list[str]) -> None:
         print(f"videos: {args.video}")
 
 
-def _recorded(folder: Path, name: str, wrappers: "Callable[[gym.Env], gym.Env] | None") -> "Callable[[gym.Env], gym.Env]":
-    """What wraps an environment and records a video of each episode, inside of other wrappers."""
+def _check_pictures(args: argparse.Namespace) -> None:
+    """Whether what draws the environment is there."""
+    if args.video is not None and find_spec("moviepy") is None:
+        raise ValueError("--video needs the package moviepy: pip install moviepy")
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        if args.render:
+            raise ValueError("--render needs a screen, and there is none (DISPLAY): record it with --video FOLDER")
+        if args.video is not None:
+            # MuJoCo asks for it when it first draws.
+            os.environ.setdefault("MUJOCO_GL", "egl")
+
+
+def _recorded(
+    folder: Path, name: str, first: int, wrappers: "Callable[[gym.Env], gym.Env] | None"
+) -> "Callable[[gym.Env], gym.Env]":
+    """What wraps an environment and records a video of each episode, named by its seed, inside of other wrappers."""
     from gymnasium.wrappers import RecordVideo
+
+    class Recorded(RecordVideo):
+        def start_recording(self, video_name: str) -> None:
+            super().start_recording(f"{name}-seed-{first + self.episode_id // 2}")
 
     def wrap(env: "gym.Env") -> "gym.Env":
         # Every second episode is the one that a VecEnv begins when an episode ends.
-        recorded = RecordVideo(env, str(folder), lambda number: number % 2 == 0, name_prefix=name, disable_logger=True)
+        recorded = Recorded(env, str(folder), lambda number: number % 2 == 0, disable_logger=True)
         return recorded if wrappers is None else wrappers(recorded)
 
     return wrap

@@ -75,13 +75,12 @@ def _read(file: Path, size: str, check: bool) -> Grid:
     sizes = _mapping("sizes", content)
     for other, changes in sizes.items():
         _check_keys(f"size {other}", changes, ("fixed", "axes"))
+        if unknown := _axes(changes).keys() - axes.keys():
+            raise ValueError(f"size {other} changes the axis '{min(unknown)}', which is not one of {', '.join(axes)}")
     if size != FULL:
         if size not in sizes:
             raise ValueError(f"there is no size '{size}'; it has: {', '.join([FULL, *sizes])}")
-        others = _axes(sizes[size])
-        if unknown := others.keys() - axes.keys():
-            raise ValueError(f"size {size} changes the axis '{min(unknown)}', which is not one of {', '.join(axes)}")
-        fixed, axes = {**fixed, **_mapping("fixed", sizes[size])}, {**axes, **others}
+        fixed, axes = {**fixed, **_mapping("fixed", sizes[size])}, {**axes, **_axes(sizes[size])}
     cells = tuple(_cells(content.get("kind"), fixed, axes))
     seen: set[Cell] = set()
     for cell in cells:
@@ -96,8 +95,15 @@ def _read(file: Path, size: str, check: bool) -> Grid:
 def _load(file: Path) -> Any:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        def flatten_mapping(self, node: yaml.MappingNode) -> None:
+            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"line {node.start_mark.line + 1}: '{twice[0]}' stands twice in one mapping")
+            super().flatten_mapping(node)
+
     try:
-        return yaml.safe_load(file.read_text())
+        return yaml.load(file.read_text(), Loader)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
     except yaml.YAMLError as error:

@@ -29,7 +29,7 @@ def page() -> Page:
         tables=[
             f"```bash\nsb3-sparse play docs/results/agents/{first}.sb3s --env {agents[first]['env']}\n```",
             *[block for name, own in agents.items() for block in _card(name, own, results)],
-            *[block for name, own in trained["agents"].items() for block in _trained_card(name, own)],
+            *[block for name, own in trained["agents"].items() for block in _trained_card(name, own, trained["episodes"])],
         ],
         columns={
             "returns": "mean over fresh episodes, which nothing was chosen on; a student and its teacher play the same ones",
@@ -42,7 +42,8 @@ def page() -> Page:
             "An agent that was pruned while it learnt was chosen among all stored seeds and recipes, by other episodes:"
             " [what all of them return](sac_from_scratch.md).",
             "A Hopper agent falls now and then, and a share above 1 says that a student falls less.",
-            "The agents are for the versions of the environments that stand here. Other versions have other observations.",
+            "The agents are for the versions of the environments that stand here. Other versions may have other observations"
+            " or dynamics: look at the returns there first.",
         ],
         settings={
             "teachers": "`rl-trained-agents`, the public collection that rl-zoo3 trained for a million steps (MIT)",
@@ -77,7 +78,7 @@ def _card(name: str, own: dict[str, Any], results: dict[str, Any]) -> list[str]:
     return [f"## {name}", f"[agents/{name}.sb3s](agents/{name}.sb3s)", table(("", ""), rows, align="ll")]
 
 
-def _trained_card(name: str, own: dict[str, Any]) -> list[str]:
+def _trained_card(name: str, own: dict[str, Any], episodes: int) -> list[str]:
     """The card of an agent that was pruned while it learnt."""
     left = ", ".join(f"{network} {percent(share)}" for network, share in own["weights left"].items())
     sparsity = "" if own["sparsity"] is None else f" --sparsity {own['sparsity']:g}"
@@ -89,6 +90,10 @@ def _trained_card(name: str, own: dict[str, Any]) -> list[str]:
         ("network", f"{number(own['weights'])} weights of 8 bits"),
         ("bytes", number(own["nbytes"])),
         ("returns", f"{estimate(own['return'], own['interval'])} over episodes of this agent"),
+        (
+            "again",
+            f"`sb3-sparse play docs/results/agents/{name}.sb3s --env {own['env']} --episodes {episodes} --seed 5000000`",
+        ),
         ("all seeds", _seeds(own)),
         ("made by", f"`{command} --seed {own['seed']}`, {number(own['steps'])} steps in {own['cpu_minutes']:.0f} CPU minutes"),
         ("weights left", left),

@@ -47,7 +47,7 @@ def page() -> Page:
             ),
         },
         limits=[
-            "Four dense agents. Sparse agents trained here for a million steps do not exist yet.",
+            "Four dense agents. Those that were pruned while they learnt are on [another page](sac_from_scratch.md).",
             (
                 "Hopper agents fall now and then, and the smallest rounding moves the falls to other episodes. A ratio above 1"
                 " is not an improvement by rounding."

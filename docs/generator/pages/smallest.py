@@ -1,19 +1,20 @@
 """The smallest agent of each task that keeps its return."""
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from sb3_sparse.sweeps.report.comparison import RULE, Comparison
+from sb3_sparse.sweeps.report.comparison import DECIDES, RULE, Comparison
 
 from .. import grids
 from ..markdown import estimate, number, percent, table
 from ..page import Page
 from ..stored import require
 
-#: Losses, as shares of the dense return: the largest one of the mean, and one that the interval has to exclude.
-LARGEST, EXCLUDED = 0.05, 0.2
+#: The largest loss of the mean, as a share of the dense return.
+LARGEST = 0.05
 
 
 class Found(NamedTuple):
@@ -38,6 +39,8 @@ def page() -> Page:
     """
     found = list(smallest())
     require(len(found) > 3, "several tasks have an agent that keeps its return")
+    weak = next(each for each in found if each.task == "CartPole-v1, DQN")
+    require(weak.dense < 450, "DQN's dense agent on CartPole is weak")
     most = max(found, key=lambda each: each.nbytes)
     rows = [
         (
@@ -82,8 +85,9 @@ def page() -> Page:
         limits=[
             RULE,
             f"Beside that, the mean may lose {percent(LARGEST)} at most, and the interval excludes a loss of more than"
-            f" {percent(EXCLUDED)}.",
+            f" {percent(DECIDES)}.",
             "The smallest of several is chosen by the episodes that it is judged by, which flatters its return.",
+            "Some dense agents are weak, as DQN's on CartPole, and to keep their return is then easier than the task sounds.",
         ],
         settings={"grids": ", ".join(dict.fromkeys(each.grid for each in found))},
         commands=["python docs/generate.py  # from the results of the grids"],
@@ -96,8 +100,13 @@ def smallest() -> Iterator[Found]:
     :return: Of each task and algorithm, distilled and trained, the smallest exported agents of all grids that keep the return
     """
     found: dict[tuple[str, bool], Found] = {}
-    for grid in grids.grids():
-        for each in grids.comparisons(grid):
+    stored = [(grid, each) for grid in grids.grids() for each in grids.comparisons(grid)]
+    # Of a setting that several grids have, that with the most seeds counts.
+    seeds: dict[str, int] = {}
+    for _, each in stored:
+        seeds[_setting(each)] = max(seeds.get(_setting(each), 0), len(each.group.results))
+    for grid, each in stored:
+        if len(each.group.results) == seeds[_setting(each)]:
             settings = each.group.settings
             distilled = settings["kind"] == "distill"
             sizes = [result["evaluations"][each.group.form].get("nbytes") for result in each.group.results]
@@ -107,13 +116,17 @@ def smallest() -> Iterator[Found]:
                 # The agent itself.
                 continue
             dense = each.mean.value - each.difference.value
-            if each.relative is None or each.relative < -EXCLUDED or each.difference.value < -LARGEST * abs(dense):
+            if each.relative is None or each.relative < -DECIDES or each.difference.value < -LARGEST * abs(dense):
                 continue
             task = f"{settings['env']}, {_algorithm(settings)}"
             known = Found(grid, task, dense, sum(sizes) / len(sizes), each)
             if (task, distilled) not in found or known.nbytes < found[task, distilled].nbytes:
                 found[task, distilled] = known
     yield from (found[key] for key in sorted(found))
+
+
+def _setting(each: Comparison) -> str:
+    return json.dumps([each.group.form, {**each.group.settings, "seed": None}], sort_keys=True)
 
 
 def _algorithm(settings: Mapping[str, Any]) -> str:

@@ -12,7 +12,10 @@ def check_agent(agent: Path) -> None:
     :raises ValueError: if it does not exist, or is no zip of SB3
     """
     if not agent.is_file():
-        raise ValueError(f"there is no agent {agent}: give the path of its zip from where the command runs")
+        raise ValueError(
+            f"there is no agent {agent}: give the path of its zip from where the command runs; the file of a grid says first"
+            " where its agents are from"
+        )
     if not is_zipfile(agent) or "data" not in ZipFile(agent).namelist():
         raise ValueError(f"{agent} is not the zip of an agent that SB3 has saved")
 

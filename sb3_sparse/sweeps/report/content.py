@@ -27,10 +27,12 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
     }  # fmt: skip
     rows, claimed = [], published if published is not None and published.claims else None
     parts = [(task, label, part) for (task, label), line in comparisons.items() for part in judged(study, line)]
+    lines = [(task, label) for task, label, _ in parts]
     for task, label, part in parts:
         verdict = judge(part)
         best = verdict.best
-        row = [word(task), word(label)]
+        own = part[0].group.sparsity is None and lines.count((task, label)) > 1
+        row = [word(task), word(f"{label}, the recipe's sparsity" if own else label)]
         if best is None:
             row += [Entry("none" if any(each.loses for each in part) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
         else:
@@ -61,7 +63,7 @@ def numbers(comparisons: Comparisons, published: Published | None) -> Section:
     columns = {
         "task": "", "agent": "", "sparsity": "as the grid sets it", "n": "seeds that are finished, of those of the grid",
         "return": "", "difference": "to the dense control", "score": "the control's mean return has 1",
-        "better than dense": "probability of improvement", "weights that are left": "of each network",
+        "better than dense": "probability of improvement", "weights that are left": "of each network, those that are not 0",
         "bytes": "of the exported file, mean", "CPU minutes": "of a cell, mean",
     }  # fmt: skip
     if published is not None and published.returns:
