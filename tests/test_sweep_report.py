@@ -114,9 +114,11 @@ def test_a_verdict_at_a_ceiling_says_so(tmp_path, monkeypatch):
 
 def test_a_verdict_of_a_wide_interval_does_not_decide(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.sweep_results.returns_of", lambda settings, form: [100.0 + 100.0 * settings["seed"]] * 2)
-    verdict = judge(line_of(study_of(tmp_path, all_cells()), "CartPole-v1"))
-    assert verdict.best.group.sparsity == 0.99 and verdict.best.relative < -0.2
-    assert verdict.note == "not decided: the interval is wide"
+    study = study_of(tmp_path, all_cells())
+    verdict = judge(line_of(study, "CartPole-v1"))
+    assert verdict.best.group.sparsity == 0.99 and verdict.best.relative < -0.2 and not verdict.best.decides
+    lines = {("CartPole-v1", "as trained"): line_of(study, "CartPole-v1")}
+    assert verdicts(study, lines, None).blocks[0].rows[0][2].text == "99 % (not decided)"
 
 
 def test_sparsities_of_recipes_have_verdicts(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ _DISTILLED, _CRITICS, _WALKER, _BYTES = (
     "return_over_bytes-reduced",
 )
 _EIGHT = "8 bits"
+_FALLING_RATE = "learning_rate:'lin_5e-4'"
 _SCRATCH = ("HalfCheetah-v4", "Walker2d-v4", "Hopper-v4")
 
 
@@ -56,14 +57,18 @@ def page() -> Page:
             *_bits(),
             "## Sparse from the first step",
             _scratch(),
+            _ppo(),
+            "## Agents that fall",
+            _falling(),
         ],
         columns={"95 %, 98 %, 99 %": "mean return over the teacher's, with a 95 % t interval over seeds"},
         limits=["What is listed here failed with our settings. It does not say that no settings would do."],
         settings={
             "seeds": "as on the pages that the numbers come from: [distilled agents](distilled_agents.md) and"
             " [their critics](distilled_agents-critics.md), [Walker2d](distillation-walker.md), [return over"
-            " bytes](return_over_bytes-reduced.md), [long runs in the engine](engine-long.md), [SAC from"
-            " scratch](sac_from_scratch.md), [trained on](dense_agents-reduced.md), [ablation](ablation.md)"
+            " bytes](return_over_bytes-reduced.md), [long runs in the engine](engine-long.md), [SAC](sac_from_scratch.md) and"
+            " [PPO from scratch](ppo_from_scratch.md), [trained on](dense_agents-reduced.md), [MinAtar](minatar.md),"
+            " [ablation](ablation.md)"
         },
         commands=["python docs/generate.py  # from the results of those pages"],
         files=("ablation",),
@@ -174,4 +179,42 @@ def _long() -> str:
         " here, and on Hopper not every seed's is near its best. With 2 % in the critics as well as in the actor, Hopper"
         f" returns {', '.join(map(number, starved))}; with 2 % in the actor and 20 % in the critics"
         f" {', '.join(map(number, small.returns))} (best evaluation {', '.join(map(number, tops))})."
+    )
+
+
+def _ppo() -> str:
+    """Another algorithm, whose dense control is at hand."""
+    grid, task = "ppo_from_scratch-full", {"env": "HalfCheetah-v4"}
+    dense = comparison(grid, **task, sparsity=0.0).group.returns
+    pruned = {sparsity: comparison(grid, _EIGHT, **task, sparsity=sparsity) for sparsity in (0.95, 0.98)}
+    require(max(each.group.returns.max() for each in pruned.values()) < dense.min(), "pruned PPO returns less than dense PPO")
+    words = [f"at {percent(key)} {', '.join(map(number, each.group.returns))}" for key, each in pruned.items()]
+    return (
+        "PPO loses more. On HalfCheetah, with the hidden layers of actor and critic pruned gradually in"
+        f" {number(pruned[0.95].group.results[0]['steps'])} steps, in 8 bits, it returns {' and '.join(words)}; dense"
+        f" {', '.join(map(number, dense))}."
+    )
+
+
+def _falling() -> str:
+    """DQN whose greedy policy falls now and then, and a learning rate that mends it."""
+    game = {"env": "MinAtarSpaceInvaders-v1", "sparsity": 0.0}
+    floats = comparison("minatar-full", recipe="gmp", hyperparams=[], **game).group
+    steady = comparison("minatar-full", _EIGHT, recipe="gmp_qat", hyperparams=[], **game).group
+    calmer = comparison("minatar-full", _EIGHT, recipe="gmp_qat", hyperparams=[_FALLING_RATE], **game).group
+    worst = int(steady.returns.argmin())
+    seed = steady.results[worst]["settings"]["seed"]
+    (same,) = (result for result in floats.results if result["settings"]["seed"] == seed)
+    curve = [mean(values) for values in same["curve"]["returns"]]
+    require(
+        steady.returns[worst] < 5 < min(calmer.returns) / 3, "a seed falls with a steady learning rate, and none otherwise"
+    )
+    require(min(curve) < 5 < 40 < max(curve), "the float agent of that seed falls as well")
+    return (
+        "DQN's dense agents of MinAtar's Space Invaders that learn with 8 bits in the end return"
+        f" {', '.join(number(value, 1) for value in steady.returns)}, each number a seed. The one that falls does so in float"
+        f" as well: evaluated while it learnt, before the 8 bits, it returned between {number(min(curve), 1)} and"
+        f" {number(max(curve), 1)}. So the moment at which a training ends decides, not the rounding. With a learning rate"
+        " that falls linearly to 0, and everything else the same, the seeds return"
+        f" {', '.join(number(value, 1) for value in calmer.returns)}."
     )

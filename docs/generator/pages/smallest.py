@@ -60,8 +60,8 @@ def page() -> Page:
     return Page(
         title="The smallest agent of each task",
         question=(
-            "How small is the smallest agent that keeps the return of its dense one, of all in the stored grids that have two"
-            " seeds or more?"
+            "How small is the smallest agent that keeps the return of its dense one, of all sparse ones in the stored grids"
+            " that have two seeds or more?"
         ),
         answer=(
             f"For {len({each.task for each in found})} tasks and algorithms there is one of at most"
@@ -112,11 +112,8 @@ def smallest() -> Iterator[Found]:
             sizes = [result["evaluations"][each.group.form].get("nbytes") for result in each.group.results]
             if each.loses is not False or each.mean is None or each.difference is None or None in sizes:
                 continue
-            if distilled and each.group.sparsity is None:
-                # The agent itself.
-                continue
             dense = each.mean.value - each.difference.value
-            if each.relative is None or each.relative < -DECIDES or each.difference.value < -LARGEST * abs(dense):
+            if not each.group.sparsity or not each.decides or each.difference.value < -LARGEST * abs(dense):
                 continue
             task = f"{settings['env']}, {_algorithm(settings)}"
             known = Found(grid, task, dense, sum(sizes) / len(sizes), each)

@@ -19,8 +19,8 @@ from sb3_sparse.sweeps.report.study import Group, Study
 RULE = (
     "A sparsity is without loss if the 95 % interval of the difference to the dense control, by Welch's t over the mean"
     " returns of the seeds, contains zero or lies above. A wide interval contains zero as well: the column *loss that is not"
-    " excluded* is its lower end, as a share of the control's mean return, and a note says where it is more than 20 %: so few"
-    " seeds do not decide. The intervals are not corrected for the number of comparisons."
+    " excluded* is its lower end, as a share of the control's mean return. Where it is more than 20 %, so few seeds do not"
+    " decide. The intervals are not corrected for the number of comparisons."
 )
 #: A loss, as a share of the control's return, that an interval has to exclude for a verdict that decides.
 DECIDES = 0.2
@@ -59,6 +59,11 @@ class Comparison:
             return None
         # What is not a number is never without loss.
         return not self.difference.interval[1] >= 0.0
+
+    @property
+    def decides(self) -> bool:
+        """Whether the interval excludes a loss of more than :data:`DECIDES`."""
+        return self.relative is not None and self.relative >= -DECIDES
 
 
 def compare(study: Study, group: Group, published: Published | None = None) -> Comparison:
@@ -136,8 +141,6 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
         return Verdict(None, "; ".join(["a loss at every sparsity that was measured", *notes]))
     if kept[-1].difference is not None and kept[-1].difference.interval == (0.0, 0.0):
         notes.append("all returns are those of the control: the agents act alike, or a ceiling of the task hides differences")
-    if kept[-1].relative is not None and kept[-1].relative < -DECIDES:
-        notes.append("not decided: the interval is wide")
     lost = [each for each in known if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
     if lost:
         notes.append(f"a loss at {_list(lost)}")

@@ -36,7 +36,9 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         if best is None:
             row += [Entry("none" if any(each.loses for each in part) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
         else:
-            row += [percent(best.group.sparsity), _loss(best), estimate(best.mean), _difference(best), _count(best)]
+            found = percent(best.group.sparsity)
+            found = found if best.decides else replace(found, text=f"{found.text} (not decided)")
+            row += [found, _loss(best), estimate(best.mean), _difference(best), _count(best)]
         row.append(word(verdict.note))
         if claimed is not None:
             claim = claimed.claim(part[0].group)
