@@ -17,7 +17,7 @@ from importlib import import_module
 from pathlib import Path
 
 from generator import boards, grids, headline, names, picture, small
-from generator.markdown import table
+from generator.markdown import number, table
 from generator.page import NOTE, Page
 from generator.pages import NAMES
 
@@ -44,6 +44,8 @@ def generate() -> dict[Path, str]:
 
 def _index(pages: dict[str, Page]) -> str:
     rows = [(f"[{page.title}]({name}.md)", page.question) for name, page in pages.items()]
+    million = 1_000_000
+    runs, hours = grids.count_runs(million)
     reports = {grids.page_name(name): grids.report(name) for name in grids.grids()}
     lines = [(f"[{report.title}]({name}.md)", report.summary) for name, report in reports.items()]
     return "\n\n".join(
@@ -54,6 +56,7 @@ def _index(pages: dict[str, Page]) -> str:
                 "Every number on these pages comes from a file in `benchmarks/results`, and every page names the command that"
                 " makes it again."
             ),
+            f"The grids below hold {runs} trainings of {number(million)} steps or updates, of {number(hours)} CPU hours in all.",
             small.small(""),
             headline.headline(""),
             "## All pages",

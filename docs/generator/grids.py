@@ -85,6 +85,17 @@ def comparison(name: str, form: str = AGENT, **settings: object) -> Comparison:
     return fitting[0]
 
 
+def count_runs(steps: int) -> tuple[int, float]:
+    """
+    :param steps: A number of steps or updates.
+    :return: How many trainings of at least so many the grids have stored, and their CPU hours, as far as they are known
+    """
+    read = map(_read, grids())
+    results = {cell.name: stored.read(cell.name) for grid, stored in read for cell in grid.cells}
+    long = [result for result in results.values() if result is not None and result["steps"] >= steps]
+    return len(long), sum(result["cpu_seconds"] or 0.0 for result in long) / 3600
+
+
 def published_dense(env: str) -> Mapping[str, Any]:
     """
     :param env: A task of ``sac_from_scratch``.
