@@ -56,7 +56,10 @@ def _index(pages: dict[str, Page]) -> str:
                 "Every number on these pages comes from a file in `benchmarks/results`, and every page names the command that"
                 " makes it again."
             ),
-            f"The grids below hold {runs} trainings of {number(million)} steps or updates, of {number(hours)} CPU hours in all.",
+            (
+                f"The grids below hold {runs} trainings of {number(million)} steps or updates, which took {number(hours)} CPU"
+                " hours in all."
+            ),
             small.small(""),
             headline.headline(""),
             "## All pages",
