@@ -57,8 +57,8 @@ def _index(pages: dict[str, Page]) -> str:
                 " makes it again."
             ),
             (
-                f"The grids below hold {runs} trainings of {number(million)} steps or updates, which took {number(hours)} CPU"
-                " hours in all."
+                f"The grids below hold {runs} trainings of at least {number(million)} steps or updates, which took"
+                f" {number(hours)} CPU hours, as far as these are known."
             ),
             small.small(""),
             headline.headline(""),

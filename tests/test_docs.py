@@ -159,9 +159,15 @@ def test_results_that_contradict_a_sentence_stop_the_script(generate, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("interval", "verdict"), [((-9.0, -1.0), "not confirmed"), ((-9.0, 1.0), "confirmed"), (None, "not tested")]
+    ("interval", "relative", "verdict"),
+    [
+        ((-9.0, -1.0), -0.9, "not confirmed"),
+        ((-9.0, 1.0), -0.1, "confirmed"),
+        ((-9.0, 1.0), -0.9, "not decided"),
+        (None, None, "not tested"),
+    ],
 )
-def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, verdict):
+def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, relative, verdict):
     """A claim has the verdict of the agents with its settings and sparsity, and no other agents count."""
     from generator.pages import claims
 
@@ -171,7 +177,7 @@ def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, verdict)
     def found(form, sparsity, interval):
         settings = {"env": "Hopper-v4", "recipe": "gmp_qat"}
         group = Group("Hopper-v4", "", form, sparsity, settings, planned=2, results=({"steps": 1_200_000},) * 2)
-        return Comparison(group, None, Estimate(-4.0, interval))
+        return Comparison(group, None, Estimate(-4.0, interval), relative=relative)
 
     measured = [found("8 bits", 0.99, interval), found("agent", 0.99, (1.0, 2.0)), found("8 bits", 0.95, (-3.0, -2.0))]
     monkeypatch.setattr(claims.grids, "grids", lambda: ["figure-full"])
@@ -184,16 +190,16 @@ def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, verdict)
 
 
 def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
-    """No loss, no mean far below, no interval that excludes little, no published agent; of the others the smallest."""
+    """No loss, no mean far below, no interval that excludes little, no published agent, no subset; of the others the smallest."""
     from generator.pages import smallest
 
     from sb3_sparse.sweeps.report.comparison import Comparison
     from sb3_sparse.sweeps.report.study import Group
 
-    def found(sparsity, nbytes, difference, half, dense=1000.0, published=False, env="Hopper-v4"):
-        settings = {"kind": "zoo", "env": env, "algo": "sac", "recipe": "gmp"}
-        results = ({"evaluations": {"8 bits": {"nbytes": nbytes}}, "cpu_seconds": 60.0},) * 2
-        group = Group(env, "", "8 bits", sparsity, settings, planned=2, results=results)
+    def found(sparsity, nbytes, difference, half, dense=1000.0, published=False, env="Hopper-v4", seeds=2):
+        settings = {"kind": "zoo", "env": env, "algo": "sac", "recipe": "gmp", "sparsity": sparsity, "seed": seeds}
+        results = ({"evaluations": {"8 bits": {"nbytes": nbytes}}, "cpu_seconds": 60.0},) * seeds
+        group = Group(env, "", "8 bits", sparsity, settings, planned=seeds, results=results)
         interval = (difference - half, difference + half)
         mean = Estimate(dense + difference, None)
         relative = (difference - half) / abs(dense)
@@ -202,15 +208,18 @@ def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
     measured = [
         found(0.5, 5000, 10.0, 30.0),
         found(0.9, 3000, -40.0, 50.0),
+        found(0.94, 2500, -10.0, 30.0),
         found(0.95, 2000, -60.0, 70.0),
+        found(0.0, 100, 0.0, 10.0),
         found(0.96, 1900, -20.0, 500.0),
         found(0.97, 1800, 10.0, 30.0, published=True),
         found(0.98, 1000, -50.0, 10.0),
         found(0.9, 700, -6.0, 10.0, -150.0, env="Pendulum-v1"),
         found(0.95, 600, -10.0, 15.0, -150.0, env="Pendulum-v1"),
     ]
-    monkeypatch.setattr(smallest.grids, "grids", lambda: ["one-full"])
-    monkeypatch.setattr(smallest.grids, "comparisons", lambda name: measured)
+    more = [found(0.94, 2500, -90.0, 10.0, seeds=3)]
+    monkeypatch.setattr(smallest.grids, "grids", lambda: ["one-full", "two-full"])
+    monkeypatch.setattr(smallest.grids, "comparisons", {"one-full": measured, "two-full": more}.get)
     chosen = {each.task: (each.nbytes, each.dense, each.best.group.sparsity) for each in smallest.smallest()}
     assert chosen == {"Hopper-v4, SAC": (3000, 1000.0, 0.9), "Pendulum-v1, SAC": (700, -150.0, 0.9)}
 

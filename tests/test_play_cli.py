@@ -1,6 +1,8 @@
 """``sb3-sparse play``: the returns of a compact file, in sentences where it does not fit."""
 
+import os
 import sys
+from argparse import Namespace
 
 import gymnasium as gym
 import numpy as np
@@ -14,6 +16,7 @@ from stable_baselines3.common.vec_env import VecFrameStack
 
 from sb3_sparse import compress
 from sb3_sparse.cli import main
+from sb3_sparse.cli.play import _check_pictures
 from sb3_sparse.runtime import load
 from tests.test_masked_actions import Restricted
 
@@ -106,7 +109,16 @@ def test_other_files(tmp_path, capsys):
 
 
 def test_pictures_without_a_screen_or_moviepy(pole, tmp_path, monkeypatch, capsys):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    for given, expected in (("osmesa", "osmesa"), (None, "egl")):
+        monkeypatch.setattr("sb3_sparse.cli.play.os.environ", {} if given is None else {"MUJOCO_GL": given})
+        monkeypatch.setattr("sb3_sparse.cli.play.find_spec", lambda name: name)
+        _check_pictures(Namespace(render=False, video=tmp_path))
+        assert os.environ == {"MUJOCO_GL": expected}
+        monkeypatch.undo()
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("sb3_sparse.cli.play.find_spec", lambda name: None)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from random import Random
 
@@ -22,6 +23,7 @@ from sb3_sparse.sweeps.report.content import verdicts
 from sb3_sparse.sweeps.report.figures import draw_curves
 from sb3_sparse.sweeps.report.provenance import methods, missing
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
+from sb3_sparse.sweeps.report.statistics import Estimate
 from sb3_sparse.sweeps.report.study import Study
 from sb3_sparse.sweeps.rows import write_rows
 from tests.browser import browse
@@ -115,10 +117,14 @@ def test_a_verdict_at_a_ceiling_says_so(tmp_path, monkeypatch):
 def test_a_verdict_of_a_wide_interval_does_not_decide(tmp_path, monkeypatch):
     monkeypatch.setattr("tests.sweep_results.returns_of", lambda settings, form: [100.0 + 100.0 * settings["seed"]] * 2)
     study = study_of(tmp_path, all_cells())
-    verdict = judge(line_of(study, "CartPole-v1"))
-    assert verdict.best.group.sparsity == 0.99 and verdict.best.relative < -0.2 and not verdict.best.decides
-    lines = {("CartPole-v1", "as trained"): line_of(study, "CartPole-v1")}
-    assert verdicts(study, lines, None).blocks[0].rows[0][2].text == "99 % (not decided)"
+    line = line_of(study, "CartPole-v1")
+    verdict = judge(line)
+    assert verdict.best is None and verdict.note == "50 %, 90 %, 99 % not decided"
+    assert verdicts(study, {("CartPole-v1", "as trained"): line}, None).blocks[0].rows[0][2].text == "not decided"
+    # One that decides counts, although a larger one is open.
+    line[1] = replace(line[1], difference=Estimate(0.0, (-1.0, 1.0)), relative=-0.01)
+    verdict = judge(line)
+    assert verdict.best is line[1] and verdict.note == "90 %, 99 % not decided"
 
 
 def test_sparsities_of_recipes_have_verdicts(tmp_path, monkeypatch):

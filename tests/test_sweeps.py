@@ -344,6 +344,7 @@ ZOO = {"title": "PPO", "kind": "zoo", "fixed": {"algo": "ppo", "env": "CartPole-
         ({"axes": {"seed": [0], "colour": [1]}}, "'colour' is not a setting of kind zoo"),
         ({"axes": {"steps": [100]}}, "kind zoo needs seed"),
         ({"axes": {"seed": ["1e3"]}}, "seed has to be of type int, got '1e3'; YAML reads 1e6 as text"),
+        ({"axes": {"seed": ["1.5E+6"]}}, "seed has to be of type int, got '1.5E+6'; YAML reads 1e6 as text"),
         ({"axes": {"seed": [0], "steps": [float("inf")]}}, "steps has to be of type int or null, got inf"),
         ({"axes": {"seed": ["90%"]}}, "seed has to be of type int, got '90%'"),
         ({"axes": {"seed": [1.5]}}, "seed has to be of type int, got 1.5"),
@@ -386,8 +387,18 @@ def test_a_size_that_is_not_run_and_a_key_that_stands_twice(tmp_path):
     with pytest.raises(ValueError, match="size smoke changes the axis 'sed', which is not one of seed"):
         read_grid(str(grid))
     grid.write_text("title: a\naxes:\n  seed: [0]\n  seed: [1]\n")
-    with pytest.raises(ValueError, match="line 3: 'seed' stands twice in one mapping"):
+    with pytest.raises(ValueError, match="line 4: 'seed' stands twice in one mapping"):
         read_grid(str(grid))
+
+
+def test_merge_keys_may_be_overridden(tmp_path):
+    """Also those of a mapping that merges another one itself."""
+    text = write_grid(tmp_path, **{**ZOO, "axes": {"seed": [0]}}).read_text()
+    merged = "report:\n  control: &a {sparsity: 0.5}\n  lowest: {CartPole-v1: 0}\n"
+    chain = "sizes:\n  one: {fixed: &b {<<: *a, sparsity: 0.6}}\n  two: {fixed: {<<: *b, sparsity: 0.7}}\n"
+    file = tmp_path / "merged.yml"
+    file.write_text(text + merged + chain)
+    assert [read_grid(str(file), size).cells[0].settings["sparsity"] for size in ("one", "two")] == [0.6, 0.7]
 
 
 @pytest.mark.parametrize(

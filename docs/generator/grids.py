@@ -57,6 +57,7 @@ def report(name: str) -> Report:
     again = Section(
         "How to make it again",
         [
+            *(["Its file says of the full size:"] if comment and size != "full" else []),
             *([f"```text\n{comment}\n```"] if comment else []),
             f"```bash\n{commands}\npython docs/generate.py\n```",
             f"The grid is [{grid_name}.yml](../../benchmarks/grids/{grid_name}.yml), its results are"

@@ -2,14 +2,14 @@
 
 from typing import Any
 
-from .grids import comparison, published_dense
+from .grids import comparison, comparisons, published_dense
 from .markdown import number, percent, table
 from .stored import stored
 
 NOTE = (
-    "One agent each, in 8 bits unless it says otherwise; returns are means over 50 episodes. *dense*: the agent that was"
-    " distilled, or, from scratch, one that rl-zoo3 published, on v3 of the task, where Hopper falls later. *µs*: one action"
-    " in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole training."
+    "One agent each, in 8 bits unless it says otherwise; it returns a mean over {episodes} episodes. *dense*: the agent that"
+    " was distilled, or, from scratch, one that rl-zoo3 published, on v3 of the task, where Hopper falls later. *µs*: one"
+    " action in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole training."
 )
 
 
@@ -40,7 +40,8 @@ def small(folder: str) -> str:
         for name, own, dense, returned, how in rows
     ]
     head = ("task", "dense returns", "it returns", "bytes", "µs", "CPU minutes", "how")
-    note = NOTE.format(sb3=number(latency["sb3"]["median"]))
+    (episodes,) = {stored(name)["episodes"] for name in ("agents", "trained")}
+    note = NOTE.format(sb3=number(latency["sb3"]["median"]), episodes=episodes)
     return f"{table(head, cells, align='lrrrrrl')}\n\n{note}"
 
 
@@ -53,6 +54,13 @@ def _network(own: dict[str, Any]) -> str:
 def _from_scratch(own: dict[str, Any]) -> str:
     """How it was made, and how good its siblings are."""
     group = comparison("sac_from_scratch-full", "8 bits", **{key: own[key] for key in ("env", "recipe", "sparsity")}).group
-    seeds = f"best of {len(group.returns)} seeds, mean {number(group.returns.mean())}"
-    share = percent(1 - own["weights left"]["actor"])
-    return f"{share} sparse from scratch, `{own['recipe']}`" + (f", {seeds}" if len(group.returns) > 1 else ", one seed")
+    runs = sum(
+        len(each.group.results)
+        for each in comparisons("sac_from_scratch-full")
+        if each.group.form == "8 bits" and each.group.settings["env"] == own["env"]
+    )
+    share, n = percent(1 - own["weights left"]["actor"]), len(group.returns)
+    return (
+        f"{share} sparse from scratch, `{own['recipe']}`, chosen among {runs} runs; mean of its {n} seeds"
+        f" {number(group.returns.mean())}"
+    )

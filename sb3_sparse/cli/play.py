@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sb3_sparse.cli.arguments import Commands, add_environment
 
@@ -64,7 +64,7 @@ def _play(args: argparse.Namespace, _: list[str]) -> None:
     kwargs = read_arguments(args.env_kwargs)
     if args.render or args.video is not None:
         kwargs["render_mode"] = "human" if args.render else "rgb_array"
-    wrapper = wrappers if args.video is None else _recorded(args.video, args.policy.stem, args.seed, wrappers)
+    wrapper = wrappers if args.video is None else _recorded(args.video, args.policy.stem, wrappers)
     venv = make_environment(args.env, None, kwargs, wrapper=wrapper, frame_stack=frames)
     returns = []
     try:
@@ -88,26 +88,31 @@ def _check_pictures(args: argparse.Namespace) -> None:
     if args.video is not None and find_spec("moviepy") is None:
         raise ValueError("--video needs the package moviepy: pip install moviepy")
     if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        if args.render:
+        if args.render and "SDL_VIDEODRIVER" not in os.environ:
             raise ValueError("--render needs a screen, and there is none (DISPLAY): record it with --video FOLDER")
         if args.video is not None:
-            # MuJoCo asks for it when it first draws.
+            # MuJoCo reads it when it is imported, which the environment does below.
             os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _recorded(
-    folder: Path, name: str, first: int, wrappers: "Callable[[gym.Env], gym.Env] | None"
-) -> "Callable[[gym.Env], gym.Env]":
+def _recorded(folder: Path, name: str, wrappers: "Callable[[gym.Env], gym.Env] | None") -> "Callable[[gym.Env], gym.Env]":
     """What wraps an environment and records a video of each episode, named by its seed, inside of other wrappers."""
     from gymnasium.wrappers import RecordVideo
 
     class Recorded(RecordVideo):
+        seed: int | None = None
+
+        def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+            self.seed = seed
+            return super().reset(seed=seed, options=options)
+
         def start_recording(self, video_name: str) -> None:
-            super().start_recording(f"{name}-seed-{first + self.episode_id // 2}")
+            # A VecEnv begins another episode, without a seed, when one ends.
+            if self.seed is not None:
+                super().start_recording(f"{name}-seed-{self.seed}")
 
     def wrap(env: "gym.Env") -> "gym.Env":
-        # Every second episode is the one that a VecEnv begins when an episode ends.
-        recorded = Recorded(env, str(folder), lambda number: number % 2 == 0, disable_logger=True)
+        recorded = Recorded(env, str(folder), lambda number: True, disable_logger=True)
         return recorded if wrappers is None else wrappers(recorded)
 
     return wrap

@@ -96,11 +96,15 @@ def _load(file: Path) -> Any:
     import yaml
 
     class Loader(yaml.SafeLoader):
-        def flatten_mapping(self, node: yaml.MappingNode) -> None:
-            names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            if twice := [name for name in names if names.count(name) > 1]:
-                raise ValueError(f"line {node.start_mark.line + 1}: '{twice[0]}' stands twice in one mapping")
-            super().flatten_mapping(node)
+        def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+            # As it is written: merge keys are not resolved yet, and may be overridden.
+            node = super().compose_mapping_node(anchor)
+            seen = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                    raise ValueError(f"line {key.start_mark.line + 1}: '{key.value}' stands twice in one mapping")
+                seen.add((key.tag, key.value) if isinstance(key, yaml.ScalarNode) else None)
+            return node
 
     try:
         return yaml.load(file.read_text(), Loader)

@@ -32,7 +32,7 @@ def page() -> Page:
         head = ("figure", "task", "agent", "sparsity", "ours, against dense", "steps", "seeds", "verdict")
         tables += [f"## {title.partition(':')[0]}", title, table(head, rows, align="llllllll")]
     total = sum(verdicts.values())
-    counts = ", ".join(f"{verdicts[word]} {word}" for word in ("confirmed", "not confirmed", _NOT_TESTED))
+    counts = ", ".join(f"{verdicts[word]} {word}" for word in ("confirmed", "not confirmed", "not decided", _NOT_TESTED))
     return Page(
         title="The papers' claims",
         question="Which of the papers' claims do our runs confirm?",
@@ -43,7 +43,10 @@ def page() -> Page:
             "sparsity": "that the paper claims to cost no return; of DS-TD3's table that of its code",
             "ours, against dense": "difference between the mean returns, and its 95 % interval",
             "steps": "of our runs; the papers' have a million, on Atari ten million",
-            "verdict": "confirmed or not by the rule below; not tested without two seeds of the agent and of its control",
+            "verdict": (
+                "confirmed, not confirmed or not decided by the rule below; not tested without two seeds of the agent and of"
+                " its control"
+            ),
         },
         limits=[RULE, "A claim about other steps than the paper's is another claim: the column *steps* says ours."],
         settings={"claims": "[published.yml](../../benchmarks/published.yml), with the place of each in its paper"},
@@ -77,7 +80,7 @@ def _rows(name: str) -> Iterator[tuple[str, ...]]:
                 estimate(each.difference.value, each.difference.interval),
                 " and ".join(map(number, sorted(steps))),
                 str(len(each.group.results)),
-                "not confirmed" if each.loses else "confirmed",
+                "not confirmed" if each.loses else "confirmed" if each.decides else "not decided",
             )
 
 

@@ -184,15 +184,21 @@ def _long() -> str:
 
 def _ppo() -> str:
     """Another algorithm, whose dense control is at hand."""
-    grid, task = "ppo_from_scratch-full", {"env": "HalfCheetah-v4"}
-    dense = comparison(grid, **task, sparsity=0.0).group.returns
-    pruned = {sparsity: comparison(grid, _EIGHT, **task, sparsity=sparsity) for sparsity in (0.95, 0.98)}
-    require(max(each.group.returns.max() for each in pruned.values()) < dense.min(), "pruned PPO returns less than dense PPO")
-    words = [f"at {percent(key)} {', '.join(map(number, each.group.returns))}" for key, each in pruned.items()]
+
+    def returns(env: str, sparsity: float) -> list[float]:
+        return [
+            float(value) for value in comparison("ppo_from_scratch-full", _EIGHT, env=env, sparsity=sparsity).group.returns
+        ]
+
+    dense, *pruned = (returns("HalfCheetah-v4", sparsity) for sparsity in (0.0, 0.95, 0.98))
+    require(max(map(max, pruned)) < min(dense), "pruned PPO returns less than dense PPO on HalfCheetah")
+    hopper = [returns("Hopper-v4", sparsity) for sparsity in (0.0, 0.98)]
+    require(max(map(max, hopper)) < 1100, "PPO does not learn to hop, dense or pruned")
+    words = [", ".join(map(number, values)) for values in (dense, *pruned, *hopper)]
     return (
-        "PPO loses more. On HalfCheetah, with the hidden layers of actor and critic pruned gradually in"
-        f" {number(pruned[0.95].group.results[0]['steps'])} steps, in 8 bits, it returns {' and '.join(words)}; dense"
-        f" {', '.join(map(number, dense))}."
+        "PPO on HalfCheetah, with the hidden layers of actor and critic pruned gradually, all in 8 bits after a million steps,"
+        f" returns {words[1]} at 95 % and {words[2]} at 98 %, and {words[0]} dense. On Hopper dense PPO stands still"
+        f" ({words[3]}), and so does that of 98 % ({words[4]}), so nothing can be compared there."
     )
 
 
@@ -206,15 +212,17 @@ def _falling() -> str:
     seed = steady.results[worst]["settings"]["seed"]
     (same,) = (result for result in floats.results if result["settings"]["seed"] == seed)
     curve = [mean(values) for values in same["curve"]["returns"]]
+    same_return = mean(same["evaluations"][AGENT]["returns"])
+    late = mean(steady.results[worst]["curve"]["returns"][-1])
     require(
         steady.returns[worst] < 5 < min(calmer.returns) / 3, "a seed falls with a steady learning rate, and none otherwise"
     )
-    require(min(curve) < 5 < 40 < max(curve), "the float agent of that seed falls as well")
+    require(min(curve) < 5 < 20 < same_return, "the float agent of that seed falls for a while as well")
     return (
         "DQN's dense agents of MinAtar's Space Invaders that learn with 8 bits in the end return"
-        f" {', '.join(number(value, 1) for value in steady.returns)}, each number a seed. The one that falls does so in float"
-        f" as well: evaluated while it learnt, before the 8 bits, it returned between {number(min(curve), 1)} and"
-        f" {number(max(curve), 1)}. So the moment at which a training ends decides, not the rounding. With a learning rate"
-        " that falls linearly to 0, and everything else the same, the seeds return"
-        f" {', '.join(number(value, 1) for value in calmer.returns)}."
+        f" {', '.join(number(value, 1) for value in steady.returns)}, each number a seed. Of the one that falls the float"
+        f" agent fell as well, for a while: evaluated in training it returned up to {number(max(curve), 1)} and, at its last"
+        f" evaluation, {number(curve[-1], 1)}, and {number(same_return, 1)} after the training. The agent in 8 bits returned"
+        f" {number(late, 1)} at its last evaluation. With a learning rate that falls linearly to 0 the three seeds return"
+        f" {', '.join(number(value, 1) for value in calmer.returns)}; these were trained on another processor."
     )

@@ -39,8 +39,8 @@ def page() -> Page:
     """
     found = list(smallest())
     require(len(found) > 3, "several tasks have an agent that keeps its return")
-    weak = next(each for each in found if each.task == "CartPole-v1, DQN")
-    require(weak.dense < 450, "DQN's dense agent on CartPole is weak")
+    weak = [each.dense for each in found if each.task == "CartPole-v1, DQN"]
+    require(bool(weak) and max(weak) < 450, "DQN's dense agent on CartPole is weak")
     most = max(found, key=lambda each: each.nbytes)
     rows = [
         (

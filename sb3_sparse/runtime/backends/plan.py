@@ -70,7 +70,7 @@ class Plan:
     :param family: The kernels for vectors to take where they fit, which round hidden activations to 8 bits; None for none.
     :param floats: The kernels for vectors of floats to take where they fit; None for none.
     :param panels: Whether to lay a network of linear layers out for panels as well, unless that makes it slower.
-    :raises ValueError: if the kernels do not compute the network, or it is too large for them
+    :raises ValueError: if the kernels do not compute the network, it is too large for them, or both kinds of them are given
     """
 
     #: The block; it must lie at a multiple of 64 bytes.
@@ -83,6 +83,8 @@ class Plan:
     def __init__(
         self, network: Network, family: Family | None = None, *, floats: Family | None = None, panels: bool = False
     ) -> None:
+        if family and floats:
+            raise ValueError("a plan is for kernels that round hidden activations, or for those of floats: not for both")
         require_known(network, INT8 if family else COMPILED)
         shapes = network.shapes
         block = Block(structs.PLAN.itemsize + structs.LAYER.itemsize * len(network.layers))

@@ -13,8 +13,8 @@ def check_agent(agent: Path) -> None:
     """
     if not agent.is_file():
         raise ValueError(
-            f"there is no agent {agent}: give the path of its zip from where the command runs; the file of a grid says first"
-            " where its agents are from"
+            f"there is no agent {agent}: give the path of its zip from where the command runs; benchmarks/README.md says"
+            " where those of our grids are from"
         )
     if not is_zipfile(agent) or "data" not in ZipFile(agent).namelist():
         raise ValueError(f"{agent} is not the zip of an agent that SB3 has saved")

@@ -182,7 +182,11 @@ def _convert(name: str, value: object, hint: Any) -> Any:
                 if option is float or float(value).is_integer():
                     return option(value)
     words = " or ".join(map(_describe, options))
-    note = "; YAML reads 1e6 as text: write 1000000" if isinstance(value, str) and re.fullmatch(r"\d+e\d+", value) else ""
+    note = (
+        "; YAML reads 1e6 as text: write 1000000"
+        if isinstance(value, str) and re.fullmatch(r"[\d.]+[eE][+-]?\d+", value)
+        else ""
+    )
     raise ValueError(f"{name} has to be {words}, got {value!r:.80}{note}")
 
 

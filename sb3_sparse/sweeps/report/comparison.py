@@ -16,14 +16,14 @@ from sb3_sparse.sweeps.report.statistics import (
 )
 from sb3_sparse.sweeps.report.study import Group, Study
 
+#: A loss, as a share of the control's return, that an interval has to exclude for a verdict that decides.
+DECIDES = 0.2
 RULE = (
     "A sparsity is without loss if the 95 % interval of the difference to the dense control, by Welch's t over the mean"
     " returns of the seeds, contains zero or lies above. A wide interval contains zero as well: the column *loss that is not"
-    " excluded* is its lower end, as a share of the control's mean return. Where it is more than 20 %, so few seeds do not"
-    " decide. The intervals are not corrected for the number of comparisons."
+    f" excluded* is its lower end, as a share of the control's mean return. Where it is more than {100 * DECIDES:.0f} %, the"
+    " interval is too wide to decide. The intervals are not corrected for the number of comparisons."
 )
-#: A loss, as a share of the control's return, that an interval has to exclude for a verdict that decides.
-DECIDES = 0.2
 #: Of comparisons with a published return.
 RULE_PUBLISHED = (
     "Where the grid has fewer than two seeds of its dense control, and the return of one dense agent is published, the"
@@ -139,6 +139,11 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
         notes.append(f"{_list(unknown)} not measured")
     if not kept:
         return Verdict(None, "; ".join(["a loss at every sparsity that was measured", *notes]))
+    if wide := [each for each in kept if not each.decides]:
+        notes.append(f"{_list(wide)} not decided")
+    kept = [each for each in kept if each.decides]
+    if not kept:
+        return Verdict(None, "; ".join(notes))
     if kept[-1].difference is not None and kept[-1].difference.interval == (0.0, 0.0):
         notes.append("all returns are those of the control: the agents act alike, or a ceiling of the task hides differences")
     lost = [each for each in known if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]

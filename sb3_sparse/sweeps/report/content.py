@@ -34,11 +34,9 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
         own = part[0].group.sparsity is None and lines.count((task, label)) > 1
         row = [word(task), word(f"{label}, the recipe's sparsity" if own else label)]
         if best is None:
-            row += [Entry("none" if any(each.loses for each in part) else "not measured"), NOTHING, NOTHING, NOTHING, NOTHING]
+            row += [Entry(_nothing(part)), NOTHING, NOTHING, NOTHING, NOTHING]
         else:
-            found = percent(best.group.sparsity)
-            found = found if best.decides else replace(found, text=f"{found.text} (not decided)")
-            row += [found, _loss(best), estimate(best.mean), _difference(best), _count(best)]
+            row += [percent(best.group.sparsity), _loss(best), estimate(best.mean), _difference(best), _count(best)]
         row.append(word(verdict.note))
         if claimed is not None:
             claim = claimed.claim(part[0].group)
@@ -119,6 +117,12 @@ def describe_paper(published: Published) -> str:
     """
     words = (published.paper, f"{published.place}.", f"Its numbers here are {published.source}.", published.note)
     return " ".join(filter(None, words))
+
+
+def _nothing(part: Sequence[Comparison]) -> str:
+    """What stands in the place of a largest sparsity without loss."""
+    loses = {each.loses for each in part}
+    return "not decided" if False in loses else "none" if True in loses else "not measured"
 
 
 def _sparsity(group: Group) -> Entry:
