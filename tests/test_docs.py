@@ -190,7 +190,7 @@ def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, relative
 
 
 def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
-    """No loss, no mean far below, no interval that excludes little, no published agent, no subset; of the others the smallest."""
+    """No loss, no mean far below, no interval that excludes little, no published agent, no subset; of others the smallest."""
     from generator.pages import smallest
 
     from sb3_sparse.sweeps.report.comparison import Comparison
