@@ -201,6 +201,8 @@ def test_sparse_layers_of_floats(name):
         head = Head("clip", (outputs,), np.zeros(outputs, np.float32), np.full(outputs, 99, np.float32))
         network = Network((inputs,), False, None, (layer,), head)
         plan = Plan(network, floats=FAMILIES[name])
+        with pytest.raises(ValueError, match="not for both"):
+            Plan(network, FAMILIES[name], floats=FAMILIES[name])
         assert np.frombuffer(plan.data, structs.LAYER, 1, structs.PLAN.itemsize)["kind"] == structs.Kernel.PICKS
         module = native.family_module(FAMILIES[name])
         kernel = module.Kernel(plan.data, plan.scratch, ((None, (inputs,), ()),), (outputs,), False, print)

@@ -119,7 +119,7 @@ def test_a_verdict_of_a_wide_interval_does_not_decide(tmp_path, monkeypatch):
     study = study_of(tmp_path, all_cells())
     line = line_of(study, "CartPole-v1")
     verdict = judge(line)
-    assert verdict.best is None and verdict.note == "50 %, 90 %, 99 % not decided"
+    assert verdict.best is None and verdict.note == "the intervals are wide"
     assert verdicts(study, {("CartPole-v1", "as trained"): line}, None).blocks[0].rows[0][2].text == "not decided"
     # One that decides counts, although a larger one is open.
     line[1] = replace(line[1], difference=Estimate(0.0, (-1.0, 1.0)), relative=-0.01)

@@ -139,11 +139,11 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
         notes.append(f"{_list(unknown)} not measured")
     if not kept:
         return Verdict(None, "; ".join(["a loss at every sparsity that was measured", *notes]))
-    if wide := [each for each in kept if not each.decides]:
-        notes.append(f"{_list(wide)} not decided")
-    kept = [each for each in kept if each.decides]
+    wide, kept = [each for each in kept if not each.decides], [each for each in kept if each.decides]
     if not kept:
-        return Verdict(None, "; ".join(notes))
+        return Verdict(None, "; ".join([*notes, "the intervals are wide"]))
+    if wide:
+        notes.append(f"{_list(wide)} not decided")
     if kept[-1].difference is not None and kept[-1].difference.interval == (0.0, 0.0):
         notes.append("all returns are those of the control: the agents act alike, or a ceiling of the task hides differences")
     lost = [each for each in known if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
