@@ -196,9 +196,10 @@ def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
     from sb3_sparse.sweeps.report.comparison import Comparison
     from sb3_sparse.sweeps.report.study import Group
 
-    def found(sparsity, nbytes, difference, half, dense=1000.0, published=False, env="Hopper-v4", seeds=2):
+    def found(sparsity, nbytes, difference, half, dense=1000.0, published=False, env="Hopper-v4", seeds=2, left=20):
         settings = {"kind": "zoo", "env": env, "algo": "sac", "recipe": "gmp", "sparsity": sparsity, "seed": seeds}
-        results = ({"evaluations": {"8 bits": {"nbytes": nbytes}}, "cpu_seconds": 60.0},) * seeds
+        networks = {"actor": {"nonzero": left, "total": 100}}
+        results = ({"evaluations": {"8 bits": {"nbytes": nbytes}}, "cpu_seconds": 60.0, "networks": networks},) * seeds
         group = Group(env, "", "8 bits", sparsity, settings, planned=seeds, results=results)
         interval = (difference - half, difference + half)
         mean = Estimate(dense + difference, None)
@@ -211,6 +212,8 @@ def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
         found(0.94, 2500, -10.0, 30.0),
         found(0.95, 2000, -60.0, 70.0),
         found(0.0, 100, 0.0, 10.0),
+        found(None, 200, 0.0, 10.0, left=100),
+        found(None, 400, 0.0, 10.0, env="Walker2d-v4"),
         found(0.96, 1900, -20.0, 500.0),
         found(0.97, 1800, 10.0, 30.0, published=True),
         found(0.98, 1000, -50.0, 10.0),
@@ -221,7 +224,11 @@ def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
     monkeypatch.setattr(smallest.grids, "grids", lambda: ["one-full", "two-full"])
     monkeypatch.setattr(smallest.grids, "comparisons", {"one-full": measured, "two-full": more}.get)
     chosen = {each.task: (each.nbytes, each.dense, each.best.group.sparsity) for each in smallest.smallest()}
-    assert chosen == {"Hopper-v4, SAC": (3000, 1000.0, 0.9), "Pendulum-v1, SAC": (700, -150.0, 0.9)}
+    assert chosen == {
+        "Hopper-v4, SAC": (3000, 1000.0, 0.9),
+        "Pendulum-v1, SAC": (700, -150.0, 0.9),
+        "Walker2d-v4, SAC": (400, 1000.0, None),
+    }
 
 
 def test_a_new_score_gets_a_row_by_itself(generate, monkeypatch):

@@ -108,16 +108,16 @@ def test_other_files(tmp_path, capsys):
         assert raised.value.code == 2 and sentence in capsys.readouterr().err
 
 
-def test_pictures_without_a_screen_or_moviepy(pole, tmp_path, monkeypatch, capsys):
-    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
-        monkeypatch.delenv(name, raising=False)
+@pytest.mark.parametrize(("given", "expected"), [({}, "egl"), ({"MUJOCO_GL": "osmesa"}, "osmesa")])
+def test_mujoco_draws_without_a_screen(tmp_path, monkeypatch, given, expected):
     monkeypatch.setattr(sys, "platform", "linux")
-    for given, expected in (("osmesa", "osmesa"), (None, "egl")):
-        monkeypatch.setattr("sb3_sparse.cli.play.os.environ", {} if given is None else {"MUJOCO_GL": given})
-        monkeypatch.setattr("sb3_sparse.cli.play.find_spec", lambda name: name)
-        _check_pictures(Namespace(render=False, video=tmp_path))
-        assert os.environ == {"MUJOCO_GL": expected}
-        monkeypatch.undo()
+    monkeypatch.setattr("sb3_sparse.cli.play.find_spec", lambda name: name)
+    monkeypatch.setattr(os, "environ", dict(given))
+    _check_pictures(Namespace(render=False, video=tmp_path))
+    assert os.environ == {"MUJOCO_GL": expected}
+
+
+def test_pictures_without_a_screen_or_moviepy(pole, tmp_path, monkeypatch, capsys):
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(sys, "platform", "linux")

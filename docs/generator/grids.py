@@ -14,7 +14,7 @@ from sb3_sparse.sweeps.report.comparison import Comparison, compare
 from sb3_sparse.sweeps.report.figures import draw_png
 from sb3_sparse.sweeps.report.markdown import render_markdown
 from sb3_sparse.sweeps.report.published import read_published
-from sb3_sparse.sweeps.report.study import AGENT, Study
+from sb3_sparse.sweeps.report.study import AGENT, Group, Study
 
 from .page import NOTE
 from .stored import RESULTS
@@ -95,6 +95,15 @@ def count_runs(steps: int) -> tuple[int, float]:
     results = {cell.name: stored.read(cell.name) for grid, stored in read for cell in grid.cells}
     long = [result for result in results.values() if result is not None and result["steps"] >= steps]
     return len(long), sum(result["cpu_seconds"] or 0.0 for result in long) / 3600
+
+
+def siblings(own: Mapping[str, Any]) -> Group:
+    """
+    :param own: An agent of ``trained.json``.
+    :return: All seeds with its task, recipe and sparsity, in 8 bits
+    """
+    settings = {key: own[key] for key in ("env", "recipe", "sparsity")}
+    return comparison("sac_from_scratch-full", "8 bits", **settings).group
 
 
 def published_dense(env: str) -> Mapping[str, Any]:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .grids import comparison, comparisons, published_dense
+from .grids import comparisons, published_dense, siblings
 from .markdown import number, percent, table
 from .stored import stored
 
@@ -53,14 +53,14 @@ def _network(own: dict[str, Any]) -> str:
 
 def _from_scratch(own: dict[str, Any]) -> str:
     """How it was made, and how good its siblings are."""
-    group = comparison("sac_from_scratch-full", "8 bits", **{key: own[key] for key in ("env", "recipe", "sparsity")}).group
+    returns = siblings(own).returns
     runs = sum(
         len(each.group.results)
         for each in comparisons("sac_from_scratch-full")
         if each.group.form == "8 bits" and each.group.settings["env"] == own["env"]
     )
-    share, n = percent(1 - own["weights left"]["actor"]), len(group.returns)
+    share = percent(1 - own["weights left"]["actor"])
     return (
-        f"{share} sparse from scratch, `{own['recipe']}`, chosen among {runs} runs; mean of its {n} seeds"
-        f" {number(group.returns.mean())}"
+        f"{share} sparse from scratch, `{own['recipe']}`, one of {runs} runs; mean of its {len(returns)} seeds"
+        f" {number(returns.mean())}"
     )

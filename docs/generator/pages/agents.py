@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..grids import comparison, published_dense
+from ..grids import published_dense, siblings
 from ..markdown import estimate, number, percent, table
 from ..page import Page
 from ..stored import stored
@@ -39,7 +39,7 @@ def page() -> Page:
         },
         limits=[
             "One distillation each, with seed 0, so an interval is over episodes alone.",
-            "An agent that was pruned while it learnt was chosen among all stored seeds and recipes, by other episodes:"
+            "An agent that was pruned while it learnt was chosen among all runs that were stored then, by other episodes:"
             " [what all of them return](sac_from_scratch.md).",
             "A Hopper agent falls now and then, and a share above 1 says that a student falls less.",
             "The agents are for the versions of the environments that stand here. Other versions may have other observations"
@@ -103,6 +103,6 @@ def _trained_card(name: str, own: dict[str, Any], episodes: int) -> list[str]:
 
 
 def _seeds(own: dict[str, Any]) -> str:
-    found = comparison("sac_from_scratch-full", "8 bits", env=own["env"], recipe=own["recipe"], sparsity=own["sparsity"])
+    returns = siblings(own).returns
     published = published_dense(own["env"])
-    return f"{', '.join(map(number, found.group.returns))}; dense, published: {number(published['mean'])} ({published['env']})"
+    return f"{', '.join(map(number, returns))}; dense, published: {number(published['mean'])} ({published['env']})"

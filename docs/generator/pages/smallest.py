@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from sb3_sparse.sweeps.report.comparison import DECIDES, RULE, Comparison
+from sb3_sparse.sweeps.report.study import Group
 
 from .. import grids
 from ..markdown import estimate, number, percent, table
@@ -106,20 +107,29 @@ def smallest() -> Iterator[Found]:
     for _, each in stored:
         seeds[_setting(each)] = max(seeds.get(_setting(each), 0), len(each.group.results))
     for grid, each in stored:
-        if len(each.group.results) == seeds[_setting(each)]:
-            settings = each.group.settings
-            distilled = settings["kind"] == "distill"
-            sizes = [result["evaluations"][each.group.form].get("nbytes") for result in each.group.results]
-            if each.loses is not False or each.mean is None or each.difference is None or None in sizes:
-                continue
-            dense = each.mean.value - each.difference.value
-            if not each.group.sparsity or not each.decides or each.difference.value < -LARGEST * abs(dense):
-                continue
-            task = f"{settings['env']}, {_algorithm(settings)}"
-            known = Found(grid, task, dense, sum(sizes) / len(sizes), each)
-            if (task, distilled) not in found or known.nbytes < found[task, distilled].nbytes:
-                found[task, distilled] = known
+        if len(each.group.results) < seeds[_setting(each)]:
+            continue
+        settings = each.group.settings
+        distilled = settings["kind"] == "distill"
+        sizes = [result["evaluations"][each.group.form].get("nbytes") for result in each.group.results]
+        if each.loses is not False or each.mean is None or each.difference is None or None in sizes:
+            continue
+        dense = each.mean.value - each.difference.value
+        if not _is_sparse(each.group) or not each.decides or each.difference.value < -LARGEST * abs(dense):
+            continue
+        task = f"{settings['env']}, {_algorithm(settings)}"
+        known = Found(grid, task, dense, sum(sizes) / len(sizes), each)
+        if (task, distilled) not in found or known.nbytes < found[task, distilled].nbytes:
+            found[task, distilled] = known
     yield from (found[key] for key in sorted(found))
+
+
+def _is_sparse(group: Group) -> bool:
+    """Of a recipe's own sparsity, and of an agent that is distilled, the networks say it."""
+    if group.sparsity is not None:
+        return group.sparsity > 0.0
+    networks = [network for result in group.results for network in result["networks"].values()]
+    return any(network["nonzero"] < network["total"] for network in networks)
 
 
 def _setting(each: Comparison) -> str:
