@@ -1,15 +1,16 @@
 """The table of the small agents of the repository: what they return, and their bytes, time and training."""
 
+from statistics import mean
 from typing import Any
 
-from .grids import comparisons, published_dense, siblings
+from .grids import comparisons, dense_agents, siblings
 from .markdown import number, percent, table
 from .stored import stored
 
 NOTE = (
     "One agent each, in 8 bits unless it says otherwise; it returns a mean over {episodes} episodes. *dense*: the agent that"
-    " was distilled, or, from scratch, one that rl-zoo3 published, on v3 of the task, where Hopper falls later. *µs*: one"
-    " action in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole training."
+    " was distilled, or, from scratch, the mean of ours with the same settings, or one that rl-zoo3 published, on v3 of the task,"
+    " where Hopper falls later. *µs*: one action in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole training."
 )
 
 
@@ -22,15 +23,15 @@ def small(folder: str) -> str:
     latency = stored("inference")["latency"]
     rows = [
         *(
-            (name, own, own["returns"]["teacher"], own["returns"]["student"], f"distilled, {_network(own)}")
+            (name, own, number(own["returns"]["teacher"]), own["returns"]["student"], f"distilled, {_network(own)}")
             for name, own in students.items()
         ),
-        *((name, own, published_dense(own["env"])["mean"], own["return"], _from_scratch(own)) for name, own in pruned.items()),
+        *((name, own, _dense(own["env"]), own["return"], _from_scratch(own)) for name, own in pruned.items()),
     ]
     cells = [
         (
             f"[{own['env']}, {own['algorithm']}]({folder}agents.md#{name.lower()})",
-            number(dense) + (" (v3)" if name in pruned else ""),
+            dense,
             number(returned),
             number(own["nbytes"]),
             number(latency[f"{name}/compiled"]["median"], 1),
@@ -43,6 +44,11 @@ def small(folder: str) -> str:
     (episodes,) = {stored(name)["episodes"] for name in ("agents", "trained")}
     note = NOTE.format(sb3=number(latency["sb3"]["median"]), episodes=episodes)
     return f"{table(head, cells, align='lrrrrrl')}\n\n{note}"
+
+
+def _dense(env: str) -> str:
+    returns, published = dense_agents(env)
+    return number(mean(returns)) + (f" ({published.rpartition('-')[2]})" if published else "")
 
 
 def _network(own: dict[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..grids import published_dense, siblings
+from ..grids import dense_agents, siblings
 from ..markdown import estimate, number, percent, table
 from ..page import Page
 from ..stored import stored
@@ -33,7 +33,7 @@ def page() -> Page:
         ],
         columns={
             "returns": "mean over fresh episodes, which nothing was chosen on; a student and its teacher play the same ones",
-            "all seeds": "mean returns of all agents that were trained with these settings, and of a published dense one",
+            "all seeds": "mean returns of all agents that were trained with these settings, and of dense ones",
             "share": "the student's over the teacher's; 95 % interval by a bootstrap over episodes",
             "weights": "those that are not zero, without neurons that nothing reads",
         },
@@ -104,5 +104,6 @@ def _trained_card(name: str, own: dict[str, Any], episodes: int) -> list[str]:
 
 def _seeds(own: dict[str, Any]) -> str:
     returns = siblings(own).returns
-    published = published_dense(own["env"])
-    return f"{', '.join(map(number, returns))}; dense, published: {number(published['mean'])} ({published['env']})"
+    dense, published = dense_agents(own["env"])
+    source = f"dense, published for {published}" if published else "dense"
+    return f"{', '.join(map(number, returns))}; {source}: {', '.join(map(number, dense))}"

@@ -152,9 +152,8 @@ def _scratch() -> str:
     return (
         f"SAC on HalfCheetah with RigL at {percent(0.95)} in actor and critics returns"
         f" {', '.join(map(number, sorted([*own.returns, *others.returns])))} after {number(own.results[0]['steps'])} steps, in"
-        f" the runs of two grids; the public dense agent returns {number(dense)}. The two below 2,000 run on their backs: in"
-        " episodes with seeds 0 to 2 the median of the torso's angle, entry 1 of the observation, is 3.3 rad behind step 200,"
-        f" where an agent of `gmp_both` has 0.1. {_long()} Ranking weights by `fisher`"
+        f" the runs of two grids; the public dense agent returns {number(dense)}. The two below 2,000 run on their backs, as"
+        f" the angle of their torso says; they are not stored. {_long()} Ranking weights by `fisher`"
         " instead of magnitude in gradual pruning"
         f" makes no difference that three seeds of {number(sac['steps'])} steps could show:"
         f" {interval(sac['difference'])}."
