@@ -231,6 +231,16 @@ def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
     }
 
 
+@pytest.mark.parametrize(("own", "dense"), [([900.0], ([9535.451], "HalfCheetah-v3")), ([900.0, 1100.0], ([900.0, 1100.0], ""))])
+def test_a_published_agent_stands_for_fewer_than_two_of_ours(generate, monkeypatch, own, dense):
+    from generator import grids
+
+    found = grids.comparison("sac_from_scratch-full", env="HalfCheetah-v4", recipe="gmp_both", sparsity=0.0)
+    results = tuple({"evaluations": {"agent": {"returns": [value, value]}}} for value in own)
+    monkeypatch.setattr(grids, "comparison", lambda *_, **__: replace(found, group=replace(found.group, results=results)))
+    assert grids.dense_agents("HalfCheetah-v4") == dense
+
+
 def test_a_new_score_gets_a_row_by_itself(generate, monkeypatch):
     from generator import names
 
