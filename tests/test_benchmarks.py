@@ -199,7 +199,7 @@ def test_late_ticks_are_all_counted(benchmark_of):
 
 
 def test_a_trained_agent_is_chosen_for_each_task(benchmark_of, tmp_path):
-    """The smallest of those that return as much as the published one; else that which returns most."""
+    """The smallest of those that return as much as two dense ones, or as the published one; else that which returns most."""
     from sb3_sparse.sweeps import Folder, read_grid
     from sb3_sparse.sweeps.report.published import read_published
     from sb3_sparse.sweeps.report.study import Study
@@ -213,6 +213,11 @@ def test_a_trained_agent_is_chosen_for_each_task(benchmark_of, tmp_path):
         ("Hopper-v4", 0.0, 0): (3600.0, 500),
         ("Walker2d-v4", None, 0): (100.0, 5000),
         ("Walker2d-v4", 0.98, 0): (90.0, 1000),
+        ("HalfCheetah-v4", 0.0, 0): (800.0, 500),
+        ("HalfCheetah-v4", 0.0, 1): (1000.0, 500),
+        ("HalfCheetah-v4", None, 0): (950.0, 5000),
+        ("HalfCheetah-v4", 0.98, 0): (920.0, 1000),
+        ("HalfCheetah-v4", 0.98, 2): (880.0, 900),
     }
     for cell in grid.cells:
         mean, nbytes = returns.get((cell.env, cell.sparsity, cell.seed), (None, None))
@@ -220,11 +225,15 @@ def test_a_trained_agent_is_chosen_for_each_task(benchmark_of, tmp_path):
             forms = {"agent": {"returns": [mean]}, "8 bits": {"returns": [mean], "nbytes": nbytes}}
             folder.publish(cell.name, {**result_of(cell), "evaluations": forms})
     chosen = list(trained.choose(Study(grid, folder), read_published("rl_zoo3_sac")))
-    assert [(cell.env, cell.sparsity, cell.seed) for cell, _ in chosen] == [("Hopper-v4", 0.98, 0), ("Walker2d-v4", None, 0)]
-    run = trained.find_run(chosen[0][0], [tmp_path])
-    assert run == folder.cell_folder(chosen[0][0].name) / "run/sac/Hopper-v4_1"
+    assert [(cell.env, cell.sparsity, cell.seed) for cell, _ in chosen] == [
+        ("HalfCheetah-v4", 0.98, 0),
+        ("Hopper-v4", 0.98, 0),
+        ("Walker2d-v4", None, 0),
+    ]
+    run = trained.find_run(chosen[1][0], [tmp_path])
+    assert run == folder.cell_folder(chosen[1][0].name) / "run/sac/Hopper-v4_1"
     with pytest.raises(ValueError, match=r"there is no finished training of .*HalfCheetah-v4"):
-        trained.find_run(grid.cells[0], [tmp_path])
+        trained.find_run(grid.cells[1], [tmp_path])
 
 
 def test_an_agent_is_never_made_denser(benchmark_of, inference):

@@ -189,6 +189,28 @@ def test_verdicts_on_the_papers_claims(generate, monkeypatch, interval, relative
     assert hopper[5:7] == (("", "") if interval is None else ("1,200,000", "2"))
 
 
+@pytest.mark.parametrize(
+    ("steps", "verdict"), [((300_000,), "not tested at its length"), ((300_000, 1_200_000), "not confirmed")]
+)
+def test_a_claim_is_tested_by_the_longest_runs(generate, monkeypatch, steps, verdict):
+    """It has one row, and runs that are shorter than the paper's do not judge it."""
+    from generator.pages import claims
+
+    from sb3_sparse.sweeps.report.comparison import Comparison
+    from sb3_sparse.sweeps.report.study import Group
+
+    settings = {"env": "Hopper-v4", "recipe": "gmp_qat"}
+    measured = {}
+    for number in steps:
+        group = Group("Hopper-v4", "", "8 bits", 0.99, settings, planned=2, results=({"steps": number},) * 2)
+        measured[f"{number}-full"] = [Comparison(group, None, Estimate(-4.0, (-9.0, -1.0)), relative=-0.9)]
+    monkeypatch.setattr(claims.grids, "grids", lambda: list(measured))
+    monkeypatch.setattr(claims.grids, "comparisons", measured.get)
+    monkeypatch.setattr(claims.grids, "repeats", lambda stored: "compression_figure_4")
+    rows = [row for row in claims._rows("compression_figure_4") if row[1] == "Hopper-v4"]
+    assert [(row[5], row[-1]) for row in rows] == [(f"{max(steps):,}", verdict)]
+
+
 def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
     """No loss, no mean far below, no interval that excludes little, no published agent, no subset; of others the smallest."""
     from generator.pages import smallest
@@ -231,7 +253,9 @@ def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
     }
 
 
-@pytest.mark.parametrize(("own", "dense"), [([900.0], ([9535.451], "HalfCheetah-v3")), ([900.0, 1100.0], ([900.0, 1100.0], ""))])
+@pytest.mark.parametrize(
+    ("own", "dense"), [([900.0], ([9535.451], "HalfCheetah-v3")), ([900.0, 1100.0], ([900.0, 1100.0], ""))]
+)
 def test_a_published_agent_stands_for_fewer_than_two_of_ours(generate, monkeypatch, own, dense):
     from generator import grids
 

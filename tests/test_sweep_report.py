@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from random import Random
 
@@ -257,6 +258,39 @@ def test_control_of_the_grid(tmp_path):
         study_of(tmp_path, cells, control={"engine": False})
 
 
+def test_lines_may_have_controls_of_their_own(tmp_path):
+    """The first entry that fits a group names its control."""
+    cells = [
+        *all_cells(("CartPole-v1",), (0.0, 0.9)),
+        *all_cells(("CartPole-v1",), (0.9,), recipe="gmp_qat"),
+        *all_cells(("CartPole-v1",), (None,), recipe="qat"),
+    ]
+    own = {"of": {"recipe": "gmp"}, "recipe": "gmp", "sparsity": 0.0}
+    study = study_of(tmp_path, cells, control=[own, {"recipe": "qat"}])
+    found = {
+        (group.settings["recipe"], group.sparsity): (control.settings["recipe"], control.sparsity)
+        for group in study.groups
+        for control in [study.control(group)]
+    }
+    assert found == {
+        ("gmp", 0.0): ("gmp", 0.0),
+        ("gmp", 0.9): ("gmp", 0.0),
+        ("gmp_qat", 0.9): ("qat", None),
+        ("qat", None): ("qat", None),
+    }
+    lines = {
+        line[0].group.settings["recipe"]: judged(study, line)
+        for line in map(partial(line_of, study, "CartPole-v1"), study.labels)
+    }
+    assert {recipe: [len(part) for part in parts] for recipe, parts in lines.items()} == {
+        "gmp": [1],
+        "gmp_qat": [1],
+        "qat": [],
+    }
+    study = study_of(tmp_path, cells, control=[own])
+    assert {study.control(group) for group in study.groups if group.settings["recipe"] != "gmp"} == {None}
+
+
 def test_imported_results_are_named(tmp_path):
     cells = all_cells(("CartPole-v1",), (0.0, 0.9))
     study = study_of(tmp_path, cells, cells[:4])
@@ -278,6 +312,8 @@ def test_imported_results_are_named(tmp_path):
         ({"controls": {}}, "'controls' is not a part of report"),
         ({"control": {"sparse": 0.0}}, "control has to be a mapping of settings"),
         ({"control": {"recipe": "dens"}}, "control {'recipe': 'dens'} fits no cell"),
+        ({"control": [{"of": {"recipe": "dens"}, "sparsity": 0.0}]}, "control {'recipe': 'dens'} fits no cell"),
+        ({"control": [{"of": "gmp", "sparsity": 0.0}]}, "control has to be a mapping of settings"),
         ({"lowest": -100}, "lowest has to be a mapping"),
         ({"over": "kilobytes"}, "over has to be one of sparsity, bytes"),
         ({"lowest": {"Cartpole-v1": 0}}, "lowest names Cartpole-v1, and the grid has CartPole-v1, HalfCheetah-v4"),

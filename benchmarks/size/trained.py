@@ -4,9 +4,10 @@ Small agents to run that were sparse from the first step of their training: the 
     sb3-sparse benchmark run sac_from_scratch --folder logs/sweeps
     python -m benchmarks.size.trained --folder logs/sweeps --json benchmarks/results/trained.json
 
-Of each task the smallest file of 8 bits is chosen whose agent returns at least as much as the published dense one, or, where
-none does, the agent that returns most: by the episodes of the stored results. It is exported once more, calibrated on its own
-episodes, and plays fresh ones, which nothing was chosen on. The files are written to ``--out``.
+Of each task the smallest file of 8 bits is chosen whose agent returns at least as much as the dense ones of the grid, or, if
+they are fewer than two, as the published one. Where none does, the agent is chosen that returns most. All this is by the
+episodes of the stored results. The agent is exported once more, calibrated on its own episodes, and plays fresh ones, which
+nothing was chosen on. The files are written to ``--out``.
 """
 
 import hashlib
@@ -48,8 +49,10 @@ def choose(study: Study, published: Published) -> Iterator[tuple[Zoo, dict[str, 
             if isinstance(cell, Zoo) and cell.env == task and cell.sparsity != 0.0 and (result := study.results.get(cell.name))
         ]
         control = study.control(study.select(task=task)[0])
-        dense = None if control is None else published.published_return(control)
-        keeping = [each for each in found if dense is not None and _return(each[1]) >= dense["mean"]]
+        assert control is not None
+        other = published.stand_in(control)
+        dense = control.returns.mean() if other is None else other["mean"]
+        keeping = [each for each in found if _return(each[1]) >= dense]
         if found:
             yield (
                 min(keeping, key=lambda each: each[1]["evaluations"][FORM]["nbytes"])

@@ -127,7 +127,8 @@ def _times() -> list[str]:
             f'<rect x="212" y="{y - 10}" width="{max(2.0, width):.1f}" height="12" rx="3" fill="{color}"/>',
             _text(round(212 + max(2.0, width) + 8), y, number(value, 1), weight="bold"),
         ]
-    caption = "Upper part: DQN on MinAtar Breakout, mean of 3 seeds and 95 % interval. All numbers: docs/results."
+    seeds = len(comparison("minatar-full", env=ENV, recipe="gmp_qat", sparsity=0.9).group.results)
+    caption = f"Upper part: DQN on MinAtar Breakout, mean of {seeds} seeds and 95 % interval. All numbers: docs/results."
     return [*parts, _text(24, 432, caption, size=12, color="#616e7c")]
 
 

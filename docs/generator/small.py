@@ -9,8 +9,9 @@ from .stored import stored
 
 NOTE = (
     "One agent each, in 8 bits unless it says otherwise; it returns a mean over {episodes} episodes. *dense*: the agent that"
-    " was distilled, or, from scratch, the mean of ours with the same settings, or one that rl-zoo3 published, on v3 of the task,"
-    " where Hopper falls later. *µs*: one action in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole training."
+    " was distilled, or, from scratch, the mean of ours, or one that rl-zoo3 published, on v3 of the task, where Hopper falls"
+    " later. *µs*: one action in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole"
+    " training."
 )
 
 
@@ -63,7 +64,7 @@ def _from_scratch(own: dict[str, Any]) -> str:
     runs = sum(
         len(each.group.results)
         for each in comparisons("sac_from_scratch-full")
-        if each.group.form == "8 bits" and each.group.settings["env"] == own["env"]
+        if each.group.form == "8 bits" and each.group.settings["env"] == own["env"] and each.group.sparsity != 0.0
     )
     share = percent(1 - own["weights left"]["actor"])
     return (

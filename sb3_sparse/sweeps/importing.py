@@ -24,21 +24,24 @@ def import_runs(grid: Grid, folder: Folder, source: Path) -> list[Cell]:
     :param folder: Where its results are.
     :param source: A folder of a sweep or of rl-zoo3, or one that holds some of them.
     :return: The cells that have a result now
-    :raises ValueError: if a file is damaged, or an agent cannot be played
+    :raises ValueError: if there is nothing to take, a file is damaged, or an agent cannot be played
     :raises OSError: if a file cannot be read or written
     """
     if not source.is_dir():
         raise ValueError(f"there is no folder {source}")
     missing = [cell for cell in grid.cells if not folder.result_file(cell.name).exists()]
     imported = []
-    for found, same, result in _results(grid, source):
+    results, runs = list(_results(grid, source)), sorted({path.parent.parent for path in source.rglob("config.yml")})
+    if not results and not runs:
+        raise ValueError(f"{source} holds neither results of a sweep nor runs of rl-zoo3")
+    for found, same, result in results:
         for cell in missing:
             # What has no hash of its recipe or agent may have been made by another one.
             if cell == same and cell not in imported and result.get("content") == cell.content_hash:
                 origin = {**result["origin"], "imported": str(found)}
                 folder.publish(cell.name, {**result, "name": cell.name, "settings": cell.settings, "origin": origin})
                 imported.append(cell)
-    for run in sorted({path.parent.parent for path in source.rglob("config.yml")}):
+    for run in runs:
         for cell in missing:
             if cell not in imported and isinstance(cell, Zoo) and cell.is_run(run):
                 origin = {**describe_origin(), "commit": None, "imported": str(run)}

@@ -54,7 +54,7 @@ class Stored:
         self.root = root
         file, cells = stored_file(grid, root), set(grid.cells)
         if not file.is_file():
-            raise ValueError(f"there is no {file}: sb3-sparse benchmark store writes it")
+            raise ValueError(f"there is no {file.absolute()}: sb3-sparse benchmark store writes it")
         self._results: dict[str, dict[str, Any]] = {}
         #: Names of those whose recipe, or agent, has changed since.
         self.changed: set[str] = set()

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from sb3_sparse.sweeps.kinds.evaluation import FIRST_EPISODE
+
 from ..grids import dense_agents, siblings
 from ..markdown import estimate, number, percent, table
 from ..page import Page
@@ -39,8 +41,11 @@ def page() -> Page:
         },
         limits=[
             "One distillation each, with seed 0, so an interval is over episodes alone.",
-            "An agent that was pruned while it learnt was chosen among all runs that were stored then, by other episodes:"
-            " [what all of them return](sac_from_scratch.md).",
+            "An agent that was pruned while it learnt was chosen by other episodes, among all runs that were stored then: the"
+            " smallest file that returned as much as the dense agent, or else the best. [What all of them"
+            " return](sac_from_scratch.md).",
+            "*made by* names the settings. A run of the grid begins anew at each of its checkpoints, so this command makes"
+            " another agent.",
             "A Hopper agent falls now and then, and a share above 1 says that a student falls less.",
             "The agents are for the versions of the environments that stand here. Other versions may have other observations"
             " or dynamics: look at the returns there first.",
@@ -70,6 +75,7 @@ def _card(name: str, own: dict[str, Any], results: dict[str, Any]) -> list[str]:
         ("network", f"{network}, {number(own['weights'])} weights of {own['bits']} bits"),
         ("bytes", number(own["nbytes"])),
         ("returns", f"{number(own['returns']['student'], 1)}, its teacher {number(own['returns']['teacher'], 1)}"),
+        ("again", _play(name, own, results["episodes"], FIRST_EPISODE)),
         ("share", estimate(own["ratio"], own["interval"], 3)),
         ("made by", f"{number(results['updates'])} updates of a distillation, in {own['cpu_minutes']:.1f} CPU minutes"),
         ("teacher", f"`{own['teacher']}.zip`, {own['algorithm']}"),
@@ -90,16 +96,17 @@ def _trained_card(name: str, own: dict[str, Any], episodes: int) -> list[str]:
         ("network", f"{number(own['weights'])} weights of 8 bits"),
         ("bytes", number(own["nbytes"])),
         ("returns", f"{estimate(own['return'], own['interval'])} over episodes of this agent"),
-        (
-            "again",
-            f"`sb3-sparse play docs/results/agents/{name}.sb3s --env {own['env']} --episodes {episodes} --seed 5000000`",
-        ),
+        ("again", _play(name, own, episodes, 5_000_000)),
         ("all seeds", _seeds(own)),
         ("made by", f"`{command} --seed {own['seed']}`, {number(own['steps'])} steps in {own['cpu_minutes']:.0f} CPU minutes"),
         ("weights left", left),
         ("SHA-256", f"`{own['sha256']}`"),
     ]
     return [f"## {name}", f"[agents/{name}.sb3s](agents/{name}.sb3s)", table(("", ""), rows, align="ll")]
+
+
+def _play(name: str, own: dict[str, Any], episodes: int, seed: int) -> str:
+    return f"`sb3-sparse play docs/results/agents/{name}.sb3s --env {own['env']} --episodes {episodes} --seed {seed}`"
 
 
 def _seeds(own: dict[str, Any]) -> str:

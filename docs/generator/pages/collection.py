@@ -71,7 +71,7 @@ def page() -> Page:
             "The simulators are of a later version than those that the agents were trained in.",
             "Agents whose environment is not installed are exported without calibration, and their returns are unknown.",
             "Other work ran on the machine. The contestants of `faster` take turns, so it slows all alike.",
-            "Fifteen of the collection's agents.",
+            f"{len(accepted)} of the collection's agents.",
         ],
         settings={
             "agents": "`rl-trained-agents`, written by SB3 1.x, with rl-zoo3's settings and statistics next to each",

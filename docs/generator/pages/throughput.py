@@ -70,15 +70,8 @@ def page() -> Page:
             "one thread, two threads": "the same ratio of wall-clock times, to stock SB3 on one thread",
         },
         limits=[
-            (
-                "Speed alone: masks at random, and nothing learnt. Static masks cost return from 90 % on; the recipes with"
-                " rewiring or gradual pruning are there for that."
-            ),
+            "Speed alone: masks at random, and nothing learnt. [What sparse agents learn](sac_from_scratch.md) is elsewhere.",
             "Stock SB3 is faster on processors of other makers, and the ratios are smaller there.",
-            (
-                "With all weights, float32 products run near what the processor can do: 289 million multiplications and"
-                " additions in an update of SAC, 16 in a cycle at most."
-            ),
             "The environment is a part of every step, the same for all.",
         ],
         settings={

@@ -78,7 +78,7 @@ def compare(study: Study, group: Group, published: Published | None = None) -> C
     mean, control = estimate_mean(group.returns), study.control(group)
     if control is None or control is group:
         return Comparison(group, mean)
-    dense = published.published_return(control) if published is not None and len(control.results) < 2 else None
+    dense = None if published is None else published.stand_in(control)
     if dense is not None:
         difference = estimate_difference_to_one(group.returns, dense["mean"])
         return Comparison(group, mean, difference, relative=_relative(difference, dense["mean"]), published=True)
@@ -95,14 +95,15 @@ def judged(study: Study, line: Sequence[Comparison]) -> list[list[Comparison]]:
     :param study: What a grid compares.
     :param line: The comparisons of one line on one task.
     :return: Those that have one verdict together: the sparsities that the grid sets, and that which a recipe has, if the dense
-        control is another line or has a sparsity of the grid
+        control is another line or has a sparsity of the grid. A control is not judged
     """
 
     def is_sparse(group: Group) -> bool:
         control = study.control(group)
         return control is not None and (control.line, control.sparsity) != (group.line, None)
 
-    parts = [each for each in line if each.group.sparsity], [each for each in line if each.group.sparsity is None]
+    others = [each for each in line if study.control(each.group) is not each.group]
+    parts = [each for each in others if each.group.sparsity], [each for each in others if each.group.sparsity is None]
     return [part for part in (parts[0], [each for each in parts[1] if is_sparse(each.group)]) if part]
 
 

@@ -49,8 +49,8 @@ def draw_returns(study: Study, published: Published | None) -> Figure:
             low, ends = [0.03] * len(empty), panel.get_xaxis_transform()
             panel.plot(empty, low, "x", color="tab:red", markersize=5, transform=ends, label="missing")
         for control in dict.fromkeys(each for group in groups if (each := study.control(group)) is not None):
-            value = published.published_return(control) if published is not None else None
-            if value is not None and len(control.results) < 2:
+            value = None if published is None else published.stand_in(control)
+            if value is not None:
                 panel.axhline(value["mean"], color="gray", linewidth=0.9, linestyle=":", label="published return, dense")
             if not control.results:
                 continue

@@ -135,5 +135,5 @@ def _plain(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {_plain(part)}" for name, part in value.items())
     if isinstance(value, (list, tuple)):
-        return " ".join(map(str, value)) or "none"
+        return ("; " if any(isinstance(part, Mapping) for part in value) else " ").join(map(_plain, value)) or "none"
     return "none" if value is None else str(value)

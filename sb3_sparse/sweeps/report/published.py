@@ -25,6 +25,7 @@ class Published:
     :param claims: Largest sparsities without loss: ``sparsity``, and the settings and form that it is claimed for.
     :param returns: Mean returns: ``mean``, ``sd`` or null, and the settings and form.
     :param note: What else is to be known.
+    :param steps: Environment steps or updates of its agents, before those with quantized weights; None if it claims nothing.
     :param files: Small networks: ``env``, ``layers`` with inputs and outputs, ``bits`` of the weights, and ``keeps``, the
         share of a dense agent's return.
     """
@@ -35,6 +36,7 @@ class Published:
     claims: tuple[Mapping[str, Any], ...]
     returns: tuple[Mapping[str, Any], ...]
     note: str
+    steps: int | None = None
     files: tuple[Mapping[str, Any], ...] = ()
 
     def claim(self, group: Group) -> Mapping[str, Any] | None:
@@ -50,6 +52,13 @@ class Published:
         :return: The return that was published for it; None if there is none
         """
         return next((value for value in self.returns if _fits(value, group, ("mean", "sd"))), None)
+
+    def stand_in(self, control: Group) -> Mapping[str, Any] | None:
+        """
+        :param control: Dense agents.
+        :return: The return that was published for them, if they are fewer than two; None if there is none
+        """
+        return self.published_return(control) if len(control.results) < 2 else None
 
     def published_files(self, env: str) -> list[tuple[int, float]]:
         """
@@ -81,6 +90,7 @@ def read_published(name: str, file: Path = PUBLISHED) -> Published:
         claims=tuple(entry.get("claims", ())),
         returns=tuple(entry.get("returns", ())),
         note=entry.get("note", ""),
+        steps=entry.get("steps"),
         files=tuple(entry.get("files", ())),
     )
 

@@ -143,34 +143,41 @@ class Study:
             raise ValueError(f"report: lowest names {unknown[0]}, and the grid has {', '.join(sorted(known))}")
         return {env: float(value) for env, value in lowest.items()}
 
-    def _find_chosen(self) -> dict[str, Any] | None:
-        """The settings of a control."""
+    def _find_chosen(self) -> list[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Settings of groups, and those of their control. The first that fit a group count."""
         chosen = self.grid.report.get("control")
         if chosen is None:
             sparsities = {group.sparsity for group in self.groups}
             dense = [sparsity for sparsity in (0.0, None) if sparsity in sparsities and len(sparsities) > 1]
-            return {"sparsity": dense[0]} if dense else None
+            return [({}, {"sparsity": dense[0]})] if dense else []
         known = dict.fromkeys(name for group in self.groups for name in group.settings)
-        if not isinstance(chosen, dict) or not chosen.keys() <= known.keys():
-            raise ValueError(f"report: control has to be a mapping of settings, which are {', '.join(known)}, got {chosen!r}")
-        if not any(_fits(group, chosen) for group in self.groups):
-            raise ValueError(f"report: control {chosen} fits no cell of this size of the grid")
-        return chosen
+        found: list[tuple[Mapping[str, Any], Mapping[str, Any]]] = []
+        for entry in chosen if isinstance(chosen, list) else [chosen]:
+            of = entry.get("of", {}) if isinstance(entry, dict) else None
+            if not isinstance(of, dict) or not {*of, *entry} - {"of"} <= known.keys():
+                raise ValueError(
+                    f"report: control has to be a mapping of settings, which are {', '.join(known)}, got {entry!r}"
+                )
+            settings = {name: value for name, value in entry.items() if name != "of"}
+            for each in (of, settings):
+                if not any(_fits(group, each) for group in self.groups):
+                    raise ValueError(f"report: control {each} fits no cell of this size of the grid")
+            found.append((of, settings))
+        return found
 
     def _find_control(self, group: Group) -> Group | None:
-        if self._chosen is None:
+        chosen = next((settings for of, settings in self._chosen if _fits(group, of)), None)
+        if chosen is None:
             return None
         same = [other for other in self.groups if other.task == group.task and other.form == AGENT]
-        found = [other for other in same if _fits(other, self._chosen)]
-        shared = [name for name in self._line if name not in self._chosen]
+        found = [other for other in same if _fits(other, chosen)]
+        shared = [name for name in self._line if name not in chosen]
         nearest = [other for other in found if all(other.settings.get(name) == group.settings.get(name) for name in shared)]
         # One that the grid names, and that does not follow the lines, as an agent before its distillation, is that of all.
         named = self.grid.report.get("control") is not None
         candidates = nearest or (found if named else [])
         if len(candidates) > 1:
-            raise ValueError(
-                f"report: control {self._chosen} fits {len(candidates)} settings of {group.task}: name more of them"
-            )
+            raise ValueError(f"report: control {chosen} fits {len(candidates)} settings of {group.task}: name more of them")
         return candidates[0] if candidates else None
 
 

@@ -1,0 +1,112 @@
+"""Where training from scratch loses return, and what was tried."""
+
+from collections.abc import Iterable, Mapping
+from statistics import mean
+from typing import Any
+
+from .grids import comparison, dense_agents
+from .markdown import interval, number, percent, table
+from .stored import require, stored
+
+_EIGHT = "8 bits"
+_TASKS = ("HalfCheetah-v4", "Walker2d-v4", "Hopper-v4")
+
+
+def from_scratch() -> list[str]:
+    """
+    :return: Paragraphs
+    """
+    return [_rewired(), *_pruned(), _starved(), _ppo(), _scores()]
+
+
+def _rewired() -> str:
+    """RigL on HalfCheetah, in two grids."""
+    own = comparison("engine-long", env="HalfCheetah-v4", recipe="rigl", sparsity=0.95, engine=True).group
+    others = comparison("sac_from_scratch-full", env="HalfCheetah-v4", recipe="rigl", sparsity=0.95).group
+    returns = sorted([*own.returns, *others.returns])
+    require(returns[-1] < mean(dense_agents("HalfCheetah-v4")[0]), "RigL at 95 % returns less than dense agents")
+    require([value < 2000 for value in others.returns] == [True, True], "two agents of RigL at 95 % run on their backs")
+    return (
+        f"SAC on HalfCheetah with RigL at {percent(0.95)} in actor and critics returns {_list(returns)} after"
+        f" {number(own.results[0]['steps'])} steps, in the runs of two grids; dense {_dense('HalfCheetah-v4')}. The two below"
+        " 2,000 run on their backs, as the angle of their torso says; these agents are not stored."
+    )
+
+
+def _pruned() -> list[str]:
+    """Runs of a million steps, pruned gradually: text and table."""
+    rows = []
+    for env in _TASKS:
+        found = comparison("sac_from_scratch-full", _EIGHT, env=env, recipe="gmp_both", sparsity=None).group
+        best = [_best(result) for result in found.results]
+        rows.append((env, _list(found.returns), _list(best), _dense(env)))
+        fallen = [env for last, top in zip(found.returns, best, strict=True) if last < top / 2]
+        require(bool(fallen) == (env == "Hopper-v4"), "of these agents only Hopper's have fallen below half of their best")
+    steps = found.results[0]["steps"]
+    text = (
+        f"SAC, pruned gradually to 5 % of the actor's weights and 20 % of the critics' in {number(steps)} steps, each number a"
+        " seed. The last agent counts, and on Hopper not every seed's is near its best."
+    )
+    return [text, table(("task", "returns, 8 bits", "best evaluation in training", "dense"), rows, align="llll")]
+
+
+def _starved() -> str:
+    """Critics that keep as little as the actor."""
+    starved, fed = (
+        comparison("sac_from_scratch-full", _EIGHT, env="Hopper-v4", recipe=recipe, sparsity=sparsity).group.results[0]
+        for recipe, sparsity in (("gmp_both", 0.98), ("gmp_both_98", None))
+    )
+    finals = [mean(result["evaluations"][_EIGHT]["returns"]) for result in (starved, fed)]
+    require(finals[0] < _best(starved) / 2 < 1000, "with critics of 2 % the agent of Hopper learns little, and falls")
+    require(finals[1] < _best(fed) / 2, "with critics of 20 % it learns, and falls as well")
+    return (
+        f"With 2 % in the critics as well as in the actor, Hopper returns {number(finals[0])} in the end (best evaluation"
+        f" {number(_best(starved))}), and with 2 % in the actor and 20 % in the critics {number(finals[1])}"
+        f" ({number(_best(fed))}), one seed each."
+    )
+
+
+def _best(result: Mapping[str, Any]) -> float:
+    return max(mean(values) for values in result["curve"]["returns"])
+
+
+def _dense(env: str) -> str:
+    returns, published = dense_agents(env)
+    return _list(returns) + (f", published for {published}" if published else "")
+
+
+def _list(returns: Iterable[float]) -> str:
+    return ", ".join(map(number, returns))
+
+
+def _ppo() -> str:
+    """Another algorithm, whose dense control is at hand."""
+
+    def returns(env: str, sparsity: float) -> list[float]:
+        return [
+            float(value) for value in comparison("ppo_from_scratch-full", _EIGHT, env=env, sparsity=sparsity).group.returns
+        ]
+
+    dense, *pruned = (returns("HalfCheetah-v4", sparsity) for sparsity in (0.0, 0.95, 0.98))
+    require(max(map(max, pruned)) < min(dense), "pruned PPO returns less than dense PPO on HalfCheetah")
+    found = comparison("ppo_from_scratch-full", _EIGHT, env="HalfCheetah-v4", sparsity=0.95)
+    require(found.loses is True, "gradual pruning in PPO loses return at 95 %")
+    hopper = [returns("Hopper-v4", sparsity) for sparsity in (0.0, 0.98)]
+    require(max(map(max, hopper)) < 1100, "PPO does not learn to hop, dense or pruned")
+    words = list(map(_list, (dense, *pruned, *hopper)))
+    return (
+        "PPO on HalfCheetah, with the hidden layers of actor and critic pruned gradually, all in 8 bits after a million steps,"
+        f" returns {words[1]} at 95 % and {words[2]} at 98 %, and {words[0]} dense. On Hopper dense PPO stands still"
+        f" ({words[3]}), and so does that of 98 % ({words[4]}), so nothing can be compared there."
+    )
+
+
+def _scores() -> str:
+    """What the weights are ranked by."""
+    sac = stored("ablation")["sac"]
+    low, high = sac["difference"]
+    require(low < 0 < high, "fisher and magnitude do not differ in reinforcement learning")
+    return (
+        "Ranking weights by `fisher` instead of magnitude in gradual pruning of SAC makes no difference on HalfCheetah that"
+        f" three seeds of {number(sac['steps'])} steps could show: {interval(sac['difference'])}."
+    )
