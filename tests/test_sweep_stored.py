@@ -8,6 +8,7 @@ import pytest
 
 from sb3_sparse.cli import main
 from sb3_sparse.sweeps import Folder, Stored, read_grid
+from sb3_sparse.sweeps.importing import import_runs
 from sb3_sparse.sweeps.kinds import Distill
 from sb3_sparse.sweeps.origin import describe_origin
 from sb3_sparse.sweeps.report import make_report
@@ -97,6 +98,17 @@ def test_results_that_are_not_of_the_grid_are_not_lost(swept, tmp_path, monkeypa
     with pytest.raises(SystemExit):
         main(["benchmark", "store", "smoke", "--size", "smoke", "--folder", str(folder.root), "--out", str(tmp_path)])
     assert "of another grid, 'Another grid'" in capsys.readouterr().err
+
+
+def test_a_folder_without_results_is_not_imported(swept, tmp_path):
+    grid, _ = swept
+    (tmp_path / "notes").mkdir()
+    for source, message in (
+        ("notes", "notes holds neither results of a sweep nor runs of rl-zoo3"),
+        ("n", "there is no folder .*/n"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            import_runs(grid, Folder(tmp_path / "new"), tmp_path / source)
 
 
 def test_a_stored_file_that_does_not_fit(swept, tmp_path):
