@@ -103,7 +103,7 @@ def siblings(own: Mapping[str, Any]) -> Group:
     :return: All seeds with its task, recipe and sparsity, in 8 bits
     """
     settings = {key: own[key] for key in ("env", "recipe", "sparsity")}
-    return comparison("sac_from_scratch-full", "8 bits", **settings).group
+    return comparison("sac_from_scratch-full", "8 bits", hyperparams=[], **settings).group
 
 
 def dense_agents(env: str) -> tuple[list[float], str]:

@@ -85,7 +85,7 @@ def today(*grids: str) -> list[str]:
     :return: What asks the same anew, see the guide about sweeps
     """
     lines = [line for grid in grids for line in (f"sb3-sparse benchmark run {grid}", f"sb3-sparse benchmark report {grid}")]
-    return ["", "# today, by a grid", *lines]
+    return ["", "# today a grid asks this, of runs that are longer", *lines]
 
 
 def _versions(versions: Mapping[str, str]) -> str:

@@ -40,8 +40,8 @@ def page() -> Page:
         question="Where do sparsity and few bits cost return, and what was tried there?",
         answer=(
             f"Distilled to 99 % the four agents keep {worst:.3f} ({at}) or more, as means over seeds. Two and three bits, a"
-            " network of 64-64 units, and on HalfCheetah, at 95 % from the first step, RigL in SAC and gradual pruning in PPO"
-            " lose return in our runs."
+            " network of 64-64 units, and on HalfCheetah, at 95 % from the first step, RigL and gradual pruning in SAC and"
+            " gradual pruning in PPO lose return in our runs."
         ),
         tables=[
             "## Above 95 %",
