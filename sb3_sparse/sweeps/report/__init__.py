@@ -5,6 +5,7 @@ A grid's entry ``report`` may say:
 
     report:
       control: {sparsity: 0.0}          # settings of the dense control; by default sparsity 0, or null where there is no 0
+                                        # or a list of them, each for the settings that it has under `of`
       published: compression_figure_4   # the entry of benchmarks/published.yml that the grid repeats
       over: bytes                       # scores over the bytes of exported files, instead of returns over sparsity
       lowest: {Pendulum-v1: -1500}      # by environment: the return that has score 0, which is 0 by default
