@@ -260,8 +260,8 @@ def test_runners_write_the_table_one_after_the_other(tmp_path):
 def test_another_grid_with_the_same_file_name(tmp_path, capsys):
     """It does not get the table of the first."""
     grid, sweep = write_grid(tmp_path / "a", axes={"seed": [0]}), tmp_path / "sweep"
-    command = ["benchmark", "import", str(grid), str(tmp_path / "a"), "--folder", str(sweep)]
-    main(command)
+    main(["benchmark", "run", str(grid), "--folder", str(sweep), "--jobs", "1"])
+    command = ["benchmark", "import", str(grid), str(sweep), "--folder", str(sweep)]
     other = write_grid(tmp_path / "b", title="Other sums", axes={"seed": [0]})
     with pytest.raises(SystemExit):
         main([*command[:2], str(other), *command[3:]])
