@@ -5,6 +5,7 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -259,9 +260,11 @@ def test_the_smallest_agent_keeps_its_return(generate, monkeypatch):
 def test_a_published_agent_stands_for_fewer_than_two_of_ours(generate, monkeypatch, own, dense):
     from generator import grids
 
-    found = grids.comparison("sac_from_scratch-full", env="HalfCheetah-v4", recipe="gmp_both", sparsity=0.0)
+    settings = {"env": "HalfCheetah-v4", "recipe": "gmp_both", "sparsity": 0.0, "precision": "float32"}
+    found = grids.comparison("sac_from_scratch-full", **settings).group
     results = tuple({"evaluations": {"agent": {"returns": [value, value]}}} for value in own)
-    monkeypatch.setattr(grids, "comparison", lambda *_, **__: replace(found, group=replace(found.group, results=results)))
+    control = replace(found, results=results)
+    monkeypatch.setattr(grids, "_study", lambda _: SimpleNamespace(groups=(found,), control=lambda _: control))
     assert grids.dense_agents("HalfCheetah-v4") == dense
 
 

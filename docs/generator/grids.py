@@ -112,11 +112,17 @@ def dense_agents(env: str) -> tuple[list[float], str]:
     :return: Returns of its dense agents, in floats, and the task of the published one that stands for fewer than two of ours,
         or ""
     """
-    group = comparison("sac_from_scratch-full", env=env, recipe="gmp_both", sparsity=0.0).group
+    study = _study("sac_from_scratch-full")
+    group = next(control for group in study.groups if group.task == env and (control := study.control(group)) is not None)
     found = read_published("rl_zoo3_sac").stand_in(group)
     if found is None:
         return [float(value) for value in group.returns], ""
     return [float(found["mean"])], str(found["env"])
+
+
+@cache
+def _study(name: str) -> Study:
+    return Study(*_read(name))
 
 
 @cache
@@ -125,7 +131,7 @@ def comparisons(name: str) -> list[Comparison]:
     :param name: A grid and its size.
     :return: All its groups against their dense control
     """
-    study, entry = Study(*_read(name)), repeats(name)
+    study, entry = _study(name), repeats(name)
     published = None if entry is None else read_published(entry)
     return [compare(study, group, published) for group in study.groups]
 

@@ -218,4 +218,6 @@ def _word(name: str, value: object) -> str:
         return name if value else f"no {name}"
     if isinstance(value, list):
         return " ".join(map(str, value)) if name == "hyperparams" else f"{name} {' '.join(map(str, value)) or 'none'}"
-    return value if isinstance(value, str) else "" if value is None else f"{name} {value}"
+    if value is None or (name, value) == ("precision", "float32"):
+        return ""
+    return value if isinstance(value, str) else f"{name} {value}"
