@@ -106,18 +106,14 @@ def siblings(own: Mapping[str, Any]) -> Group:
     return comparison("sac_from_scratch-full", "8 bits", hyperparams=[], **settings).group
 
 
-def dense_agents(env: str) -> tuple[list[float], str]:
+def dense_agents(env: str) -> list[float]:
     """
     :param env: A task of ``sac_from_scratch``.
-    :return: Returns of its dense agents, in floats, and the task of the published one that stands for fewer than two of ours,
-        or ""
+    :return: Returns of its dense agents, in floats
     """
     study = _study("sac_from_scratch-full")
     group = next(control for group in study.groups if group.task == env and (control := study.control(group)) is not None)
-    found = read_published("rl_zoo3_sac").stand_in(group)
-    if found is None:
-        return [float(value) for value in group.returns], ""
-    return [float(found["mean"])], str(found["env"])
+    return [float(value) for value in group.returns]
 
 
 @cache

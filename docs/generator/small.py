@@ -9,9 +9,8 @@ from .stored import stored
 
 NOTE = (
     "One agent each, in 8 bits unless it says otherwise; it returns a mean over {episodes} episodes. *dense*: the agent that"
-    " was distilled, or, from scratch, the mean of ours, or one that rl-zoo3 published, on v3 of the task, where Hopper falls"
-    " later. *µs*: one action in compiled C; SB3's `predict` takes {sb3}. *CPU minutes*: the distillation alone, or the whole"
-    " training."
+    " was distilled, or, from scratch, the mean of two of ours. *µs*: one action in compiled C; SB3's `predict` takes {sb3}."
+    " *CPU minutes*: the distillation alone, or the whole training."
 )
 
 
@@ -27,7 +26,10 @@ def small(folder: str) -> str:
             (name, own, number(own["returns"]["teacher"]), own["returns"]["student"], f"distilled, {_network(own)}")
             for name, own in students.items()
         ),
-        *((name, own, _dense(own["env"]), own["return"], _from_scratch(own)) for name, own in pruned.items()),
+        *(
+            (name, own, number(mean(dense_agents(own["env"]))), own["return"], _from_scratch(own))
+            for name, own in pruned.items()
+        ),
     ]
     cells = [
         (
@@ -45,11 +47,6 @@ def small(folder: str) -> str:
     (episodes,) = {stored(name)["episodes"] for name in ("agents", "trained")}
     note = NOTE.format(sb3=number(latency["sb3"]["median"]), episodes=episodes)
     return f"{table(head, cells, align='lrrrrrl')}\n\n{note}"
-
-
-def _dense(env: str) -> str:
-    returns, published = dense_agents(env)
-    return number(mean(returns)) + (f" ({published.rpartition('-')[2]})" if published else "")
 
 
 def _network(own: dict[str, Any]) -> str:

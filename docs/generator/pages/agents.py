@@ -111,6 +111,4 @@ def _play(name: str, own: dict[str, Any], episodes: int, seed: int) -> str:
 
 def _seeds(own: dict[str, Any]) -> str:
     returns = siblings(own).returns
-    dense, published = dense_agents(own["env"])
-    source = f"dense, published for {published}" if published else "dense"
-    return f"{', '.join(map(number, returns))}; {source}: {', '.join(map(number, dense))}"
+    return f"{', '.join(map(number, returns))}; dense: {', '.join(map(number, dense_agents(own['env'])))}"
