@@ -32,11 +32,12 @@ def _rewired() -> str:
         for changes in ([], ["learning_starts:10000"])
     )
     returns = sorted([*own.returns, *others.returns])
-    require(returns[-1] < mean(dense_agents("HalfCheetah-v4")), "RigL at 95 % returns less than dense agents")
+    dense = dense_agents("HalfCheetah-v4")
+    require(returns[-1] < mean(dense), "RigL at 95 % returns less than dense agents")
     require([value < 2000 for value in others.returns] == [True, True], "two agents of RigL at 95 % run on their backs")
     return (
         f"SAC on HalfCheetah with RigL at {percent(0.95)} in actor and critics returns {_list(returns)} after"
-        f" {number(own.results[0]['steps'])} steps, in the runs of two grids; dense {_list(dense_agents('HalfCheetah-v4'))}. The two below"
+        f" {number(own.results[0]['steps'])} steps, in the runs of two grids; dense {_list(dense)}. The two below"
         " 2,000 run on their backs, as the angle of their torso says; these agents are not stored. They learn from step 100"
         " on, as SB3's agents do by default. With rl-zoo3's setting for this task, `learning_starts:10000`,"
         f" {_seeds(later, others)}."
