@@ -89,7 +89,8 @@ def _distilled() -> list[str]:
     for env in _TASKS:
         dense = _means(env, AGENT, None)
         for sparsity in (0.95, 0.98):
-            if len(students := _means(env, _EIGHT, sparsity)) > 1:
+            students = _means(env, _EIGHT, sparsity)
+            if len(students) == len(dense) > 1:
                 found = estimate_mean(students - dense)
                 rows.append((env, percent(sparsity), _list(dense), _list(students), estimate(found.value, found.interval)))
     text = (

@@ -9,7 +9,7 @@ from .stored import stored
 
 NOTE = (
     "One agent each, in 8 bits unless it says otherwise; it returns a mean over {episodes} episodes. *dense*: the agent that"
-    " was distilled, or, from scratch, the mean of two of ours. *µs*: one action in compiled C; SB3's `predict` takes {sb3}."
+    " was distilled, or, from scratch, the mean of ours. *µs*: one action in compiled C; SB3's `predict` takes {sb3}."
     " *CPU minutes*: the distillation alone, or the whole training."
 )
 
