@@ -136,7 +136,7 @@ def test_the_page_of_a_grid(generate, tmp_path, monkeypatch):
     assert "sb3-sparse benchmark store smoke --size smoke" in page
     rows = [line for line in report.splitlines() if line.startswith("|") or "CPU hours" in line]
     assert len(rows) > 20 and set(rows) <= set(page.splitlines())
-    drawn = [f"smoke-smoke-{kind}.png" for kind in ("returns", "tasks", "curves")]
+    drawn = [f"smoke-smoke-{kind}.png" for kind in ("returns", "curves")]
     assert list(grids.draw("smoke-smoke")) == drawn and not list(grids.draw("smoke-smoke"))
     assert re.findall(r"\]\(\.\./\.\./benchmarks/results/(.*?png)\)", page) == drawn
     monkeypatch.setattr(generate.headline, "headline", lambda folder: "")

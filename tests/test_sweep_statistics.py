@@ -61,6 +61,19 @@ def test_values_of_scipy():
         assert t_quantile(df) == pytest.approx(stats.t.ppf(0.975, df), rel=1e-4)
 
 
+def test_a_control_of_few_seeds_widens_the_interval():
+    """Scores over the mean of a control: in large samples the ratio's deviation is that of the delta method."""
+    rng = np.random.default_rng(0)
+    scores, control = 0.8 + 0.1 * rng.normal(size=400), 1.0 + 0.2 * rng.normal(size=100)
+    control /= control.mean()
+    known, resampled = (estimate_iqm([scores], dense) for dense in (None, [control]))
+    assert known.value == pytest.approx(resampled.value)
+    own, other = (known.interval[1] - known.interval[0]) / 2, 1.96 * known.value * control.std() / 10
+    assert np.ptp(resampled.interval) / 2 == pytest.approx(np.hypot(own, other), rel=0.08)
+    assert estimate_iqm([scores], [np.array([-0.5, 2.5])]) == (known.value, None)
+    assert estimate_iqm([scores], [np.ones(1)]).interval is None
+
+
 def test_seeds_are_drawn_within_their_task():
     """Two tasks at 0 and 100: a bootstrap that mixed them would move the mean by several units."""
     rng = np.random.default_rng(0)

@@ -87,17 +87,23 @@ def _distilled() -> list[str]:
     """The dense agents that the pruned ones are compared with, distilled: text and table."""
     rows = []
     for env in _TASKS:
-        dense = _means(env, AGENT, None)
+        dense, rounded = (_means(env, form, None) for form in (AGENT, _EIGHT))
         for sparsity in (0.95, 0.98):
             students = _means(env, _EIGHT, sparsity)
             if len(students) == len(dense) > 1:
                 found = estimate_mean(students - dense)
-                rows.append((env, percent(sparsity), _list(dense), _list(students), estimate(found.value, found.interval)))
+                difference = estimate(found.value, found.interval)
+                rows.append((env, percent(sparsity), _list(dense), _list(rounded), _list(students), difference))
+    longer, shorter = (
+        comparisons(grid)[0].group.settings["episodes"] for grid in ("distilled_agents-scratch", "sac_from_scratch-full")
+    )
     text = (
         "The same dense agents, [distilled](distilled_agents-scratch.md) after their training, in 8 bits: two agents, and for"
-        " each a student or the mean of two. Differences are of each student to its own teacher, with Student's interval."
+        " each a student or the mean of two. Differences are of each student to its own teacher, with Student's interval. The"
+        f" dense agents have {longer} episodes here and {shorter} above, and one that falls in some of them has another mean."
     )
-    return [text, table(("task", "sparsity", "dense", "students, 8 bits", "difference"), rows, align="lllll")]
+    head = ("task", "sparsity", "dense", "dense, 8 bits", "students, 8 bits", "difference")
+    return [text, table(head, rows, align="llllll")]
 
 
 def _means(env: str, form: str, sparsity: float | None) -> Floats:

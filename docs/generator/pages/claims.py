@@ -71,7 +71,7 @@ def _rows(name: str) -> Iterator[tuple[str, ...]]:
         agent = ", ".join(str(claim[key]) for key in ("algo", "recipe", "form") if key in claim)
         sparsity = "the recipe's" if claim["sparsity"] is None else percent(claim["sparsity"])
         found = max((each for each in _measured(name, published, claim) if each.loses is not None), key=_length, default=None)
-        row = (published.place.partition(" (")[0].partition(",")[0], claim["env"], agent, sparsity)
+        row = (claim.get("place", published.place.partition(" (")[0].partition(",")[0]), claim["env"], agent, sparsity)
         if found is None:
             yield (*row, "", "", "", _NOT_TESTED)
             continue

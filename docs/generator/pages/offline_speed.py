@@ -46,8 +46,8 @@ def page() -> Page:
         },
         limits=[
             (
-                "One core and one thread for all, and the CPU time of the process. d3rlpy's `compile_graph`, which is made for"
-                " GPUs, is off."
+                "One core and one thread for every side, in its own process, and its CPU time. The threads below are those"
+                " of the process that starts them. d3rlpy's `compile_graph`, which is made for GPUs, is off."
             ),
             "BCQ has 10 candidate actions per target on both sides, not d3rlpy's default of 100, which costs more.",
             "The ratio is of updates, not of the return that they reach.",

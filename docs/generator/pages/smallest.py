@@ -150,7 +150,10 @@ def _how(best: Comparison) -> tuple[str, str]:
     settings = best.group.settings
     bits = "" if best.group.form == "8 bits" else f", {best.group.form}"
     sparsity = "the recipe's" if best.group.sparsity is None else percent(best.group.sparsity)
-    return "distillation" if settings["kind"] == "distill" else str(settings["recipe"]), sparsity + bits
+    if settings["kind"] != "distill":
+        return str(settings["recipe"]), sparsity + bits
+    critics = f", {number(settings['critic_updates'])} updates through the critics" if settings["critic_updates"] else ""
+    return f"distillation{critics}", sparsity + bits
 
 
 def _minutes(best: Comparison) -> str:

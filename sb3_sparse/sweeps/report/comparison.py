@@ -18,11 +18,13 @@ from sb3_sparse.sweeps.report.study import Group, Study
 
 #: A loss, as a share of the control's return, that an interval has to exclude for a verdict that decides.
 DECIDES = 0.2
+#: Scores of an interquartile mean, of which it leaves out a quarter at each end.
+FEWEST = 4
 RULE = (
     "A sparsity is without loss if the 95 % interval of the difference to the dense control, by Welch's t over the mean"
-    " returns of the seeds, contains zero or lies above. A wide interval contains zero as well: the column *loss that is not"
-    f" excluded* is its lower end, as a share of the control's mean return. Where it is more than {100 * DECIDES:.0f} %, the"
-    " interval is too wide to decide. The intervals are not corrected for the number of comparisons."
+    " returns of the seeds, contains zero or lies above. A wide interval contains zero as well: where it does not exclude a"
+    f" loss of {100 * DECIDES:.0f} % of the control's mean return, measured from the return that has score 0, it is too wide"
+    " to decide. The intervals are not corrected for the number of comparisons."
 )
 #: Of comparisons with a published return.
 RULE_PUBLISHED = (
@@ -39,7 +41,7 @@ class Comparison:
     :param mean: Its mean return over seeds; None if nothing is finished.
     :param difference: To the mean return of its control; None without a control or for the control itself.
     :param improvement: Probability that one of its seeds is better than one of the control.
-    :param relative: Lower end of the difference's interval over the absolute mean return of the control.
+    :param relative: Lower end of the difference's interval over the control's mean return above that which has score 0.
     :param score: Its mean score, see :meth:`~sb3_sparse.sweeps.report.study.Study.score`; None for the control itself.
     :param published: Whether the difference is to one published agent, for want of a control.
     """
@@ -81,11 +83,12 @@ def compare(study: Study, group: Group, published: Published | None = None) -> C
     dense = None if published is None else published.stand_in(control)
     if dense is not None:
         difference = estimate_difference_to_one(group.returns, dense["mean"])
-        return Comparison(group, mean, difference, relative=_relative(difference, dense["mean"]), published=True)
+        relative = _relative(difference, dense["mean"] - study.lowest(group))
+        return Comparison(group, mean, difference, relative=relative, published=True)
     if not control.results:
         return Comparison(group, mean)
     difference = estimate_difference(group.returns, control.returns)
-    relative = _relative(difference, float(control.returns.mean()))
+    relative = _relative(difference, float(control.returns.mean()) - study.lowest(group))
     improvement, score = estimate_improvement([group.returns], [control.returns]), study.score(group)
     return Comparison(group, mean, difference, improvement, relative, None if score is None else estimate_mean(score))
 
@@ -141,15 +144,18 @@ def judge(comparisons: Sequence[Comparison]) -> Verdict:
     if not kept:
         return Verdict(None, "; ".join(["a loss at every sparsity that was measured", *notes]))
     wide, kept = [each for each in kept if not each.decides], [each for each in kept if each.decides]
+    lost = [each for each in known if each.loses]
     if not kept:
-        return Verdict(None, "; ".join([*notes, "the intervals are wide"]))
+        losses = [f"a loss at {_list(lost)}"] if lost else []
+        which = f" of {_list(wide)}" if lost else ""
+        return Verdict(None, "; ".join([*losses, *notes, f"the intervals{which} are wide"]))
     if wide:
         notes.append(f"{_list(wide)} not decided")
     if kept[-1].difference is not None and kept[-1].difference.interval == (0.0, 0.0):
         notes.append("all returns are those of the control: the agents act alike, or a ceiling of the task hides differences")
-    lost = [each for each in known if each.loses and (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
-    if lost:
-        notes.append(f"a loss at {_list(lost)}")
+    lower = [each for each in lost if (each.group.sparsity or 0.0) < (kept[-1].group.sparsity or 0.0)]
+    if lower:
+        notes.append(f"a loss at {_list(lower)}")
     return Verdict(kept[-1], "; ".join(notes))
 
 
@@ -162,7 +168,7 @@ class Aggregate:
     :param tasks: Number of tasks with a score.
     :param seeds: Number of scores: the seeds of those tasks.
     :param planned: Number of seeds of all tasks that the grid has here.
-    :param iqm: Interquartile mean of the scores.
+    :param iqm: Interquartile mean of the scores. Its interval counts the spread of the controls as well.
     :param improvement: Probability of improvement over the controls; None for controls.
     """
 
@@ -178,21 +184,22 @@ def aggregate(study: Study, label: str) -> list[Aggregate]:
     """
     :param study: What a grid compares.
     :param label: One of its labels.
-    :return: Its sparsities that have a score on any task
+    :return: Its sparsities that have as many scores as an interquartile mean takes
     """
     groups = study.select(label=label)
     found = []
     for sparsity in dict.fromkeys(group.sparsity for group in groups):
         same = [group for group in groups if group.sparsity == sparsity]
         scored = [(group, score) for group in same if (score := study.score(group)) is not None]
-        if not scored:
+        if sum(len(score) for _, score in scored) < FEWEST:
             continue
         pairs = [(group, control) for group, _ in scored if (control := study.control(group)) not in (None, group)]
+        dense = [score for group, control in pairs if (score := study.score(group, of=control)) is not None]
         ours, theirs = [group.returns for group, _ in pairs], [control.returns for _, control in pairs if control is not None]
         improvement = estimate_improvement(ours, theirs) if pairs else None
         scores = [score for _, score in scored]
         counts = len(scored), sum(map(len, scores)), sum(group.planned for group in same)
-        found.append(Aggregate(scored[0][0], *counts, estimate_iqm(scores), improvement))
+        found.append(Aggregate(scored[0][0], *counts, estimate_iqm(scores, dense if pairs else None), improvement))
     return found
 
 

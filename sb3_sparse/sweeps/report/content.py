@@ -22,7 +22,8 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
     :return: The largest sparsity without loss of each line on each task, next to the paper's
     """
     columns = {
-        "task": "", "agent": "", "largest sparsity without loss": "", "loss that is not excluded": "at it",
+        "task": "", "agent": "", "largest sparsity without loss": "",
+        "loss that is not excluded": "of the control's return, by the interval",
         "return": "of it, and its interval", "difference": "to the dense control", "n": "seeds", "note": "",
     }  # fmt: skip
     rows, claimed = [], published if published is not None and published.claims else None
@@ -92,7 +93,7 @@ def over_tasks(aggregates: Mapping[str, Sequence[Aggregate]], tasks: int) -> Tab
     """
     columns = {
         "agent": "", "sparsity": "", "tasks": "that have a score, of those of the grid",
-        "n": "seeds of them, of those of the grid on all its tasks", "score": "interquartile mean",
+        "n": "seeds of them, of those of the grid on all its tasks", "score": "interquartile mean, of four scores at least",
         "better than dense": "probability of improvement",
     }  # fmt: skip
     rows = [

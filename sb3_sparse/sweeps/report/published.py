@@ -22,7 +22,8 @@ class Published:
     :param paper: Authors, title, year.
     :param place: Figure or table, with its section.
     :param source: How its numbers are known: printed there, read off a figure, or said in the text.
-    :param claims: Largest sparsities without loss: ``sparsity``, and the settings and form that it is claimed for.
+    :param claims: Largest sparsities without loss: ``sparsity``, the settings and form that it is claimed for, and ``place``
+        where the figure is one of several.
     :param returns: Mean returns: ``mean``, ``sd`` or null, and the settings and form.
     :param note: What else is to be known.
     :param steps: Environment steps or updates of its agents, before those with quantized weights; None if it claims nothing.
@@ -44,7 +45,7 @@ class Published:
         :param group: A group.
         :return: The claim that was made for its task, line and form; None if there is none
         """
-        return next((claim for claim in self.claims if _fits(claim, group, ("sparsity",))), None)
+        return next((claim for claim in self.claims if _fits(claim, group, ("sparsity", "place"))), None)
 
     def published_return(self, group: Group) -> Mapping[str, Any] | None:
         """

@@ -49,17 +49,26 @@ def interquartile_mean(scores: Floats) -> Floats:
     return middle
 
 
-def estimate_iqm(strata: Strata, draws: int = DRAWS) -> Estimate:
+def estimate_iqm(strata: Strata, controls: Strata | None = None, draws: int = DRAWS) -> Estimate:
     """
     :param strata: Scores of each task.
+    :param controls: Scores of each task's control, whose mean has score 1: seeds of their own, so they are resampled as well.
+        None where score 1 is a fixed return.
     :param draws: Number of resamples.
-    :return: Interquartile mean over all tasks and seeds, and its stratified bootstrap interval over seeds
+    :return: Interquartile mean over all tasks and seeds, and its stratified bootstrap interval over seeds; without an interval
+        where the seeds of a control are not all above score 0, because a resampled control can be 0
     """
 
-    def pooled(resampled: Strata) -> Floats:
-        return interquartile_mean(np.concatenate(resampled, axis=-1))
+    def pooled(resampled: Strata, dense: Strata | None = None) -> Floats:
+        scales = [1.0] * len(resampled) if dense is None else [each.mean(axis=-1, keepdims=True) for each in dense]
+        scaled = [each / scale for each, scale in zip(resampled, scales, strict=True)]
+        return interquartile_mean(np.concatenate(scaled, axis=-1))
 
-    return _bootstrap(pooled, (strata,), draws)
+    if controls is None:
+        return _bootstrap(pooled, (strata,), draws)
+    if min(float(each.min()) for each in controls) <= 0.0:
+        return Estimate(float(pooled(strata)), None)
+    return _bootstrap(pooled, (strata, controls), draws)
 
 
 def estimate_improvement(first: Strata, second: Strata, draws: int = DRAWS) -> Estimate:

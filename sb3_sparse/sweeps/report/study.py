@@ -100,17 +100,25 @@ class Study:
         found = [group for group in self.groups if task in (None, group.task) and label in (None, group.label)]
         return sorted(found, key=lambda group: -1.0 if group.sparsity is None else group.sparsity)
 
-    def score(self, group: Group) -> Floats | None:
+    def lowest(self, group: Group) -> float:
         """
-        Returns on a scale on which the mean of the dense control has 1, and 0 is the return 0 or what the grid says.
+        :param group: A group.
+        :return: The return that has score 0 on its task: 0, or what the grid says
+        """
+        return self._lowest.get(str(group.settings.get("env", "")), 0.0)
+
+    def score(self, group: Group, of: Group | None = None) -> Floats | None:
+        """
+        Returns on a scale on which the mean of the group's dense control has 1, and 0 is :meth:`lowest`.
 
         :param group: A group.
-        :return: A score per seed; None without results of it or of its control, or where that is not above 0
+        :param of: The group whose returns are put on this scale; None for the group itself.
+        :return: A score per seed; None without results of the group or of its control, or where that is not above 0
         """
-        control, lowest = self.control(group), self._lowest.get(str(group.settings.get("env", "")), 0.0)
+        control, lowest = self.control(group), self.lowest(group)
         if control is None or not control.results or not group.results or control.returns.mean() <= lowest:
             return None
-        scores: Floats = (group.returns - lowest) / (control.returns.mean() - lowest)
+        scores: Floats = ((of or group).returns - lowest) / (control.returns.mean() - lowest)
         return scores
 
     def _make_groups(self) -> list[Group]:
