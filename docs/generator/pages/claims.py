@@ -14,6 +14,7 @@ from ..markdown import estimate, number, percent, table
 from ..page import Page
 
 _NOT_TESTED, _SHORTER = "not tested", "not tested at its length"
+_VERDICTS = ("confirmed", "not confirmed", "not decided", _SHORTER, _NOT_TESTED)
 
 
 def page() -> Page:
@@ -28,17 +29,14 @@ def page() -> Page:
         if not names:
             continue
         rows = [row for name in names for row in _rows(name)]
-        verdicts.update(row[-1] for row in rows)
+        own = Counter(row[-1] for row in rows)
+        verdicts.update(own)
         head = ("figure", "task", "agent", "sparsity", "ours, against dense", "steps", "seeds", "verdict")
-        tables += [f"## {title.partition(':')[0]}", title, table(head, rows, align="llllllll")]
-    total = sum(verdicts.values())
-    counts = ", ".join(
-        f"{verdicts[word]} {word}" for word in ("confirmed", "not confirmed", "not decided", _SHORTER, _NOT_TESTED)
-    )
+        tables += [f"## {title.partition(':')[0]}", f"{title} {_count(own)}", table(head, rows, align="llllllll")]
     return Page(
         title="The papers' claims",
         question="Which of the papers' claims do our runs confirm?",
-        answer=f"Of {total} claims {counts}.",
+        answer=_count(verdicts),
         tables=tables,
         columns={
             "agent": "algorithm and recipe, and the form that is played",
@@ -58,6 +56,11 @@ def page() -> Page:
         ],
         files=(),
     )
+
+
+def _count(verdicts: Counter[str]) -> str:
+    found = ", ".join(f"{verdicts[word]} {word}" for word in _VERDICTS if verdicts[word])
+    return f"Of {verdicts.total()} claims: {found}."
 
 
 def _claims(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
