@@ -24,7 +24,7 @@ from sb3_sparse.sweeps.report.content import verdicts
 from sb3_sparse.sweeps.report.figures import draw_curves
 from sb3_sparse.sweeps.report.provenance import methods, missing
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
-from sb3_sparse.sweeps.report.statistics import Estimate
+from sb3_sparse.sweeps.report.statistics import Estimate, estimate_iqm
 from sb3_sparse.sweeps.report.study import Study
 from sb3_sparse.sweeps.rows import write_rows
 from tests.browser import browse
@@ -78,6 +78,9 @@ def test_comparison_with_the_dense_control(tmp_path):
     assert sparse.relative == pytest.approx(welch.low / 404.0, abs=1e-5)
     assert sparse.improvement.value == 0.0 and sparse.loses
     assert dense.score is None and sparse.score.value == pytest.approx(0.5)
+    # A share of a loss is one of what lies above the lowest return, and of a control that is not there nothing is.
+    for lowest, relative in ((4.0, pytest.approx(welch.low / 400.0, abs=1e-5)), (500.0, None)):
+        assert line_of(study_of(tmp_path, all_cells(), lowest={"CartPole-v1": lowest}), "CartPole-v1")[3].relative == relative
     # In 8 bits each return is one smaller. The control is the dense agent as it was trained.
     exported = line_of(study, "CartPole-v1", "8 bits")[0]
     assert exported.difference.value == pytest.approx(-1.0)
@@ -122,6 +125,9 @@ def test_a_verdict_of_a_wide_interval_does_not_decide(tmp_path, monkeypatch):
     verdict = judge(line)
     assert verdict.best is None and verdict.note == "the intervals are wide"
     assert verdicts(study, {("CartPole-v1", "as trained"): line}, None).blocks[0].rows[0][2].text == "not decided"
+    lost = replace(line[2], difference=Estimate(-2.0, (-3.0, -1.0)), relative=-0.9)
+    verdict = judge([*line[:2], lost, line[3]])
+    assert verdict.best is None and verdict.note == "a loss at 90 %; the intervals of 50 %, 99 % are wide"
     # One that decides counts, although a larger one is open.
     line[1] = replace(line[1], difference=Estimate(0.0, (-1.0, 1.0)), relative=-0.01)
     verdict = judge(line)
@@ -217,6 +223,22 @@ def test_scores_are_shares_of_the_dense_control(tmp_path):
     assert found[0.99].iqm.value == pytest.approx(scores[1:-1].mean())
     assert found[0.99].tasks == 2 and found[0.99].improvement.value == 0.0
     assert found[0.0].improvement is None and found[0.5].improvement.value == 1.0
+    # The seeds of the controls are resampled as well, but for controls themselves.
+    sparse = [group for group in study.select(label="as trained") if group.sparsity == 0.99]
+    strata, controls = list(map(study.score, sparse)), list(map(study.control, sparse))
+    dense = [study.score(group, of=control) for group, control in zip(sparse, controls, strict=True)]
+    assert found[0.99].iqm == estimate_iqm(strata, dense) != estimate_iqm(strata)
+    assert found[0.0].iqm == estimate_iqm(list(map(study.score, controls)))
+
+
+def test_a_line_that_is_the_control_of_one_task_alone(tmp_path):
+    """Its scores over all tasks hold a control and another group."""
+    cells = [cell(env, 0.0, seed, engine=engine) for env in TASKS for engine in (False, True) for seed in range(3)]
+    chosen = [{"of": {"env": TASKS[0]}, "engine": True}, {"engine": False}]
+    study = study_of(tmp_path, cells, control=chosen)
+    for label in study.labels:
+        (found,) = aggregate(study, label)
+        assert (found.tasks, found.seeds) == (2, 6) and found.iqm.interval is not None
 
 
 def test_a_task_without_positive_returns_has_no_score(tmp_path, monkeypatch):

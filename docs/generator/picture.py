@@ -62,7 +62,7 @@ def _stages() -> list[Stage]:
 
     return [
         stage("an SB3 policy", "dense", INK, "gmp", 0.0),
-        stage("pruned, rounded", "GradualPruningCallback", BLUE, "gmp", 0.9),
+        stage("pruned", "and rounded to 8 bits", BLUE, "gmp", 0.9),
         stage("trained in 8 bits", "QATCallback", RED, "gmp_qat", 0.9),
     ]
 

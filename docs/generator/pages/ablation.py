@@ -63,8 +63,8 @@ def page() -> Page:
             f"Distillation to 95 % keeps {base:.3f} of the return as it is, {magnitude:.3f} when weights are ranked by their"
             f" magnitude, and {path:.3f} on states of the teacher's path alone, with a worst episode of {number(worst)}. With"
             f" noise on half of that path it keeps {noise:.3f}, without one state of the student. The score decides, by"
-            f" {estimate(ranked.value, ranked.interval, 3)}. Of the states three seeds do not say so: as it is, less the"
-            f" teacher's path alone, is {estimate(alone.value, alone.interval, 3)}."
+            f" {estimate(ranked.value, ranked.interval, 3)}. Whether the states do, {results['seeds']} seeds do not show: as"
+            f" it is, less the teacher's path alone, is {estimate(alone.value, alone.interval, 3)}."
         ),
         tables=[table(header, rows), *(_learning(results["sac"]) if "sac" in results else [])],
         columns={

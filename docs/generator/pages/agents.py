@@ -42,8 +42,8 @@ def page() -> Page:
         limits=[
             "One distillation each, with seed 0, so an interval is over episodes alone.",
             "An agent that was pruned while it learnt was chosen by other episodes, among all runs that were stored then: the"
-            " smallest file that returned as much as the dense agents then known, which on Walker2d and Hopper was a published"
-            " one, or else the best. [What all of them return](sac_from_scratch.md).",
+            " smallest file that returned as much as the published dense agent, since ours were trained later, or else the"
+            " best. [What all of them return](sac_from_scratch.md).",
             "*made by* names the settings. A run of the grid begins anew at each of its checkpoints, so this command makes"
             " another agent.",
             "A Hopper agent falls now and then, and a share above 1 says that a student falls less.",

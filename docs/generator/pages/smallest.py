@@ -76,7 +76,10 @@ def page() -> Page:
             "sparsity": "as the grid sets it; all have 8 bits unless it says otherwise",
             "dense": "mean return of the dense agents of the same training, or of the agent that was distilled",
             "return": "mean over the seeds and its 95 % interval",
-            "loss that is not excluded": "lower end of the interval of the difference, as a share of the dense return",
+            "loss that is not excluded": (
+                "lower end of the interval of the difference, as a share of the dense return, where the grid names a lowest"
+                " return above that"
+            ),
             "bytes": "of the compact file, mean over the seeds",
             "CPU minutes": (
                 "of the training, or of the distillation without the training of its teacher, mean over the seeds, where they"
@@ -85,8 +88,8 @@ def page() -> Page:
         },
         limits=[
             RULE,
-            f"Beside that, the mean may lose {percent(LARGEST)} at most, and the interval excludes a loss of more than"
-            f" {percent(DECIDES)}.",
+            f"Beside that, the mean may lose {percent(LARGEST)} of the dense return at most, and the interval excludes a loss of"
+            f" more than {percent(DECIDES)}.",
             "The smallest of several is chosen by the episodes that it is judged by, which flatters its return.",
             "Some dense agents are weak, as DQN's on CartPole, and to keep their return is then easier than the task sounds.",
         ],

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from sb3_sparse.sweeps.report.published import Published
 from sb3_sparse.sweeps.report.statistics import (
     Estimate,
+    Floats,
     estimate_difference,
     estimate_difference_to_one,
     estimate_improvement,
@@ -23,7 +26,7 @@ FEWEST = 4
 RULE = (
     "A sparsity is without loss if the 95 % interval of the difference to the dense control, by Welch's t over the mean"
     " returns of the seeds, contains zero or lies above. A wide interval contains zero as well: where it does not exclude a"
-    f" loss of {100 * DECIDES:.0f} % of the control's mean return, measured from the return that has score 0, it is too wide"
+    f" loss of {100 * DECIDES:.0f} % of what lies between the return that has score 0 and the control's mean, it is too wide"
     " to decide. The intervals are not corrected for the number of comparisons."
 )
 #: Of comparisons with a published return.
@@ -41,7 +44,8 @@ class Comparison:
     :param mean: Its mean return over seeds; None if nothing is finished.
     :param difference: To the mean return of its control; None without a control or for the control itself.
     :param improvement: Probability that one of its seeds is better than one of the control.
-    :param relative: Lower end of the difference's interval over the control's mean return above that which has score 0.
+    :param relative: Lower end of the difference's interval over the distance of the control's mean from the return that has
+        score 0.
     :param score: Its mean score, see :meth:`~sb3_sparse.sweeps.report.study.Study.score`; None for the control itself.
     :param published: Whether the difference is to one published agent, for want of a control.
     """
@@ -83,12 +87,12 @@ def compare(study: Study, group: Group, published: Published | None = None) -> C
     dense = None if published is None else published.stand_in(control)
     if dense is not None:
         difference = estimate_difference_to_one(group.returns, dense["mean"])
-        relative = _relative(difference, dense["mean"] - study.lowest(group))
+        relative = _relative(study, group, difference, dense["mean"])
         return Comparison(group, mean, difference, relative=relative, published=True)
     if not control.results:
         return Comparison(group, mean)
     difference = estimate_difference(group.returns, control.returns)
-    relative = _relative(difference, float(control.returns.mean()) - study.lowest(group))
+    relative = _relative(study, group, difference, float(control.returns.mean()))
     improvement, score = estimate_improvement([group.returns], [control.returns]), study.score(group)
     return Comparison(group, mean, difference, improvement, relative, None if score is None else estimate_mean(score))
 
@@ -168,7 +172,8 @@ class Aggregate:
     :param tasks: Number of tasks with a score.
     :param seeds: Number of scores: the seeds of those tasks.
     :param planned: Number of seeds of all tasks that the grid has here.
-    :param iqm: Interquartile mean of the scores. Its interval counts the spread of the controls as well.
+    :param iqm: Interquartile mean of the scores. Its interval counts the spread of the controls as well, but for controls
+        themselves.
     :param improvement: Probability of improvement over the controls; None for controls.
     """
 
@@ -194,17 +199,29 @@ def aggregate(study: Study, label: str) -> list[Aggregate]:
         if sum(len(score) for _, score in scored) < FEWEST:
             continue
         pairs = [(group, control) for group, _ in scored if (control := study.control(group)) not in (None, group)]
-        dense = [score for group, control in pairs if (score := study.score(group, of=control)) is not None]
+        dense = [_dense_scores(study, group) for group, _ in scored]
         ours, theirs = [group.returns for group, _ in pairs], [control.returns for _, control in pairs if control is not None]
         improvement = estimate_improvement(ours, theirs) if pairs else None
         scores = [score for _, score in scored]
         counts = len(scored), sum(map(len, scores)), sum(group.planned for group in same)
-        found.append(Aggregate(scored[0][0], *counts, estimate_iqm(scores, dense if pairs else None), improvement))
+        found.append(Aggregate(scored[0][0], *counts, estimate_iqm(scores, dense), improvement))
     return found
 
 
-def _relative(difference: Estimate, level: float) -> float | None:
-    return difference.interval[0] / abs(level) if difference.interval is not None and level != 0.0 else None
+def _dense_scores(study: Study, group: Group) -> Floats:
+    """Scores of its control; for a control itself score 1 as it is, twice, since one seed has no interval."""
+    control = study.control(group)
+    scores = np.ones(2) if control is group else study.score(group, of=control)
+    assert scores is not None
+    return scores
+
+
+def _relative(study: Study, group: Group, difference: Estimate, level: float) -> float | None:
+    """Of a level that is not above the lowest return which the grid names nothing is a share."""
+    height = level - study.lowest(group)
+    if difference.interval is None or height == 0.0 or (height < 0.0 and study.lowest(group) != 0.0):
+        return None
+    return difference.interval[0] / abs(height)
 
 
 def _list(comparisons: Sequence[Comparison]) -> str:

@@ -23,7 +23,7 @@ def verdicts(study: Study, comparisons: Comparisons, published: Published | None
     """
     columns = {
         "task": "", "agent": "", "largest sparsity without loss": "",
-        "loss that is not excluded": "of the control's return, by the interval",
+        "loss that is not excluded": "lower end of the difference, as a share of score 1",
         "return": "of it, and its interval", "difference": "to the dense control", "n": "seeds", "note": "",
     }  # fmt: skip
     rows, claimed = [], published if published is not None and published.claims else None

@@ -15,14 +15,15 @@ _METHODS = (
     "A return is the mean over the episodes of a seed, and n is the number of seeds. The last episodes begin with the same"
     " seeds for all agents, so an interval is about trainings and not about episodes, and that of an agent which the grid"
     " does not train has no width. Intervals of returns and of their differences are Student's and Welch's 95 % intervals"
-    " over seeds; Welch's is too wide for agents that are compared with themselves in 8 bits. A score is a return on the"
+    " over seeds. Where dense agents are compared with themselves in 8 bits, Welch's and those over all tasks are too wide. A"
+    " score is a return on the"
     " scale on which the mean of the task's dense control has 1, and 0 is the return 0 or what the grid says. Of one setting"
     " the control's mean counts as known; over all tasks the control's seeds are resampled as well. Interquartile means pool"
     " the seeds of all tasks, so a task that lacks seeds counts less. They, probabilities of improvement (of a seed over one"
     " of the dense control on the same task, averaged over tasks) and their"
     f" 95 % percentile intervals by stratified bootstrap over seeds, {DRAWS:,} resamples, are those of Agarwal et al., Deep"
-    " Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021. Such intervals are too narrow where a"
-    " task has few seeds."
+    " Reinforcement Learning at the Edge of the Statistical Precipice, NeurIPS 2021; that controls are"
+    " resampled is ours. Such intervals are too narrow where a task has few seeds."
 )
 
 

@@ -3,7 +3,8 @@ Statistics of returns over seeds and tasks.
 
 Interquartile means, stratified bootstrap intervals and probabilities of improvement are those of Agarwal et al., "Deep
 Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021), as their archived package rliable computes
-them. Scores come as **strata**, one array ``[seeds]`` for each task; unlike there, a task may have fewer seeds than another.
+them. Scores come as **strata**, one array ``[seeds]`` for each task; unlike there, a task may have fewer seeds than another,
+and a control of few seeds is resampled as well.
 
 The intervals of means and of their differences are Student's and Welch's: a bootstrap over few seeds is hardly more than their
 range, and too narrow. All intervals are 95 % intervals.
