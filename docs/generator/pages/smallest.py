@@ -88,8 +88,8 @@ def page() -> Page:
         },
         limits=[
             RULE,
-            f"Beside that, the mean may lose {percent(LARGEST)} of the dense return at most, and the interval excludes a loss of"
-            f" more than {percent(DECIDES)}.",
+            f"Beside that, the mean may lose {percent(LARGEST)} of the dense return at most, and the interval excludes a loss"
+            f" of more than {percent(DECIDES)}.",
             "The smallest of several is chosen by the episodes that it is judged by, which flatters its return.",
             "Some dense agents are weak, as DQN's on CartPole, and to keep their return is then easier than the task sounds.",
         ],
