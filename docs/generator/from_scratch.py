@@ -58,7 +58,7 @@ def _seeds(later: Group, others: Group) -> str:
 
 def _pruned() -> list[str]:
     """Runs of a million steps, pruned gradually: text and table."""
-    rows, lost = [], []
+    rows, lost, undecided = [], [], []
     for env in _TASKS:
         found = comparison("sac_from_scratch-full", _EIGHT, env=env, recipe="gmp_both", sparsity=None)
         assert found.difference is not None
@@ -69,14 +69,15 @@ def _pruned() -> list[str]:
         rows.append((env, _list(found.group.returns), _list(best), _list(dense_agents(env)), difference))
         if found.loses:
             lost.append(env)
-        undecided = (found.loses, found.decides, len(dense_agents(env))) == (False, False, 2)
-        require(undecided == (env != "HalfCheetah-v4"), "two dense agents of Walker2d and Hopper do not decide")
+        elif not found.decides:
+            undecided.append(env)
     steps = found.group.results[0]["steps"]
     require(lost == ["HalfCheetah-v4"], "gradual pruning of SAC loses return on HalfCheetah, and on no other task for certain")
+    require(undecided == ["Walker2d-v4", "Hopper-v4"], "the dense agents of Walker2d and Hopper do not decide")
     text = (
         "SAC, pruned gradually to 5 % of the actor's weights and 20 % of the critics' in"
         f" {number(steps)} steps, each number a seed. The last agent counts, and on Hopper not every seed's is near its best."
-        " On HalfCheetah this is a loss. On Walker2d and Hopper dense agents differ so much among each other that two of them"
+        " On HalfCheetah this is a loss. On Walker2d and Hopper dense agents differ so much among each other that these few"
         " cannot decide."
     )
     head = ("task", "returns, 8 bits", "best evaluation in training", "dense", "difference")
@@ -98,8 +99,8 @@ def _distilled() -> list[str]:
         comparisons(grid)[0].group.settings["episodes"] for grid in ("distilled_agents-scratch", "sac_from_scratch-full")
     )
     text = (
-        "The same dense agents, [distilled](distilled_agents-scratch.md) after their training, in 8 bits: two agents, and for"
-        " each a student or the mean of two. Differences are of each student to its own teacher, with Student's interval. The"
+        "These dense agents, [distilled](distilled_agents-scratch.md) after their training, in 8 bits; for each a student or"
+        " the mean of two. Differences are of each student to its own teacher, with Student's interval. The"
         f" dense agents have {longer} episodes here and {shorter} above, and one that falls in some of them has another mean."
     )
     head = ("task", "sparsity", "dense", "dense, 8 bits", "students, 8 bits", "difference")
