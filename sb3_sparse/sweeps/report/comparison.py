@@ -217,9 +217,10 @@ def _dense_scores(study: Study, group: Group) -> Floats:
 
 
 def _relative(study: Study, group: Group, difference: Estimate, level: float) -> float | None:
-    """Of a level that is not above the lowest return which the grid names nothing is a share."""
-    height = level - study.lowest(group)
-    if difference.interval is None or height == 0.0 or (height < 0.0 and study.lowest(group) != 0.0):
+    """None as well for a control that is not above the lowest return of its task, where the grid names one."""
+    lowest = study.lowest(group)
+    height = level - lowest
+    if difference.interval is None or height == 0.0 or (height < 0.0 and lowest != 0.0):
         return None
     return difference.interval[0] / abs(height)
 
