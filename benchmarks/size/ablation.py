@@ -20,11 +20,12 @@ import numpy as np
 
 from benchmarks.shared.question import ask, option, table
 from benchmarks.shared.store import Result
-from benchmarks.size.students import Student, make_students, open_teacher, ratio
+from benchmarks.size.students import Student, make_students, open_teacher
 from sb3_sparse import compress, distill
 from sb3_sparse.agents import Player, play_observations
 from sb3_sparse.distillation.experience.rollouts import Rollouts
 from sb3_sparse.sweeps.kinds.evaluation import play_episodes
+from sb3_sparse.sweeps.report.statistics import estimate_mean
 
 SPARSITY = 0.95
 BASE, MAGNITUDE, PATH, NOISY = "as it is", "magnitude", "the teacher's path alone", "the teacher's path and noise"
@@ -65,17 +66,15 @@ class Arm(Student):
         return play_episodes(venv, Player(compress(model, 32, normalization=normalization)), self.episodes)
 
 
-def compare(found: Sequence[tuple[Arm, dict[str, Any]]], rng: np.random.Generator) -> Result:
+def compare(found: Sequence[tuple[Arm, dict[str, Any]]]) -> Result:
     """
     :param found: The teacher and its students, and their episodes.
-    :param rng: Source of the bootstrap.
-    :return: Share of the teacher's return by arm, with intervals by a bootstrap over seeds and episodes, worst episodes
+    :return: Mean return of the teacher; by arm, of each seed the mean return, standard deviation and worst episode
     """
     (teacher,) = (played["returns"] for student, played in found if student.arm is None)
-    result: Result = {"ratios": {}, "intervals": {}, "arms": {}, "teacher": round(float(np.mean(teacher)), 1)}
+    result: Result = {"arms": {}, "teacher": round(float(np.mean(teacher)), 1)}
     for arm in ARMS:
         returns = np.array([played["returns"] for student, played in found if student.arm == arm])
-        result["ratios"][arm], result["intervals"][arm] = ratio(teacher, returns, rng)
         result["arms"][arm] = {
             "returns": returns.mean(axis=1).round(1).tolist(),
             "deviations": returns.std(axis=1).round(1).tolist(),
@@ -87,13 +86,13 @@ def compare(found: Sequence[tuple[Arm, dict[str, Any]]], rng: np.random.Generato
 def measure(args: Namespace) -> Result:
     """
     :param args: The agent, seeds, settings of the distillation, and where students are kept.
-    :return: Shares of the return by arm
+    :return: Returns by arm
     """
     lengths = {"updates": args.updates, "steps": args.steps, "episodes": args.episodes}
     arms: list[tuple[str | None, int]] = [(None, 0), *((arm, seed) for seed in range(args.seeds) for arm in ARMS)]
     students = [Arm(agent=str(args.agent), arm=arm, seed=seed, **lengths) for arm, seed in arms]
     (found,) = make_students(students, args.folder).values()
-    return {**compare(found, np.random.default_rng(0)), "lengths": lengths, "seeds": args.seeds}
+    return {**compare(found), "lengths": lengths, "seeds": args.seeds}
 
 
 def show(result: Result) -> Iterable[object]:
@@ -102,9 +101,10 @@ def show(result: Result) -> Iterable[object]:
     :return: A table
     """
     rows = []
-    for arm, share in result["ratios"].items():
-        own = result["arms"][arm]
-        rows.append((arm, f"{share:.3f}", result["intervals"][arm], own["returns"], own["worst"]))
+    for arm, own in result["arms"].items():
+        share = estimate_mean(np.array(own["returns"]) / result["teacher"])
+        between = None if share.interval is None else tuple(round(end, 3) for end in share.interval)
+        rows.append((arm, f"{share.value:.3f}", between, own["returns"], own["worst"]))
     yield table("", ("distillation", "share of the return", "95 % interval", "returns", "worst episodes"), rows)
 
 
