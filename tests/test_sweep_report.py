@@ -26,6 +26,7 @@ from sb3_sparse.sweeps.report.provenance import methods, missing
 from sb3_sparse.sweeps.report.published import PUBLISHED, read_published
 from sb3_sparse.sweeps.report.statistics import Estimate, estimate_iqm
 from sb3_sparse.sweeps.report.study import Study
+from sb3_sparse.sweeps.report.writing import check_report
 from sb3_sparse.sweeps.rows import write_rows
 from tests.browser import browse
 from tests.counting import Counting
@@ -212,6 +213,13 @@ def test_a_line_without_a_control_has_no_verdict(tmp_path):
 def test_one_seed_has_no_verdict(tmp_path):
     verdict = judge(line_of(study_of(tmp_path, all_cells(seeds=(0,))), "CartPole-v1"))
     assert verdict.best is None and "two seeds" in verdict.note
+
+
+def test_one_training_counts_once(tmp_path):
+    """Cells that differ in bits alone are the same agents, and as two they would make every interval too narrow."""
+    cells = [cell("CartPole-v1", 0.9, seed, bits=bits) for bits in ((8,), (4,)) for seed in SEEDS]
+    with pytest.raises(ValueError, match="several cells differ in bits alone, such as algo=ppo"):
+        check_report(grid_of(cells), Folder(tmp_path))
 
 
 def test_scores_are_shares_of_the_dense_control(tmp_path):

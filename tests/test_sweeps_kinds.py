@@ -12,11 +12,14 @@ import torch as th
 import yaml
 from stable_baselines3 import PPO, SAC
 
+from sb3_sparse.agents import ALGORITHMS
 from sb3_sparse.cli import main
 from sb3_sparse.sweeps import Folder, read_grid
 from sb3_sparse.sweeps.kinds import Distill, FineTune, Zoo
 from sb3_sparse.sweeps.kinds.agent_files import digest_agent
 from sb3_sparse.sweeps.kinds.evaluation import evaluate
+from sb3_sparse.sweeps.kinds.hyperparams import check_changes
+from sb3_sparse.zoo import find_recipe, read_recipe
 from tests.house import ROOT
 
 pytest.importorskip("joblib")
@@ -150,9 +153,44 @@ def test_runs_of_rl_zoo3_are_imported(tmp_path):
     assert len(result["evaluations"]["agent"]["returns"]) == 2
     assert (result["cpu_seconds"], result["curve"]["steps"]) == (None, [])
     assert result["origin"]["imported"] == str(tmp_path / "logs/ppo/CartPole-v1_1")
-    assert not Zoo.read({**fixed, "seed": 1, "sparsity": 0.9, "hyperparams": ["gamma:0.9"]}).is_run(
-        tmp_path / "logs/ppo/CartPole-v1_1"
-    )
+    run = tmp_path / "logs/ppo/CartPole-v1_1"
+    cell, changed = (Zoo.read({**fixed, "seed": 1, "sparsity": 0.9, "hyperparams": each}) for each in ([], ["gamma:0.9"]))
+    assert cell.is_run(run) and not changed.is_run(run)
+    # One that was interrupted is saved as well, and arguments of the environment are nowhere but on the command line.
+    args, agent = run / "CartPole-v1/args.yml", run / "CartPole-v1.zip"
+    written = args.read_text()
+    for name in ("env_kwargs", "eval_env_kwargs"):
+        args.write_text(written.replace(f"  - - {name}\n    - null", f"  - - {name}\n    - sutton_barto_reward: true"))
+        assert args.read_text() != written and not cell.is_run(run)
+    args.write_text(written)
+    model = PPO.load(agent, device="cpu")
+    model.num_timesteps = 299
+    model.save(agent)
+    assert not cell.is_run(run)
+
+
+@pytest.mark.parametrize(
+    "hyperparams, sentence",
+    [
+        (["gama:0.9"], "has 'gama', which neither ppo nor rl-zoo3 knows: is it gamma"),
+        (["zzz:1"], "has 'zzz', which neither ppo nor rl-zoo3 knows$"),
+        (["n_timesteps:600"], "its setting steps"),
+        (["callback:[x]"], r"callback:\[x\] is no literal"),
+        (["callback:[]"], "callback: of --hyperparams has no callback with a sparsity"),
+    ],
+)
+def test_hyperparameters_that_cannot_be(hyperparams, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        Zoo.read({**ZOO, "hyperparams": hyperparams, "seed": 0}).check()
+
+
+@pytest.mark.parametrize("recipe", sorted(find_recipe("sac", "gmp").parent.glob("*.yml")), ids=lambda file: file.stem)
+def test_hyperparameters_of_all_recipes_are_known(recipe):
+    """What our recipes set is what a cell may set."""
+    algo = next(name for name in sorted(ALGORITHMS, key=len, reverse=True) if recipe.stem.startswith(f"{name}_"))
+    for name, entry in read_recipe(recipe).items():
+        if not name.startswith("_"):
+            check_changes(algo, [f"{key}:{value}" for key, value in entry.items() if key != "n_timesteps"])
 
 
 TUNED = {"algo": "sac", "env": "Pendulum-v1", "recipe": "gmp", "sparsity": 0.5, "steps": 600, "collected": 200}
@@ -190,6 +228,7 @@ def test_an_agent_is_trained_further(agent, tmp_path):
         ({"algo": "bc", "recipe": "snip"}, "trains in an environment, and bc on recorded data"),
         ({"collected": 0}, "collected must be at least 1"),
         ({"hyperparams": ["normalize:True"]}, "normalizes the observations of Pendulum-v1"),
+        ({"hyperparams": ["learning_rte:1.0"]}, "'learning_rte', which neither sac nor rl-zoo3 knows: is it learning_rate"),
         ({"sparsity": 1.0}, "sparsity"),
     ],
 )
@@ -214,6 +253,8 @@ def test_what_is_changed_to_train_an_agent_further(agent):
         "learning_starts:0",
         f"exploration_initial_eps:{other.content()['recipe']['exploration_final_eps']}",
     )
+    chosen = FineTune.read({**tuned, "algo": "dqn", "env": "CartPole-v1", "hyperparams": ["exploration_final_eps:0.2"]})
+    assert chosen.changes == ("exploration_final_eps:0.2", "learning_starts:0", "exploration_initial_eps:0.2")
     assert FineTune.read({**tuned, "algo": "ppo", "env": "CartPole-v1"}).changes == ()
     # Settings that are not the agent's are those of a training from its start.
     assert not cell.is_run(ROOT)

@@ -519,6 +519,18 @@ def test_with_sparsity_changes_our_callbacks_alone(tmp_path):
     assert (name, ast.literal_eval(changed)) == ("callback", callbacks)
 
 
+def test_sparsity_of_callbacks_on_the_command_line():
+    """It is set in those, and not in those of the recipe that they stand for."""
+    own = {"sb3_sparse.OneShotPruningCallback": {"network": "critic", "sparsity": 0.5, "saliency": "random"}}
+    words = train_arguments(
+        "sac", "Pendulum-v1", recipe="gmp", sparsity=0.9, engine=True, overrides=["gamma:0.9", f"callback:[{own}]"]
+    )
+    gamma, callbacks = words[words.index("--hyperparams") + 1 :]
+    own["sb3_sparse.OneShotPruningCallback"]["sparsity"] = 0.9
+    assert gamma == "gamma:0.9"
+    assert ast.literal_eval(callbacks.removeprefix("callback:")) == [own, "sb3_sparse.EngineCallback"]
+
+
 @pytest.mark.slow
 def test_wheel(tmp_path):
     """A wheel in an empty environment, outside the checkout: the command finds its recipes and trains."""

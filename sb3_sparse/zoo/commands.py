@@ -86,7 +86,8 @@ def train_arguments(
 
         if conf is None:
             raise ValueError("--sparsity sets the sparsity of a recipe: give --recipe or --conf-file")
-        changes.append(with_sparsity(Path(conf), env, check_sparsity(sparsity)))
+        callbacks = with_sparsity(Path(conf), env, check_sparsity(sparsity), changes)
+        changes = [*(change for change in changes if not change.startswith("callback:")), callbacks]
     if precision != "float32" and not engine:
         raise ValueError(f"the precision {precision} is one of training in the engine: add engine")
     if engine:

@@ -16,17 +16,20 @@ ENGINE = "sb3_sparse.EngineCallback"
 _SPARSE_ONLY = {"OneShotPruningCallback", "RewiringCallback"}
 
 
-def with_sparsity(path: Path, env: str, sparsity: float) -> str:
+def with_sparsity(path: Path, env: str, sparsity: float, overrides: Sequence[str] = ()) -> str:
     """
     :param path: A hyperparameter file.
     :param env: Environment, one of the file's.
     :param sparsity: Share of zeros that all callbacks of this package get, in the layers that they do not exclude. Where a
         recipe fixes the counts by lambdas, the distribution is solved for this sparsity instead. 0 trains the dense twin,
         which is quantized if the recipe quantizes.
+    :param overrides: Other overrides; where they set callbacks, those get the sparsity, and not the file's.
     :return: An override for rl-zoo3's ``--hyperparams``, which it stores with the run
-    :raises ValueError: if the file does not have the environment, or has no callback with a sparsity for it
+    :raises ValueError: if the file does not have the environment, there is no callback with a sparsity for it, or an override
+        sets callbacks that are not a literal
     """
-    callbacks = deepcopy(_as_list(read_hyperparams(path, env).get("callback")))
+    others, callbacks = _split(path, env, overrides)
+    callbacks = deepcopy(callbacks)
     changed = False
     for _, arguments in _ours(callbacks):
         for name in _SPARSITY_ARGUMENTS.intersection(arguments):
@@ -37,7 +40,8 @@ def with_sparsity(path: Path, env: str, sparsity: float) -> str:
         if "distribution" in arguments:
             arguments["distribution"] = _without_lambdas(arguments["distribution"])
     if not changed:
-        raise ValueError(f"{path} has no callback with a sparsity to set for '{env}': leave --sparsity out")
+        owner = path if len(others) == len(overrides) else "callback: of --hyperparams"
+        raise ValueError(f"{owner} has no callback with a sparsity to set for '{env}': leave --sparsity out")
     if sparsity == 0.0:
         callbacks = [callback for callback in callbacks if not any(name in _SPARSE_ONLY for name, _ in _ours([callback]))]
     return f"callback:{callbacks!r}"
@@ -77,7 +81,7 @@ def _split(path: Path, env: str, overrides: Sequence[str]) -> tuple[list[str], l
     try:
         callbacks = ast.literal_eval(given[-1]) if given else read_hyperparams(path, env).get("callback")
     except (SyntaxError, ValueError) as error:
-        raise ValueError(f"a callback is added to the others, but callback:{given[-1]} is no literal") from error
+        raise ValueError(f"callback:{given[-1]} is no literal, so that nothing can be set in it or added to it") from error
     return others, _as_list(callbacks)
 
 

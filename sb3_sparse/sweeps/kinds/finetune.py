@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from sb3_sparse.sweeps.kinds.agent_files import check_agent, digest_agent
+from sb3_sparse.sweeps.kinds.hyperparams import read_changes
 from sb3_sparse.sweeps.kinds.zoo import Zoo
 from sb3_sparse.zoo.notation import read_literal
 
@@ -48,8 +49,7 @@ class FineTune(Zoo):
             raise ValueError(f"collected must be at least 1, got {self.collected}")
         super().check()
         _check_start(Path(self.agent), self.algo, self.env)
-        own = {name: value for name, _, value in (change.partition(":") for change in self.hyperparams)}
-        if read_literal(own["normalize"]) if "normalize" in own else super().content().get("normalize"):
+        if self._hyperparameter("normalize"):
             raise ValueError(
                 f"recipe {self.recipe} normalizes the observations of {self.env}, and {self.agent} was trained without: add"
                 ' "normalize:False" to hyperparams'
@@ -74,7 +74,7 @@ class FineTune(Zoo):
     @property
     def changes(self) -> tuple[str, ...]:
         """Nothing is random that the agent does."""
-        return (*self.hyperparams, *_without_warm_up(self.algo, super().content().get("exploration_final_eps")))
+        return (*self.hyperparams, *_without_warm_up(self.algo, self._hyperparameter("exploration_final_eps")))
 
     def is_run(self, run: Path) -> bool:
         """
@@ -82,6 +82,11 @@ class FineTune(Zoo):
         :return: Whether it holds this cell, which cannot be known: rl-zoo3 does not say what an agent was when it was loaded
         """
         return False
+
+    def _hyperparameter(self, name: str) -> object:
+        """That of the recipe, or what it is changed to."""
+        changes = read_changes(self.hyperparams)
+        return read_literal(changes[name]) if name in changes else super().content().get(name)
 
 
 @cache
@@ -100,7 +105,7 @@ def _check_start(agent: Path, algo: str, env: str) -> None:
         )
 
 
-def _without_warm_up(algo: str, last_epsilon: float | None) -> list[str]:
+def _without_warm_up(algo: str, last_epsilon: object) -> list[str]:
     from sb3_sparse.agents import ALGORITHMS
 
     parameters = signature(ALGORITHMS[algo].__init__).parameters

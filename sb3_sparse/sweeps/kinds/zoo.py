@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from sb3_sparse import zoo
 from sb3_sparse.sweeps.kinds.cell import Cell, check_bits
+from sb3_sparse.sweeps.kinds.hyperparams import check_changes
 from sb3_sparse.zoo.beside import folder_of
 from sb3_sparse.zoo.notation import read_literal
 from sb3_sparse.zoo.recipes import read_hyperparams
@@ -36,7 +37,8 @@ class Zoo(Cell):
     :param engine: Whether to train in the engine.
     :param precision: Of the products in dense layers in the engine, "float32" or "bf16".
     :param dataset: Id of the Minari dataset of an offline algorithm; None for that of the recipe.
-    :param hyperparams: Hyperparameters to overwrite, as rl-zoo3 takes them.
+    :param hyperparams: Hyperparameters to overwrite, as rl-zoo3 takes them. ``sparsity`` is set in callbacks among
+        them as well.
     :param flush_denormal: Whether numbers below 1e-38 are zero, for speed.
     :param evaluations: Evaluations during training.
     :param evaluation_episodes: Episodes of each of them.
@@ -149,7 +151,10 @@ class Zoo(Cell):
         """
         :param run: A folder of rl-zoo3.
         :return: Whether it holds a finished training with the settings of this cell
+        :raises ValueError: if the zip of its agent is damaged
         """
+        from sb3_sparse.agents.archive import read_settings
+
         env = folder_of(self.env)
         files = {name: run / env / f"{name}.yml" for name in ("args", "config")}
         if run.parent.name != self.algo or not (run / f"{env}.zip").is_file() or not all(map(Path.is_file, files.values())):
@@ -159,6 +164,9 @@ class Zoo(Cell):
             steps = args["n_timesteps"] if args["n_timesteps"] != -1 else config["n_timesteps"]
             own = (args["env"], args["seed"], steps, args["trained_agent"])
         except (KeyError, ValueError):
+            return False
+        # Those of the command line are not in config.yml.
+        if args.get("env_kwargs") or args.get("eval_env_kwargs"):
             return False
         words = zoo.train_arguments(
             self.algo,
@@ -173,7 +181,11 @@ class Zoo(Cell):
         changes = words[words.index("--hyperparams") + 1 :] if "--hyperparams" in words else []
         pairs = (change.partition(":") for change in changes)
         wanted = {**self.content(), **{name: read_literal(value) for name, _, value in pairs}}
-        return own == (self.env, self.seed, self.work, "") and config == wanted
+        if own != (self.env, self.seed, self.work, "") or config != wanted:
+            return False
+        # rl-zoo3 saves an agent as well when its training is interrupted.
+        done = read_settings(run / f"{env}.zip").get("num_timesteps")
+        return isinstance(done, int) and done >= self.work
 
     def arguments(self, folder: Path, checkpoint: Path | None = None) -> list[str]:
         """
@@ -241,4 +253,5 @@ def _check(
         precision=precision,
         overrides=hyperparams,
     )
+    check_changes(algo, hyperparams)
     zoo.check_registered(env)

@@ -122,12 +122,21 @@ class Study:
         return scores
 
     def _make_groups(self) -> list[Group]:
+        """
+        :raises ValueError: if an agent would count twice
+        """
         cells: dict[tuple[str, str, str, float | None], list[Cell]] = {}
         for cell in self.grid.cells:
             settings = self._settings[cell.name]
             line = ", ".join(filter(None, (_word(name, settings[name]) for name in self._line if name in settings)))
             for form in dict.fromkeys((AGENT, *(f"{bits} bits" for bits in settings.get("bits", ())))):
                 cells.setdefault((_task(settings), line, form, settings.get("sparsity")), []).append(cell)
+        for members in cells.values():
+            if len({cell.seed for cell in members}) < len(members):
+                raise ValueError(
+                    f"several cells differ in bits alone, such as {members[0]}: they are one training, so give all bits as one"
+                    " list in fixed, as in bits: [8, 4]"
+                )
         return [
             Group(
                 *key,
