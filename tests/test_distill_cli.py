@@ -1,17 +1,20 @@
 """The command ``sb3-sparse distill``: any agent's zip to its student's, which is an agent with the same settings."""
 
 import re
+from contextlib import suppress
 
 import gymnasium as gym
 import numpy as np
 import pytest
 import yaml
-from stable_baselines3 import DQN, PPO, SAC
+from stable_baselines3 import A2C, DQN, PPO, SAC
+from stable_baselines3.common.sb2_compat.rmsprop_tf_like import RMSpropTFLike
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from sb3_sparse import compress
 from sb3_sparse.agents import load_agent
+from sb3_sparse.agents.load import restore_training
 from sb3_sparse.cli import main
 from sb3_sparse.distillation.learning.network import read_network
 from tests import recordings
@@ -53,6 +56,12 @@ def test_a_student_has_the_settings_of_its_agent(tmp_path, capsys):
     assert sparsity(loaded) == pytest.approx(0.8, abs=0.005)
     loaded.learn(20)
     assert "masks" in loaded.sparsity_state
+    settings = ["--updates", 5000, "--bits", 8, "--episodes", 2, "--minutes", 0.02, "--jobs", 1, "--flash", "1M"]
+    with suppress(SystemExit):
+        run(capsys, "fit", agent, "--env", "Pendulum-v1", "-o", tmp_path / "small", *settings)
+    small = SAC.load(tmp_path / "small" / "agent.zip", env=gym.make("Pendulum-v1"), device="cpu")
+    assert (small.buffer_size, small.replay_buffer.buffer_size) == (1234, 1234)
+    assert [small.lr_schedule(left) for left in (1, 0.5)] == pytest.approx([1e-3, 1e-4])
 
 
 def test_compress_finds_what_belongs_to_a_student(tmp_path, capsys):
@@ -124,3 +133,30 @@ def test_errors(tmp_path, capsys):
     assert "has observations" in fail(capsys, *command, tmp_path / "student.zip", "--env", "Pendulum-v1")
     assert "episodes must" in fail(capsys, *command, tmp_path / "student.zip", "--env", "CartPole-v1", "--episodes", "-1")
     assert not (tmp_path / "student.zip").exists()
+
+
+def test_agents_that_need_nothing_but_what_sb3_has(tmp_path, capsys):
+    """A buffer that leaves the next observations out, as SB3 wants it; an optimizer of SB3's own; no value network."""
+    kwargs = {"optimize_memory_usage": True, "replay_buffer_kwargs": {"handle_timeout_termination": False}, "buffer_size": 50}
+    make(DQN, "CartPole-v1", **kwargs).save(tmp_path / "dqn.zip")
+    model = load_agent(tmp_path / "dqn.zip")
+    assert restore_training(model, tmp_path / "dqn.zip") == []
+    assert model.optimize_memory_usage and model.replay_buffer_kwargs == kwargs["replay_buffer_kwargs"]
+    policy_kwargs = {"net_arch": {"pi": [16]}, "optimizer_class": RMSpropTFLike}
+    A2C("MlpPolicy", "CartPole-v1", policy_kwargs=policy_kwargs, device="cpu").save(tmp_path / "a2c.zip")
+    run(
+        capsys,
+        "distill",
+        tmp_path / "a2c.zip",
+        "--env",
+        "CartPole-v1",
+        "--net-arch",
+        8,
+        "--sparsity",
+        0.5,
+        "-o",
+        tmp_path / "student.zip",
+        *SHORT,
+    )
+    student = A2C.load(tmp_path / "student.zip", device="cpu")
+    assert student.policy.net_arch == {"pi": [8], "vf": []} and student.policy.optimizer_class is RMSpropTFLike

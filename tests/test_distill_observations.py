@@ -15,11 +15,11 @@ from stable_baselines3.common.envs import BitFlippingEnv
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import nn
 
-from sb3_sparse import distill
+from sb3_sparse import distill, fit
 from sb3_sparse.distillation import lesson, plan, recipe
 from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.experience.rollouts import Rollouts
-from sb3_sparse.distillation.experience.source import open_source
+from sb3_sparse.distillation.experience.source import _observations, open_source
 from sb3_sparse.distillation.learning import states
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.student import _fit_log_std, make_student
@@ -241,6 +241,27 @@ def test_goals_of_her():
     assert isinstance(student.replay_buffer, HerReplayBuffer)
     student.set_env(model.get_env())
     student.learn(30)
+    settings = {"net_archs": [None], "sparsities": [0.5], "bits": [8], "updates": 5000, "minutes": None, "jobs": 1}
+    front = fit(model, env, flash=1 << 20, episodes=2, **settings)
+    loaded = SAC.load(front.best.file.with_suffix(".zip"), env=env, device="cpu")
+    assert isinstance(loaded.replay_buffer, HerReplayBuffer) and loaded.replay_buffer.buffer_size * loaded.n_envs == 100
+
+
+def test_a_dict_of_one_part():
+    """A dataset is one of dicts by its space, and not by the number of their parts."""
+    space = spaces.Dict(only=spaces.Box(-1, 1, (3,)))
+    seen = {"only": np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)}
+    dataset = OfflineDataset.from_arrays(
+        observations=seen,
+        actions=np.zeros((50, 1), np.float32),
+        rewards=np.zeros(50),
+        next_observations=seen,
+        terminations=np.ones(50, bool),
+        observation_space=space,
+        action_space=spaces.Box(-1, 1, (1,)),
+    )
+    observations = _observations(dataset)
+    assert observations.keys() == {"only"} and observations["only"].shape == (50, 3)
 
 
 def test_dicts_with_images_are_refused():

@@ -52,6 +52,8 @@ _UNUSED: dict[str, Any] = {
     "buffer_size": 1,
     "replay_buffer_class": None,
     "replay_buffer_kwargs": {},
+    # It needs arguments of the buffer that are left out here.
+    "optimize_memory_usage": False,
     "learning_rate": 0.0,
     "lr_schedule": lambda _: 0.0,
     "clip_range": lambda _: 0.0,

@@ -37,7 +37,7 @@ _DERIVED: dict[str, tuple[type, ...]] = {
     "torch.optim": (th.optim.Optimizer,),
     # Other modules take memory as their arguments say.
     "torch.nn.modules.activation": (th.nn.Module,),
-    **dict.fromkeys(("stable_baselines3", "sb3_contrib", "sb3_sparse"), (*_SAVED, *_SCHEDULES)),
+    **dict.fromkeys(("stable_baselines3", "sb3_contrib", "sb3_sparse"), (*_SAVED, *_SCHEDULES, th.optim.Optimizer)),
 }
 #: Generators of random numbers, which nothing here needs.
 _GENERATORS = re.compile(r"numpy\.random(\..*)?|gymnasium\.utils\.seeding")

@@ -71,7 +71,7 @@ def _arch(teacher: BaseAlgorithm, net_arch: Sequence[int]) -> Any:
     policy: Any = original(teacher.policy)
     if isinstance(teacher, OnPolicyAlgorithm):
         arch = policy.net_arch
-        return {"pi": widths, "vf": list(arch["vf"] if isinstance(arch, dict) else arch)}
+        return {"pi": widths, "vf": list(arch.get("vf", ()) if isinstance(arch, dict) else arch)}
     if hasattr(policy, "critic_kwargs"):
         return {"pi": widths, "qf": list(policy.critic_kwargs["net_arch"])}
     return widths

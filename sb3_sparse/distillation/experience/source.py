@@ -103,7 +103,7 @@ def _check(model: BaseAlgorithm, fit: bool, space: gym.Space[Any]) -> None:
 def _observations(dataset: OfflineDataset) -> Any:
     arrays = dataset.arrays
     found = {key: array[arrays.index] for key, array in arrays.observations.items()}
-    return found if len(found) > 1 else next(iter(found.values()))
+    return found if isinstance(dataset.observation_space, spaces.Dict) else next(iter(found.values()))
 
 
 def _read(model: BaseAlgorithm, given: Any) -> Any:

@@ -10,6 +10,7 @@ from sb3_contrib import MaskablePPO
 
 from sb3_sparse.agents.compression.files import check_writable
 from sb3_sparse.agents.environment import close
+from sb3_sparse.agents.load import restore_training
 from sb3_sparse.agents.opening import open_agent
 from sb3_sparse.distillation.experience.environments import NamedEnvironment
 from sb3_sparse.distillation.search.fit import fit
@@ -84,6 +85,8 @@ def fit_agent(
         trust=trust,
     )
     close(agent.venv)
+    for name in restore_training(agent.model, agent.path, trust=trust):
+        print(f"the {name} in {agent.path.name} is code that cannot be read here, so the students have SB3's default")
     place = NamedEnvironment(env, agent.settings.env_kwargs, agent.wrappers, agent.settings.frame_stack)
     others = {name: value for name, value in (("bits", bits), ("updates", updates)) if value is not None}
     try:

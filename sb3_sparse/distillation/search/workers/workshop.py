@@ -9,8 +9,10 @@ from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from time import monotonic, sleep, time
+from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents import play
@@ -28,6 +30,13 @@ from sb3_sparse.state import restore
 
 #: Seconds until a folder is looked at again that another worker has.
 _PATIENCE = 1.0
+#: The teacher's replay buffer is not needed here: it takes memory, and that of HER an environment.
+_NO_BUFFER: dict[str, Any] = {
+    "buffer_size": 1,
+    "replay_buffer_class": None,
+    "replay_buffer_kwargs": {},
+    "optimize_memory_usage": False,
+}
 #: Folder of a training that goes on.
 _UNFINISHED = "training"
 
@@ -59,8 +68,10 @@ class Workshop:
         is_over: Callable[[], bool],
         board: str | None = None,
     ) -> None:
-        self.teacher = kind.load(teacher, device="cpu")
+        self.teacher = kind.load(teacher, device="cpu", custom_objects=_NO_BUFFER)
         restore(self.teacher)
+        settings = load_from_zip_file(teacher, device="cpu")[0] or {}
+        self._buffer = {name: settings[name] for name in _NO_BUFFER if name in settings}
         self.environment, self.venv = environment, environment.make(self.teacher)
         self.normalization, self.folder, self.is_over, self.board = normalization, folder, is_over, board
         self._maker = Maker(self.teacher, self.venv, normalization, Seeds(seed))
@@ -93,6 +104,12 @@ class Workshop:
         with self._alone(folder, trial.deadline):
             return self._train(trial, folder)
 
+    def _save(self, student: BaseAlgorithm, file: Path) -> None:
+        """With the teacher's settings of the buffer, since it may be trained further."""
+        vars(student).update(self._buffer)
+        student.save(file)
+        vars(student).update({name: _NO_BUFFER[name] for name in self._buffer})
+
     def _train(self, trial: Trial, folder: Path) -> Result:
         result = read_result(folder) or Result(trial.shape, trial.updates)
         missing = [bits for bits in trial.bits if not result.within([bits]).policies]
@@ -104,7 +121,7 @@ class Workshop:
             for bits in exported:
                 policy = self._maker.export(student, bits, observations, starts)
                 policy.save(folder / f"{bits}.sb3s")
-                student.save(folder / f"{bits}.zip")
+                self._save(student, folder / f"{bits}.zip")
                 costs = measure_costs(policy, observations, self.board)
                 returns = tuple(self._play(policy, self._selection, trial.deadline))
                 result = result.add(Exported(bits, costs, returns, training, monotonic() - begin), folder)
