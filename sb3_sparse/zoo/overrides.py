@@ -78,11 +78,12 @@ def _split(path: Path, env: str, overrides: Sequence[str]) -> tuple[list[str], l
     """The overrides without that of the callbacks, and the callbacks."""
     others = [override for override in overrides if not override.startswith("callback:")]
     given = [override.removeprefix("callback:") for override in overrides if override not in others]
+    if not given:
+        return others, _as_list(read_hyperparams(path, env).get("callback"))
     try:
-        callbacks = ast.literal_eval(given[-1]) if given else read_hyperparams(path, env).get("callback")
+        return others, _as_list(ast.literal_eval(given[-1]))
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"callback:{given[-1]} is no literal, so that nothing can be set in it or added to it") from error
-    return others, _as_list(callbacks)
 
 
 def default_file(algo: str) -> Path:
