@@ -17,10 +17,6 @@ def summarize_agent(agent: Path, *, load: bool, trust: bool = False) -> Summary:
     :raises ValueError: if the file is damaged, or the agent cannot be loaded
     :raises OSError: if it cannot be read
     """
-    state_dict, settings = read_policy(agent), read_settings(agent)
     if not load:
-        return replace(summarize_parameters(state_dict), training=read_training(settings))
-    model = load_agent(agent, trust=trust)
-    # A zip of A2C loads as PPO: what its file does not hold is PPO's default, and must not count.
-    own = {name: value for name, value in vars(model).items() if name in settings}
-    return replace(summarize(model), training=read_training(own))
+        return replace(summarize_parameters(read_policy(agent)), training=read_training(read_settings(agent)))
+    return summarize(load_agent(agent, trust=trust))

@@ -28,8 +28,8 @@ from sb3_sparse.agents.archive import explain, read_settings, unpacked_bytes, wi
 from sb3_sparse.agents.unpickle import loads
 from sb3_sparse.state import restore
 
-#: The algorithms by their names in rl-zoo3. Of those whose policies are of one class and act the same (TD3 and DDPG; PPO, A2C
-#: and TRPO), the likeliest comes first.
+#: The algorithms by their names in rl-zoo3. TD3 and DDPG, whose policies are of one class and act the same, save the same
+#: settings: the likelier comes first.
 ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "sac": SAC,
     "td3": TD3,
@@ -181,10 +181,15 @@ def _trusted_policy(path: Path) -> object:
 
 
 def _find_algorithms(path: Path, policy: object) -> list[str]:
-    """Names of the algorithms that take the policy in a zip, the likeliest first; empty if the zip does not say."""
+    """
+    Names of the algorithms that take the policy in a zip, the likeliest first: that of whose arguments the zip lacks fewest.
+    Empty if the zip does not say.
+    """
     if not isinstance(policy, type):
         return []
     if issubclass(policy, RecurrentActorCriticPolicy):
         # Its class is one of PPO's as well.
         return ["ppo_lstm"]
-    return [name for name, cls in ALGORITHMS.items() if issubclass(policy, tuple(cls.policy_aliases.values()))]
+    known = read_settings(path).keys() | signature(BaseAlgorithm.__init__).parameters.keys()
+    names = [name for name, cls in ALGORITHMS.items() if issubclass(policy, tuple(cls.policy_aliases.values()))]
+    return sorted(names, key=lambda name: len(signature(ALGORITHMS[name].__init__).parameters.keys() - known))
