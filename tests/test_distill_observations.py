@@ -19,7 +19,7 @@ from sb3_sparse import distill, fit
 from sb3_sparse.distillation import lesson, plan, recipe
 from sb3_sparse.distillation.checkpoint import Checkpoint
 from sb3_sparse.distillation.experience.rollouts import Rollouts
-from sb3_sparse.distillation.experience.source import _observations, open_source
+from sb3_sparse.distillation.experience.source import open_source
 from sb3_sparse.distillation.learning import states
 from sb3_sparse.distillation.learning.network import read_network
 from sb3_sparse.distillation.student import _fit_log_std, make_student
@@ -249,7 +249,10 @@ def test_goals_of_her():
 
 def test_a_dict_of_one_part():
     """A dataset is one of dicts by its space, and not by the number of their parts."""
-    space = spaces.Dict(only=spaces.Box(-1, 1, (3,)))
+
+    class OnePart(gym.Env):
+        observation_space, action_space = spaces.Dict(only=spaces.Box(-1, 1, (3,))), spaces.Box(-1, 1, (1,))
+
     seen = {"only": np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)}
     dataset = OfflineDataset.from_arrays(
         observations=seen,
@@ -257,11 +260,12 @@ def test_a_dict_of_one_part():
         rewards=np.zeros(50),
         next_observations=seen,
         terminations=np.ones(50, bool),
-        observation_space=space,
-        action_space=spaces.Box(-1, 1, (1,)),
+        observation_space=OnePart.observation_space,
+        action_space=OnePart.action_space,
     )
-    observations = _observations(dataset)
-    assert observations.keys() == {"only"} and observations["only"].shape == (50, 3)
+    model = SAC("MultiInputPolicy", OnePart(), policy_kwargs={"net_arch": [8]}, buffer_size=1, device="cpu")
+    student = distill(model, dataset, 0.5, updates=5000, seed=0)
+    assert student.predict({"only": seen["only"][0]})[0].shape == (1,)
 
 
 def test_dicts_with_images_are_refused():

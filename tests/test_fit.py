@@ -267,6 +267,10 @@ def test_finished_students_are_not_trained_again(searched, monkeypatch):
     assert again.best.flash <= 2000 and again.target.size == "flash"
     with pytest.raises(ValueError, match="another agent, environment or seed"):
         fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, seed=1, **SMALL)
+    # Students have the hyperparameters of their agent.
+    monkeypatch.setattr(model, "gamma", 0.5)
+    with pytest.raises(ValueError, match="another agent, environment or seed"):
+        fit(model, "CartPole-v1", keep=0.9, checkpoint=folder, **SMALL)
 
 
 def test_finished_students_count_without_time(searched, monkeypatch):

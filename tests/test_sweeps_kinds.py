@@ -84,7 +84,8 @@ def test_a_distillation(tmp_path):
     }
     grid = write_grid(tmp_path, "distill", fixed, sparsity=[None, 0.9])
     main(["benchmark", "run", str(grid), "--folder", str(tmp_path / "sweep"), "--jobs", "1"])
-    teacher, student = (Folder(tmp_path / "sweep").read(cell.name) for cell in read_grid(str(grid)).cells)
+    cells = read_grid(str(grid)).cells
+    teacher, student = (Folder(tmp_path / "sweep").read(cell.name) for cell in cells)
     # The half that acts is sparse, and that of the values is the agent's.
     weights = [result["networks"]["mlp_extractor"]["nonzero"] for result in (teacher, student)]
     assert weights[1] - weights[0] / 2 < 0.1 * weights[0] / 2
@@ -92,6 +93,9 @@ def test_a_distillation(tmp_path):
     assert student["evaluations"]["4 bits"]["returns"] == student["evaluations"]["agent"]["returns"]
     assert student["evaluations"]["4 bits"]["nbytes"] < teacher["evaluations"]["4 bits"]["nbytes"]
     assert student["steps"] == 5_000 and teacher["steps"] == 0
+    # It can be trained further.
+    kept = PPO.load(Folder(tmp_path / "sweep").cell_folder(cells[1].name) / "student.zip", device="cpu")
+    assert kept.lr_schedule(1.0) == PPO.load(agent, device="cpu").lr_schedule(1.0) > 0.0
 
 
 def test_another_agent_is_another_cell(tmp_path):
@@ -174,7 +178,10 @@ def test_runs_of_rl_zoo3_are_imported(tmp_path):
     [
         (["gama:0.9"], "has 'gama', which neither ppo nor rl-zoo3 knows: is it gamma"),
         (["zzz:1"], "has 'zzz', which neither ppo nor rl-zoo3 knows$"),
-        (["n_timesteps:600"], "its setting steps"),
+        (["n_timesteps:600"], "a cell has the setting steps for it"),
+        (["seed:5"], "hyperparams has seed: a cell has the setting seed for it"),
+        (["device:'cpu'"], "hyperparams has device, which is not free in a cell"),
+        (["noise_std:0.1"], "has 'noise_std', which neither ppo nor rl-zoo3 knows"),
         (["callback:[x]"], r"callback:\[x\] is no literal"),
         (["callback:[]"], "callback: of --hyperparams has no callback with a sparsity"),
     ],
@@ -184,13 +191,21 @@ def test_hyperparameters_that_cannot_be(hyperparams, sentence):
         Zoo.read({**ZOO, "hyperparams": hyperparams, "seed": 0}).check()
 
 
+def test_callbacks_that_a_cell_cannot_have():
+    """It has one of its own beside them, also where it sets no sparsity."""
+    settings = {**ZOO, "sparsity": None, "hyperparams": ["callback:[x]"], "seed": 0}
+    with pytest.raises(ValueError, match=r"callback:\[x\] is no literal"):
+        Zoo.read(settings).check()
+
+
 @pytest.mark.parametrize("recipe", sorted(find_recipe("sac", "gmp").parent.glob("*.yml")), ids=lambda file: file.stem)
 def test_hyperparameters_of_all_recipes_are_known(recipe):
     """What our recipes set is what a cell may set."""
     algo = next(name for name in sorted(ALGORITHMS, key=len, reverse=True) if recipe.stem.startswith(f"{name}_"))
     for name, entry in read_recipe(recipe).items():
         if not name.startswith("_"):
-            check_changes(algo, [f"{key}:{value}" for key, value in entry.items() if key != "n_timesteps"])
+            changes = [f"{key}:{value}" for key, value in entry.items() if key != "n_timesteps"]
+            check_changes(algo, {}, changes)
 
 
 TUNED = {"algo": "sac", "env": "Pendulum-v1", "recipe": "gmp", "sparsity": 0.5, "steps": 600, "collected": 200}
@@ -224,11 +239,13 @@ def test_an_agent_is_trained_further(agent, tmp_path):
     "changes, sentence",
     [
         ({"agent": "nothing.zip"}, r"there is no agent nothing\.zip"),
-        ({"algo": "td3"}, "holds a policy of sac, not of td3"),
+        ({"algo": "td3"}, "holds an agent of SAC, not of td3"),
         ({"algo": "bc", "recipe": "snip"}, "trains in an environment, and bc on recorded data"),
         ({"collected": 0}, "collected must be at least 1"),
         ({"hyperparams": ["normalize:True"]}, "normalizes the observations of Pendulum-v1"),
         ({"hyperparams": ["learning_rte:1.0"]}, "'learning_rte', which neither sac nor rl-zoo3 knows: is it learning_rate"),
+        ({"hyperparams": ["learning_starts:250"]}, "has learning_starts: the agent has its own networks, and no warm-up"),
+        ({"hyperparams": ["noise_std:0.1"]}, "has noise_std without a noise_type"),
         ({"sparsity": 1.0}, "sparsity"),
     ],
 )

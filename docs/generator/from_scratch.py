@@ -1,6 +1,7 @@
 """Where training from scratch loses return, and what was tried."""
 
 from collections.abc import Iterable, Mapping
+from math import ceil
 from statistics import mean
 from typing import Any
 
@@ -99,6 +100,7 @@ def _distilled() -> list[str]:
                 if sparsity == 0.95:
                     require(found.interval[0] < 0.0 < found.interval[1], "at 95 % nothing is lost for certain")
                     left_open.append(-found.interval[0] / mean(dense))
+    require(len(left_open) == len(_TASKS), "of all tasks the dense agents have students")
     longer, shorter = (
         comparisons(grid)[0].group.settings["episodes"] for grid in ("distilled_agents-scratch", "sac_from_scratch-full")
     )
@@ -106,8 +108,8 @@ def _distilled() -> list[str]:
         "These dense agents, [distilled](distilled_agents-scratch.md) after their training, in 8 bits; for each a student or"
         " the mean of two. Differences are of each student to its own teacher, with Student's interval. The"
         f" dense agents have {longer} episodes here and {shorter} above, and one that falls in some of them has another mean."
-        f" At {percent(0.95)} the interval contains zero on all {len(left_open)} tasks, and excludes losses of more than"
-        f" {percent(max(left_open))} of the dense return."
+        f" At {percent(0.95)} the interval contains zero on all {len(_TASKS)} tasks, and excludes losses of more than"
+        f" {percent(ceil(100 * max(left_open)) / 100)} of the dense return."
     )
     head = ("task", "sparsity", "dense", "dense, 8 bits", "students, 8 bits", "difference")
     return [text, table(head, rows, align="llllll")]

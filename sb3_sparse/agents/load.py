@@ -46,14 +46,17 @@ ALGORITHMS: dict[str, type[BaseAlgorithm]] = {
     "ppo_mask": MaskablePPO,
     **offline.ALGORITHMS,
 }
-#: Replacements for attributes that only training needs: a replay buffer, which takes memory, or an environment as that of HER
-#: does, and functions that another version of Python has pickled.
-_UNUSED: dict[str, Any] = {
+#: A replay buffer that takes no memory, and no environment as that of HER does.
+NO_BUFFER: dict[str, Any] = {
     "buffer_size": 1,
     "replay_buffer_class": None,
     "replay_buffer_kwargs": {},
     # It needs arguments of the buffer that are left out here.
     "optimize_memory_usage": False,
+}
+#: Replacements for attributes that only training needs: the buffer, and functions that another version of Python has pickled.
+_UNUSED: dict[str, Any] = {
+    **NO_BUFFER,
     "learning_rate": 0.0,
     "lr_schedule": lambda _: 0.0,
     "clip_range": lambda _: 0.0,
@@ -67,7 +70,7 @@ def load_agent(path: Path, algorithm: str | None = None, *, trust: bool = False)
     Load an SB3 zip on the CPU, with masks and quantizers as they were trained.
 
     :param path: The zip.
-    :param algorithm: Name of its algorithm, such as "sac"; by default it is found by the class of the policy.
+    :param algorithm: Name of its algorithm, such as "sac"; by default it is found by the class of the policy and the settings.
     :param trust: Whether to unpickle whatever the zip names, which may run any code: a policy of your own needs it. Otherwise
         only classes of SB3, gymnasium, numpy and torch are unpickled; what else only training needs is left out.
     :return: The model

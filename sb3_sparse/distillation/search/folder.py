@@ -9,6 +9,7 @@ import tempfile
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -63,7 +64,11 @@ def identify(
     :param seed: Seed of the search.
     :return: What searches that share students have in common
     """
-    digest = hashlib.sha256()
+    # Students have the teacher's hyperparameters in their zips. Of functions, which have no text, the learning rate counts.
+    names = sorted(signature(type(model).__init__).parameters.keys() - {"seed", "verbose", "device", "tensorboard_log"})
+    plain = {name: value for name in names if isinstance(value := vars(model).get(name), (bool, int, float, str))}
+    rates = [model.lr_schedule(remaining) for remaining in (1.0, 0.5, 0.0)]
+    digest = hashlib.sha256(repr((plain, rates)).encode())
     for parameter in read_network(model).parameters():
         digest.update(parameter.detach().cpu().numpy().tobytes())
     statistics = None if normalization is None or not normalization.norm_obs else normalization.obs_rms

@@ -111,6 +111,7 @@ class Distill(Cell):
         :return: See :class:`~sb3_sparse.sweeps.kinds.cell.Cell`
         """
         from sb3_sparse.agents import open_agent
+        from sb3_sparse.agents.load import restore_training
         from sb3_sparse.agents.player import find_masks, model_act
         from sb3_sparse.distillation import distill
         from sb3_sparse.sweeps.kinds.evaluation import evaluate
@@ -135,6 +136,7 @@ class Distill(Cell):
                 checkpoint=folder / "checkpoint",
                 callback=ProgressCallback(folder, self.work),
             )
+            restore_training(model, opened.path)
             model.save(folder / "student.zip")
         act = model_act(model, opened.normalization, find_masks(model, venv))
         found = evaluate(model, venv, opened.normalization, act, self.episodes, self.bits)

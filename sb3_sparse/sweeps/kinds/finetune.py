@@ -11,6 +11,9 @@ from sb3_sparse.sweeps.kinds.hyperparams import read_changes
 from sb3_sparse.sweeps.kinds.zoo import Zoo
 from sb3_sparse.zoo.notation import read_literal
 
+#: Hyperparameters that nothing reads where an agent is loaded, and those that this kind sets.
+_UNREAD = {"policy", "policy_kwargs", "learning_starts", "exploration_initial_eps"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class FineTune(Zoo):
@@ -48,6 +51,8 @@ class FineTune(Zoo):
         if self.collected < 1:
             raise ValueError(f"collected must be at least 1, got {self.collected}")
         super().check()
+        if unread := _UNREAD & read_changes(self.hyperparams).keys():
+            raise ValueError(f"hyperparams has {', '.join(sorted(unread))}: the agent has its own networks, and no warm-up")
         _check_start(Path(self.agent), self.algo, self.env)
         if self._hyperparameter("normalize"):
             raise ValueError(
@@ -92,12 +97,15 @@ class FineTune(Zoo):
 @cache
 def _check_start(agent: Path, algo: str, env: str) -> None:
     """Once for all seeds and sparsities."""
-    from sb3_sparse.agents import load_agent, load_normalization
+    from sb3_sparse.agents import ALGORITHMS, load_agent, load_normalization
     from sb3_sparse.agents.normalization import check_normalization
     from sb3_sparse.zoo.settings import find_settings
 
     found = load_normalization(agent, env)
-    check_normalization(agent, load_agent(agent, algo), found, find_settings(agent, env))
+    model = load_agent(agent)
+    if not issubclass(ALGORITHMS[algo], type(model)):
+        raise ValueError(f"{agent} holds an agent of {type(model).__name__}, not of {algo}")
+    check_normalization(agent, model, found, find_settings(agent, env))
     if found is not None and found[1].norm_obs:
         raise ValueError(
             f"{agent} was trained on normalized observations, as {found[0]} says, and kind finetune does not"

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sb3_sparse import zoo
 from sb3_sparse.sweeps.kinds.cell import Cell, check_bits
-from sb3_sparse.sweeps.kinds.hyperparams import check_changes
+from sb3_sparse.sweeps.kinds.hyperparams import check_changes, read_changes
 from sb3_sparse.zoo.beside import folder_of
 from sb3_sparse.zoo.notation import read_literal
 from sb3_sparse.zoo.recipes import read_hyperparams
@@ -179,8 +179,7 @@ class Zoo(Cell):
             overrides=self.hyperparams,
         )
         changes = words[words.index("--hyperparams") + 1 :] if "--hyperparams" in words else []
-        pairs = (change.partition(":") for change in changes)
-        wanted = {**self.content(), **{name: read_literal(value) for name, _, value in pairs}}
+        wanted = {**self.content(), **{name: read_literal(value) for name, value in read_changes(changes).items()}}
         if own != (self.env, self.seed, self.work, "") or config != wanted:
             return False
         # rl-zoo3 saves an agent as well when its training is interrupted.
@@ -252,6 +251,8 @@ def _check(
         engine=engine,
         precision=precision,
         overrides=hyperparams,
+        # A cell has one in front, see `arguments`.
+        first_callback={},
     )
-    check_changes(algo, hyperparams)
+    check_changes(algo, _hyperparams(algo, recipe, env), hyperparams)
     zoo.check_registered(env)

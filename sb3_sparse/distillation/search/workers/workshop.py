@@ -9,13 +9,13 @@ from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from time import monotonic, sleep, time
-from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.vec_env import VecNormalize
 
 from sb3_sparse.agents import play
+from sb3_sparse.agents.load import NO_BUFFER
 from sb3_sparse.agents.observations import Observation
 from sb3_sparse.distillation.experience.environments import NamedEnvironment, OpenEnvironment, Seeds
 from sb3_sparse.distillation.search.candidates import Shape
@@ -30,13 +30,6 @@ from sb3_sparse.state import restore
 
 #: Seconds until a folder is looked at again that another worker has.
 _PATIENCE = 1.0
-#: The teacher's replay buffer is not needed here: it takes memory, and that of HER an environment.
-_NO_BUFFER: dict[str, Any] = {
-    "buffer_size": 1,
-    "replay_buffer_class": None,
-    "replay_buffer_kwargs": {},
-    "optimize_memory_usage": False,
-}
 #: Folder of a training that goes on.
 _UNFINISHED = "training"
 
@@ -68,10 +61,10 @@ class Workshop:
         is_over: Callable[[], bool],
         board: str | None = None,
     ) -> None:
-        self.teacher = kind.load(teacher, device="cpu", custom_objects=_NO_BUFFER)
+        self.teacher = kind.load(teacher, device="cpu", custom_objects=NO_BUFFER)
         restore(self.teacher)
         settings = load_from_zip_file(teacher, device="cpu")[0] or {}
-        self._buffer = {name: settings[name] for name in _NO_BUFFER if name in settings}
+        self._buffer = {name: settings[name] for name in NO_BUFFER if name in settings}
         self.environment, self.venv = environment, environment.make(self.teacher)
         self.normalization, self.folder, self.is_over, self.board = normalization, folder, is_over, board
         self._maker = Maker(self.teacher, self.venv, normalization, Seeds(seed))
@@ -108,7 +101,7 @@ class Workshop:
         """With the teacher's settings of the buffer, since it may be trained further."""
         vars(student).update(self._buffer)
         student.save(file)
-        vars(student).update({name: _NO_BUFFER[name] for name in self._buffer})
+        vars(student).update({name: NO_BUFFER[name] for name in self._buffer})
 
     def _train(self, trial: Trial, folder: Path) -> Result:
         result = read_result(folder) or Result(trial.shape, trial.updates)
